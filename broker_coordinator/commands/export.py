@@ -23,7 +23,7 @@ def model_of(journal: JournalReader, task: str, version: int | None, *, single: 
     description = TaskRegistry(journal.engine).bundle(task).description
     newest = journal.newest_number(task)
     last = newest if version is None else version
-    count = 1 if single else description.aggregation.averaged_versions
+    count = 1 if single else description.averaged_versions
     may_count = journal.history(task).numbers_to_average(last) if last <= newest else []
     numbers = averaged_numbers(may_count, last, count)
     kept = set(journal.kept_numbers(task))

@@ -1,4 +1,4 @@
-"""`broker-coordinator tasks publish | list | show | diagnose | invite | pause | resume | rollback | renew | ...`."""
+"""`broker-coordinator tasks publish | list | show | diagnose | pause | resume | rollback | aggregate | refine | ...`."""
 
 import argparse
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
 from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
+from broker_coordinator.commands.refine import refine
 from broker_coordinator.commands.scale import scale_shown
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
@@ -65,6 +66,8 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     verb_of_task("resume", "Take updates of a paused task again.")
     rollback = verb_of_task("rollback", "Make a new version with the weights and optimiser's state of an old one.")
     rollback.add_argument("version", type=_VERSION, metavar="VERSION", help="the number of the old version")
+    verb_of_task("aggregate", "Make a version now of what waits, though it is too few.")
+    verb_of_task("refine", "Go on from a solved head with rounds, in which devices train and send updates.")
     renew = verb_of_task("renew", "Let devices follow this database, whatever later version they know.")
     renew.add_argument(
         "--after-generation",
@@ -122,6 +125,8 @@ def _pause(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigur
 def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
     registry = TaskRegistry(journal.engine)
     row = _described(registry.task(options.task), journal)
+    if (solved := registry.task(options.task).solved_last) is not None:
+        row["refined_from"] = solved
     row |= scale_shown(journal.engine, registry.bundle(options.task).description)
     summaries = journal.overview.version_summaries(options.task, options.last)
     outcomes = journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT)
@@ -150,6 +155,15 @@ def _roll_back(journal: Journal, options: argparse.Namespace, configuration: Coo
     made = registry.roll_back(options.task, options.version)
     row = {"task": made.task, "version": made.number, "restored": made.restored, "weights": made.weights_hash}
     write_fields(row, as_json=options.json)
+
+
+def _aggregate(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    version, waiting = TaskRegistry(journal.engine).want_version(options.task)
+    write_fields({"task": options.task, "version": version, "waiting": waiting}, as_json=options.json)
+
+
+def _refine(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    _write([refine(journal, options.task)], journal, options)
 
 
 def _renew(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
@@ -270,6 +284,8 @@ _VERBS: Mapping[str, Verb] = {
     "pause": _pause,
     "resume": _pause,
     "rollback": _roll_back,
+    "aggregate": _aggregate,
+    "refine": _refine,
     "renew": _renew,
     "remove": _remove,
     "evaluate": _evaluate,

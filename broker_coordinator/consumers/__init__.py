@@ -52,6 +52,11 @@ def journalled_consumer(number: int) -> AnyJournalledConsumer | None:
     return found if isinstance(found, JournalledConsumer) else None
 
 
+def version_kinds() -> list[int]:
+    """The numbers of all kinds that a task's versions can be made from."""
+    return [consumer.kind.number for consumer in CONSUMERS.values() if isinstance(consumer, VersionConsumer)]
+
+
 def version_consumer(task: TaskDescription) -> AnyVersionConsumer:
     """That of the kind which the task's versions are made from.
 
@@ -78,4 +83,5 @@ __all__ = [
     "journalled_consumer",
     "register_consumer",
     "version_consumer",
+    "version_kinds",
 ]

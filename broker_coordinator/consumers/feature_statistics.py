@@ -9,7 +9,7 @@ import numpy as np
 
 from broker_coordinator.admission.consumer import Admitted, Offered, VersionConsumer
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
-from broker_coordinator.aggregation.solved_heads import pooled, solve
+from broker_coordinator.aggregation.solved_heads import most_counted, pooled, solve
 from broker_coordinator.aggregation.strategies import Recall
 from fleet_protocol.codec import ClassStatistics, decode_class_statistics
 from fleet_protocol.codec.class_statistics import Table, rounding_of
@@ -162,7 +162,8 @@ def _finish(state: ServerState, reports: tuple[Report, ...], task: TaskDescripti
     """The head of all devices' newest statistics, whatever the version before it was."""
     plan = _plan(task)
     newest = _remembered(state, reports, task)
-    head = solve(pooled(newest, plan.solver, task.aggregation.max_samples), plan)
+    most = most_counted(newest, plan, task.aggregation.max_samples)
+    head = solve(pooled(newest, plan.solver, most), plan)
     return ServerState(state.version + 1, head.flat(), state.moments, newest, state.step)
 
 

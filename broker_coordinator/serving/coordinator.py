@@ -24,7 +24,7 @@ from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
 from broker_coordinator.serving.waiting import DecodedBatches
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.restores import Noticed
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 
@@ -197,7 +197,14 @@ def _publish_if_missing(registry: TaskRegistry, bundle: Bundle) -> None:
                 "bundle_not_published",
                 task=served.name,
                 bundle=bundle.hash[:16],
-                served="nothing: it was removed" if served.removed else served.bundle[:16],
+                served=_served_instead(served),
                 remedy="if devices are to begin anew with it, run: broker-coordinator tasks publish FOLDER",
             )
         )
+
+
+def _served_instead(task: StoredTask) -> str:
+    if task.removed:
+        return "nothing: it was removed"
+    rounds = "" if task.solved_last is None else f", whose rounds went on from version {task.solved_last}"
+    return f"{task.bundle[:16]}{rounds}"

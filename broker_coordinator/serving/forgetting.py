@@ -8,9 +8,10 @@ from broker_coordinator.aggregation.lineage import Departure, History
 from broker_coordinator.aggregation.version import version_of
 from broker_coordinator.serving.replay import Source, source_of, without_devices
 from broker_coordinator.storage.journal import Journal, TasksChangedError
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
+from fleet_protocol.kinds import FEATURE_STATISTICS
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,9 @@ def forget_device(journal: Journal, device: str, keys: KeyRing) -> Iterator[Forg
         while found is None and journal.holds_updates_of(task.name, device):
             with suppress(TasksChangedError):  # what was made meanwhile is computed anew too
                 found = _forget(journal, registry, task.name, device, keys)
+        if words := _in_solved_head(journal, task, device):
+            found = found or Forgotten(task.name, None, None)
+            found = replace(found, remains="; ".join(filter(None, (found.remains, words))))
         if found is not None:
             yield found
 
@@ -62,6 +66,20 @@ def _forget(journal: Journal, registry: TaskRegistry, task: str, device: str, ke
         given = max((each for each in source.history.given if first <= each <= newest), default=None)
         return Forgotten(task, made.version, start, _remains(task, device, start, first, given))
     return Forgotten(task, None, None, f"all that {device} sent: {why}; {_remedy(task, first)}")
+
+
+def _in_solved_head(journal: Journal, task: StoredTask, device: str) -> str:
+    """What the head that a task's rounds went on from has of a device, and what can be done about it."""
+    if task.solved_first is None or task.solved_last is None:
+        return ""
+    left = journal.history(task.name).lineage(task.solved_last).left.get(device, task.solved_first)
+    if not journal.holds_payload_of(task.name, device, FEATURE_STATISTICS.number, left + 1, task.solved_last):
+        return ""
+    return (
+        f"what {device} said of its features: the head of version {task.solved_last}, from which rounds went on,"
+        " has it. To be rid of it, publish the bundle with [solved_head] again; then: broker-coordinator tasks refine"
+        f" {task.name}"
+    )
 
 
 def _first_holder(source: Source, device: str, newest: int) -> int | None:

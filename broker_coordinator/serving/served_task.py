@@ -56,7 +56,7 @@ class ServedTask:
     `participants` are the devices that the size of the buffer follows, where the task leaves it to them; while few
     versions were made since `first_version`, as many as `approved` gives. `senders` are those of the last updates that
     versions hold, oldest first. `watch` is on training that may collapse. `draws` are of the round that a manifest was
-    last asked for.
+    last asked for. The version `wanted_version` takes what waits, even too few.
     """
 
     bundle: Bundle
@@ -72,6 +72,7 @@ class ServedTask:
     participants: Participants = field(default_factory=Participants)
     watch: Watch = field(default_factory=Watch)
     first_version: int = 0
+    wanted_version: int = 0
     approved: Callable[[], int] = int
     senders: deque[str] = field(default_factory=lambda: deque(maxlen=UPDATES_LOOKED_AT))
     draws: RoundDraws | None = None
@@ -147,7 +148,7 @@ class ServedTask:
         )
 
     def _is_due(self, now: float) -> bool:
-        if self._full_at() is not None:
+        if self._full_at() is not None or (self.waiting and self.newest.number < self.wanted_version):
             return True
         if self._follows_fleet:
             waiting = [each.device for each in self.waiting if self.consumer.take_place(each.facts)]

@@ -78,6 +78,7 @@ class TaskLoader:
             participants=buffer_size.Participants({device: buffer_size.Held(*each) for device, each in held.items()}),
             watch=self._collapses.watch(stored.name, newest.number),
             first_version=stored.first_version,
+            wanted_version=stored.wanted_version or 0,
             approved=self._devices.approved_count,
             senders=deque(senders, maxlen=buffer_size.UPDATES_LOOKED_AT),
         )

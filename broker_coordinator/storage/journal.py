@@ -14,6 +14,7 @@ from broker_coordinator.admission.decisions import Accepted, Decision, Enrolled,
 from broker_coordinator.admission.fleet_view import Device
 from broker_coordinator.aggregation.retention import Forgettable
 from broker_coordinator.aggregation.version import Version
+from broker_coordinator.consumers import version_kinds
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in
 from broker_coordinator.storage.database import Database, DatabaseSetBackError, DiskFullError, open_database, writing
 from broker_coordinator.storage.device_registry import forget_pending, revoke_device, store_device
@@ -22,7 +23,7 @@ from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
 from broker_coordinator.storage.standing import decided_after, decided_by
-from broker_coordinator.storage.task_conditions import first_version, newest_number_in, newest_positions, version_kind
+from broker_coordinator.storage.task_conditions import first_version, newest_number_in, newest_positions
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.limits import MAX_SEQUENCE
 
@@ -214,7 +215,7 @@ class Journal(JournalReader):
         ]
         old_envelopes = [
             payloads.c.task == task,
-            payloads.c.kind == version_kind(task),
+            payloads.c.kind.in_(version_kinds()),  # an earlier bundle's versions may be of another one
             payloads.c.aggregate.between(after.envelopes_through + 1, allowed.envelopes_through),
         ]
         if allowed.last_updates_stay:

@@ -117,6 +117,13 @@ class JournalReader:
             first: int | None = connection.scalar(query)
             return first
 
+    def holds_payload_of(self, task: str, device: str, kind: int, first: int, last: int) -> bool:
+        """Whether one of these versions, which another bundle of the task may have had, holds a device's payload."""
+        held = (payloads.c.task == task, payloads.c.kind == kind, payloads.c.aggregate.between(first, last))
+        query = select(payloads.c.position).where(*held, payloads.c.device == device).limit(1)
+        with reading(self.engine) as connection:
+            return connection.scalar(query) is not None
+
     def history(self, task: str) -> History:
         """What operators did to a task."""
         rolled_back = select(versions.c.number, versions.c.restored, versions.c.step)

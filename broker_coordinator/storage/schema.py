@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 13
+SCHEMA = 14
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -116,6 +116,9 @@ tasks = Table(
     Column("generation", BigInteger, nullable=False, comment="counts up where devices must follow older versions"),
     Column("first_version", BigInteger, nullable=False, comment="the one that is the bundle's own"),
     Column("removed", Boolean, nullable=False, comment="its rows are deleted; the name keeps its generation"),
+    Column("wanted_version", BigInteger, comment="made of what waits, even of too few; null: none was ever wanted"),
+    Column("solved_first", BigInteger, comment="of the versions of a solved head that rounds went on from; else null"),
+    Column("solved_last", BigInteger, comment="likewise: the one that the bundle's own version was made of"),
 )
 
 bundle_files = Table(

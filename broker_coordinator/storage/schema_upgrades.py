@@ -14,6 +14,7 @@ from broker_coordinator.storage.schema import (
     queries,
     restores,
     schema_number,
+    tasks,
     versions,
 )
 from fleet_protocol.errors import ConfigurationError
@@ -94,10 +95,21 @@ def _from_12(connection: Connection) -> None:
     _add_column(connection, versions.c.given)
 
 
+def _from_13(connection: Connection) -> None:
+    for column in (tasks.c.wanted_version, tasks.c.solved_first, tasks.c.solved_last):
+        _add_column(connection, column)
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
 
 
-_UPGRADES: Mapping[int, Callable[[Connection], None]] = {9: _from_9, 10: _from_10, 11: _from_11, 12: _from_12}
+_UPGRADES: Mapping[int, Callable[[Connection], None]] = {
+    9: _from_9,
+    10: _from_10,
+    11: _from_11,
+    12: _from_12,
+    13: _from_13,
+}
 """By the schema that is there, what makes it the next one."""

@@ -7,7 +7,7 @@ part of the one thing that needs a backup. docs/decisions/task-generations.md sa
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import Connection, Engine, delete, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
 from broker_coordinator.aggregation.version import Version, version_zero
 from broker_coordinator.consumers import version_consumer
@@ -16,8 +16,8 @@ from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.departures import insert_departure
 from broker_coordinator.storage.journal import TasksChangedError, insert_aggregate, insert_version
 from broker_coordinator.storage.records import Aggregate, Evaluation
-from broker_coordinator.storage.schema import bundle_files, evaluations, tasks, versions
-from broker_coordinator.storage.task_conditions import newest_number_in
+from broker_coordinator.storage.schema import WAITING, bundle_files, evaluations, tasks, versions
+from broker_coordinator.storage.task_conditions import newest_number_in, updates_of
 from broker_coordinator.storage.task_rows import begin_aggregates_anew, delete_rows, set_aside_waiting, stop_queries
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import parse_description
@@ -31,6 +31,8 @@ class StoredTask:
     """A task by its name; `bundle` is the SHA-256 of its `task.json`, whose own version is `first_version`.
 
     Devices follow a higher `generation` whatever version they know. Of one that is `removed`, nothing else is left.
+    The version `wanted_version` is made of what waits, even of too few. Where rounds went on from a solved head, its
+    versions were `solved_first` to `solved_last`.
     """
 
     name: str
@@ -39,6 +41,9 @@ class StoredTask:
     generation: int
     first_version: int
     removed: bool
+    wanted_version: int | None = None
+    solved_first: int | None = None
+    solved_last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,23 @@ class TaskRegistry:
             _serve(connection, bundle, known)
             return _served(connection, scale.task)
 
+    def publish_refined(self, bundle: Bundle, *, before: str, newest: int) -> StoredTask:
+        """Serve a task's bundle in place of the one with the hash `before`; its own version is the solved head of
+        version `newest`.
+
+        Raises:
+            TasksChangedError: the task has another bundle or a later version by now; nothing was committed.
+            ConfigurationError: the task has no generation left.
+        """
+        name = bundle.description.task
+        with writing(self._engine) as connection:
+            known = _served(connection, name)
+            if known.bundle != before or newest_number_in(connection, name) != newest:
+                raise TasksChangedError
+            _serve(connection, bundle, known)
+            _change(connection, name, {"solved_first": known.first_version, "solved_last": newest})
+            return _served(connection, name)
+
     def publish_if_missing(self, bundle: Bundle) -> StoredTask:
         """Serve a bundle if its task never was; returns the task, which may have another bundle, or be removed.
 
@@ -221,6 +243,24 @@ class TaskRegistry:
             _served(connection, name)
             _change(connection, name, {"paused": paused})
             return _served(connection, name)
+
+    def want_version(self, name: str) -> tuple[int, int]:
+        """Let the next version be made of what waits, even of too few; its number, and how many wait.
+
+        Raises:
+            ConfigurationError: there is no such task, or nothing waits.
+        """
+        with writing(self._engine) as connection:
+            _served(connection, name)
+            waiting = connection.scalar(select(func.count()).where(*updates_of(name), WAITING)) or 0
+            newest = newest_number_in(connection, name)
+            if not waiting:
+                raise ConfigurationError(
+                    f"nothing waits for a version of task {name!r}: all that came is in version {newest}; ask devices"
+                    f" for more with: broker-coordinator tasks invite {name}"
+                )
+            _change(connection, name, {"wanted_version": newest + 1})
+            return newest + 1, waiting
 
     def roll_back(self, name: str, number: int, step: float | None = None) -> Version:
         """Make a new version with the weights and the optimiser's state of version `number`; versions only count up.
@@ -287,7 +327,15 @@ class TaskRegistry:
 
 
 _TASKS = select(
-    tasks.c.name, tasks.c.bundle, tasks.c.paused, tasks.c.generation, tasks.c.first_version, tasks.c.removed
+    tasks.c.name,
+    tasks.c.bundle,
+    tasks.c.paused,
+    tasks.c.generation,
+    tasks.c.first_version,
+    tasks.c.removed,
+    tasks.c.wanted_version,
+    tasks.c.solved_first,
+    tasks.c.solved_last,
 )
 
 
@@ -315,6 +363,7 @@ def _serve(connection: Connection, bundle: Bundle, known: StoredTask | None) -> 
     name = bundle.description.task
     first_version = 0
     row = {"bundle": bundle.hash, "version_kind": version_consumer(bundle.description).kind.number, "removed": False}
+    row |= {"solved_first": None, "solved_last": None}
     if known is None:
         row |= {"name": name, "paused": False, "generation": 0, "first_version": 0}
         connection.execute(insert(tasks).values(row))

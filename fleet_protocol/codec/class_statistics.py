@@ -3,13 +3,14 @@
     counts, LEB128 | class means, a block | spread, a block
 
 A block is the power of two that its largest magnitude fits into, as one signed byte, and its numbers as shares of
-that: so the small floats hold large numbers too, and no bit is lost by it. Only classes that are there have rows.
+that: so the small floats hold large numbers too, and no bit is lost by it. In int8 a share is a whole number of
+127ths. Only classes that are there have rows.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,14 @@ from fleet_protocol.solved_head import Precision, Solver
 
 Table = NDArray[np.float64]
 
-WIRE_TYPES: Final[dict[Precision, np.dtype[np.floating]]] = {
+WIRE_TYPES: Final[dict[Precision, np.dtype[Any]]] = {
     "float64": np.dtype("<f8"),
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),
+    "int8": np.dtype("i1"),
 }
+WHOLE = {"int8": 127.0}
+"""What a share of 1 is as a number on the wire, where that is not 1."""
 MIN_EXPONENT, MAX_EXPONENT = -128, 127
 
 
@@ -92,8 +96,8 @@ def decode_class_statistics(
     present = np.flatnonzero(counts)
     rows = (len(present), features)
     shapes = [rows, {"means": (0,), "gaussian": rows, "ridge": (features * (features + 1) // 2,)}[solver]]
-    wire = WIRE_TYPES[precision]
-    size = start + sum((1 + math.prod(shape) * wire.itemsize) if math.prod(shape) else 0 for shape in shapes)
+    number_bytes = WIRE_TYPES[precision].itemsize
+    size = start + sum((1 + math.prod(shape) * number_bytes) if math.prod(shape) else 0 for shape in shapes)
     if len(packed) != size:
         raise ProtocolError(
             Reason.WRONG_SHAPE,
@@ -102,7 +106,7 @@ def decode_class_statistics(
         )
     blocks = []
     for shape in shapes:
-        block, start = _read_block(packed, start, shape, wire)
+        block, start = _read_block(packed, start, shape, precision)
         blocks.append(block)
     means = np.zeros((classes, features))
     means[present] = blocks[0]
@@ -115,7 +119,7 @@ def decode_class_statistics(
 
 def rounding_of(precision: Precision) -> float:
     """By what share of the largest number of a block any of its numbers may be off."""
-    return float(np.finfo(WIRE_TYPES[precision]).eps)
+    return 1 / WHOLE[precision] if precision in WHOLE else float(np.finfo(WIRE_TYPES[precision]).eps)
 
 
 def _spread(centred: Table, labels: NDArray[np.int64], counts: NDArray[np.int64], solver: Solver) -> Table:
@@ -148,15 +152,18 @@ def _write_block(numbers: Table, precision: Precision) -> bytes:
     largest = float(np.abs(numbers).max())
     exponent = min(MAX_EXPONENT, max(MIN_EXPONENT, math.frexp(largest)[1]))
     shares = np.ldexp(numbers, -exponent)
+    if precision in WHOLE:
+        shares = np.rint(shares * WHOLE[precision]).clip(-WHOLE[precision], WHOLE[precision])
     return exponent.to_bytes(1, "big", signed=True) + shares.astype(WIRE_TYPES[precision]).tobytes()
 
 
-def _read_block(packed: bytes, start: int, shape: Sequence[int], wire: np.dtype[np.floating]) -> tuple[Table, int]:
-    count = math.prod(shape)
+def _read_block(packed: bytes, start: int, shape: Sequence[int], precision: Precision) -> tuple[Table, int]:
+    count, wire = math.prod(shape), WIRE_TYPES[precision]
     if not count:
         return np.zeros(shape), start
     exponent = int.from_bytes(packed[start : start + 1], "big", signed=True)
     shares = np.frombuffer(packed, wire, count, start + 1).astype(np.float64).reshape(shape)
+    shares /= WHOLE.get(precision, 1.0)
     with np.errstate(all="ignore"):  # what comes of hostile numbers is looked at below
         numbers = np.ldexp(shares, exponent)
     if not np.isfinite(numbers).all():

@@ -375,6 +375,8 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")
         connection.exec_driver_sql("ALTER TABLE versions DROP COLUMN given")
+        for column in ("wanted_version", "solved_first", "solved_last"):
+            connection.exec_driver_sql(f"ALTER TABLE tasks DROP COLUMN {column}")
         connection.execute(update(schema_number).values(number=9))
     bench.journal.close()
     assert place.run("backup") == 2
@@ -384,6 +386,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         HelperRegistry(journal.engine).allow("gateway")
         assert last_restore(journal.engine) is None
         assert QueryRegistry(journal.engine).all() == []
+        assert [task.wanted_version for task in TaskRegistry(journal.engine).tasks()] == [None]
     assert place.run("backup") == 0
 
 

@@ -1,29 +1,26 @@
 """Heads solved from feature statistics, with a real database: later ones replace, restarts, rollbacks, forgetting."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from broker_coordinator import cli
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import Reason
-from fleet_protocol.keys import write_signing_key
 from fleet_protocol.kinds import FEATURE_STATISTICS, FeatureStatistics, Outcome, encode_payload
 from fleet_protocol.solved_head import SolvedHead
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
+from tests.support.commands import command
 from tests.support.device import SigningDevice
-from tests.support.fleet import FLEET
 from tests.support.replay import versions_replayed
 from tests.support.solved_heads import Featured, fleet, head_of, pooled_ridge
 
 DEVICES = [SigningDevice(f"pi-{number}") for number in range(4)]
 SAMPLES = list(fleet(11, 4, classes_each=2))
 LATER = list(fleet(12, 4, classes_each=3))
-EXACT = SolvedHead(precision="float64")
+EXACT = SolvedHead(precision="float64", most_times_median=0.0)
 
 
 def bench_of(folder: Path, plan: SolvedHead = EXACT, *, buffer_size: int = 2, name: str = "one") -> Bench:
@@ -112,16 +109,7 @@ def test_device_that_never_enrolled_can_not_be_forgotten(tmp_path, capsys):
 
 def forget(bench: Bench, folder: Path, device: str, capsys) -> list[dict]:
     """What `devices forget` says in JSON."""
-    configuration, key = folder / "coordinator.toml", folder / "key"
-    configuration.write_text(
-        f'fleet = "{FLEET}"\nkey_file = "key"\ndatabase = "{bench.database}"\n[broker]\nhost = "localhost"\n'
-    )
-    key.touch(mode=0o600)
-    key.write_text(write_signing_key(KEY))
-    status = cli.main(["devices", "--config", str(configuration), "forget", device, "--json"])
-    said = capsys.readouterr()
-    assert status == 0, said.err
-    return json.loads(said.out)
+    return list(command(bench, folder, capsys, "devices", "forget", device))
 
 
 def head_of_named(samples: dict[str, Featured], plan: SolvedHead) -> np.ndarray:

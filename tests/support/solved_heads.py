@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from broker_coordinator.aggregation.solved_heads import Head, pooled, solve
+from broker_coordinator.aggregation.solved_heads import Head, most_counted, pooled, solve
 from fleet_protocol.codec import ClassStatistics, decode_class_statistics
 from fleet_protocol.kinds import FEATURE_STATISTICS, FeatureStatistics, encode_payload
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
@@ -30,15 +30,13 @@ class Featured:
         size = self.features.shape[1]
         return decode_class_statistics(sent, classes, size, plan.precision, plan.solver)
 
-    def message(
-        self, device: SigningDevice, sequence: int, classes: int, plan: SolvedHead, *, base_version: int = 0
-    ) -> bytes:
+    def message(self, device: SigningDevice, sequence: int, classes: int, plan: SolvedHead, **header: int) -> bytes:
         """The signed statistics of the tiny task."""
         packed = ClassStatistics.of(self.features, self.labels, classes, plan.solver).encode(
             plan.precision, plan.solver
         )
         payload = encode_payload(FeatureStatistics(packed))
-        return device.sign(FEATURE_STATISTICS, payload, sequence=sequence, task=TASK, base_version=base_version)
+        return device.sign(FEATURE_STATISTICS, payload, sequence=sequence, task=TASK, **header)
 
 
 def fleet(
@@ -56,7 +54,7 @@ def fleet(
 def head_of(fleet: Sequence[Featured], plan: SolvedHead, classes: int = 4) -> Head:
     """The head that a coordinator solves."""
     by_device = {f"pi-{number}": device.statistics(classes, plan) for number, device in enumerate(fleet)}
-    return solve(pooled(by_device, plan.solver, MAX_SAMPLES_PER_UPDATE), plan)
+    return solve(pooled(by_device, plan.solver, most_counted(by_device, plan, MAX_SAMPLES_PER_UPDATE)), plan)
 
 
 def pooled_ridge(fleet: Sequence[Featured], ridge: float, classes: int = 4) -> Table:

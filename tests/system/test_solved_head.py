@@ -1,4 +1,6 @@
-"""One message of each device makes a head, over a real Mosquitto, through a kill, new samples, and forgetting."""
+"""One message of each device makes a head, over a real Mosquitto, through a kill, new samples, forgetting, and rounds
+that go on from it.
+"""
 
 from pathlib import Path
 
@@ -79,12 +81,23 @@ def test_head_is_the_regression_of_all_samples_through_a_kill_new_samples_and_a_
         with coordinator.journal() as journal:
             newest = journal.newest_number("digits")
         assert coordinator.tasks("verify", "digits")
+        (refined,) = coordinator.tasks("refine", "digits")
+        until(lambda: _newest(coordinator) > refined["version"], "a version of what both devices trained from the head")
+        coordinator.kill()
+        coordinator.start_serving()
+        assert coordinator.tasks("verify", "digits")
+        assert "round_spooled" in agents["kitchen"].log()
         assert "statistics_spooled" in agents["attic"].log()
     finally:
         for agent in agents.values():
             agent.kill()
         coordinator.kill()
     assert newest >= 4
+
+
+def _newest(coordinator: CoordinatorProcess) -> int:
+    with coordinator.journal() as journal:
+        return journal.newest_number("digits")
 
 
 def feed(agent: AgentProcess, samples: list[dict]) -> None:

@@ -13,7 +13,7 @@ from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.sample_schema import LabelSchema
 from fleet_protocol.solved_head import SolvedHead, check_solved_head, largest_statistics_bytes
 
-SOLVERS, PRECISIONS = ["ridge", "means", "gaussian"], ["float64", "float32", "float16"]
+SOLVERS, PRECISIONS = ["ridge", "means", "gaussian"], ["float64", "float32", "float16", "int8"]
 CLASSES, SIZE = 5, 3
 
 
@@ -76,6 +76,13 @@ def test_statistics_that_fit_into_no_message_are_refused_with_the_task(solver, p
     head, shapes = SolvedHead(solver=solver, precision=precision), [[10, 1280], [10]]
     with nullcontext() if fits else pytest.raises(ConfigurationError, match="more than fit into one message"):
         check_solved_head(head, LabelSchema(10), 1280, shapes, "task.toml")
+
+
+@pytest.mark.parametrize(("solver", "fits"), [("ridge", False), ("means", True)])
+def test_matrix_of_bytes_is_refused_with_the_task(solver, fits):
+    head = SolvedHead(solver=solver, precision="int8")
+    with nullcontext() if fits else pytest.raises(ConfigurationError, match="a matrix of rounding errors"):
+        check_solved_head(head, LabelSchema(10), 96, [[10, 96], [10]], "task.toml")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -17,12 +17,13 @@ from bundle_runtime.graph_admission import (
     check_graph,
 )
 from bundle_runtime.onnx_fields import FIELDS, REFUSED
-from fleet_protocol.bundle_files import ORT_TRAINING_FILE, PREDICT_FILE, TRAIN_FILE
+from fleet_protocol.bundle_files import BACKBONE_FILE, ORT_TRAINING_FILE, PREDICT_FILE, TRAIN_FILE
 from fleet_protocol.task_description import OnnxVersion
 from tests.support.graphs import external, loop, model_of, nested, reader_of, scan
 from workbench.recipe_folder import find_recipe
 
-SHIPPED = sorted(find_recipe("digits").parent.glob("*/bundle/*.onnx"))
+SHIPPED = sorted(path for path in find_recipe("digits").parent.glob("*/bundle/*.onnx") if path.name != BACKBONE_FILE)
+"""Without backbones that came as files: `make demo-speech` leaves one."""
 CONSTANT = helper.make_node("Constant", [], ["o"], value_float=1.0)
 
 

@@ -1,13 +1,17 @@
 """Heads that are solved from what devices say of their features."""
 
+from statistics import median
+
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.aggregation.solved_heads import cholesky, pooled, solve
+from broker_coordinator.aggregation.solved_heads import cholesky, most_counted, pooled, solve
 from broker_coordinator.aggregation.solved_heads.cholesky import factor
 from broker_coordinator.aggregation.solved_heads.cholesky import solve as solve_equations
+from fleet_protocol.codec import ClassStatistics
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 from fleet_protocol.solved_head import SolvedHead
 from tests.support.solved_heads import Featured, fleet, head_of, pooled_ridge
@@ -31,7 +35,7 @@ def accuracy(head, samples: Featured) -> float:
     ridge=st.sampled_from([1e-3, 1.0, 50.0]),
 )
 def test_ridge_head_is_the_ridge_regression_of_all_samples_however_they_are_divided(seed, devices, classes_each, ridge):
-    plan = SolvedHead(solver="ridge", ridge=ridge, precision="float64")
+    plan = SolvedHead(solver="ridge", ridge=ridge, precision="float64", most_times_median=0.0)
     samples = list(fleet(seed, devices, classes_each=classes_each))
     expected = pooled_ridge(samples, ridge)
     np.testing.assert_allclose(whole(head_of(samples, plan)), expected, rtol=0, atol=1e-9 * np.abs(expected).max())
@@ -78,6 +82,36 @@ def test_device_with_more_samples_than_count_weighs_as_one_with_so_many():
     bounded = pooled(statistics, "ridge", most_samples=2)
     assert bounded.counts.sum() == pytest.approx(4)
     assert pooled(statistics, "ridge", MAX_SAMPLES_PER_UPDATE).counts.sum() == len(few.labels) + len(many.labels)
+
+
+def claiming(statistics: ClassStatistics, times: int) -> ClassStatistics:
+    """The same statistics of so many times as many samples."""
+    return ClassStatistics(statistics.counts * times, statistics.means, statistics.spread)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_device_that_claims_a_million_samples_weighs_as_three_usual_ones(solver):
+    plan = SolvedHead(solver=solver, draws=5)
+    statistics = {f"pi-{number}": device.statistics(4, plan) for number, device in enumerate(fleet(7, 9))}
+    statistics["pi-0"] = claiming(statistics["pi-0"], MAX_SAMPLES_PER_UPDATE // statistics["pi-0"].samples)
+    most = most_counted(statistics, plan, MAX_SAMPLES_PER_UPDATE)
+    assert most == 3 * median(each.samples for each in statistics.values())
+    others = sum(each.samples for name, each in statistics.items() if name != "pi-0")
+    assert pooled(statistics, solver, most).samples == pytest.approx(others + most)
+
+
+@given(seed=st.integers(0, 2**32 - 1), solver=st.sampled_from(SOLVERS), devices=st.integers(1, 9))
+def test_while_nobody_exceeds_the_bound_no_bit_depends_on_it(seed, solver, devices):
+    plan = SolvedHead(solver=solver, draws=5, most_times_median=40.0)  # of two to forty samples each
+    samples = list(fleet(seed, devices))
+    unbounded = msgspec.structs.replace(plan, most_times_median=0.0)
+    assert head_of(samples, plan).flat().tobytes() == head_of(samples, unbounded).flat().tobytes()
+
+
+def test_half_of_the_devices_at_least_never_exceed_the_bound_and_two_devices_never_do():
+    few, many = (device.statistics(4, EXACT) for device in fleet(7, 2))
+    statistics = {"few": few, "many": claiming(many, 1000)}
+    assert most_counted(statistics, EXACT, MAX_SAMPLES_PER_UPDATE) >= statistics["many"].samples
 
 
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1))

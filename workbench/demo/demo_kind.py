@@ -1,12 +1,20 @@
-"""What a demo shows: a fleet of equals, or one in which every second device leaves blocks of the model to a helper."""
+"""What a demo shows: a fleet of equals; one in which every second device leaves blocks of the model to a helper; or one
+that learns to tell spoken words from one message of each device.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from fleet_protocol.errors import ConfigurationError
 from workbench.data.digits import FleetData, large_digits, split_digits
+from workbench.data.recordings import RECIPE, WORDS, one_speaker_each, read_recordings, speakers_of
+from workbench.data.voices import PROGRAM, speak_digits
 from workbench.demo.fleet_files import TASK, WHOLE
+from workbench.recipe_folder import find_bundle
+from workbench.report.history import DIGITS, Subject
 
 SplitOverDevices = Callable[[int, np.random.Generator], FleetData]
 
@@ -14,7 +22,8 @@ SplitOverDevices = Callable[[int, np.random.Generator], FleetData]
 @dataclass(frozen=True, slots=True)
 class DemoKind:
     """The recipe `task` with its data; `cuts` are those of the devices, in turn, and `cpu_shares` what is left to them.
-    So many `new_samples` wake an agent.
+    So many `new_samples` wake an agent; None: all that it will get, so that it speaks once. They are delivered in
+    `sensing_seconds`, and the fleet is stopped after `longest_seconds` even if updates wait: they stay in the outboxes.
 
     Where a cut is a helper's, there is one.
     """
@@ -23,14 +32,69 @@ class DemoKind:
     data: SplitOverDevices
     cuts: Sequence[str] = (WHOLE,)
     cpu_shares: Sequence[float] = (1.0,)
-    new_samples: int = 6
+    new_samples: int | None = 6
+    sensing_seconds: float = 47.0
+    longest_seconds: float = 56.0
+    subject: Subject = DIGITS
+    bundle: str = ""
+    """A folder, where it is not the recipe's."""
 
     @property
     def has_helper(self) -> bool:
         """Whether any device needs one."""
         return any(cut != WHOLE for cut in self.cuts)
 
+    @property
+    def speaks_once(self) -> bool:
+        """Whether each device sends one message, when it has all of its samples."""
+        return self.new_samples is None
+
 
 PLAIN = DemoKind(TASK, split_digits)
 SPLIT = DemoKind("mnist_cnn", large_digits, cuts=(WHOLE, "1-2"), cpu_shares=(1.0, 0.4), new_samples=20)
 """A convolutional network, whose second convolution every weak device leaves to the helper."""
+USUAL_AGENTS = 8
+
+
+def _require_bundle() -> None:
+    try:
+        find_bundle(RECIPE)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            "the recipe speech_commands has no bundle yet, as Google's speech embedding (2.4 MB, Apache License 2.0) is"
+            " not in this repository; in a checkout, fetch it and run this demo with: make demo-speech"
+        ) from error
+
+
+def speech_of(recordings: Path | None) -> DemoKind:
+    """Ten words, a speaker for each device: of a folder of `recordings`, or digits said by espeak-ng."""
+    source = f"recorded: {recordings.name}" if recordings else f"said by {PROGRAM}, a synthesiser, in many voices"
+    return DemoKind(
+        RECIPE,
+        lambda devices, generator: one_speaker_each(
+            read_recordings(recordings) if recordings else speak_digits(devices, generator), devices
+        ),
+        new_samples=None,
+        sensing_seconds=8.0,
+        longest_seconds=150.0,
+        subject=Subject(f"tell {WORDS} spoken words apart", "recordings", f"The words were {source}."),
+    )
+
+
+def chosen(*, split: bool, speech: bool, recordings: Path | None) -> tuple[DemoKind, int]:
+    """What the command line asks for, and how many agents it has where nobody says it.
+
+    Raises:
+        ConfigurationError: the options contradict each other, or the recordings can't be read.
+    """
+    if split and speech:
+        raise ConfigurationError("--split and --speech are two demos; leave one out")
+    if recordings and not speech:
+        raise ConfigurationError("--data-dir is for --speech; leave it out, or add --speech")
+    if split:
+        return SPLIT, 6
+    if not speech:
+        return PLAIN, USUAL_AGENTS
+    _require_bundle()
+    speakers = speakers_of(read_recordings(recordings)) if recordings else USUAL_AGENTS
+    return speech_of(recordings), min(USUAL_AGENTS, speakers)

@@ -30,6 +30,8 @@ WIDE_COLUMNS = 100
 """From this width on there is room for a progress bar per device."""
 BAR_CELLS = 20
 LONGEST_NAME = 16
+FEWEST_TIMES = 2
+"""Less than half of the bytes is what is worth a word."""
 
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 CHART_LABELS = {CHART_ROWS - 1: "100 % ", 0: "  0 % "}
@@ -168,7 +170,7 @@ def _facts(
         (f"{percent_label(newest.accuracy)} right" if newest else "nothing learned yet") + pooled,
         f"version {newest.version if newest else '-'}",
         f"{sums.applied + sums.buffered} updates",
-        f"{bytes_label(sums.uplink_bytes)} sent" + (f", {ratio:.0f}x less" if ratio else ""),
+        f"{bytes_label(sums.uplink_bytes)} sent" + (f", {ratio:.0f}x less" if ratio and ratio >= FEWEST_TIMES else ""),
     )
 
 

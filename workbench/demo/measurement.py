@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
@@ -12,6 +13,9 @@ from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.task_description import Parameter, TaskDescription
 from workbench.data.digits import FleetData
+from workbench.data.head_rounds import Contest, Rounds
+
+ROUNDS = 20
 
 
 class Measurement:
@@ -47,7 +51,7 @@ class Measurement:
     @property
     def averaged_versions(self) -> int | None:
         """How many versions the model to use is the mean of, where the task says it."""
-        return self._description.aggregation.averaged_versions
+        return self._description.averaged_versions
 
     @property
     def initial_weights(self) -> bytes:
@@ -69,6 +73,16 @@ class Measurement:
             batches = plan_batches(len(pooled), steps, plan.batch_size, seed=0)
             weights, _ = engine.train(weights, self._runner.featured(pooled), batches, Rates.planned(plan))
         return self._accuracy(weights)
+
+    def rounds(self) -> Rounds | None:
+        """The same head trained in `ROUNDS` rounds of all devices, at the recipe's learning rate; None where no head is
+        solved.
+        """
+        if self._description.solved_head is None:
+            return None
+        parts = [self._runner.featured(part) for part in self._data.parts]
+        contest = Contest(load_bundle(self._bundle), self._bundle, parts, self._held_out)
+        return contest.rounds(self._description.update, ROUNDS, (self._description.training.learning_rate,))
 
     def _accuracy(self, weights: FloatVector) -> float:
         found = self._runner.evaluate_features(weights, self._held_out).accuracy

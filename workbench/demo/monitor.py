@@ -16,13 +16,24 @@ from broker_coordinator.storage.records import JournalledPayload
 from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError
 from workbench.data.digits import CLASSES
+from workbench.data.head_rounds import Rounds
 from workbench.demo.audit import audit, read_ledger
 from workbench.demo.fleet_files import WHOLE, DeviceFiles, FleetFiles
 from workbench.demo.helper import HelperFiles
 from workbench.demo.measurement import Measurement
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor, ask_status
-from workbench.report.history import AccuracyPoint, DeviceRow, HelperRow, RunHistory, Summary, Totals
+from workbench.report.history import (
+    DIGITS,
+    AccuracyPoint,
+    DeviceRow,
+    HelperRow,
+    RoundPoint,
+    RunHistory,
+    Subject,
+    Summary,
+    Totals,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class FleetMonitor:
     broker: str
     new_samples: int
     helpers: Sequence[HelperFiles] = ()
+    subject: Subject = DIGITS
     events: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _statuses: list[Status | None] = field(default_factory=list)
@@ -77,6 +89,11 @@ class FleetMonitor:
             for device, status in zip(self.files.devices, self._statuses, strict=True)
             if device.name not in absent
         )
+
+    @property
+    def waits_for_a_version(self) -> bool:
+        """Whether anything in the journal is in no version yet, as of the last `refresh`."""
+        return any(row.aggregate is None and row.set_aside is None for row in self._journal)
 
     def announce(self, event: str) -> None:
         """Add an event to those displayed."""
@@ -134,9 +151,10 @@ class FleetMonitor:
         devices = self.rows()
         sums = Totals.of(devices)
         newest_accuracy = self.measurement.accuracy(self._newest or self.measurement.initial_weights)
+        rounds = _points(self.measurement.rounds())
         summary = Summary(
             accuracy=self._accuracy[-1].accuracy if self._accuracy else newest_accuracy,
-            central_accuracy=self.measurement.central_accuracy(sums.applied),
+            central_accuracy=self.measurement.central_accuracy(len(rounds) * len(self.sensors) or sums.applied),
             updates_applied=sums.applied,
             updates_lost=found.lost,
             updates_duplicated=found.duplicated,
@@ -158,8 +176,10 @@ class FleetMonitor:
             averaged_versions=len(self._recent.averaged),
             newest_version_accuracy=newest_accuracy,
             relayed_bytes=sum(each.relayed_up_bytes + each.relayed_down_bytes for each in devices),
+            message_bytes=sum(len(row.envelope or b"") for row in self._journal) if rounds else 0,
+            rounds=rounds,
         )
-        return RunHistory(summary, self._accuracy, staleness, devices, self.events, self.helper_rows())
+        return RunHistory(summary, self._accuracy, staleness, devices, self.events, self.helper_rows(), self.subject)
 
     def _of_devices(self) -> list[JournalledPayload]:
         """What is journalled, without helpers' updates."""
@@ -190,6 +210,13 @@ class FleetMonitor:
             relayed_up_bytes=self.observer.relayed_up[name],
             relayed_down_bytes=self.observer.relayed_down[name],
         )
+
+
+def _points(rounds: Rounds | None) -> list[RoundPoint]:
+    if rounds is None:
+        return []
+    pairs = zip(rounds.accuracies, rounds.sent, strict=True)
+    return [RoundPoint(number, accuracy, sent) for number, (accuracy, sent) in enumerate(pairs, start=1)]
 
 
 def _state_in_words(status: Status | None) -> str:

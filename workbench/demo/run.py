@@ -26,15 +26,12 @@ from workbench.demo.measurement import Measurement
 from workbench.demo.monitor import FleetMonitor, Snapshot
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor
-from workbench.recipe_folder import find_recipe
+from workbench.demo.version_at_once import until_all_is_in_a_version
+from workbench.recipe_folder import find_bundle
 from workbench.report.history import RunHistory
 
-SENSING_SECONDS = 47.0
-"""How long samples are delivered. What follows, until every update is delivered, takes a few seconds."""
-LONGEST_RUN_SECONDS = 56.0
-"""After this the fleet is stopped, even if updates wait: they stay in the outboxes."""
 NEW_SAMPLES = 6
-"""How many new samples wake an agent."""
+"""How many new samples wake an agent, where the kind of demo does not say it."""
 SLOWEST_SENSOR = 0.9
 SLOWEST_CPU_SHARE = 0.6
 START_SECONDS = 15.0
@@ -75,22 +72,25 @@ class Demo:
         started = time.monotonic()
         generator = np.random.default_rng(self._options.seed)
         kind = self._options.kind
+        bundle = find_bundle(kind.bundle or kind.task)
         data = kind.data(self._options.agents, generator)
         paces = sensor_paces(self._options.agents, generator)
         cpu_shares = generator.uniform(SLOWEST_CPU_SHARE, 1.0, self._options.agents)
         cpu_shares *= np.resize(kind.cpu_shares, cpu_shares.size)
-        bundle = find_recipe(kind.task) / "bundle"
+        new_samples = kind.new_samples or min(map(len, data.parts))
         with short_folder() as sockets:
             files = plan_files(self._options.folder, sockets, self._options.agents, task=kind.task, cuts=kind.cuts)
             broker = plan_broker(self._options.broker, files.folder)
-            key = await write_fleet(files, broker, bundle, cpu_shares.tolist(), kind.new_samples)
-            monitor = fleet_monitor(files, data, [SENSING_SECONDS * pace for pace in paces], bundle, broker)
-            monitor.new_samples = kind.new_samples
+            key = await write_fleet(files, broker, bundle, cpu_shares.tolist(), new_samples)
+            monitor = fleet_monitor(files, data, [kind.sensing_seconds * pace for pace in paces], bundle, broker)
+            monitor.new_samples = new_samples
+            monitor.subject = kind.subject
             monitor.helpers = [await write_helper(files, sockets, broker, key)] if kind.has_helper else []
             monitor.started = started
             return await self._run_fleet(monitor, broker)
 
     async def _run_fleet(self, monitor: FleetMonitor, broker: BrokerPlan) -> RunHistory:
+        kind = self._options.kind
         broker_child, coordinator, *agents = _plan_children(monitor, broker)
         helpers = [helper_child(helper, monitor.announce) for helper in monitor.helpers]
         children = [broker_child, coordinator, *helpers, *agents]
@@ -109,8 +109,10 @@ class Demo:
             for agent in agents:
                 await agent.start()
             await feed(
-                monitor, self._show, self._stopped, until_seconds=LONGEST_RUN_SECONDS, check=lambda: _check(children)
+                monitor, self._show, self._stopped, until_seconds=kind.longest_seconds, check=lambda: _check(children)
             )
+            if kind.speaks_once:
+                await until_all_is_in_a_version(monitor)
             await monitor.refresh()
         finally:
             for group in (agents, helpers, [coordinator]):

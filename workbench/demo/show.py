@@ -20,7 +20,7 @@ from workbench.demo.live_table import progress_line, render_live
 from workbench.demo.monitor import Snapshot
 from workbench.demo.run import DemoOptions, run_demo
 from workbench.demo.run_folder import claimed
-from workbench.report.history import RunHistory, Summary
+from workbench.report.history import RunHistory, Subject, Summary
 from workbench.report.html import render_report
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -36,7 +36,9 @@ def show_demo(agents: int, seed: int, out: Path, broker: str, kind: DemoKind = P
     """
     options = DemoOptions(agents, seed, out.resolve(), broker, kind)
     with claimed(options.folder):
-        headline = f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/"
+        headline = " ".join(
+            (f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", kind.subject.source)
+        )
         try:
             show_run(headline, out, lambda show: run_demo(options, show))
         except (ChildFailedError, CommandFailedError) as error:
@@ -46,7 +48,7 @@ def show_demo(agents: int, seed: int, out: Path, broker: str, kind: DemoKind = P
 def show_run(headline: str, out: Path, run: Callable[[Show], Coroutine[None, None, RunHistory]]) -> None:
     """Run a fleet, show it, and write its `summary.json` and `report.html` into `out`, which exists by then."""
     console = Console()
-    console.print(headline, highlight=False)
+    console.print(headline, highlight=False, markup=False, soft_wrap=True)
     with _live_view(console) as view:
         history = asyncio.run(run(view.show))
     (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(history.summary), indent=2) + b"\n")
@@ -111,22 +113,33 @@ def _live_view(console: Console) -> Iterator[View]:
 
 def _print_result(console: Console, history: RunHistory, out: Path) -> None:
     summary = history.summary
-    for line in (*_result_lines(summary), f"report:  {out / 'report.html'}", f"summary: {out / 'summary.json'}"):
+    for line in (
+        *_result_lines(summary, history.subject),
+        f"report:  {out / 'report.html'}",
+        f"summary: {out / 'summary.json'}",
+    ):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _result_lines(summary: Summary) -> Iterator[str]:
+def _result_lines(summary: Summary, subject: Subject) -> Iterator[str]:
     if summary.stopped_early:
         yield "stopped early"
     yield (
-        f"accuracy {summary.accuracy:.1%} on {summary.held_out_samples} digits that no device has seen"
+        f"accuracy {summary.accuracy:.1%} on {summary.held_out_samples} {subject.samples} that no device has seen"
         f" (all data in one place: {summary.central_accuracy:.1%})"
     )
     yield (
         f"{summary.updates_applied} updates made {summary.versions} versions in {summary.wall_seconds:.0f} s;"
         f" lost {summary.updates_lost}, counted twice {summary.updates_duplicated}"
     )
-    if summary.uplink_bytes:
+    if summary.rounds:
+        rounds = summary.rounds[-1]
+        yield (
+            f"sent up {summary.message_bytes / 1000:.1f} kB in {summary.updates_applied} messages;"
+            f" {rounds.number} rounds of the same layer take {rounds.uplink_bytes / 1000:.1f} kB"
+            f" for {rounds.accuracy:.1%}"
+        )
+    elif summary.uplink_bytes:
         yield (
             f"sent up {summary.uplink_bytes / 1000:.0f} kB,"
             f" {summary.dense_uplink_bytes / summary.uplink_bytes:.0f} times less than whole float32 weights"

@@ -5,6 +5,26 @@ from collections.abc import Sequence
 import msgspec
 
 
+class Subject(msgspec.Struct, frozen=True):
+    """What a run learned, in the words of its report."""
+
+    learned: str = "read handwritten digits"
+    samples: str = "digits"
+    source: str = ""
+    """Where the samples are from, where a reader could take them for something else."""
+
+
+DIGITS = Subject()
+
+
+class RoundPoint(msgspec.Struct, frozen=True):
+    """After so many rounds of a head that is trained: accuracy, and bytes of all signed updates until then."""
+
+    number: int
+    accuracy: float
+    uplink_bytes: int
+
+
 class Summary(msgspec.Struct, frozen=True):
     """The content of `summary.json`. Bytes are MQTT payload bytes; accuracies are fractions of the held-out fifth."""
 
@@ -37,6 +57,10 @@ class Summary(msgspec.Struct, frozen=True):
     """That of the last version by itself, from which devices would train on."""
     relayed_bytes: int = 0
     """What devices and helpers sent one another through the relay, both ways; in none of the other figures."""
+    message_bytes: int = 0
+    """Where a head was solved: of the signed messages that it was solved from."""
+    rounds: list[RoundPoint] = []
+    """Where a head was solved: the same one trained in rounds, computed after the run."""
 
 
 class AccuracyPoint(msgspec.Struct, frozen=True):
@@ -111,3 +135,4 @@ class RunHistory(msgspec.Struct, frozen=True):
     events: list[str] = []
     """What happened to the fleet, oldest first."""
     helpers: list[HelperRow] = []
+    subject: Subject = DIGITS

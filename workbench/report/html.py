@@ -9,8 +9,9 @@ from itertools import zip_longest
 
 from workbench.report import svg_plots
 from workbench.report.helped_devices import RELAYED_HINT, cells, relayed_table
-from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary, Totals
+from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Subject, Summary, Totals
 from workbench.report.labels import bytes_label, duration_label, percent_label
+from workbench.report.one_message import BESIDE_ROUNDS_HINT, SOLVED_HINT, SPOKEN_HINT, beside_rounds
 from workbench.report.svg_plots import (
     Axis,
     Bar,
@@ -87,12 +88,16 @@ class KeyFigure:
 def render_report(history: RunHistory) -> str:
     """The whole page as HTML; complete also for a run that was stopped before its first version."""
     summary = history.summary
-    sections = [
-        _section("How fast it learned", _accuracy_over_time(history), TIME_HINT),
-        _section("What it cost in traffic", _accuracy_over_bytes(history.accuracy), BYTES_HINT),
-        _section("How fresh the updates were", _staleness_histogram(history.staleness), STALENESS_HINT),
-        _section("What each device saw and did", _device_table(history.devices), DEVICES_HINT),
-    ]
+    time_hint, devices_hint = (SOLVED_HINT, SPOKEN_HINT) if summary.rounds else (TIME_HINT, DEVICES_HINT)
+    sections = [_section("How fast it learned", _accuracy_over_time(history), time_hint)]
+    if summary.rounds:
+        sections.append(_section("One message beside rounds", beside_rounds(summary), BESIDE_ROUNDS_HINT))
+    else:
+        sections += [
+            _section("What it cost in traffic", _accuracy_over_bytes(history.accuracy), BYTES_HINT),
+            _section("How fresh the updates were", _staleness_histogram(history.staleness), STALENESS_HINT),
+        ]
+    sections.append(_section("What each device saw and did", _device_table(history.devices), devices_hint))
     if history.helpers:
         sections.append(_section("What devices left to their helper", relayed_table(history), RELAYED_HINT))
     return (
@@ -102,38 +107,33 @@ def render_report(history: RunHistory) -> str:
         '<link rel="icon" href="data:,">\n'
         f"<title>edgeflock demo: {_count(summary.agents, 'device')}</title>\n"
         f"<style>{STYLE}{svg_plots.PLOT_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f'<p class="kicker">edgeflock demo</p>\n<h1>{_headline(summary)}</h1>\n'
+        f'<p class="kicker">edgeflock demo</p>\n<h1>{_headline(summary, history.subject)}</h1>\n'
         f"{STOPPED_EARLY if summary.stopped_early else ''}"
-        f'<dl class="figures">\n{"".join(map(_card, _key_figures(summary)))}</dl>\n'
+        f'<dl class="figures">\n{"".join(map(_card, _key_figures(summary, history.subject)))}</dl>\n'
         f"{''.join(sections)}{_events(history.events)}"
-        f"<footer>Seed {summary.seed}. Bytes are those of MQTT payloads; the same"
+        f"<footer>{escape(history.subject.source)} Seed {summary.seed}. Bytes are those of MQTT payloads; the same"
         " numbers are in <code>summary.json</code>.</footer>\n</main>\n</body>\n</html>\n"
     )
 
 
-def _headline(summary: Summary) -> str:
+def _headline(summary: Summary, subject: Subject) -> str:
     devices = _count(summary.agents, "device")
     if summary.versions == 0:
         return f"{devices} started, but the run ended before they had finished a first version together"
     accuracy = f"<strong>{percent_label(summary.accuracy)} right</strong>"
     owner = "any of its samples leaving it" if summary.agents == 1 else "any of their samples leaving them"
-    learned = "had begun to learn to read" if summary.stopped_early else "learned to read"
-    return f"{devices} {learned} handwritten digits: {accuracy}, without {owner}"
+    learned = "had begun to learn to" if summary.stopped_early else "learned to"
+    return f"{devices} {learned} {escape(subject.learned)}: {accuracy}, without {owner}"
 
 
-def _key_figures(summary: Summary) -> tuple[KeyFigure, ...]:
+def _key_figures(summary: Summary, subject: Subject) -> tuple[KeyFigure, ...]:
     return (
         KeyFigure(
             percent_label(summary.accuracy) if summary.versions else "-",
-            f"of {summary.held_out_samples:,} unseen digits right",
+            f"of {summary.held_out_samples:,} unseen {subject.samples} right",
             f"{percent_label(summary.central_accuracy)} if all samples were pooled on one computer",
         ),
-        KeyFigure(
-            _times_fewer(summary),
-            "fewer bytes uploaded",
-            f"{bytes_label(summary.uplink_bytes)} instead of {bytes_label(summary.dense_uplink_bytes)}"
-            " as dense float32",
-        ),
+        _bytes_figure(summary),
         KeyFigure(
             f"{summary.updates_lost} / {summary.updates_duplicated}",
             "updates lost / counted twice",
@@ -156,6 +156,22 @@ def _key_figures(summary: Summary) -> tuple[KeyFigure, ...]:
             "sent to the devices",
             "the task and the versions they fetched",
         ),
+    )
+
+
+def _bytes_figure(summary: Summary) -> KeyFigure:
+    if summary.rounds:
+        rounds = summary.rounds[-1]
+        return KeyFigure(
+            bytes_label(summary.message_bytes),
+            "in one message of each device",
+            f"{rounds.number} rounds of the same layer take {bytes_label(rounds.uplink_bytes)} for"
+            f" {percent_label(rounds.accuracy)}",
+        )
+    return KeyFigure(
+        _times_fewer(summary),
+        "fewer bytes uploaded",
+        f"{bytes_label(summary.uplink_bytes)} instead of {bytes_label(summary.dense_uplink_bytes)} as dense float32",
     )
 
 

@@ -149,7 +149,7 @@ class SimulatedCoordinator:
         self._files = OrderedDict([(version, own.weights)])
         self._states: dict[int, ServerState] = {}
         self._weights = read_weights(own.weights, self._parameters)
-        self._recent = RecentVersions(task.aggregation.averaged_versions)
+        self._recent = RecentVersions(task.averaged_versions)
         self._recent.add(version, own.weights)
         self._note_progress()
         none_yet = Aggregate(task.task, STATISTICS.number, 0, b"")

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from broker_coordinator.aggregation.solved_heads.gaussian import solve_gaussian
 from broker_coordinator.aggregation.solved_heads.head import Head
 from broker_coordinator.aggregation.solved_heads.means import solve_means
-from broker_coordinator.aggregation.solved_heads.pooling import Pooled, pooled
+from broker_coordinator.aggregation.solved_heads.pooling import Pooled, most_counted, pooled
+from broker_coordinator.aggregation.solved_heads.refining import refined
 from broker_coordinator.aggregation.solved_heads.ridge import solve_ridge
 from fleet_protocol.solved_head import SolvedHead, Solver
 
@@ -21,4 +22,4 @@ def solve(statistics: Pooled, plan: SolvedHead) -> Head:
     return SOLVERS[plan.solver](statistics, plan)
 
 
-__all__ = ["SOLVERS", "Head", "Pooled", "pooled", "solve"]
+__all__ = ["SOLVERS", "Head", "Pooled", "most_counted", "pooled", "refined", "solve"]

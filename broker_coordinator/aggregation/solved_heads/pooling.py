@@ -10,13 +10,14 @@ would be had it never sent anything.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fleet_protocol.codec import ClassStatistics
 from fleet_protocol.codec.class_statistics import Table
-from fleet_protocol.solved_head import Solver
+from fleet_protocol.solved_head import SolvedHead, Solver
 
 ByDevice = Mapping[str, ClassStatistics]
 """The newest of each device, by its name."""
@@ -52,7 +53,16 @@ class Pooled:
         return weighted_sum(self.counts / self.samples, self.means)
 
 
-def pooled(by_device: ByDevice, solver: Solver, most_samples: int) -> Pooled:
+def most_counted(by_device: ByDevice, plan: SolvedHead, max_samples: int) -> float:
+    """As how many samples a device counts at most: `max_samples`, and so many times the median of all devices' samples
+    as the plan says. It follows from the set of devices alone, as the sums do.
+    """
+    if not plan.most_times_median:
+        return max_samples
+    return min(max_samples, plan.most_times_median * median(part.samples for part in by_device.values()))
+
+
+def pooled(by_device: ByDevice, solver: Solver, most_samples: float) -> Pooled:
     """Those of all devices, of which there is one at least; a device counts as at most `most_samples` samples."""
     parts = [by_device[device] for device in sorted(by_device)]
     counts = [_counted(part, most_samples) for part in parts]
@@ -84,6 +94,6 @@ def weighted_sum(weights: Table, rows: Table) -> Table:
     return total
 
 
-def _counted(part: ClassStatistics, most: int) -> Table:
+def _counted(part: ClassStatistics, most: float) -> Table:
     """How many samples of each class count, float64[C]."""
     return part.counts.astype(np.float64) * min(1.0, most / part.samples)

@@ -17,6 +17,7 @@ from edge_agent.training.round import Earlier, learn, train_round
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import decode_update, read_weights
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
@@ -64,10 +65,17 @@ class Contest:
     devices: Sequence[Samples]
     test: Samples
 
-    def rounds(self, update: UpdatePlan, count: int, rates: Sequence[float]) -> Rounds:
-        """So many synchronous rounds of all devices at the learning rate that is best within `TUNING_ROUNDS`."""
-        tried = {rate: self._rounds_at(self._task(update, rate), TUNING_ROUNDS).best for rate in rates}
-        return self._rounds_at(self._task(update, max(tried, key=lambda rate: tried[rate])), count)
+    def rounds(
+        self, update: UpdatePlan, count: int, rates: Sequence[float], start: FloatVector | None = None
+    ) -> Rounds:
+        """So many synchronous rounds of all devices from `start`, f32[P], or else the bundle's weights, at the learning
+        rate that is best within `TUNING_ROUNDS`, where there are several to choose from.
+        """
+        rate = rates[0]
+        if len(rates) > 1:
+            tried = {rate: self._rounds_at(self._task(update, rate), TUNING_ROUNDS, start).best for rate in rates}
+            rate = max(tried, key=lambda rate: tried[rate])
+        return self._rounds_at(self._task(update, rate), count, start)
 
     def averaged(self, update: UpdatePlan, count: int, rate: float) -> float:
         """Accuracy of the mean, by samples, of heads that every device has trained alone for so many rounds."""
@@ -96,10 +104,11 @@ class Contest:
             aggregation=AggregationPlan(buffer_size=len(self.devices)),
         )
 
-    def _rounds_at(self, task: TaskDescription, count: int) -> Rounds:
+    def _rounds_at(self, task: TaskDescription, count: int, start: FloatVector | None) -> Rounds:
         engine = make_engine("onnx-step", bundle_paths(self.folder, task), task, 1)
         runner = BundleRunner(task, self.bundle.files)
-        state = initial_state(read_weights(self.bundle.weights, task.parameters), task.aggregation)
+        first = read_weights(self.bundle.weights, task.parameters) if start is None else start
+        state = initial_state(first, task.aggregation)
         residuals = [b""] * len(self.devices)
         accuracies, sent = [], []
         total = 0

@@ -1,4 +1,4 @@
-"""`broker-coordinator tasks publish | list | show | diagnose | pause | resume | rollback | aggregate | refine | ...`."""
+"""`broker-coordinator tasks publish | list | show | diagnose | pause | resume | rollback | aggregate | ...`."""
 
 import argparse
 from collections.abc import Callable, Mapping

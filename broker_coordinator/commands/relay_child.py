@@ -28,7 +28,7 @@ STABLE_SECONDS: Final = 30.0
 """A relay that ran so long is started again at once."""
 LEAVING_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 60.0
-"""Without a sign of life, after which it is killed; it gives one each second, also while it starts to serve."""
+"""Without a sign of life, after which it is killed. It gives one each second from when it serves on, which is soon."""
 SIGNS_READ: Final = 4096
 
 logger = logging.getLogger(__name__)

@@ -10,12 +10,12 @@ from fleet_protocol.sessions.round_trip import RoundTrip
 
 @dataclass(slots=True)
 class _Request:
-    """`sent_at` is when its last chunk was sent, None while it waits for credit; `first_sent_at` when that was for the
-    first time.
+    """`sent_at` is when its last chunk was sent, None while it waits for credit; `since` when it first could have been,
+    None until it is seen.
     """
 
     message: Sealed
-    first_sent_at: float | None = None
+    since: float | None = None
     sent_at: float | None = None
     repeats: int = 0
 
@@ -53,9 +53,8 @@ class WaitingRequests:
 
     @property
     def since(self) -> float:
-        """When the one was sent that has waited longest; infinite where none waits."""
-        sent = (each.first_sent_at for each in self._requests.values() if each.first_sent_at is not None)
-        return min(sent, default=math.inf)
+        """Since when the one waits that has waited longest, for credit or its answer; infinite where none waits."""
+        return min((each.since for each in self._requests.values() if each.since is not None), default=math.inf)
 
     @property
     def repeat_at(self) -> float:
@@ -70,11 +69,11 @@ class WaitingRequests:
         channel.send(message)
 
     def note_sent(self, channel: Channel, now: float) -> None:
-        """Note those of which the channel has sent everything."""
+        """Note those of which the channel has sent everything, and that all of them wait."""
         for request in self._requests.values():
+            request.since = now if request.since is None else request.since
             if request.sent_at is None and not channel.holds(request.message.number):
                 request.sent_at = now
-                request.first_sent_at = request.first_sent_at or now
 
     def answered(self, number: int, channel: Channel, now: float) -> None:
         """The answer is here: nothing of the request is sent any more."""
@@ -97,7 +96,7 @@ class WaitingRequests:
         """Send all of them again: nobody knows which of them have come. Their answers are waited for from now on."""
         for request in self._requests.values():
             _repeat(request, channel)
-            request.first_sent_at = None
+            request.since = None
 
 
 def _repeat(request: _Request, channel: Channel) -> None:

@@ -15,7 +15,7 @@ from edge_agent.worker.child import RunningProcess, end_child, start_child
 from edge_agent.worker.contract import LENGTH_BYTES, Returned, TrainingResult, Unconfined
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
-from fleet_protocol.limits import MAX_WAIT_SECONDS, MIB
+from fleet_protocol.limits import MAX_PROBLEM_CHARACTERS, MAX_WAIT_SECONDS, MIB
 from fleet_protocol.split_costs import BASE_BYTES, FLAT_VECTORS, FLOAT_BYTES
 from fleet_protocol.split_plan import SplitPlan, is_helpers
 from fleet_protocol.task_description import TaskDescription
@@ -171,7 +171,8 @@ class Middle:
                 case Unconfined() if not self.is_loaded:
                     logger.warning(log_line("worker_not_confined", lacking=message.lacking, remedy=CONFINEMENT))
                 case ComputeFailure():
-                    return message
+                    words = message.error[:MAX_PROBLEM_CHARACTERS]  # a bundle may have taken the child over
+                    return ComputeFailure(words, message.is_packed)
                 case TrainingResult() | NothingLearned() if self._learned is not None and not self._learned.done():
                     self._note_answer()
                     self._learned.set_result(message)

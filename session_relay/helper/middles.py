@@ -16,6 +16,7 @@ from edge_agent.worker.contract import TrainingResult
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
+from fleet_protocol.limits import MAX_PROBLEM_CHARACTERS
 from fleet_protocol.sessions.events import Requested, Wanted
 from session_relay.helper.compute_contract import ComputeFailure, Learned, StepDone
 from session_relay.helper.configuration import HelperSettings
@@ -148,7 +149,7 @@ class Middles:
         self.steps += 1
         middle = self._of_session.get(step.session)
         if step.refused and middle is not None:
-            self._note_refused(middle.version, step.refused)
+            self._note_refused(middle.version, step.refused[:MAX_PROBLEM_CHARACTERS])
         self._watcher.step_done(step)
 
     def _note_refused(self, version: ReadyVersion, why: str) -> None:

@@ -281,6 +281,27 @@ def test_helper_that_gives_signs_of_life_and_no_answer_is_given_up(world) -> Non
     assert len(helper.sessions) == 0, "the helper hears of it"
 
 
+class NoCredit:
+    """Of a helper that answers every probe, and takes nothing."""
+
+    sent = 0
+
+    def covers(self, _size: int) -> bool:
+        return False
+
+    def told(self, _limit: int) -> None:
+        pass
+
+
+def test_helper_that_gives_no_credit_is_given_up_as_one_that_does_not_answer(world) -> None:
+    device = world.devices[0]
+    device.end._channel._sending = NoCredit()
+    device.request(b"never sent")
+    world.settle(2 * ANSWER_SECONDS)
+    assert isinstance(device.events[-1], Ended)
+    assert device.events[-1].reason == SessionReason.UNANSWERED
+
+
 def test_answer_is_waited_for_anew_once_a_lost_connection_is_there_again(world) -> None:
     device = world.devices[0]
     helper = next(each for each in world.helpers if each.name == device.end.helper)

@@ -19,6 +19,8 @@ STEPS, SAMPLES = 600, 16
 ROUND_REQUESTS = 2 * STEPS
 FRAMES = 20
 """Of each topic, that the intruder makes use of."""
+ROUNDS_SECONDS = 240.0
+"""Some 5,000 messages: more than `until` waits for on a busy machine."""
 KITCHEN, ATTIC, HELPER = "kitchen", "attic", "cellar-pi"
 DEVICES = (KITCHEN, ATTIC)
 DROPPED, REFUSED = "edgeflock_relay_dropped_frames_total", "edgeflock_relay_refused_total"
@@ -123,12 +125,16 @@ def known_fleet(fleet: SplitFleet) -> tuple[HelperProcess, SplitAgent, SplitAgen
 
 def finished(rounds: int, *devices: SplitAgent) -> None:
     for device in devices:
-        until(lambda each=device: each.status()["accepted_updates"] == rounds, f"{device.name}'s round is accepted")
+        until(
+            lambda each=device: each.status()["accepted_updates"] == rounds,
+            f"{device.name}'s round is accepted",
+            ROUNDS_SECONDS,
+        )
 
 
 def test_messages_of_one_session_are_of_no_use_in_another_or_again(fleet, intruder) -> None:
     helper, *devices = known_fleet(fleet)
-    until(lambda: helper.status()["sessions"] == 0, "both sessions are over")
+    until(lambda: helper.status()["sessions"] == 0, "both sessions are over", ROUNDS_SECONDS)
     intruder.forget()
     for device in devices:
         device.feed(SAMPLES, first=SAMPLES)
@@ -151,7 +157,7 @@ def test_messages_of_one_session_are_of_no_use_in_another_or_again(fleet, intrud
         intrude_behind_the_relay(intruder, sessions)
         repeat_everything(intruder)
     finished(2, *devices)
-    until(lambda: helper.status()["sessions"] == 0, "both sessions are over")
+    until(lambda: helper.status()["sessions"] == 0, "both sessions are over", ROUNDS_SECONDS)
     assert helper.status()["steps"] == 2 * ROUND_REQUESTS * len(DEVICES), "no request was answered twice"
     assert fleet.relay_counts(DROPPED)["not_its_session"] == intruding
 

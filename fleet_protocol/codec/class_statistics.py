@@ -4,7 +4,7 @@
 
 A block is the power of two that its largest magnitude fits into, as one signed byte, and its numbers as shares of
 that: so the small floats hold large numbers too, and no bit is lost by it. In int8 a share is a whole number of
-127ths. Only classes that are there have rows.
+128ths, -127 to 127 of them. Only classes that are there have rows.
 """
 
 import math
@@ -27,8 +27,11 @@ WIRE_TYPES: Final[dict[Precision, np.dtype[Any]]] = {
     "float16": np.dtype("<f2"),
     "int8": np.dtype("i1"),
 }
-WHOLE = {"int8": 127.0}
-"""What a share of 1 is as a number on the wire, where that is not 1."""
+WHOLE = {"int8": 128.0}
+"""What a share of 1 would be as a number on the wire, where that is not 1. A power of two: what is read and written
+again is the same.
+"""
+LARGEST_WHOLE = 127.0
 MIN_EXPONENT, MAX_EXPONENT = -128, 127
 
 
@@ -153,7 +156,7 @@ def _write_block(numbers: Table, precision: Precision) -> bytes:
     exponent = min(MAX_EXPONENT, max(MIN_EXPONENT, math.frexp(largest)[1]))
     shares = np.ldexp(numbers, -exponent)
     if precision in WHOLE:
-        shares = np.rint(shares * WHOLE[precision]).clip(-WHOLE[precision], WHOLE[precision])
+        shares = np.rint(shares * WHOLE[precision]).clip(-LARGEST_WHOLE, LARGEST_WHOLE)
     return exponent.to_bytes(1, "big", signed=True) + shares.astype(WIRE_TYPES[precision]).tobytes()
 
 

@@ -34,6 +34,9 @@ SAMPLE_COPIES: Final = 2.5
 GRAPH_BYTES: Final = 1 * MIB
 """Of one graph that is loaded, with its arena, without values and weights."""
 
+FORWARD_SHARE: Final = 0.5
+"""Of what is alive in a block's backward pass: so much is in its forward pass, whose graph keeps its own memory."""
+
 PACKING_COPIES: Final = 2
 """Of what travels, beside the values: levels, and the bytes of them."""
 
@@ -71,7 +74,8 @@ def memory_bytes(task: TaskDescription, cut: Cut, *, stored_samples: int = 0, ba
         return fixed + _trained_bytes(parameters, state) + GRAPH_BYTES + working
     mine = device_blocks(task.split, cut)
     own = FLOAT_BYTES * sum(parameter.size for parameter in task.parameters if parameter.block in mine)
-    working = rows * sum(blocks[block].working_bytes for block in mine)
+    passes = {block: 1 + FORWARD_SHARE * (block < len(blocks) - 1) for block in mine}
+    working = int(rows * sum(passes[block] * blocks[block].working_bytes for block in mine))
     graphs = 2 * len(mine) * GRAPH_BYTES + _trained_bytes(own, state)
     under_way = task.split.most_in_flight * (_waiting_bytes(task, task.split, cut) + (1 + state) * own)
     packing = PACKING_COPIES * FLOAT_BYTES * rows * sum(math.prod(blocks[edge].output_shape) for edge in _edges(cut))

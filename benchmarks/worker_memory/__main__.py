@@ -25,10 +25,11 @@ CHOSE = {
     "mnist_cnn": [("whole", 32), ("whole", 256), ("whole", 1024), ("1-2", 256), ("1-2", 1024)],
     "resnet8": [("whole", 32), ("whole", 256), ("1-2", 256), ("1-4", 256), ("3-4", 256)],
     "perceptron": [("whole", 32), ("1-2", 32), ("2-3", 32)],
+    "stacked_gru": [("whole", 32), ("whole", 256), ("1-2", 256), ("1-3", 256)],
 }
 SHOW = {
     "keyword_dscnn": [("whole", 32), ("whole", 256), ("1-2", 256), ("1-3", 256), ("2-3", 1024)],
-    "stacked_gru": [("whole", 32), ("whole", 256), ("1-2", 256), ("1-3", 256)],
+    "stacked_lstm": [("whole", 256), ("1-2", 256)],
 }
 """Of each model: cuts, and rows of a mini-batch."""
 SAMPLES = 2000

@@ -38,11 +38,11 @@ class MeasuredModel:
 
 
 class Recurrence(nn.Module):
-    """A GRU that gives its outputs alone."""
+    """A recurrent layer that gives its outputs alone."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, layer: nn.RNNBase) -> None:
         super().__init__()
-        self.layer = nn.GRU(inputs, outputs, batch_first=True)
+        self.layer = layer
 
     def forward(self, sequence: Tensor) -> Tensor:
         """f32[N, T, inputs] to f32[N, T, outputs]."""
@@ -52,9 +52,14 @@ class Recurrence(nn.Module):
 
 def stacked_gru() -> nn.Module:
     """Three layers over 50 readings of six values."""
-    return nn.Sequential(
-        Recurrence(6, 24), Recurrence(24, 24), Recurrence(24, 12), nn.Flatten(), nn.Linear(50 * 12, CLASSES)
-    )
+    layers = [Recurrence(nn.GRU(*sizes, batch_first=True)) for sizes in ((6, 24), (24, 24), (24, 12))]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(50 * 12, CLASSES))
+
+
+def stacked_lstm() -> nn.Module:
+    """Two layers over 64 readings of four values."""
+    layers = [Recurrence(nn.LSTM(*sizes, batch_first=True)) for sizes in ((4, 32), (32, 16))]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 16, CLASSES))
 
 
 def perceptron() -> nn.Module:
@@ -72,8 +77,9 @@ MODELS: dict[str, MeasuredModel] = {
     "mnist_cnn": MeasuredModel(mnist_cnn, (1, 28, 28), ("2", "4")),
     "resnet8": MeasuredModel(resnet8, (3, 32, 32), ("0", "2", "4", "6")),
     "perceptron": MeasuredModel(perceptron, (64,), ("1", "3", "5"), optimiser="adam"),
-    "keyword_dscnn": MeasuredModel(keyword_dscnn, (1, 49, 10), ("2", "8", "14"), optimiser="adam"),
     "stacked_gru": MeasuredModel(stacked_gru, (50, 6), ("0", "1", "2")),
+    "keyword_dscnn": MeasuredModel(keyword_dscnn, (1, 49, 10), ("2", "8", "14"), optimiser="adam"),
+    "stacked_lstm": MeasuredModel(stacked_lstm, (64, 4), ("0", "1")),
 }
 
 

@@ -66,6 +66,26 @@ def test_bytes_are_those_of_values_that_are_needed_at_once():
     assert live_bytes_per_sample(checked_model(graph), few, many, 3) == at_once * FLOAT_BYTES
 
 
+def test_bytes_that_a_loop_takes_and_gives_count_twice():
+    """[N, 5] changes its sign in five steps of a loop."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Neg", ["step"], ["turned"])],
+        "body",
+        [value("step", TensorProto.FLOAT, ["N"])],
+        [value("turned", TensorProto.FLOAT, ["N"])],
+    )
+    axes = {"scan_input_axes": [1], "scan_output_axes": [1]}
+    graph = helper.make_graph(
+        [helper.make_node("Scan", ["inputs"], ["outputs"], body=body, num_scan_inputs=1, **axes)],
+        "graph",
+        [value("inputs", TensorProto.FLOAT, ["N", 5])],
+        [value("outputs", TensorProto.FLOAT, ["N", 5])],
+    )
+    few, many = ({"inputs": np.ones((rows, 5), np.float32)} for rows in (2, 5))
+    assert live_bytes_per_sample(checked_model(graph), few, many, 3) == 2 * (5 + 5) * FLOAT_BYTES
+
+
 def test_graph_of_a_block_holds_its_own_layers_alone():
     bundle = load_bundle(find_bundle("mnist_cnn"))
     for block, convolutions in ((0, 1), (1, 1)):

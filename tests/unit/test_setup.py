@@ -1,4 +1,4 @@
-"""`setup` of both programs: a folder that works from a few answers, and nothing at all from wrong ones."""
+"""`setup` of all programs: a folder that works from a few answers, and nothing at all from wrong ones."""
 
 import stat
 
@@ -11,6 +11,8 @@ from edge_agent.configuration import load_configuration as load_agent
 from edge_agent.profiles import read_profile, shipped_profiles
 from fleet_host.key_files import read_key_file
 from fleet_protocol.keys import SigningKey, write_verify_key
+from session_relay.helper import cli as helper_cli
+from session_relay.helper.configuration import load_helper_configuration
 
 COORDINATOR = write_verify_key(SigningKey(bytes(range(32))).verify_key)
 
@@ -142,3 +144,20 @@ def test_coordinator_has_what_it_needs_and_tells_the_key_that_devices_pin(tmp_pa
     assert tls.key.read_text() == "content of broker-coordinator.key"
     public = write_verify_key(configuration.keys()[0].verify_key)
     assert f"every device pins this public key: {public}" in capsys.readouterr().out
+
+
+def test_helper_has_its_own_folders_and_is_told_the_commands_that_let_it_serve(tmp_path, capsys):
+    file = tmp_path / "etc" / "helper.toml"
+    answers = ("--device", "cellar-pi", "--broker", "broker.example", "--coordinator-key", COORDINATOR)
+    helper_cli.main(["--config", str(file), "setup", *answers, "--task", "mnist_cnn", "--profile", "helper"])
+    configuration = load_helper_configuration(file)
+    assert (str(configuration.state_folder), str(configuration.sample_socket)) == (
+        "/var/lib/edgeflock-helper",
+        "/run/edgeflock-helper/status.sock",
+    )
+    assert [task.name for task in configuration.tasks] == ["mnist_cnn"]
+    assert configuration.worker == read_profile("helper").worker
+    said = capsys.readouterr().out
+    key = write_verify_key(read_key_file(configuration.key_file, "edgeflock-helper").verify_key)
+    assert f"broker-coordinator devices approve cellar-pi {key}" in said
+    assert "broker-coordinator helpers allow cellar-pi" in said

@@ -15,7 +15,8 @@ def live_bytes_per_sample(model: ModelProto, few: Feeds, many: Feeds, more_rows:
     """The most at any operator, in the order of the graph, with what goes in and what comes out of it.
 
     Each value's size is seen in two runs, the second of so many more rows: what grows with them counts, weights don't.
-    What is inside of a loop does not count beside what the loop gives.
+    What is inside of a loop does not count, but what the loop takes and gives counts twice while it runs: so much do
+    workers need that train recurrent layers (`python -m benchmarks.worker_memory`).
     """
     first, second = _bytes_of_values(model, few), _bytes_of_values(model, many)
     growth = {name: max(size - first[name], 0) // more_rows for name, size in second.items()}
@@ -44,12 +45,18 @@ def _peak(graph: GraphProto, growth: Mapping[str, int]) -> int:
     live = peak = sum(growth.get(entry.name, 0) for entry in graph.input)
     for place, node in enumerate(graph.node):
         live += sum(growth.get(name, 0) for name in node.output)
-        peak = max(peak, live)
+        peak = max(peak, live + _beside(node, growth))
         over = {
             name for name in (*_taken(node), *node.output) if name not in kept and last_use.get(name, place) == place
         }
         live -= sum(growth.get(name, 0) for name in over)
     return peak
+
+
+def _beside(node: NodeProto, growth: Mapping[str, int]) -> int:
+    """Of a loop, what it takes and gives once more; of any other operator nothing."""
+    is_loop = any(attribute.HasField("g") for attribute in node.attribute)
+    return sum(growth.get(name, 0) for name in (*node.input, *node.output)) if is_loop else 0
 
 
 def _taken(node: NodeProto) -> set[str]:

@@ -4,7 +4,8 @@ from contextlib import suppress
 
 from broker_coordinator.aggregation.solved_heads import refined
 from broker_coordinator.storage.journal import Journal, TasksChangedError
-from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from broker_coordinator.storage.stored_tasks import StoredTask
+from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.errors import ConfigurationError
 
 

@@ -20,7 +20,9 @@ from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
 from broker_coordinator.storage.restores import last_restore
-from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from broker_coordinator.storage.stored_tasks import StoredTask
+from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.child_process import ended_after
 from fleet_host.command_line import Verbs, name_of, whole_number
@@ -152,13 +154,13 @@ def _invite(journal: Journal, options: argparse.Namespace, configuration: Coordi
 def _roll_back(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
     registry = TaskRegistry(journal.engine)
     require_memory(journal, registry.bundle(options.task).description, options.version, configuration.keys)
-    made = registry.roll_back(options.task, options.version)
+    made = VersionRegistry(journal.engine).roll_back(options.task, options.version)
     row = {"task": made.task, "version": made.number, "restored": made.restored, "weights": made.weights_hash}
     write_fields(row, as_json=options.json)
 
 
 def _aggregate(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    version, waiting = TaskRegistry(journal.engine).want_version(options.task)
+    version, waiting = VersionRegistry(journal.engine).want(options.task)
     write_fields({"task": options.task, "version": version, "waiting": waiting}, as_json=options.json)
 
 
@@ -212,7 +214,7 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
     late = f"{options.task}: evaluating takes over {LONGEST_SECONDS:g} s; hold fewer samples out than in {file}"
     with ended_after(LONGEST_SECONDS, f"{PROGRAM}: {late}"):
         found, heads = evaluate(bundle, version, held_out)
-    registry.add_evaluation(options.task, found)
+    VersionRegistry(journal.engine).add_evaluation(options.task, found)
     row = {"task": options.task} | asdict(found)
     row |= {"heads": {name: asdict(figures) for name, figures in heads.items()}} if heads else {}
     write_fields(row, as_json=options.json)

@@ -14,7 +14,7 @@ from broker_coordinator.serving.replay import require_memory
 from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.losses import declared_losses, evaluated_losses
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
@@ -29,9 +29,9 @@ logger = logging.getLogger(__name__)
 class Collapses:
     """Of all tasks. `keys` open encrypted updates."""
 
-    def __init__(self, journal: Journal, registry: TaskRegistry, keys: KeyRing, metrics: Metrics) -> None:
+    def __init__(self, journal: Journal, keys: KeyRing, metrics: Metrics) -> None:
         self._journal = journal
-        self._registry = registry
+        self._versions = VersionRegistry(journal.engine)
         self._keys = keys
         self._metrics = metrics
 
@@ -66,7 +66,7 @@ class Collapses:
         step = smaller(task.state.step)
         try:
             require_memory(self._journal, task.description, collapse.good, lambda: self._keys)
-            made = self._registry.roll_back(name, collapse.good, step)
+            made = self._versions.roll_back(name, collapse.good, step)
         except ConfigurationError as error:
             logger.error(log_line("collapse_not_met", task=name, version=collapsed, error=str(error), remedy=REMEDY))
             return False

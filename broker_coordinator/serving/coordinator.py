@@ -24,7 +24,8 @@ from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
 from broker_coordinator.serving.waiting import DecodedBatches
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.restores import Noticed
-from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from broker_coordinator.storage.stored_tasks import StoredTask
+from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 

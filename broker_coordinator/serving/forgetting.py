@@ -8,7 +8,9 @@ from broker_coordinator.aggregation.lineage import Departure, History
 from broker_coordinator.aggregation.version import version_of
 from broker_coordinator.serving.replay import Source, source_of, without_devices
 from broker_coordinator.storage.journal import Journal, TasksChangedError
-from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from broker_coordinator.storage.stored_tasks import StoredTask
+from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.kinds import FEATURE_STATISTICS
@@ -62,7 +64,7 @@ def _forget(journal: Journal, registry: TaskRegistry, task: str, device: str, ke
         except ConfigurationError as error:
             why = str(error)
             continue
-        registry.add_version_without(version_of(bundle.description, made, bundle.grid()), device, start)
+        VersionRegistry(journal.engine).add_without(version_of(bundle.description, made, bundle.grid()), device, start)
         given = max((each for each in source.history.given if first <= each <= newest), default=None)
         return Forgotten(task, made.version, start, _remains(task, device, start, first, given))
     return Forgotten(task, None, None, f"all that {device} sent: {why}; {_remedy(task, first)}")

@@ -46,7 +46,8 @@ from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
 from broker_coordinator.storage.query_registry import QueryRegistry
 from broker_coordinator.storage.standing import Standing, TaskStanding, check_not_set_back, read_decided, read_standing
-from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from broker_coordinator.storage.stored_tasks import StoredTask
+from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit

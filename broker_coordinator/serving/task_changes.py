@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from broker_coordinator.aggregation.fleet_scale import FleetScale
-from broker_coordinator.storage.task_registry import StoredTask
+from broker_coordinator.storage.stored_tasks import StoredTask
 from fleet_host.log_lines import log_line
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from broker_coordinator.serving.set_aside import SetAside
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
-from broker_coordinator.storage.task_registry import Served, StoredTask
+from broker_coordinator.storage.stored_tasks import StoredTask
+from broker_coordinator.storage.task_registry import Served
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing

@@ -33,7 +33,8 @@ from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, TasksChangedError
 from broker_coordinator.storage.standing import NewlyWaiting, check_not_set_back, read_waiting
-from broker_coordinator.storage.task_registry import StoredTask, TaskRegistry
+from broker_coordinator.storage.stored_tasks import StoredTask
+from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.keys import KeyRing
@@ -77,7 +78,7 @@ class VersionMaker:
         self._on_version = on_version
         self._decoded = decoded
         self._set_aside = SetAside(journal, keys, metrics)
-        self._collapses = Collapses(journal, registry, keys, metrics)
+        self._collapses = Collapses(journal, keys, metrics)
         self._task_loader = TaskLoader(
             journal, keys, metrics=metrics, set_aside=self._set_aside, collapses=self._collapses
         )

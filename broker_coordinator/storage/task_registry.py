@@ -4,46 +4,25 @@ Bundles are kept in the database, so that a published one is served at once, sur
 part of the one thing that needs a backup. docs/decisions/task-generations.md says what a generation is.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, insert, select, update
 
-from broker_coordinator.aggregation.version import Version, version_zero
+from broker_coordinator.aggregation.version import version_zero
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
-from broker_coordinator.storage.departures import insert_departure
 from broker_coordinator.storage.journal import TasksChangedError, insert_aggregate, insert_version
-from broker_coordinator.storage.records import Aggregate, Evaluation
-from broker_coordinator.storage.schema import WAITING, bundle_files, evaluations, tasks, versions
-from broker_coordinator.storage.task_conditions import newest_number_in, updates_of
+from broker_coordinator.storage.records import Aggregate
+from broker_coordinator.storage.schema import bundle_files, tasks
+from broker_coordinator.storage.stored_tasks import STORED_TASKS, StoredTask, change_task, served_task, stored_task
+from broker_coordinator.storage.task_conditions import newest_number_in
 from broker_coordinator.storage.task_rows import begin_aggregates_anew, delete_rows, set_aside_waiting, stop_queries
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_GENERATION
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTask:
-    """A task by its name; `bundle` is the SHA-256 of its `task.json`, whose own version is `first_version`.
-
-    Devices follow a higher `generation` whatever version they know. Of one that is `removed`, nothing else is left.
-    The version `wanted_version` is made of what waits, even of too few. Where rounds went on from a solved head, its
-    versions were `solved_first` to `solved_last`.
-    """
-
-    name: str
-    bundle: str
-    paused: bool
-    generation: int
-    first_version: int
-    removed: bool
-    wanted_version: int | None = None
-    solved_first: int | None = None
-    solved_last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +34,7 @@ class Served:
 
 
 class TaskRegistry:
-    """Publishes, pauses, rolls back and removes tasks. A running coordinator notices (`change_counters`).
+    """Publishes, pauses and removes tasks. A running coordinator notices (`change_counters`).
 
     Every method raises JournalUnavailableError where the database fails.
     """
@@ -80,7 +59,7 @@ class TaskRegistry:
             ConfigurationError: there is no such task.
         """
         with reading(self._engine) as connection:
-            return _served(connection, name)
+            return served_task(connection, name)
 
     def bundle(self, name: str) -> Bundle:
         """A served task's bundle.
@@ -89,14 +68,14 @@ class TaskRegistry:
             ConfigurationError: there is no such task.
         """
         with reading(self._engine) as connection:
-            task = _served(connection, name)
+            task = served_task(connection, name)
             files = self._read_files(connection, task)
         return self._bundle(task, files)
 
     def served(self) -> Served:
         """All tasks that are served, by name, each with its bundle, as they are at one moment."""
         with reading(self._engine) as connection:
-            rows = connection.execute(_TASKS.where(tasks.c.removed.is_(False)).order_by(tasks.c.name)).all()
+            rows = connection.execute(STORED_TASKS.where(tasks.c.removed.is_(False)).order_by(tasks.c.name)).all()
             stored = [StoredTask(**row._mapping) for row in rows]
             files = [self._read_files(connection, task) for task in stored]
         found = Served()
@@ -133,15 +112,15 @@ class TaskRegistry:
         name = bundle.description.task
         version_consumer(bundle.description)
         with reading(self._engine) as connection:
-            known = _stored(connection, name)
+            known = stored_task(connection, name)
         if known is not None and known.removed:
             _generation_after(name, known.generation)
             delete_rows(self._engine, name)  # where that was interrupted
         with writing(self._engine) as connection:
-            known = _stored(connection, name)
+            known = stored_task(connection, name)
             if known is None or known.removed or known.bundle != bundle.hash:
                 _serve(connection, bundle, known)
-            return _served(connection, name)
+            return served_task(connection, name)
 
     def publish_rescaled(
         self, bundle: Bundle, scale: Aggregate, *, before: str, payload_count: int, last_position: int
@@ -157,12 +136,12 @@ class TaskRegistry:
             RuntimeError: as `Journal.add_aggregate`.
         """
         with writing(self._engine) as connection:
-            known = _stored(connection, scale.task)
+            known = stored_task(connection, scale.task)
             if known is None or known.removed or known.bundle != before:
                 raise TasksChangedError
             insert_aggregate(connection, scale, payload_count=payload_count, last_position=last_position)
             _serve(connection, bundle, known)
-            return _served(connection, scale.task)
+            return served_task(connection, scale.task)
 
     def publish_refined(self, bundle: Bundle, *, before: str, newest: int) -> StoredTask:
         """Serve a task's bundle in place of the one with the hash `before`; its own version is the solved head of
@@ -174,12 +153,12 @@ class TaskRegistry:
         """
         name = bundle.description.task
         with writing(self._engine) as connection:
-            known = _served(connection, name)
+            known = served_task(connection, name)
             if known.bundle != before or newest_number_in(connection, name) != newest:
                 raise TasksChangedError
             _serve(connection, bundle, known)
-            _change(connection, name, {"solved_first": known.first_version, "solved_last": newest})
-            return _served(connection, name)
+            change_task(connection, name, {"solved_first": known.first_version, "solved_last": newest})
+            return served_task(connection, name)
 
     def publish_if_missing(self, bundle: Bundle) -> StoredTask:
         """Serve a bundle if its task never was; returns the task, which may have another bundle, or be removed.
@@ -189,10 +168,10 @@ class TaskRegistry:
         """
         version_consumer(bundle.description)
         with writing(self._engine) as connection:
-            if known := _stored(connection, bundle.description.task):
+            if known := stored_task(connection, bundle.description.task):
                 return known
             _serve(connection, bundle, None)
-            return _served(connection, bundle.description.task)
+            return served_task(connection, bundle.description.task)
 
     def renew(self, name: str, *, after_generation: int = 0) -> StoredTask:
         """Begin a generation after `after_generation` and the task's own: devices follow it whatever they know.
@@ -201,9 +180,11 @@ class TaskRegistry:
             ConfigurationError: there is no such task, or no generation left.
         """
         with writing(self._engine) as connection:
-            known = _stored(connection, name) or _served(connection, name)
-            _change(connection, name, {"generation": _generation_after(name, max(known.generation, after_generation))})
-            return _stored(connection, name) or _served(connection, name)
+            known = stored_task(connection, name) or served_task(connection, name)
+            change_task(
+                connection, name, {"generation": _generation_after(name, max(known.generation, after_generation))}
+            )
+            return stored_task(connection, name) or served_task(connection, name)
 
     def remove(self, name: str) -> StoredTask:
         """Serve a task no longer, and delete its rows, some at a time; its name keeps its generation.
@@ -215,12 +196,12 @@ class TaskRegistry:
             ConfigurationError: there is no such task, or it has no generation left.
         """
         with writing(self._engine) as connection:
-            known = _stored(connection, name) or _served(connection, name)
+            known = stored_task(connection, name) or served_task(connection, name)
             if not known.removed:
                 generation = _generation_after(name, known.generation)
                 set_aside_waiting(connection, name, "the task was removed")
                 stop_queries(connection, name)
-                _change(
+                change_task(
                     connection,
                     name,
                     {
@@ -231,7 +212,7 @@ class TaskRegistry:
                 )
         delete_rows(self._engine, name)
         with reading(self._engine) as connection:
-            return _stored(connection, name) or known
+            return stored_task(connection, name) or known
 
     def set_paused(self, name: str, *, paused: bool) -> StoredTask:
         """Refuse the payloads of a task for now, or accept them again.
@@ -240,122 +221,13 @@ class TaskRegistry:
             ConfigurationError: there is no such task.
         """
         with writing(self._engine) as connection:
-            _served(connection, name)
-            _change(connection, name, {"paused": paused})
-            return _served(connection, name)
-
-    def want_version(self, name: str) -> tuple[int, int]:
-        """Let the next version be made of what waits, even of too few; its number, and how many wait.
-
-        Raises:
-            ConfigurationError: there is no such task, or nothing waits.
-        """
-        with writing(self._engine) as connection:
-            _served(connection, name)
-            waiting = connection.scalar(select(func.count()).where(*updates_of(name), WAITING)) or 0
-            newest = newest_number_in(connection, name)
-            if not waiting:
-                raise ConfigurationError(
-                    f"nothing waits for a version of task {name!r}: all that came is in version {newest}; ask devices"
-                    f" for more with: broker-coordinator tasks invite {name}"
-                )
-            _change(connection, name, {"wanted_version": newest + 1})
-            return newest + 1, waiting
-
-    def roll_back(self, name: str, number: int, step: float | None = None) -> Version:
-        """Make a new version with the weights and the optimiser's state of version `number`; versions only count up.
-
-        Updates that wait go into the version after it: they are receipted, so they count. `step`, if given, is that of
-        the versions after it (`ServerState`).
-
-        Raises:
-            ConfigurationError: there is no such task or version, its weights are dropped, it is of another bundle, or
-                it is the newest.
-        """
-        with writing(self._engine) as connection:
-            first = _served(connection, name).first_version
-            newest = newest_number_in(connection, name)
-            of_task = select(versions).where(versions.c.task == name)
-            row = connection.execute(of_task.where(versions.c.number == number)).first()
-            if row is None or row.weights is None or number == newest or number < first:
-                why = _why_not_back(number, newest, first)
-                raise ConfigurationError(
-                    f"version {number} of task {name!r} {why}; see which are kept with: broker-coordinator tasks show"
-                )
-            last = connection.execute(of_task.where(versions.c.number == newest)).one()
-            restored = Version(
-                name,
-                newest + 1,
-                row.weights,
-                row.weights_hash,
-                row.moments,
-                row.unrounded,
-                restored=number,
-                buffer_size=last.buffer_size,
-                step=last.step if step is None else step,
-            )
-            insert_version(connection, restored)
-            count_up(connection, TASKS)
-            return restored
-
-    def add_version_without(self, version: Version, device: str, replayed_from: int) -> None:
-        """Add a version that is a replay without a device's updates, as the next one of its task.
-
-        Raises:
-            TasksChangedError: another version was made meanwhile; nothing was committed.
-        """
-        with writing(self._engine) as connection:
-            if newest_number_in(connection, version.task) != version.number - 1:
-                raise TasksChangedError
-            last = select(versions.c.buffer_size).where(versions.c.task == version.task)
-            buffer_size = connection.scalar(last.where(versions.c.number == version.number - 1))
-            insert_version(connection, replace(version, buffer_size=buffer_size))
-            insert_departure(connection, version.task, device, version.number - 1, replayed_from)
-            count_up(connection, TASKS)
-
-    def add_evaluation(self, name: str, found: Evaluation) -> None:
-        """Store how good a version is, in place of what was stored before."""
-        row = {"samples": found.samples, "loss": found.loss, "accuracy": found.accuracy}
-        same = (evaluations.c.task == name, evaluations.c.version == found.version)
-        with writing(self._engine) as connection:
-            if not connection.execute(update(evaluations).where(*same).values(row)).rowcount:
-                connection.execute(insert(evaluations).values(task=name, version=found.version, **row))
+            served_task(connection, name)
+            change_task(connection, name, {"paused": paused})
+            return served_task(connection, name)
 
     def _all(self) -> list[StoredTask]:
         with reading(self._engine) as connection:
-            return [StoredTask(**row._mapping) for row in connection.execute(_TASKS.order_by(tasks.c.name))]
-
-
-_TASKS = select(
-    tasks.c.name,
-    tasks.c.bundle,
-    tasks.c.paused,
-    tasks.c.generation,
-    tasks.c.first_version,
-    tasks.c.removed,
-    tasks.c.wanted_version,
-    tasks.c.solved_first,
-    tasks.c.solved_last,
-)
-
-
-def _stored(connection: Connection, name: str) -> StoredTask | None:
-    row = connection.execute(_TASKS.where(tasks.c.name == name)).first()
-    return StoredTask(**row._mapping) if row else None
-
-
-def _served(connection: Connection, name: str) -> StoredTask:
-    found = _stored(connection, name)
-    if found is None or found.removed:
-        names = select(tasks.c.name).where(tasks.c.removed.is_(False)).order_by(tasks.c.name)
-        served = ", ".join(connection.scalars(names)) or "none"
-        raise ConfigurationError(f"this coordinator serves no task {name!r}; it serves {served}")
-    return found
-
-
-def _change(connection: Connection, name: str, values: Mapping[str, object]) -> None:
-    connection.execute(update(tasks).where(tasks.c.name == name).values(values))
-    count_up(connection, TASKS)
+            return [StoredTask(**row._mapping) for row in connection.execute(STORED_TASKS.order_by(tasks.c.name))]
 
 
 def _serve(connection: Connection, bundle: Bundle, known: StoredTask | None) -> None:
@@ -394,13 +266,3 @@ def _generation_after(name: str, generation: int) -> int:
             " publish its bundle under another task name"
         )
     return generation + 1
-
-
-def _why_not_back(number: int, newest: int, first: int) -> str:
-    if number == newest:
-        return "is the newest already"
-    return (
-        f"is of another bundle, which version {first} ended"
-        if number < first
-        else ("is not in the journal, or its weights are dropped")
-    )

@@ -5,7 +5,7 @@ import pytest
 
 from broker_coordinator.serving.replay import replayed
 from broker_coordinator.storage.standing import read_standing
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.kinds import Outcome, Receipt
 from tests.support.bench import Bench
@@ -80,7 +80,7 @@ def test_rollback_leaves_the_size_as_it_is(fleet) -> None:
         for device in DEVICES:
             fleet.send(device)
     size = fleet.buffer_size
-    TaskRegistry(fleet.bench.journal.engine).roll_back(TASK, 2)
+    VersionRegistry(fleet.bench.journal.engine).roll_back(TASK, 2)
     assert fleet.buffer_size == size == 6
 
 

@@ -10,7 +10,7 @@ from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.commands.advice import advice
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.storage.records import Evaluation
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
@@ -134,7 +134,7 @@ def test_where_the_restored_version_is_found_wanting_too_training_goes_on_from_i
 
 
 def test_collapse_on_held_out_samples_counts_whatever_devices_declare(fleet) -> None:
-    registry = TaskRegistry(fleet.bench.journal.engine)
+    registry = VersionRegistry(fleet.bench.journal.engine)
     for loss in (*LEARNING, *LOST):
         fleet.learn(0.5)
         registry.add_evaluation(TASK, Evaluation(fleet.newest, 100, loss, None))

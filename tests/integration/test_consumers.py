@@ -13,6 +13,7 @@ from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.consumers import CONSUMERS, UPDATE_CONSUMER, register_consumer
 from broker_coordinator.serving.answers import UNVERIFIED_RECEIPT_INTERVAL_SECONDS
 from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from edge_agent.core.delivery import Remedy, remedy
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import encode_update
@@ -274,7 +275,7 @@ def test_what_a_kind_remembers_outlives_rollback_and_retention(database, bundle,
         bench.handle(kitchen, delta(kitchen, sequence, base_version=bench.journal.newest_number(TASK)))
         bench.make_versions()
         if sequence == 6:
-            TaskRegistry(bench.journal.engine).roll_back(TASK, 2)
+            VersionRegistry(bench.journal.engine).roll_back(TASK, 2)
         if restarts:
             bench.restart()
     assert bench.journal.history(TASK).rollbacks == {4: 2}

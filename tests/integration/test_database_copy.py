@@ -15,7 +15,7 @@ from broker_coordinator.storage.database import Database, reading
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease
 from broker_coordinator.storage.schema import leases, metadata
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.kinds import Outcome
 from tests.support.bench import Bench
 from tests.support.bundles import TASK
@@ -39,7 +39,7 @@ def bench(database: Database, bundle) -> Bench:
     bench.handle(device, device.enrolment(), *(device.update(number, loss=1 / number) for number in range(1, 6)))
     bench.handle(device, device.update(6, base_version=99))
     bench.make_versions()
-    TaskRegistry(bench.journal.engine).roll_back(TASK, 0)
+    VersionRegistry(bench.journal.engine).roll_back(TASK, 0)
     return bench
 
 

@@ -13,7 +13,7 @@ from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.strategies import STRATEGIES
 from broker_coordinator.serving.replay import replayed, state_of
 from broker_coordinator.storage.device_registry import DeviceRegistry
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.keys import write_signing_key
 from fleet_protocol.update_plan import UpdatePlan
@@ -119,7 +119,7 @@ def test_rollback_restores_what_the_old_version_remembered(tmp_path) -> None:
     before = fleet.remembered()
     fleet.turn(EVIL, EVIL, EVIL, EVIL)
     assert EVIL.name in fleet.remembered()
-    TaskRegistry(fleet.bench.journal.engine).roll_back(TASK, 2)
+    VersionRegistry(fleet.bench.journal.engine).roll_back(TASK, 2)
     fleet.bench.make_versions()
     assert fleet.remembered() == before
     fleet.turn(*HONEST, HONEST[0])
@@ -219,7 +219,7 @@ def test_memory_of_last_updates_keeps_few_envelopes_and_survives_restarts_and_ro
     fleet.turn(HONEST[0], EVIL)
     newest = fleet.bench.journal.newest_number(TASK)
     assert versions_replayed(fleet.bench.journal, TASK, newest - 2) == 2
-    TaskRegistry(fleet.bench.journal.engine).roll_back(TASK, newest - 1)
+    VersionRegistry(fleet.bench.journal.engine).roll_back(TASK, newest - 1)
     fleet.turn(*[HONEST[0], EVIL] * 6)
     assert fleet.remembered() == remembered
     assert versions_replayed(fleet.bench.journal, TASK, newest + 5) == 2

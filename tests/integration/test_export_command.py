@@ -12,7 +12,7 @@ from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgetta
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.journal import Journal
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.limits import MAX_SEQUENCE
@@ -71,7 +71,7 @@ def test_export_writes_the_mean_of_the_last_versions(configuration: Path, capsys
 def test_export_averages_what_the_newest_version_goes_back_to(configuration: Path, back_to, averaged):
     """Not what was rolled back from, nor the untrained version 0; and never the older half of what there is."""
     with Journal.open(configuration.parent / "coordinator.db") as journal:
-        TaskRegistry(journal.engine).roll_back(TASK, back_to)
+        VersionRegistry(journal.engine).roll_back(TASK, back_to)
     out, versions = configuration.parent / "model.safetensors", stored(configuration)
     assert cli.main(["tasks", "--config", str(configuration), "export", TASK, str(out)]) == 0
     assert out.read_bytes() == averaged_weights([versions[number] for number in averaged], PARAMETERS)

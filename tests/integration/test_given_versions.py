@@ -17,6 +17,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.given_versions import give_version
 from broker_coordinator.storage.journal import TasksChangedError
 from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
@@ -95,7 +96,7 @@ def test_updates_from_before_and_after_it_count_and_every_version_is_computed_ag
 
 def test_rollback_goes_back_before_it(bench):
     give(bench)
-    registry = TaskRegistry(bench.journal.engine)
+    registry = VersionRegistry(bench.journal.engine)
     assert registry.roll_back(TASK, 0).number == 2
     assert versions_replayed(bench.journal, TASK) == 2
 

@@ -5,6 +5,7 @@ import pytest
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.kinds import Outcome
@@ -94,7 +95,7 @@ def test_paused_task_takes_nothing_and_takes_the_same_bytes_once_resumed(bench) 
 def test_rollback_makes_a_new_version_that_later_ones_grow_out_of(database, tmp_path, plan) -> None:
     update = UpdatePlan(0.5, feedback="ef21" if plan.strategy == "ef21" else "residual")
     bench = Bench(database, write_bundle(tmp_path / "bundle", aggregation=plan, update=update))
-    fleet, registry = Fleet(bench), TaskRegistry(bench.journal.engine)
+    fleet, registry = Fleet(bench), VersionRegistry(bench.journal.engine)
     fleet.make_versions(5)
     restored = registry.roll_back(TASK, 2)
     assert (restored.number, restored.restored) == (6, 2)
@@ -115,7 +116,7 @@ def test_rollback_makes_a_new_version_that_later_ones_grow_out_of(database, tmp_
 
 
 def test_rollback_that_comes_between_wins_and_waiting_updates_go_into_the_version_after_it(bench) -> None:
-    device, registry = SigningDevice("kitchen-pi"), TaskRegistry(bench.journal.engine)
+    device, registry = SigningDevice("kitchen-pi"), VersionRegistry(bench.journal.engine)
     bench.handle(device, device.enrolment(), *(device.update(sequence) for sequence in (1, 2, 3)))
     bench.make_versions()
     bench.handle(device, *(device.update(sequence) for sequence in (4, 5, 6)))
@@ -127,7 +128,7 @@ def test_rollback_that_comes_between_wins_and_waiting_updates_go_into_the_versio
 
 
 def test_rollback_to_what_is_not_there_is_refused(bench) -> None:
-    registry = TaskRegistry(bench.journal.engine)
+    registry = VersionRegistry(bench.journal.engine)
     with pytest.raises(ConfigurationError, match="is the newest already"):
         registry.roll_back(TASK, 0)
     with pytest.raises(ConfigurationError, match="not in the journal"):
@@ -139,7 +140,7 @@ def test_rollback_to_what_is_not_there_is_refused(bench) -> None:
 def test_old_versions_and_envelopes_are_forgotten_as_the_rule_says(database, tmp_path) -> None:
     bundle = write_bundle(tmp_path / "bundle", aggregation=PLANS[0])
     bench = Bench(database, bundle, retention=Retention(versions=1, every=5, envelopes=3))
-    fleet, registry = Fleet(bench), TaskRegistry(bench.journal.engine)
+    fleet, registry = Fleet(bench), VersionRegistry(bench.journal.engine)
     fleet.make_versions(3)
     registry.roll_back(TASK, 1)
     fleet.make_versions(4)
@@ -168,7 +169,7 @@ def test_by_default_every_update_is_kept(database, tmp_path) -> None:
 
 
 def test_versions_tell_their_updates_losses_and_evaluations(bench) -> None:
-    device, registry = SigningDevice("kitchen-pi"), TaskRegistry(bench.journal.engine)
+    device, registry = SigningDevice("kitchen-pi"), VersionRegistry(bench.journal.engine)
     losses = {1: 0.25, 2: 0.5, 3: 0.75}
     bench.handle(device, device.enrolment(), *(device.update(number, loss=loss) for number, loss in losses.items()))
     bench.make_versions()

@@ -14,6 +14,7 @@ from broker_coordinator.serving.manifest_watch import LONGEST_SECONDS, QUIET_SEC
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.task_rows import PAYLOADS_PER_STEP
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import ConfigurationError, Reason
@@ -106,8 +107,8 @@ def test_another_bundle_begins_a_generation_with_its_own_weights_and_versions_co
     assert (found.start, found.compared, found.difference) == (last + 1, made, None)
     assert model_of(bench.journal, TASK, None, single=False)
     with pytest.raises(ConfigurationError, match="is of another bundle"):
-        registry.roll_back(TASK, last)
-    assert registry.roll_back(TASK, last + 1).restored == last + 1
+        VersionRegistry(bench.journal.engine).roll_back(TASK, last)
+    assert VersionRegistry(bench.journal.engine).roll_back(TASK, last + 1).restored == last + 1
 
 
 def test_updates_that_wait_for_a_former_bundle_are_set_aside_and_shown(database, tmp_path) -> None:

@@ -12,7 +12,7 @@ from broker_coordinator import cli
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.schema import versions
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.codec import read_weights, write_weights
@@ -75,7 +75,7 @@ def operator(tmp_path, database, capsys, retention) -> Operator:
         bench.handle(device, device.update(sequence, base_version=base, samples=sequence, recipient=recipient))
         bench.make_versions()
         if sequence == 6:
-            TaskRegistry(bench.journal.engine).roll_back(TASK, 1)
+            VersionRegistry(bench.journal.engine).roll_back(TASK, 1)
     assert bench.journal.history(TASK).rollbacks == {4: 1}
     assert bench.journal.newest_number(TASK) == VERSIONS
     return Operator(tmp_path, bench, capsys)

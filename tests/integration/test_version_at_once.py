@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.solved_head import SolvedHead
@@ -58,10 +58,10 @@ def test_solved_head_is_made_of_the_statistics_that_wait(tmp_path, capsys, resta
 @pytest.mark.parametrize("plan", [AggregationPlan(buffer_size=3), AggregationPlan(), ROUNDS])
 def test_version_of_updates_is_made_of_fewer_and_the_next_one_as_usual(tmp_path, plan):
     bench = bench_of(tmp_path, plan)
-    registry = TaskRegistry(bench.journal.engine)
+    registry = VersionRegistry(bench.journal.engine)
     bench.handle(DEVICES[0], DEVICES[0].update(1))
     assert newest(bench) == 0
-    assert registry.want_version(TASK) == registry.want_version(TASK) == (1, 1), "asking twice is asking once"
+    assert registry.want(TASK) == registry.want(TASK) == (1, 1), "asking twice is asking once"
     assert newest(bench) == 1
     for device in DEVICES[1:3]:
         bench.handle(device, device.update(1, base_version=1))
@@ -75,20 +75,20 @@ def test_where_nothing_waits_nothing_is_made_and_the_operator_is_told(tmp_path):
     bench = bench_of(tmp_path, AggregationPlan(buffer_size=1))
     bench.handle(DEVICES[0], DEVICES[0].update(1))
     assert newest(bench) == 1
-    registry = TaskRegistry(bench.journal.engine)
+    registry = VersionRegistry(bench.journal.engine)
     with pytest.raises(
         ConfigurationError, match="nothing waits for a version of task 'tiny': all that came is in version 1"
     ):
-        registry.want_version(TASK)
+        registry.want(TASK)
     with pytest.raises(ConfigurationError, match="serves no task 'other'"):
-        registry.want_version("other")
+        registry.want("other")
     assert newest(bench) == 1
 
 
 def test_version_that_is_made_by_itself_meanwhile_is_the_one_that_was_wanted(tmp_path):
     bench = bench_of(tmp_path, AggregationPlan(buffer_size=3))
     bench.handle(DEVICES[0], DEVICES[0].update(1))
-    TaskRegistry(bench.journal.engine).want_version(TASK)
+    VersionRegistry(bench.journal.engine).want(TASK)
     for device in DEVICES[1:4]:
         bench.handle(device, device.update(1))
     assert newest(bench) == 1, "of three, and the fourth waits"

@@ -23,12 +23,12 @@ from tests.support.worker import make_job, store_samples
 
 CHOSE = {
     "mnist_cnn": [("whole", 32), ("whole", 256), ("whole", 1024), ("1-2", 256), ("1-2", 1024)],
-    "resnet8": [("whole", 32), ("whole", 256), ("1-2", 256), ("1-4", 256), ("3-4", 256)],
+    "resnet8": [("whole", 32), ("whole", 256), ("1-2", 256), ("1-4", 256)],
     "perceptron": [("whole", 32), ("1-2", 32), ("2-3", 32)],
     "stacked_gru": [("whole", 32), ("whole", 256), ("1-2", 256), ("1-3", 256)],
 }
 SHOW = {
-    "keyword_dscnn": [("whole", 32), ("whole", 256), ("1-2", 256), ("1-3", 256), ("2-3", 1024)],
+    "keyword_dscnn": [("whole", 32), ("whole", 256), ("1-2", 256), ("1-3", 256)],
     "stacked_lstm": [("whole", 256), ("1-2", 256)],
 }
 """Of each model: cuts, and rows of a mini-batch."""

@@ -29,6 +29,11 @@ from fleet_protocol.kinds import Manifest
 from fleet_protocol.task_description import TaskDescription
 
 
+ALONE_SECONDS = 2.0
+"""After a version, that payloads wait for others to go along with: then they make the next one, before devices begin
+again with weights that lack them."""
+
+
 @dataclass(frozen=True, slots=True)
 class NextVersion:
     """A version that is made but not committed: of the `update_count` oldest waiting updates, the last of them at
@@ -108,10 +113,17 @@ class ServedTask:
         """When the next version is made although its buffer is not full, or, if nobody has reported until then, when
         every device is asked; None where there is no limit, or nothing to do at it.
         """
-        limit = self.description.longest_wait_seconds
+        limit = self._longest_wait()
         if not limit or self.began is None or (self.asks_everyone and not self.waiting):
             return None
         return self.began + limit
+
+    def _longest_wait(self) -> float:
+        """Seconds; 0 without a limit. What only goes along with others has come too late for those that it belongs to."""
+        limit = self.description.longest_wait_seconds
+        if self.waiting and not any(self.consumer.take_place(each.facts) for each in self.waiting):
+            return min(limit or ALONE_SECONDS, ALONE_SECONDS)
+        return limit
 
     def ask_everyone(self, now: float) -> bool:
         """Let the manifest ask every device if the deadline has passed without a report; whether it changes now."""

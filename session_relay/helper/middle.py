@@ -80,6 +80,8 @@ class Middle:
         self.takes_sessions = True
         self.is_loaded = False
         """Whether its child has ever been ready to compute."""
+        self.has_answered = False
+        """Whether it has ever computed a step."""
         self.due = asyncio.Event()
         """Set when what it has learned is wanted."""
         self.contributed_at = -math.inf
@@ -162,6 +164,7 @@ class Middle:
             match message:
                 case StepDone():
                     self._note_answer()
+                    self.has_answered = True
                     self._compute(self._turns.answered(message.session))
                     self._done(message)
                 case Ready() if not self.is_loaded:

@@ -47,7 +47,7 @@ class Watcher(Protocol):
         """Its weights came packed, and can't be unpacked."""
 
     def version_not_computed(self, version: ReadyVersion, why: str) -> None:
-        """A process has not come as far as to compute it, or was stuck in it, and the next one would be too."""
+        """A process has not computed a single step of it, or was stuck in one, and the next one would be too."""
 
     def spooled(self) -> None:
         """Something waits in the outbox."""
@@ -230,7 +230,7 @@ class Middles:
         version = middle.version
         if failure.is_packed:
             self._watcher.version_damaged(version, failure.error)
-        elif failure.is_stuck or not middle.is_loaded:
+        elif failure.is_stuck or not middle.has_answered:
             self._watcher.version_not_computed(version, failure.error)
         logger.error(
             log_line(

@@ -57,7 +57,7 @@ epochs_per_round = 0
 [update]
 keep_fraction = 0.5
 [aggregation]
-buffer_size = 2
+buffer_size = 1
 """
 
 
@@ -129,7 +129,7 @@ def test_small_board_refuses_the_whole_step_and_leaves_the_wide_middle_to_a_help
     assert fleet.helper.status()["steps"] == 0
 
     helped = fleet.device("helped", WHOLE_BY_MEMORY)
-    until(lambda: fleet.coordinator.tasks("list")[0]["version"] == 1, "the device's update and the helper's")
+    until(lambda: fleet.coordinator.tasks("list")[0]["accepted"] == 2, "the device's update and the helper's are accepted")
     assert f"cut={CUT}" in helped.log()
     assert "event=cut_too_large" not in helped.log(), "it knew before that the whole step does not fit"
     assert fleet.helper.status()["steps"] == 2 * 2, "two steps, of two passes"

@@ -56,7 +56,8 @@ class LocalHelper:
         self.middle.ask(SESSION, self._asked, asked.request)
 
     async def contribution(self) -> Learned | ComputeFailure:
-        """What the middle has learned, or why there is nothing; it ends."""
+        """What the session leaves, or why that is nothing; the middle ends."""
+        self.middle.leave(SESSION)
         learned = self.middle.contribute(b"", [], 0)
         done, _ = await asyncio.wait({learned, self.computing}, return_when=asyncio.FIRST_COMPLETED)
         self.computing.cancel()

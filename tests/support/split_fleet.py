@@ -82,6 +82,12 @@ class SplitFleet:
             newest = journal.newest_version(TASK)
         return newest.number if newest else -1
 
+    def counted(self) -> int:
+        """Updates that are in a version."""
+        with self.coordinator.journal() as journal:
+            accepted, waiting = journal.overview.update_counts(TASK)
+        return accepted - waiting
+
     def relay_counts(self, metric: str) -> Counter[str]:
         """A metric of the relay by its label; by "" where it has none."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=DEADLINE_SECONDS) as page:

@@ -37,7 +37,7 @@ NO_CAPABILITIES = "0" * 16
 @pytest.fixture
 def container(packages: Packages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     with booted_with(packages, tmp_path_factory.mktemp("container")) as system:
-        copy_split_bundle(system.root / "bundle", buffer_size=2)
+        copy_split_bundle(system.root / "bundle", buffer_size=1)
         yield system
 
 

@@ -21,24 +21,27 @@ def delivered(member: SplitAgent | HelperProcess, count: int = 1) -> None:
 
 
 def test_two_devices_and_a_helper_make_a_version_and_the_next_one(fleet) -> None:
-    fleet.begin(steps=4, buffer_size=3)
+    fleet.begin(steps=4, buffer_size=2)
     helper = fleet.helper("cellar-pi")
     kitchen, attic = fleet.agent("kitchen"), fleet.agent("attic")
-    until(lambda: fleet.versions() == 1, "two devices' updates and the helper's made a version")
+    until(lambda: fleet.counted() >= 3, "two devices' updates and the helper's are in versions")
+    first = fleet.versions()
     assert helper.status()["steps"] == 2 * 2 * 4, "each of two rounds has four steps, of two passes"
     kitchen.feed(4, first=16)
     attic.feed(4, first=16)
-    until(lambda: fleet.versions() == 2, "and the next")
+    until(lambda: fleet.versions() > first, "and in the next ones")
     with fleet.coordinator.journal() as journal:
         rows = list(journal.updates(TASK))
-    assert sorted(row.base_version for row in rows if row.device != helper.name) == [0, 0, 1, 1]
+    bases = sorted(row.base_version for row in rows if row.device != helper.name)
+    assert bases[:2] == [0, 0]
+    assert bases[2] >= 1
     assert helper.name in {row.device for row in rows}
     verdict = fleet.audited()
     assert (verdict.lost, verdict.duplicated, verdict.rejected) == (0, 0, 0)
 
 
 def test_round_whose_helper_is_killed_goes_on_with_another(fleet) -> None:
-    fleet.begin(steps=MANY_STEPS, buffer_size=2)
+    fleet.begin(steps=MANY_STEPS, buffer_size=1)
     helpers = [fleet.helper("cellar-pi"), fleet.helper("garage-pi")]
     kitchen = fleet.agent("kitchen")
     busy = until(lambda: next((each for each in helpers if each.status()["steps"] > 8), None), "one of them is busy")
@@ -47,18 +50,18 @@ def test_round_whose_helper_is_killed_goes_on_with_another(fleet) -> None:
     delivered(kitchen)
     assert "event=helper_lost" in kitchen.log()
     assert other.status()["steps"] > 0
-    until(lambda: fleet.versions() == 1, "the other helper's update and the device's made a version")
+    until(lambda: fleet.counted() >= 2, "the other helper's update and the device's are in versions")
     verdict = fleet.audited()
     assert (verdict.lost, verdict.duplicated) == (0, 0)
 
 
 @pytest.mark.long
 def test_device_waits_for_a_helper_says_so_and_goes_on_when_one_comes(fleet) -> None:
-    fleet.begin(steps=4, buffer_size=2)
+    fleet.begin(steps=4, buffer_size=1)
     kitchen = fleet.agent("kitchen")
     until(lambda: "no helper for cut" in kitchen.status()["tasks"][TASK]["reason"], "the device says what it waits for")
     fleet.helper("cellar-pi")
-    until(lambda: fleet.versions() == 1, "the round came about")
+    until(lambda: fleet.counted() >= 2, "the round came about")
 
 
 @pytest.mark.long

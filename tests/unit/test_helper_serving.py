@@ -11,10 +11,14 @@ import pytest
 
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.versions.version_follower import ReadyVersion
+from edge_agent.worker.settings import WorkerSettings
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import News, SessionNotice, SessionReason
 from fleet_protocol.kinds.session_fields import NO_SESSION
-from session_relay.helper.configuration import load_helper_configuration
+from session_relay.helper.compute_contract import ComputeFailure
+from session_relay.helper.configuration import HelperSettings, load_helper_configuration
+from session_relay.helper.middle import Middle
+from session_relay.helper.middles import Middles
 from session_relay.helper.served_versions import REST_SECONDS, ServedVersions
 from session_relay.helper.serving import SOON_SECONDS, Serving
 from session_relay.relay.core.outbox import Outbox
@@ -85,3 +89,18 @@ async def test_offer_that_is_refused_again_and_again_is_made_again_once(tmp_path
     timers.pop()[1]()
     serving.relayed(relay.waiting[-1].data)
     assert [seconds for seconds, _ in timers] == [SOON_SECONDS], "and after that as before"
+
+
+async def test_version_rests_whose_process_ends_before_it_has_computed_anything() -> None:
+    """Its devices would open the next session, and the next one, to the same end."""
+    told: list[str] = []
+    watcher = SimpleNamespace(version_not_computed=lambda _, why: told.append(why))
+    settings, failure = HelperSettings(), ComputeFailure("passed its memory limit of 512 MiB")
+    version = ReadyVersion(1, "bundle", shipped().description, {}, Path("weights"))
+    middles = Middles(settings, WorkerSettings(), cast(Any, None), cast(Any, None), cast(Any, watcher))
+    middle = Middle(version, WorkerSettings(), settings, ready=lambda _: None, done=lambda _: None)
+    middle.is_loaded = True
+    middles._note_failure(middle, failure)
+    middle.has_answered = True
+    middles._note_failure(middle, failure)
+    assert told == [failure.error]

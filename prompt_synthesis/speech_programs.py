@@ -72,9 +72,9 @@ def spoken(word: str, voice: Voice) -> tuple[Sound, int]:
         raise GeneratorError(f"{word[:20]!r}... is nothing to say: at most {MOST_CHARACTERS} printable characters are")
     with tempfile.TemporaryDirectory() as folder:
         text, out = Path(folder) / "word.txt", Path(folder) / "word.wav"
-        text.write_text(word + "\n")
         command = _flite(voice, text, out) if voice.name in FLITE_VOICES else _espeak(voice, text, out)
         try:
+            text.write_text(word + "\n", "utf-8")
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_SECONDS, check=True
             )

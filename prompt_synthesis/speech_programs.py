@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import tempfile
 import wave
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,8 +20,13 @@ LONGEST_SECONDS: Final = 20.0
 MOST_CHARACTERS: Final = 200
 LOUDEST: Final = 32_768.0
 
-ESPEAK_LANGUAGES: Final = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-029")
-ESPEAK_VARIANTS: Final = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
+ESPEAK: Final = "espeak-ng"
+FLITE: Final = "flite"
+ESPEAK_ACCENTS: Final = ("en-us", "en-029", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan")
+"""Those of its languages that each variant makes another voice of."""
+ESPEAK_LANGUAGES: Final = (*ESPEAK_ACCENTS, "en-gb")
+"""`en-gb` has one voice: espeak-ng says `en-gb+f1` as `en-gb`, and does not tell."""
+ESPEAK_VARIANTS: Final = ("m1", "f1", "m2", "f2", "m3", "f3", "m4", "f4", "m5", "f5", "m7", "m6", "m8")
 FLITE_VOICES: Final = ("awb", "kal16", "rms", "slt")
 FLITE_PITCHES_HZ: Final[Mapping[str, float]] = {"awb": 130.0, "kal16": 105.0, "rms": 105.0, "slt": 170.0}
 """Of each voice, about."""
@@ -29,7 +34,7 @@ FLITE_PITCHES_HZ: Final[Mapping[str, float]] = {"awb": 130.0, "kal16": 105.0, "r
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """How a word is said: `name` is one of espeak-ng's languages with a variant, or one of flite's voices.
+    """How a word is said: `name` is one of flite's voices, or one that `espeak_voice` gives.
 
     `pitch` is 0 to 99, 50 as the voice is made; `speed` in words a minute, 160 as it is made.
     """
@@ -40,15 +45,20 @@ class Voice:
 
     def __str__(self) -> str:
         """For people."""
-        program = "flite" if self.name in FLITE_VOICES else "espeak-ng"
+        program = FLITE if self.name in FLITE_VOICES else ESPEAK
         return f"{program} {self.name}, pitch {self.pitch}, {self.speed} words/min"
 
 
-def check_programs() -> None:
-    """Raise `ConfigurationError` where one is not installed."""
-    if missing := [program for program in ("espeak-ng", "flite") if shutil.which(program) is None]:
+def espeak_voice(language: str, variant: str) -> str:
+    """The name of espeak-ng's voice of one of `ESPEAK_LANGUAGES`: without the variant where that changes nothing."""
+    return f"{language}+{variant}" if language in ESPEAK_ACCENTS else language
+
+
+def check_programs(what: str, programs: Sequence[str]) -> None:
+    """Raise `ConfigurationError` where one that `what` needs is not installed."""
+    if missing := [program for program in programs if shutil.which(program) is None]:
         raise ConfigurationError(
-            f"the generator speech needs {' and '.join(missing)}; install it: apt-get install {' '.join(missing)}"
+            f"{what} needs {' and '.join(missing)}; install it: sudo apt-get install {' '.join(missing)}"
         )
 
 
@@ -62,26 +72,33 @@ def spoken(word: str, voice: Voice) -> tuple[Sound, int]:
         raise GeneratorError(f"{word[:20]!r}... is nothing to say: at most {MOST_CHARACTERS} printable characters are")
     with tempfile.TemporaryDirectory() as folder:
         text, out = Path(folder) / "word.txt", Path(folder) / "word.wav"
-        text.write_text(word + "\n")
         command = _flite(voice, text, out) if voice.name in FLITE_VOICES else _espeak(voice, text, out)
         try:
+            text.write_text(word + "\n", "utf-8")
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_SECONDS, check=False
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_SECONDS, check=True
             )
             sound, rate_hz = _read(out)
         except subprocess.TimeoutExpired:
             raise GeneratorError(f"{command[0]} has not said {word!r} in {LONGEST_SECONDS:g} s") from None
+        except subprocess.CalledProcessError as error:
+            why = _complaint(error.stderr) or f"it ended with status {error.returncode}"
+            raise GeneratorError(f"{command[0]} does not say {word!r}: {why}") from error
         except (OSError, EOFError, wave.Error) as error:
             raise GeneratorError(f"{command[0]} does not say {word!r}: {error}") from error
-    if done.returncode or not np.abs(sound).max(initial=0):
-        words = done.stderr.decode(errors="replace").strip()[:MOST_CHARACTERS] or "there is no sound"
-        raise GeneratorError(f"{command[0]} does not say {word!r}: {words}")
+    if not np.abs(sound).max(initial=0):
+        why = _complaint(done.stderr) or "there is no sound"
+        raise GeneratorError(f"{command[0]} does not say {word!r}: {why}")
     return sound, rate_hz
+
+
+def _complaint(stderr: bytes) -> str:
+    return stderr.decode(errors="replace").strip()[:MOST_CHARACTERS]
 
 
 def _espeak(voice: Voice, text: Path, out: Path) -> list[str]:
     return [
-        "espeak-ng",
+        ESPEAK,
         "-v",
         voice.name,
         "-p",
@@ -99,7 +116,7 @@ def _flite(voice: Voice, text: Path, out: Path) -> list[str]:
     pitch_hz = FLITE_PITCHES_HZ[voice.name] * 2 ** ((voice.pitch - 50) / 100)
     settings = {"int_f0_target_mean": pitch_hz, "duration_stretch": 160 / voice.speed}
     options = [word for name, value in settings.items() for word in ("--setf", f"{name}={value:.3f}")]
-    return ["flite", "-voice", voice.name, *options, "-f", str(text), "-o", str(out)]
+    return [FLITE, "-voice", voice.name, *options, "-f", str(text), "-o", str(out)]
 
 
 def _read(file: Path) -> tuple[Sound, int]:

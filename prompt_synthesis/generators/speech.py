@@ -12,11 +12,14 @@ from prompt_synthesis.generator import Generator, GeneratorError, Synthetic
 from prompt_synthesis.prompt import Prompt
 from prompt_synthesis.sound import Place, Sound, recorded
 from prompt_synthesis.speech_programs import (
+    ESPEAK,
     ESPEAK_LANGUAGES,
     ESPEAK_VARIANTS,
+    FLITE,
     FLITE_VOICES,
     Voice,
     check_programs,
+    espeak_voice,
     spoken,
 )
 from prompt_synthesis.style import Style
@@ -72,7 +75,7 @@ def _voice(style: Style, generator: np.random.Generator) -> Voice:
         name = str(generator.choice(FLITE_VOICES if is_flite else ESPEAK_LANGUAGES))
     pitch = style.around("pitch", (0, 99), 12, generator, PITCHES)
     speed = style.around("speed", (90, 260), 20, generator, SPEEDS)
-    full_name = name if name in FLITE_VOICES else f"{name}+{variant}"
+    full_name = name if name in FLITE_VOICES else espeak_voice(name, variant)
     return Voice(full_name, _stepped(pitch, PITCH_STEP, 99), _stepped(speed, SPEED_STEP, 260))
 
 
@@ -96,7 +99,7 @@ def make(task: TaskDescription, _argument: str) -> Generator:
     Raises:
         ConfigurationError: a program is missing, or the samples are no sound.
     """
-    check_programs()
+    check_programs("the generator speech", [ESPEAK, FLITE])
     rate_hz = task.prompts.sample_rate_hz if task.prompts else 0
     if task.inputs or task.input.size < rate_hz // 10 or task.input.minimum > -1 or task.input.maximum < 1:
         raise ConfigurationError(

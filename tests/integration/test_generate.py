@@ -27,7 +27,7 @@ from prompt_synthesis.__main__ import main
 from prompt_synthesis.generator import GeneratorError
 from prompt_synthesis.generators import make_generator
 from prompt_synthesis.prompt import Prompt
-from prompt_synthesis.speech_programs import Voice, spoken
+from prompt_synthesis.speech_programs import ESPEAK_VARIANTS, Voice, espeak_voice, spoken
 from tests.support.agent import copy_digits_bundle
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.device import SigningDevice
@@ -55,9 +55,15 @@ def test_words_are_said_in_the_voice_of_the_style_the_same_for_the_same_seed(tas
     assert data.inputs.shape == (6, 16_000)
     assert data.labels.tolist() == [3, 3, 3, 7, 7, 7]
     assert all("flite slt" in origin for origin in data.origins[:3])
-    assert all("espeak-ng en-gb+" in origin for origin in data.origins[3:])
+    assert all("espeak-ng en-gb, pitch" in origin for origin in data.origins[3:])
     again = make_generator("speech", of_shape(task, [16_000])).generate(prompts, 3, seed=5)
     assert again.inputs.tobytes() == data.inputs.tobytes()
+
+
+def test_no_variant_is_named_of_a_language_whose_voice_it_does_not_change():
+    assert {espeak_voice("en-gb", variant) for variant in ESPEAK_VARIANTS} == {"en-gb"}
+    as_it_is, with_variant = (spoken("oh", Voice(name, 50, 160)) for name in ("en-gb", "en-gb+f1"))
+    assert np.array_equal(as_it_is[0], with_variant[0])
 
 
 def test_higher_voice_is_higher():

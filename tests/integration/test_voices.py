@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from fleet_protocol.errors import ConfigurationError
+from prompt_synthesis.speech_programs import ESPEAK, Voice
 from workbench.data import voices
 from workbench.data.recordings import DIGITS
-from workbench.data.voices import MOST_SPEAKERS, Take, planned, speak_digits
+from workbench.data.voices import MOST_SPEAKERS, Take, planned, recording_of, speak_digits
 
 
 def test_every_speaker_says_every_digit_the_same_for_the_same_seed(monkeypatch):
@@ -21,21 +22,22 @@ def test_every_speaker_says_every_digit_the_same_for_the_same_seed(monkeypatch):
     assert all(np.array_equal(one.sound, other.sound) for one, other in zip(said, again, strict=True))
 
 
-def test_no_two_speakers_sound_alike_where_pitch_and_pace_are_the_same(tmp_path):
-    """The program takes a voice that it does not have for another one, and says nothing."""
-    names = [take.voice for take in planned(MOST_SPEAKERS, np.random.default_rng(0))[:: len(DIGITS) * voices.TAKES]]
-    takes = [Take("seven", f"anna{number}", 0, name, 50, 150, 0.0) for number, name in enumerate(names)]
-    assert len({voices._spoken(take, 0, tmp_path).sound.tobytes() for take in takes}) == MOST_SPEAKERS
+def test_no_two_speakers_sound_alike_where_pitch_and_pace_are_the_same():
+    """The program takes a voice that it does not have for another one, and does not tell."""
+    of_each_speaker = planned(MOST_SPEAKERS, np.random.default_rng(0))[:: len(DIGITS) * voices.TAKES]
+    names = [take.voice.name for take in of_each_speaker]
+    takes = [Take("seven", f"anna{number}", 0, Voice(name, 50, 150), 0.0) for number, name in enumerate(names)]
+    assert len({recording_of(take, 0).sound.tobytes() for take in takes}) == MOST_SPEAKERS
 
 
-def test_where_the_program_is_missing_or_fails_the_remedy_is_named(monkeypatch, tmp_path):
+def test_where_espeak_is_missing_or_fails_the_remedy_is_named_and_flite_is_not_needed(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigurationError, match="sudo apt-get install espeak-ng; or give recordings"):
+    with pytest.raises(ConfigurationError, match=r"sudo apt-get install espeak-ng; recordings .* --data-dir"):
         speak_digits(1, np.random.default_rng(0))
-    program = tmp_path / voices.PROGRAM
+    program = tmp_path / ESPEAK
     program.write_text("#!/bin/sh\necho no sound today >&2\nexit 3\n")
     program.chmod(0o755)
-    with pytest.raises(ConfigurationError, match=r"espeak-ng -v en-us\+m1 failed: no sound today; .*--data-dir FOLDER"):
+    with pytest.raises(ConfigurationError, match=r"espeak-ng does not say 'zero': no sound today; .*--data-dir FOLDER"):
         speak_digits(1, np.random.default_rng(0))
 
 

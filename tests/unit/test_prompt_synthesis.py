@@ -23,7 +23,7 @@ from prompt_synthesis.generators import make_generator
 from prompt_synthesis.progress import ProgressBar
 from prompt_synthesis.prompt import Prompt, allotted, combined
 from prompt_synthesis.report import png, write_report
-from prompt_synthesis.sound import Place, recorded, resampled
+from prompt_synthesis.sound import Place, recorded, resampled, trimmed
 from prompt_synthesis.style import Style
 from prompt_synthesis.synthesis import planned, synthesise
 from tests.support.prompts import CENTRES, bundle_with_prompts, stored
@@ -221,6 +221,12 @@ def test_style_of_a_stranger_gives_bounded_numbers_and_known_names_alone(words):
 )
 def test_number_in_a_style_is_cut_to_its_limits(words, number):
     assert Style(words).number("pitch", 0, 99, {"low": 25.0}) == number
+
+
+def test_silence_around_a_word_is_cut_off_and_silence_alone_is_left():
+    quiet = np.full(10, 0.001)
+    assert trimmed(np.concatenate([quiet, [0.03, -0.001, -1.0], quiet])).tolist() == [0.03, -0.001, -1.0]
+    assert trimmed(np.zeros(10)).size == 10
 
 
 @given(

@@ -61,10 +61,10 @@ def _read(file: Path) -> Recording:
     named = NAME.fullmatch(file.stem)
     if named is None:
         raise ConfigurationError(f"{file}: call it WORD_SPEAKER_TAKE.wav, such as seven_anna_3.wav")
-    return Recording(named["word"], named["speaker"], int(named["take"]), *read_sound(file))
+    return Recording(named["word"], named["speaker"], int(named["take"]), *_read_sound(file))
 
 
-def read_sound(file: Path) -> tuple[NDArray[np.int16], int]:
+def _read_sound(file: Path) -> tuple[NDArray[np.int16], int]:
     """The sound of a WAV file, int16[N], the mean of its channels, and its rate in Hz.
 
     Raises:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from fleet_protocol.errors import ConfigurationError
+from prompt_synthesis.speech_programs import ESPEAK
 from workbench.data.digits import FleetData, large_digits, split_digits
 from workbench.data.recordings import RECIPE, WORDS, one_speaker_each, read_recordings, speakers_of
-from workbench.data.voices import PROGRAM, speak_digits
+from workbench.data.voices import speak_digits
 from workbench.demo.fleet_files import TASK, WHOLE
 from workbench.recipe_folder import find_bundle
 from workbench.report.history import DIGITS, Subject
@@ -68,7 +69,7 @@ def _require_bundle() -> None:
 
 def speech_of(recordings: Path | None) -> DemoKind:
     """Ten words, a speaker for each device: of a folder of `recordings`, or digits said by espeak-ng."""
-    source = f"recorded: {recordings.name}" if recordings else f"said by {PROGRAM}, a synthesiser, in many voices"
+    source = f"recorded: {recordings.name}" if recordings else f"said by {ESPEAK}, a synthesiser, in many voices"
     return DemoKind(
         RECIPE,
         lambda devices, generator: one_speaker_each(

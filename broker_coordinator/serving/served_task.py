@@ -28,7 +28,6 @@ from fleet_protocol.cohort import EVERYONE, RoundDraws
 from fleet_protocol.kinds import Manifest
 from fleet_protocol.task_description import TaskDescription
 
-
 ALONE_SECONDS = 2.0
 """After a version, that payloads wait for others to go along with: then they make the next one, before devices begin
 again with weights that lack them."""

@@ -129,7 +129,9 @@ def test_small_board_refuses_the_whole_step_and_leaves_the_wide_middle_to_a_help
     assert fleet.helper.status()["steps"] == 0
 
     helped = fleet.device("helped", WHOLE_BY_MEMORY)
-    until(lambda: fleet.coordinator.tasks("list")[0]["accepted"] == 2, "the device's update and the helper's are accepted")
+    until(
+        lambda: fleet.coordinator.tasks("list")[0]["accepted"] == 2, "the device's update and the helper's are accepted"
+    )
     assert f"cut={CUT}" in helped.log()
     assert "event=cut_too_large" not in helped.log(), "it knew before that the whole step does not fit"
     assert fleet.helper.status()["steps"] == 2 * 2, "two steps, of two passes"

@@ -20,6 +20,7 @@ from broker_coordinator.aggregation.buffer_size import (
 from broker_coordinator.aggregation.collapse import Watch
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.strategies import Recall
 from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
@@ -118,9 +119,12 @@ class ServedTask:
         return self.began + limit
 
     def _longest_wait(self) -> float:
-        """Seconds; 0 without a limit. What only goes along with others has come too late for those that it belongs to."""
+        """In seconds, 0 without a limit. What goes along with others and finds none has come too late for its own, and
+        makes a version by itself, except where that would also move by what is remembered.
+        """
         limit = self.description.longest_wait_seconds
-        if self.waiting and not any(self.consumer.take_place(each.facts) for each in self.waiting):
+        is_alone = self.waiting and not any(self.consumer.take_place(each.facts) for each in self.waiting)
+        if is_alone and self.consumer.recall(self.description) is Recall.NOTHING:
             return min(limit or ALONE_SECONDS, ALONE_SECONDS)
         return limit
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from broker_coordinator.serving.replay import replayed
+from broker_coordinator.serving.served_task import ALONE_SECONDS
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import encode_update
@@ -31,7 +32,7 @@ def packed(device: SigningDevice, held: tuple[int, ...]) -> bytes:
 
 @pytest.fixture(params=["fedbuff", "ca2fl", "aced"])
 def bench(tmp_path, request) -> Bench:
-    plan = AggregationPlan(strategy=request.param, buffer_size=3, averaged_versions=1)
+    plan = AggregationPlan(strategy=request.param, buffer_size=2, averaged_versions=1)
     bundle = write_bundle(
         tmp_path / "bundle", parameters=PARAMETERS, aggregation=plan, update=DENSE, split=THREE_BLOCKS
     )
@@ -59,15 +60,42 @@ def test_every_block_moves_by_the_mean_over_its_holders_and_replays_to_the_last_
         if sequence == 2:
             bench.restart()
         send(bench, WEAK, sequence, DEVICE)
-        send(bench, STRONG, sequence, ())
         send(bench, GATEWAY, sequence, HELPER, samples=16)
+        send(bench, STRONG, sequence, ())
         bench.make_versions()
     assert bench.journal.newest_number(TASK) == 3
-    ends, middle = (8 * 1 + 8 * 3) / 16, (8 * 3 + 16 * 6) / 24
+    ends, middle = (
+        (8 * 1 + 8 * 3) / 16,
+        (8 * 3 + 12 * 6) / 20,
+    )  # of the helper's 16, half as many again as the first device's
     moved = weights(bench, 1) - weights(bench, 0)
     np.testing.assert_allclose(moved, [ends, ends, middle, middle, middle, ends, ends], rtol=1e-6)
     for number, state in replayed(bench.journal, bench.description):
         assert weights(bench, number).tobytes() == state.weights.tobytes()
+
+
+def test_a_helper_takes_no_place_and_waits_a_moment_for_devices_to_go_along_with(bench):
+    HelperRegistry(bench.journal.engine).allow(GATEWAY.name)
+    send(bench, GATEWAY, 1, HELPER, samples=16)
+    send(bench, WEAK, 1, DEVICE)
+    bench.make_versions()
+    assert bench.journal.newest_number(TASK) == 0, "of two places, one is taken"
+    bench.now += ALONE_SECONDS
+    bench.make_versions()
+    assert bench.journal.newest_number(TASK) == 0, "it has a device's update for company"
+    send(bench, STRONG, 1, ())
+    send(bench, GATEWAY, 2, HELPER, samples=16)
+    bench.make_versions()
+    assert bench.journal.newest_number(TASK) == 1
+    bench.now += 0.9 * ALONE_SECONDS
+    bench.make_versions()
+    assert bench.journal.newest_number(TASK) == 1
+    bench.now += 0.2 * ALONE_SECONDS
+    bench.make_versions()
+    remembers = bench.description.aggregation.strategy != "fedbuff"
+    assert bench.journal.newest_number(TASK) == 2 - remembers, "what came too late for its devices makes the next one"
+    moved = weights(bench, bench.journal.newest_number(TASK)) != weights(bench, 1)
+    assert moved.tolist() == [False, False, *[not remembers] * 3, False, False]
 
 
 def test_a_helper_is_believed_while_it_is_allowed_and_not_after(bench):

@@ -35,8 +35,8 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How the coordinator makes a version out of updates (docs/aggregation.md)."""
 
     buffer_size: Annotated[int, msgspec.Meta(ge=1, le=MAX_SETTING)] | None = None
-    """Updates per version; with `fedavg`, reports per round. Left out, a tenth as many as devices take part, 4 to 256
-    (docs/aggregation.md)."""
+    """Updates per version; with `fedavg`, reports per round. Left out, a tenth as many as devices take part, or half
+    as many as train at one time, 4 to 256 (docs/aggregation.md)."""
     strategy: StrategyName = "fedbuff"
     """`fedbuff` (Nguyen et al. 2022): the weighted mean of a buffer of updates. `ca2fl` (Wang et al. 2024): for devices
     that see very different classes. `aced` (Chang et al. 2025): the mean of every device's last update, if recent.

@@ -64,10 +64,8 @@ def test_every_block_moves_by_the_mean_over_its_holders_and_replays_to_the_last_
         send(bench, STRONG, sequence, ())
         bench.make_versions()
     assert bench.journal.newest_number(TASK) == 3
-    ends, middle = (
-        (8 * 1 + 8 * 3) / 16,
-        (8 * 3 + 12 * 6) / 20,
-    )  # of the helper's 16, half as many again as the first device's
+    counted = 12  # of the helper's samples: half as many again as all devices have declared when it comes
+    ends, middle = (8 * 1 + 8 * 3) / 16, (8 * 3 + counted * 6) / (8 + counted)
     moved = weights(bench, 1) - weights(bench, 0)
     np.testing.assert_allclose(moved, [ends, ends, middle, middle, middle, ends, ends], rtol=1e-6)
     for number, state in replayed(bench.journal, bench.description):

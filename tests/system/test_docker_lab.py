@@ -57,10 +57,9 @@ class Lab:
         """The names of all members."""
         return [row["name"] for row in json.loads(self.coordinator("devices", "list", "--json"))]
 
-    def version(self) -> int:
-        """The newest one's number; -1 while the task is not there."""
-        rows = json.loads(self.coordinator("tasks", "list", "--json"))
-        return next((row["version"] for row in rows if row["task"] == TASK), -1)
+    def task(self) -> dict[str, Any]:
+        """What the coordinator lists of it."""
+        return next(row for row in json.loads(self.coordinator("tasks", "list", "--json")) if row["task"] == TASK)
 
 
 @pytest.fixture
@@ -82,7 +81,9 @@ def test_weak_devices_and_a_helper_make_a_version_each_in_its_container(host: Do
     for index in range(1, AGENTS + 1):
         until(lambda i=index: TASK in lab.status("agent", i)["versions"], "the agent has the task")
         lab.compose("exec", "-T", "--index", str(index), "agent", "/opt/edgeflock/bin/python", "-c", FEED)
-    until(lambda: lab.version() > 0, "what devices and helper have learned makes a version", LEARN_SECONDS)
+    until(lambda: lab.task()["accepted"] > AGENTS, "what devices and helper have learned is accepted", LEARN_SECONDS)
+    lab.coordinator("tasks", "aggregate", TASK)
+    until(lambda: lab.task()["version"] > 0, "it makes a version")
     assert lab.status("helper")["steps"] > 0
     assert "middle_failed" not in lab.compose("logs", "helper")
     for service, limit_mib in (("agent", 416), ("helper", 3072)):

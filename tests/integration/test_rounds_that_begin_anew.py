@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.core.cut_choice import CutChoice
+from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.split_settings import SplitSettings
 from edge_agent.shell.learning import round_training
 from edge_agent.shell.learning.round_training import MOST_TRIES, RoundFailedError, RoundTraining
@@ -84,6 +85,7 @@ def training(tmp_path: Path, monkeypatch) -> Callable[..., tuple[RoundTraining, 
             cuts=CutChoice({TASK.task: SplitSettings()}, 2**40, lambda _task, _cut: 1),
             helpers=helpers,  # type: ignore[arg-type]
             spool=None,  # type: ignore[arg-type]  # nothing is sent
+            prompting={TASK.task: PromptSettings()},
         )
         return made, tried, helpers
 

@@ -81,6 +81,8 @@ def sample(number: int) -> dict[str, Any]:
 class HelperProcess(RestartableProcess):
     """A helper's folder (`helper.toml`, key, state) and the process in it."""
 
+    task = TASK
+
     def __init__(
         self,
         folder: Path,

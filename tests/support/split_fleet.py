@@ -82,11 +82,10 @@ class SplitFleet:
             newest = journal.newest_version(TASK)
         return newest.number if newest else -1
 
-    def counted(self) -> int:
-        """Updates that are in a version."""
+    def accepted(self) -> int:
+        """Updates of devices and helpers."""
         with self.coordinator.journal() as journal:
-            accepted, waiting = journal.overview.update_counts(TASK)
-        return accepted - waiting
+            return journal.overview.update_counts(TASK)[0]
 
     def relay_counts(self, metric: str) -> Counter[str]:
         """A metric of the relay by its label; by "" where it has none."""

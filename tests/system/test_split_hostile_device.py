@@ -97,7 +97,7 @@ def test_device_that_lies_floods_and_opens_a_hundred_sessions_costs_the_others_n
     ask_for_a_hundred_sessions(hostile)
     until(lambda: kitchen.status()["accepted_updates"] == 1, "the other device's round is done")
     assert hostile.arrived.qsize() <= CONTROL_BURST + OPENING_BURST, "what is asked sooner is not even read"
-    until(lambda: fleet.counted() >= 2, "its update and the helper's are in versions")
+    until(lambda: fleet.accepted() >= 2, "its update and the helper's are accepted")
     assert "event=helper_lost" not in kitchen.log()
     assert "event=middle_failed" not in helper.log()
     assert helper.log().count("event=steps_refused") <= 2, "once a minute, however many are"

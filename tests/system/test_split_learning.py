@@ -24,7 +24,7 @@ def test_two_devices_and_a_helper_make_a_version_and_the_next_one(fleet) -> None
     fleet.begin(steps=4, buffer_size=2)
     helper = fleet.helper("cellar-pi")
     kitchen, attic = fleet.agent("kitchen"), fleet.agent("attic")
-    until(lambda: fleet.counted() >= 3, "two devices' updates and the helper's are in versions")
+    until(lambda: fleet.accepted() >= 3, "two devices' updates and the helper's are accepted")
     first = fleet.versions()
     assert helper.status()["steps"] == 2 * 2 * 4, "each of two rounds has four steps, of two passes"
     kitchen.feed(4, first=16)
@@ -50,7 +50,7 @@ def test_round_whose_helper_is_killed_goes_on_with_another(fleet) -> None:
     delivered(kitchen)
     assert "event=helper_lost" in kitchen.log()
     assert other.status()["steps"] > 0
-    until(lambda: fleet.counted() >= 2, "the other helper's update and the device's are in versions")
+    until(lambda: fleet.accepted() >= 2, "the other helper's update and the device's are accepted")
     verdict = fleet.audited()
     assert (verdict.lost, verdict.duplicated) == (0, 0)
 
@@ -61,7 +61,7 @@ def test_device_waits_for_a_helper_says_so_and_goes_on_when_one_comes(fleet) -> 
     kitchen = fleet.agent("kitchen")
     until(lambda: "no helper for cut" in kitchen.status()["tasks"][TASK]["reason"], "the device says what it waits for")
     fleet.helper("cellar-pi")
-    until(lambda: fleet.counted() >= 2, "the round came about")
+    until(lambda: fleet.accepted() >= 2, "the round came about")
 
 
 @pytest.mark.long

@@ -106,7 +106,7 @@ def test_device_leaves_out_a_helper_that_answers_wrong_says_so_and_trains_with_a
     assert kitchen.status()["accepted_updates"] == 0
     fleet.helper(HONEST)
     kitchen.ask({"command": "train"})
-    turning(rogue, lambda: fleet.counted() >= 2, "the device's update and the honest helper's are in versions")
+    turning(rogue, lambda: fleet.accepted() >= 2, "the device's update and the honest helper's are accepted")
     assert rogue.asked == asked, "it is not asked again meanwhile"
     verdict = fleet.audited()
     assert (verdict.lost, verdict.duplicated) == (0, 0)
@@ -119,7 +119,7 @@ def test_round_begins_anew_with_another_helper_where_one_gives_nothing_or_absurd
     rogue = serve(behaviour())
     fleet.helper(HONEST)
     kitchen = fleet.agent("kitchen", answer_seconds=6)
-    turning(rogue, lambda: fleet.counted() >= 2, "the device's update and the honest helper's are in versions")
+    turning(rogue, lambda: fleet.accepted() >= 2, "the device's update and the honest helper's are accepted")
     assert rogue.asked > 0
     assert f"helper={ROGUE}" in next(line for line in kitchen.log().splitlines() if "event=helper_left_out" in line)
     assert "event=divergence_expected" not in kitchen.log()

@@ -95,7 +95,7 @@ def test_no_label_no_sample_and_no_activation_is_in_any_message(fleet, wiretap) 
     for inputs in samples.inputs:
         asked = {"task": TASK, "inputs": inputs.ravel().tolist(), "label": LABEL}
         assert kitchen.ask(asked) == {"ok": True}
-    until(lambda: fleet.counted() == 2, "the device's update and the helper's are in versions")
+    until(lambda: fleet.accepted() == 2, "the device's update and the helper's are accepted")
     assert helper.status()["steps"] == 2 * STEPS
     published = [payload for _, payload in wiretap.received]
     assert sum(map(is_frame, published)) >= 2 * 2 * 2 * STEPS, "each of them twice: to the relay and from it"

@@ -30,6 +30,6 @@ def test_round_goes_on_with_another_helper_when_one_hangs_which_ends_its_process
     assert "no answer within 3 s ([helper] answer_seconds)" in status["trouble"][TASK]
     assert f"helper={busy.name}" in next(line for line in kitchen.log().splitlines() if "event=helper_left_out" in line)
     assert "event=round_failed" not in kitchen.log()
-    until(lambda: fleet.counted() >= 2, "the other helper's update and the device's are in versions")
+    until(lambda: fleet.accepted() >= 2, "the other helper's update and the device's are accepted")
     verdict = fleet.audited()
     assert (verdict.lost, verdict.duplicated) == (0, 0)

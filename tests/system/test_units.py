@@ -23,7 +23,7 @@ SYSTEMD = Path(__file__).parents[2] / "systemd"
 EXPOSURE_TIMES_TEN = {
     "edge-agent.service": 11,
     "edge-agent-worker@.service": 3,
-    "edgeflock-helper.service": 11,
+    "edgeflock-helper.service": 12,  # its processes lower their own priority
     "broker-coordinator.service": 11,
     "mosquitto-edgeflock.service": 11,
 }

@@ -53,7 +53,7 @@ def agent(tmp_path: Path) -> Iterator[JoinedAgent]:
 
 
 def test_helper_and_device_join_and_make_a_version_together(server, helper, agent, tmp_path) -> None:
-    copy_split_bundle(tmp_path / "bundle", buffer_size=2)
+    copy_split_bundle(tmp_path / "bundle", buffer_size=1)
     server.tasks("publish", str(tmp_path / "bundle"))
     invitation = server.invite("cellar-pi", "--task", TASK)
     joined = program(helper_main, "join", invitation, "--folder", tmp_path / "helper", "--wait", PATIENCE_SECONDS)

@@ -82,3 +82,10 @@ def test_the_same_recipe_gives_the_same_graphs(files: dict[str, bytes], task: Ta
 def test_split_without_points_is_refused(tmp_path: Path):
     with pytest.raises(ConfigurationError, match=r"points"):
         recipe(tmp_path, "[label]\nclasses = 3\n[split]\npoints = []\n")
+
+
+def test_updates_of_one_version_are_one_mean_where_the_recipe_names_no_strategy(task: TaskDescription, tmp_path: Path):
+    assert task.aggregation.strategy == "base_mean"
+    named = recipe(tmp_path / "named", TABLES + '[aggregation]\nstrategy = "fedbuff"\n').task
+    without_split = recipe(tmp_path / "whole", "[label]\nclasses = 3\n").task
+    assert named.aggregation.strategy == without_split.aggregation.strategy == "fedbuff"

@@ -12,6 +12,7 @@ from workbench.export.blocks.block_graphs import block_models
 from workbench.export.blocks.division import divide
 from workbench.export.bundle_writer import admitted, bundle_files
 from workbench.export.recipe.recipe import Recipe, read_recipe
+from workbench.recipe_folder import TASK_FILE
 
 MODEL = """
 from torch import nn
@@ -84,8 +85,14 @@ def test_split_without_points_is_refused(tmp_path: Path):
         recipe(tmp_path, "[label]\nclasses = 3\n[split]\npoints = []\n")
 
 
-def test_updates_of_one_version_are_one_mean_where_the_recipe_names_no_strategy(task: TaskDescription, tmp_path: Path):
-    assert task.aggregation.strategy == "base_mean"
-    named = recipe(tmp_path / "named", TABLES + '[aggregation]\nstrategy = "fedbuff"\n').task
-    without_split = recipe(tmp_path / "whole", "[label]\nclasses = 3\n").task
-    assert named.aggregation.strategy == without_split.aggregation.strategy == "fedbuff"
+def test_updates_of_one_version_are_one_mean_where_the_recipe_names_no_strategy(tmp_path: Path):
+    folder = write_recipe(tmp_path, MODEL, TABLES)
+    text = (folder / TASK_FILE).read_text()
+    assert "[aggregation]\n" in text and "strategy" not in text
+    assert read_recipe(folder).task.aggregation.strategy == "base_mean"
+    (folder / TASK_FILE).write_text(text.replace("[aggregation]", '[aggregation]\nstrategy = "fedbuff"'))
+    assert read_recipe(folder).task.aggregation.strategy == "fedbuff"
+    (folder / TASK_FILE).write_text(
+        text[: text.index("[split]")] + text[text.index("distance_correlation = 0.25") + 27 :]
+    )
+    assert read_recipe(folder).task.aggregation.strategy == "fedbuff"

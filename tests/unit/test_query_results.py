@@ -141,6 +141,24 @@ def test_device_that_lies_moves_a_count_by_one_and_with_noise_by_what_is_stated(
         assert max(abs(before - after) for before, after in pairs) <= moved
 
 
+@pytest.mark.parametrize("lie", [-1e30, -1e9, 1e9, 1e30])
+@pytest.mark.parametrize("honest_devices", [3, 9, 50])
+def test_range_that_devices_agree_on_is_not_widened_by_one_that_lies(lie, honest_devices) -> None:
+    honest = [[10.0 + number / honest_devices] for number in range(honest_devices)]
+    last, _ = through_all_rounds(stored("histogram", bins=8), [*honest, [lie]])
+    assert last.query.edges[0] >= 4.0
+    assert last.query.edges[-1] <= 32.0
+
+
+def test_words_with_noise_are_shown_by_finished_rounds_and_not_as_single_votes_come() -> None:
+    private = stored("heavy_hitters", field="text.places", longest=1, epsilon=4.0)
+    second = private.in_round(prefixes=("a",))
+    votes = [ReportFacts(7, 1, AnswerOutcome.ANSWERED, (), "a" + END)] * private.aims.votes
+    answers = answers_of([(str(number), each) for number, each in enumerate(votes)], 1)
+    assert result(second, QueryState.OPEN, answers)["words"] == []
+    assert result(second, QueryState.STOPPED, answers)["words"] != []
+
+
 def test_different_values_are_counted_across_devices() -> None:
     devices = [[float(value % 3000) for value in range(start, start + 200)] for start in range(0, 6000, 100)]
     shown = found(stored("distinct", samples_per_device=500), devices)

@@ -181,6 +181,12 @@ def test_words_that_many_devices_have_are_found_letter_by_letter() -> None:
     assert last.query.round == 7, "it ends when no prefix is left, with the end of kitchen"
 
 
+def test_words_that_lead_nowhere_take_no_vote_from_one_that_does() -> None:
+    own = [["kitchen", *(f"{chr(97 + number)}{letter}" for letter in "bcd")] for number in range(20)]
+    last, answers = through_all_rounds(stored("heavy_hitters", field="text.places", votes=3), own, words=True)
+    assert "kitchen" in [row["word"] for row in result(last, QueryState.DONE, answers)["words"]]
+
+
 def test_rare_words_are_never_shown_and_how_rare_follows_from_delta() -> None:
     for delta, rounds in ((1e-6, 17), (1e-9, 33), (1e-3, 5)):
         votes = votes_for(delta, rounds)

@@ -1,6 +1,7 @@
 """Queries with real databases: a device answers once and keeps account, a coordinator goes on from round to round."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,12 +17,13 @@ from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.query_registry import QueryRegistry
 from broker_coordinator.storage.task_registry import TaskRegistry
-from edge_agent.core.analytics.policy import QueryUse
+from edge_agent.core.analytics.policy import QueryUse, Spent
 from edge_agent.core.analytics.settings import AnalyticsSettings, AskableField
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.version_choice import VersionUnavailableError
 from edge_agent.shell.analytics.questions import AskedAbout, Questions
 from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.storage import query_answers
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.storage.query_answers import QueryAnswer
 from edge_agent.sources.text_file import TextFile
@@ -191,6 +193,28 @@ def test_what_was_spent_is_forgotten_after_the_budgets_days_and_not_by_a_clock_t
     assert database.spent_on_queries(1, 130, 30).epsilon == 0.5
     assert database.spent_on_queries(1, 0, 30).epsilon == 0.75, "without the time it is the last day still"
     assert database.spent_on_queries(1101, 300, 30).is_begun
+    database.close()
+
+
+def test_refusals_that_somebody_provokes_push_out_no_answer_that_still_counts(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(query_answers, "ANSWERS_KEPT", 5)
+    database = DeviceDatabase(tmp_path / "agent.db")
+    row = OutboxRow(0, ANALYTICS_REPORT.number, "tiny", "", 0, b"", b"")
+    sign = SigningDevice("pi").identity.sign_row
+
+    numbers = itertools.count(1)
+
+    def told(*days: int, answers: bool = False, epsilon: float = 0.0) -> None:
+        for day in days:
+            database.answer_query(QueryAnswer(next(numbers), 0, day, answers, epsilon), row, sign)
+
+    told(100, answers=True, epsilon=0.75)
+    told(120, answers=True)
+    told(*[120] * 20)
+    assert database.spent_on_queries(1, 120, 30) == Spent(0.75, 1, is_begun=True)
+    assert database.query_use(120, 30).refused == 5
+    told(*[1000] * 20)
+    assert database.spent_on_queries(1, 1000, 366) == Spent(), "what counts no more makes room"
     database.close()
 
 

@@ -65,7 +65,7 @@ class QueryRegistry:
         return found
 
     def named(self, name: str) -> RegisteredQuery:
-        """The newest query of this name.
+        """The query of this name that is open, of which there is one at most; else the newest.
 
         Raises:
             ConfigurationError: there is none.
@@ -73,7 +73,7 @@ class QueryRegistry:
         found = [each for each in self.all() if each.query.name == name]
         if not found:
             raise ConfigurationError(f"there is no query {name!r}; see: broker-coordinator analytics list")
-        return found[-1]
+        return next((each for each in found if each.state is QueryState.OPEN), found[-1])
 
     def publish(self, task: str, stored: StoredQuery, now: int) -> None:
         """Ask the task's devices from now on.
@@ -82,11 +82,12 @@ class QueryRegistry:
             ConfigurationError: a query of this name is open, or as many as there may be.
         """
         with writing(self._engine) as connection:
-            names = list(connection.scalars(select(queries.c.name).where(queries.c.task == task, _OPEN)))
-            if stored.query.name in names:
+            opened = connection.execute(select(queries.c.task, queries.c.name).where(_OPEN)).all()
+            if namesakes := [each.task for each in opened if each.name == stored.query.name]:
                 raise ConfigurationError(
-                    f"a query {stored.query.name!r} of {task} is open; stop it, or give this one another name"
+                    f"a query {stored.query.name!r} of {namesakes[0]} is open; stop it, or give this one another name"
                 )
+            names = [each.name for each in opened if each.task == task]
             if len(names) >= MAX_OPEN_QUERIES:
                 raise ConfigurationError(
                     f"{len(names)} queries of {task} are open, the limit is {MAX_OPEN_QUERIES}; stop one: {names[0]}"

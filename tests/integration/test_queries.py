@@ -376,6 +376,17 @@ def test_open_queries_are_bounded_and_a_name_is_free_again_once_its_query_is_clo
     assert asking.registry.named("query-3").query.number == 50
 
 
+def test_name_means_one_open_query_whatever_its_task_and_however_short_it_was_open(asking) -> None:
+    asking.publish(HALVES)
+    with pytest.raises(ConfigurationError, match=f"a query 'asked' of {TINY} is open; stop it"):
+        asking.registry.publish("another", another(8, "asked"), 1_800_000_000)
+    asking.registry.stop("asked")
+    asking.registry.publish("another", another(1, "asked"), 1_800_000_000)
+    assert (asking.registry.named("asked").task, asking.registry.named("asked").query.number) == ("another", 1)
+    assert asking.registry.stop("asked").state is QueryState.STOPPED
+    assert {each.state for each in asking.registry.all()} == {QueryState.STOPPED}
+
+
 def test_damaged_report_is_left_out_and_a_query_that_fails_is_stopped_alone(asking, caplog) -> None:
     asking.publish(HALVES)
     asking.publish(another(8, "other"))

@@ -108,9 +108,7 @@ def _check(statistics: ClassStatistics, task: TaskDescription, plan: SolvedHead)
 def _check_variances(statistics: ClassStatistics, most: float, rounding: float) -> None:
     variances = statistics.spread
     if variances.min() < 0 or variances.max() > most * (1 + rounding):
-        raise _impossible(
-            f"variances from {variances.min():g} to {variances.max():g}; features can have 0 to {most:g}"
-        )
+        raise _impossible(f"variances from {variances.min():g} to {variances.max():g}; features can have 0 to {most:g}")
     alone = statistics.counts == 1
     if variances[alone].any():
         raise _impossible("a class of one sample has a variance")
@@ -126,9 +124,7 @@ def _check_covariance(statistics: ClassStatistics, most: float, rounding: float)
     variances = np.diagonal(covariance)
     largest = float(variances.max())
     if variances.min() < 0 or largest > most * (1 + rounding):
-        raise _impossible(
-            f"variances from {variances.min():g} to {largest:g}; features can have 0 to {most:g}"
-        )
+        raise _impossible(f"variances from {variances.min():g} to {largest:g}; features can have 0 to {most:g}")
     if statistics.samples == int(statistics.present.sum()) and covariance.any():
         raise _impossible("classes of one sample each have a covariance")
     tolerance = len(covariance) * rounding * largest

@@ -15,7 +15,7 @@ STEPS = 1024
 """In the range of one number: finer than any noise that is worth the name."""
 TAIL = 1e-6
 """About the probability that an answer is cut at its bounds, which are the same whatever is true: so that costs no
-epsilon. Cutting the noise itself would: what lies beyond the largest noise on 0 would then tell that the number is more.
+epsilon. Cutting the noise itself would: an answer beyond the largest noise on 0 would tell that the number is more.
 """
 
 

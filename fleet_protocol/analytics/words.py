@@ -2,7 +2,8 @@
 
 TrieHH (Zhu, Kairouz, McMahan, Sun and Li 2020, "Federated heavy hitters discovery with differential privacy"): in each
 round some devices, drawn with the probability `share`, vote for one letter more of one of their words of which what
-stands before it is among `prefixes`. Which one is drawn anew in each round, so a device has one vote in it. Which devices vote, and that few votes count as none, is what makes it private;
+stands before it is among `prefixes`. Which one is drawn anew in each round, so a device has one vote in it. Which
+devices vote, and that few votes count as none, is what makes it private;
 `broker_coordinator.aggregation.analytics.trie` has the theory. A word is at most as long as there are rounds, less one
 for its end.
 """

@@ -387,6 +387,19 @@ def test_name_means_one_open_query_whatever_its_task_and_however_short_it_was_op
     assert {each.state for each in asking.registry.all()} == {QueryState.STOPPED}
 
 
+def test_query_is_stopped_whose_next_round_begins_meanwhile_and_a_round_begins_once(asking) -> None:
+    asking.publish(HALVES)
+    as_read = asking.registry.named("asked")
+    second = HALVES.in_round(edges=(1.0, 2.0))
+    asking.registry.go_on(as_read, second, follows=True, now=as_read.round_begun + 1)
+    asking.registry.go_on(as_read, HALVES.in_round(edges=(3.0, 4.0)), follows=True, now=as_read.round_begun + 1)
+    assert asking.registry.named("asked").stored == second
+    asking.registry.close(as_read)
+    assert asking.registry.named("asked").state is QueryState.STOPPED
+    asking.registry.go_on(as_read, second, follows=True, now=1_900_000_000)
+    assert asking.registry.named("asked").state is QueryState.STOPPED
+
+
 def test_damaged_report_is_left_out_and_a_query_that_fails_is_stopped_alone(asking, caplog) -> None:
     asking.publish(HALVES)
     asking.publish(another(8, "other"))

@@ -56,7 +56,7 @@ def test_query_that_costs_more_than_the_owner_allows_is_refused() -> None:
 def test_what_is_left_of_the_budget_has_to_pay_for_the_answer() -> None:
     assert judged(spent=Spent(epsilon=1.5)) is AnswerOutcome.ANSWERED
     assert judged(spent=Spent(epsilon=1.6)) is AnswerOutcome.BUDGET_SPENT
-    in_rounds = asked("quantiles", field="label", epsilon=0.9, rounds=3)
+    in_rounds = asked("quantiles", field="label", epsilon=0.9, rounds=3, lower=0.0, upper=3.0)
     assert judged(in_rounds, spent=Spent(epsilon=1.7)) is AnswerOutcome.ANSWERED, "a round costs a third"
 
 

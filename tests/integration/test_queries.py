@@ -211,7 +211,7 @@ def test_refusals_that_somebody_provokes_push_out_no_answer_that_still_counts(tm
     told(100, answers=True, epsilon=0.75)
     told(120, answers=True)
     told(*[120] * 20)
-    assert database.spent_on_queries(1, 120, 30) == Spent(0.75, 1, is_begun=True)
+    assert database.spent_on_queries(1, 120, 30) == Spent(0.75, 1, is_begun=True, epsilon_of_query=0.75)
     assert database.query_use(120, 30).refused == 5
     told(*[1000] * 20)
     assert database.spent_on_queries(1, 1000, 366) == Spent(), "what counts no more makes room"

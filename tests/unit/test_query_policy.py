@@ -60,6 +60,18 @@ def test_what_is_left_of_the_budget_has_to_pay_for_the_answer() -> None:
     assert judged(in_rounds, spent=Spent(epsilon=1.7)) is AnswerOutcome.ANSWERED, "a round costs a third"
 
 
+def test_query_that_says_otherwise_in_later_rounds_costs_no_more_than_the_owner_allows_for_one() -> None:
+    told = Spent()
+    for number in range(20):
+        query = msgspec.structs.replace(asked("labels", field="label", epsilon=0.9), rounds=number + 1, round=number)
+        if judged(query, spent=told) is not AnswerOutcome.ANSWERED:
+            break
+        of_query = told.epsilon_of_query + query.epsilon_of_round
+        told = Spent(epsilon=of_query, queries_today=1, is_begun=True, epsilon_of_query=of_query)
+    assert 0 < told.epsilon_of_query <= 0.9 * (1 + 1e-9)
+    assert judged(query, spent=told) is AnswerOutcome.NOT_PRIVATE_ENOUGH
+
+
 def test_rounds_of_one_query_count_once_a_day() -> None:
     assert judged(spent=Spent(queries_today=2)) is AnswerOutcome.TOO_OFTEN
     assert judged(spent=Spent(queries_today=2, is_begun=True)) is AnswerOutcome.ANSWERED

@@ -65,8 +65,10 @@ def read_spent(connection: sqlite3.Connection, query: int, today: int, days: int
         " FROM query_answers WHERE answered AND day > ?",
         (now, now - days),
     ).fetchone()
-    begun = connection.execute("SELECT 1 FROM query_answers WHERE query = ? AND answered", (query,)).fetchone()
-    return Spent(epsilon, queries, begun is not None)
+    rounds, of_query = connection.execute(
+        "SELECT COUNT(*), IFNULL(SUM(epsilon), 0) FROM query_answers WHERE query = ? AND answered", (query,)
+    ).fetchone()
+    return Spent(epsilon, queries, rounds > 0, of_query)
 
 
 def _last_day(connection: sqlite3.Connection) -> int:

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from bundle_runtime.samples import Samples
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
+from prompt_synthesis.begun import Wanted, begin, end
 from prompt_synthesis.data_folder import DataFolder, PartNote, without_data
 from prompt_synthesis.generators import make_generator
 from prompt_synthesis.progress import ProgressBar
@@ -113,30 +114,37 @@ class Learner:
 def _versions(job: GenerateJob, journal: Journal, bundle: Bundle, made: Made) -> dict[str, object]:
     trainer = SyntheticTrainer(bundle, job.threads)
     learner = Learner(trainer, trainer.samples(made.data.parts()), job.seed)
-    first = publish_trained(journal, bundle, partial(learner.trained, "training", job.epochs), made.given())
-    weights = first.state(bundle.description.parameters, {}).weights
-    replays = _replays(job, journal, bundle, learner, after=first.number, given=made.given())
-    return {
-        "version": first.number,
-        "weights": first.weights_hash,
-        "accuracy_on_synthetic": trainer.accuracy(weights, learner.samples),
-        "replays": ",".join(map(str, replays)),
-    }
+    wanted = Wanted(job.task, bundle.hash, made.given(), job.epochs, job.replays, job.replay_epochs)
+    begun = begin(made.data.folder, wanted, journal)
+    published = begun.published(journal)
+    if not published:
+        train = partial(learner.trained, "training", job.epochs)
+        published = [publish_trained(journal, bundle, train, wanted.given).number]
+    first = journal.version(job.task, published[0])
+    replays = [*published[1:], *_replays(wanted, journal, bundle, learner, published)]
+    if len(replays) == job.replays:
+        end(made.data.folder)
+    told: dict[str, object] = {"version": published[0], "replays": ",".join(map(str, replays))}
+    if first is not None:
+        weights = first.state(bundle.description.parameters, {}).weights
+        told |= {"weights": first.weights_hash, "accuracy_on_synthetic": trainer.accuracy(weights, learner.samples)}
+    return told
 
 
-def _replays(
-    job: GenerateJob, journal: Journal, bundle: Bundle, learner: Learner, *, after: int, given: str
-) -> list[int]:
-    """The versions that were published behind others of the fleet, until there are enough or a signal ends it."""
-    if not job.replays:
+def _replays(wanted: Wanted, journal: Journal, bundle: Bundle, learner: Learner, published: Sequence[int]) -> list[int]:
+    """The versions that are published behind others of the fleet, after those that are `published` already, until there
+    are enough or a signal ends it.
+    """
+    left = wanted.replays - (len(published) - 1)
+    if not left:
         return []
 
     def publish() -> Version:
-        train = partial(learner.trained, "replay", job.replay_epochs)
-        return publish_trained(journal, bundle, train, f"{given}, again")
+        train = partial(learner.trained, "replay", wanted.replay_epochs)
+        return publish_trained(journal, bundle, train, wanted.replayed)
 
     with _stopped_by_signals() as stopping:
-        return replay(journal, job.task, after, job.replays, publish=publish, stopping=stopping)
+        return replay(journal, wanted.task, published[-1], left, publish=publish, stopping=stopping)
 
 
 @contextmanager

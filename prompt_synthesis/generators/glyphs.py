@@ -43,10 +43,11 @@ class Glyphs:
         pictures, labels, origins = [], [], []
         for prompt in prompts:
             style = Style(prompt.style)
-            usable = [font for font in self._chosen(style) if self._sign(font, prompt.word) is not None]
+            signs = [(font, self._sign(font, prompt.word)) for font in self._chosen(style)]
+            usable = [(font, sign) for font, sign in signs if sign is not None]
             for _ in range(count if usable else 0):
-                font = usable[int(generator.integers(len(usable)))]
-                pictures.append(self._one(self._sign(font, prompt.word), style, generator))
+                font, sign = usable[int(generator.integers(len(usable)))]
+                pictures.append(self._one(sign, style, generator))
                 labels.append(prompt.label)
                 origins.append(font.stem)
         if not pictures:
@@ -62,9 +63,8 @@ class Glyphs:
         chosen = [font for font in self._fonts if _is_of(font.stem.lower(), family, weight)]
         return chosen or self._fonts
 
-    def _one(self, sign: Picture | None, style: Style, generator: np.random.Generator) -> Picture:
+    def _one(self, sign: Picture, style: Style, generator: np.random.Generator) -> Picture:
         """A sign, slanted, stretched, moved, blurred, and with noise on it: [H, W] from 0 to 1."""
-        assert sign is not None  # noqa: S101 - these fonts have it
         slant = style.around("slant", (-0.25, 0.25), 0.08, generator)
         size = style.around("size", (0.7, 1.0), 0.06, generator)
         fit = style.name("fit", FITS)

@@ -3,6 +3,7 @@
 import json
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,10 +24,12 @@ from fleet_protocol.kinds import PROMPTS, encode_payload
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.sample_schema import InputSchema
 from fleet_protocol.task_description import TaskDescription
+from prompt_synthesis import worker
 from prompt_synthesis.__main__ import main
 from prompt_synthesis.generator import GeneratorError
 from prompt_synthesis.generators import make_generator
 from prompt_synthesis.prompt import Prompt
+from prompt_synthesis.replay import replay
 from prompt_synthesis.speech_programs import ESPEAK_VARIANTS, Voice, espeak_voice, spoken
 from tests.support.agent import copy_digits_bundle
 from tests.support.bench import KEY, OPEN, Bench
@@ -206,6 +209,43 @@ def test_one_command_replays_behind_the_fleets_own_version(tmp_path, capsys, mon
         True,
         False,
     ]
+
+
+def test_command_that_was_killed_goes_on_behind_what_it_has_published(tmp_path, capsys, monkeypatch):
+    """Killed behind its first version, and behind its first replay: each is published once."""
+    server, data = Server(tmp_path), str(tmp_path / "data")
+    options = ("--count", "20", "--epochs", "2", "--replays", "2")
+
+    def fleet_makes_one(sequence: int, base: int) -> None:
+        shapes = server.bench.description.trained_shapes
+        server.bench.handle(DEVICE, DEVICE.update(sequence, task="digits", base_version=base, shapes=shapes))
+        server.bench.make_versions()
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(*_arguments: object, **_named: object) -> list[int]:
+        raise KilledError
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(worker, "replay", killed)
+        server.ask(capsys, monkeypatch, data, *options)
+    fleet_makes_one(2, 1)
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(worker, "replay", partial(replay_and_die, killed))
+        server.ask(capsys, monkeypatch, data, *options)
+    fleet_makes_one(3, 3)
+    told = server.ask(capsys, monkeypatch, data, *options)
+    assert (told["version"], told["replays"], told["accuracy_on_synthetic"] > 0.5) == (1, "3,5", True)
+    assert server.bench.journal.newest_number("digits") == 5
+    again = server.ask(capsys, monkeypatch, data, *options[:-1], "0")
+    assert (again["version"], again["replays"]) == (6, ""), "another command begins anew"
+    assert server.ask(capsys, monkeypatch, data, *options[:-1], "0")["version"] == 7, "and so does one that had ended"
+
+
+def replay_and_die(killed, journal, task, after, replays, **rest) -> list[int]:
+    replay(journal, task, after, 1, **rest)
+    return killed()
 
 
 def test_data_alone_publishes_nothing(tmp_path, capsys, monkeypatch):

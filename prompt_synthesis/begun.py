@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from broker_coordinator.commands.generate import GenerateJob
 from broker_coordinator.storage.journal import Journal
 from fleet_host.new_files import remedy_for, replace_file
 from fleet_protocol.errors import ConfigurationError
@@ -18,15 +19,29 @@ BEGUN_FILE: Final = "versions.json"
 class Wanted(msgspec.Struct, frozen=True):
     """What a command publishes: a version that is `given` in these words, and so many more behind versions of devices.
 
-    `bundle` is the task's hash.
+    `bundle` is the task's hash, and `devices` told the prompts of its data; the rest is as `GenerateJob` has it.
     """
 
     task: str
     bundle: str
     given: str
+    devices: int
+    generator: str
+    count: int
+    seed: int
     epochs: int
     replays: int
     replay_epochs: int
+
+    @classmethod
+    def of_job(cls, job: GenerateJob, bundle: str, devices: int, given: str) -> "Wanted":
+        """What a job wants whose data is made."""
+        settings = (job.generator, job.count, job.seed, job.epochs, job.replays, job.replay_epochs)
+        return cls(job.task, bundle, given, devices, *settings)
+
+    def is_of(self, job: GenerateJob, bundle: str) -> bool:
+        """Whether the same command wants it, whatever prompts there are by now."""
+        return self == self.of_job(job, bundle, self.devices, self.given)
 
     @property
     def replayed(self) -> str:
@@ -59,20 +74,30 @@ def begin(folder: Path, wanted: Wanted, journal: Journal) -> Begun:
         ConfigurationError: the folder can't be written.
         JournalUnavailableError: the database failed.
     """
-    file = folder / BEGUN_FILE
-    try:
-        begun = msgspec.json.decode(file.read_bytes(), type=Begun)
-        if begun.wanted == wanted:
-            return begun
-    except (OSError, msgspec.MsgspecError):
-        pass  # nothing is begun
-    begun = Begun(wanted, journal.newest_number(wanted.task))
+    file, newest = folder / BEGUN_FILE, journal.newest_number(wanted.task)
+    begun = _kept(folder)
+    if begun is not None and begun.wanted == wanted and begun.after <= newest:  # else a backup was restored since
+        return begun
+    begun = Begun(wanted, newest)
     try:
         replace_file(file, msgspec.json.encode(begun))
     except OSError as error:
         remedy = remedy_for(error, "name a folder that this account may write to")
         raise ConfigurationError(f"{file}: {error.strerror or error}; {remedy}") from error
     return begun
+
+
+def unfinished(job: GenerateJob, bundle: str) -> Wanted | None:
+    """What the same command has begun to publish, and has not ended; `bundle` is the task's hash."""
+    begun = _kept(Path(job.folder))
+    return begun.wanted if begun is not None and begun.wanted.is_of(job, bundle) else None
+
+
+def _kept(folder: Path) -> Begun | None:
+    try:
+        return msgspec.json.decode((folder / BEGUN_FILE).read_bytes(), type=Begun)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None  # nothing is begun
 
 
 def end(folder: Path) -> None:

@@ -17,14 +17,14 @@ from bundle_runtime.samples import Samples
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
-from prompt_synthesis.begun import Wanted, begin, end
+from prompt_synthesis.begun import Wanted, begin, end, unfinished
 from prompt_synthesis.data_folder import DataFolder, PartNote, without_data
 from prompt_synthesis.generators import make_generator
 from prompt_synthesis.progress import ProgressBar
 from prompt_synthesis.prompt import combined
 from prompt_synthesis.publishing import publish_trained
 from prompt_synthesis.replay import replay
-from prompt_synthesis.report import write_report
+from prompt_synthesis.report import REPORT_FILE, write_report
 from prompt_synthesis.synthesis import planned, synthesise
 from prompt_synthesis.told_prompts import plan_of, told_prompts
 from prompt_synthesis.training import SyntheticTrainer
@@ -60,7 +60,8 @@ def run_job(job: GenerateJob, journal: Journal, keys: KeyRing) -> dict[str, obje
         JournalUnavailableError: the database failed.
     """
     bundle = TaskRegistry(journal.engine).bundle(job.task)
-    made = _data(job, journal, bundle, keys)
+    wanted = None if job.data_only else unfinished(job, bundle.hash)
+    made = (wanted and _kept(job, bundle, wanted)) or _data(job, journal, bundle, keys)
     missing = without_data(made.notes, bundle.description.label.classes)
     told: dict[str, object] = {
         "task": job.task,
@@ -73,6 +74,16 @@ def run_job(job: GenerateJob, journal: Journal, keys: KeyRing) -> dict[str, obje
         "report": str(made.report),
     }
     return told if job.data_only else told | _versions(job, journal, bundle, made)
+
+
+def _kept(job: GenerateJob, bundle: Bundle, wanted: Wanted) -> Made | None:
+    """The data that is being published, also where devices tell other prompts by now; None where some of it is gone."""
+    data = DataFolder.kept(Path(job.folder))
+    if data is None or data.plan.bundle != bundle.hash:
+        return None
+    notes = [part.note() for part in data.parts()]
+    made = Made(data, notes, wanted.devices, data.folder / REPORT_FILE)
+    return made if len(notes) == len(data.plan.orders) and made.given() == wanted.given else None
 
 
 def _data(job: GenerateJob, journal: Journal, bundle: Bundle, keys: KeyRing) -> Made:
@@ -114,7 +125,7 @@ class Learner:
 def _versions(job: GenerateJob, journal: Journal, bundle: Bundle, made: Made) -> dict[str, object]:
     trainer = SyntheticTrainer(bundle, job.threads)
     learner = Learner(trainer, trainer.samples(made.data.parts()), job.seed)
-    wanted = Wanted(job.task, bundle.hash, made.given(), job.epochs, job.replays, job.replay_epochs)
+    wanted = Wanted.of_job(job, bundle.hash, made.devices, made.given())
     begun = begin(made.data.folder, wanted, journal)
     published = begun.published(journal)
     if not published:

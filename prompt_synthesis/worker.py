@@ -25,7 +25,7 @@ from prompt_synthesis.prompt import combined
 from prompt_synthesis.publishing import publish_trained
 from prompt_synthesis.replay import replay
 from prompt_synthesis.report import REPORT_FILE, write_report
-from prompt_synthesis.synthesis import planned, synthesise
+from prompt_synthesis.synthesis import kept, planned, synthesise
 from prompt_synthesis.told_prompts import plan_of, told_prompts
 from prompt_synthesis.training import SyntheticTrainer
 
@@ -66,9 +66,10 @@ def run_job(job: GenerateJob, journal: Journal, keys: KeyRing) -> dict[str, obje
     told: dict[str, object] = {
         "task": job.task,
         "devices": made.devices,
-        "prompts": len(made.notes),
+        "parts": len(made.notes),
         "samples": made.samples,
-        "failed_prompts": sum(bool(note.failure) for note in made.notes),
+        "missing_samples": sum(note.order.count - note.made for note in made.notes),
+        "failed_parts": sum(bool(note.failure) for note in made.notes),
         "first_failure": next((note.failure for note in made.notes if note.failure), None),
         "classes_without_data": ",".join(map(str, missing)),
         "report": str(made.report),
@@ -81,7 +82,8 @@ def _kept(job: GenerateJob, bundle: Bundle, wanted: Wanted) -> Made | None:
     data = DataFolder.kept(Path(job.folder))
     if data is None or data.plan.bundle != bundle.hash:
         return None
-    notes = [part.note() for part in data.parts()]
+    parts = (kept(data, place, bundle.description) for place in range(len(data.plan.orders)))
+    notes = [part.note() for part in parts if part is not None]
     made = Made(data, notes, wanted.devices, data.folder / REPORT_FILE)
     return made if len(notes) == len(data.plan.orders) and made.given() == wanted.given else None
 

@@ -23,6 +23,8 @@ FITS: Final = ("both",)
 DRAWN_PIXELS: Final = 96
 """Height of a sign before it is brought to the size of a sample."""
 MOST_CHARACTERS: Final = 12
+NO_CHARACTER: Final = "\U0010fffe"
+"""Which no font has: what is drawn of it is drawn of every sign that the font lacks."""
 LARGEST_SIDE: Final = 1024
 
 Picture = NDArray[np.float64]
@@ -87,6 +89,9 @@ def _drawn(font: Path, word: str) -> Picture | None:
         return None
     try:
         face = ImageFont.truetype(str(font), DRAWN_PIXELS)
+        lacking = bytes(face.getmask(NO_CHARACTER))
+        if any(bytes(face.getmask(sign)) == lacking for sign in word if not sign.isspace()):
+            return None
         left, top, right, bottom = (round(side) for side in face.getbbox(word))
         picture = Image.new("L", (max(1, right - left), max(1, bottom - top)))
         ImageDraw.Draw(picture).text((-left, -top), word, font=face, fill=255)

@@ -93,7 +93,7 @@ class Server:
 def test_features_that_a_device_told_of_make_a_version_that_knows_real_digits(tmp_path, capsys, monkeypatch):
     server = Server(tmp_path)
     told = server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "100")
-    assert (told["version"], told["failed_prompts"], told["classes_without_data"]) == (1, 0, "")
+    assert (told["version"], told["failed_parts"], told["classes_without_data"]) == (1, 0, "")
     assert told["accuracy_on_synthetic"] > 0.9
     assert accuracy_on_real(server) > 0.8
     again = server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "100")

@@ -1,13 +1,15 @@
 """Models from prompts that devices tell once, against rounds: spoken digits by synthesised speech, letters by fonts.
 
-`python -m benchmarks.federated_generation --data-dir FOLDER [--scenario NAME] [--skew NAME...] [--quick] [--plot FILE]`, after
-`make speech-embedding` for the audio, prints a JSON object for each division of the data among devices, and one with
-all of them as its last line.
+`python -m benchmarks.federated_generation --data-dir FOLDER [--scenario NAME] [--skew NAME...] [--quick] [--plot FILE]`
+(after `make speech-embedding` for the audio) prints a JSON object for each division of the data among devices, and one
+with all of them as its last line.
 
 `audio`: a head of 970 parameters behind `models/speech_commands`; 30 devices share recordings of six speakers, takes 5
 and later; takes 0 to 4 are the test. `image`: `models/mnist_cnn` from scratch; ten devices share 5,000 pictures of the
-letters A to J (notMNIST), the other 5,000 are the test. `scratch`: `benchmarks/speech_from_scratch.py`. Devices have the data at random (`iid`), by a Dirichlet
-distribution of 0.5, or of one class each.
+letters A to J (notMNIST), the other 5,000 are the test. `scratch`: a network for words from scratch, which
+`benchmarks/speech_from_scratch.py` tells about; `strangers`: likewise, tested on speakers of whom no device has
+recordings. Devices have the data at random (`iid`), by a Dirichlet distribution of
+0.5, or of one class each. What follows is of `audio` and `image`.
 
 `prompts`: devices tell which classes they have, and one style, the same for all; the server synthesises samples of each
 class, and trains on them. `moments` and `instance`: features are drawn by what devices tell of theirs. `both`: trained
@@ -33,7 +35,7 @@ from benchmarks.divisions import rows_of_devices
 from benchmarks.generation_plot import write_plots
 from benchmarks.mnist import read_mnist
 from benchmarks.prompted_fleet import FleetPrompts, RoundResult, play_rounds, synthetic_samples, tell, with_prompts
-from benchmarks.speech_from_scratch import QUICK, WORDS, Effort, FromScratch
+from benchmarks.speech_from_scratch import QUICK, STRANGERS, WORDS, Effort, FromScratch, read
 from benchmarks.spoken_digits import read_spoken_digits
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
@@ -244,13 +246,15 @@ def _reached(rounds: list[RoundResult], accuracy: float) -> dict[str, object]:
 
 
 SCENARIOS = {"audio": audio, "image": image}
-SCRATCH = "scratch"
+SCRATCH: dict[str, tuple[int, ...]] = {"scratch": (), "strangers": STRANGERS}
+"""Without recordings of these speakers."""
 
 
 def _contests(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
     """A scenario's reports, one for each division of its data."""
-    if name == SCRATCH:
-        scratch = FromScratch(arguments.data_dir, QUICK if arguments.quick else Effort())
+    if name in SCRATCH:
+        recordings = read(arguments.data_dir, SCRATCH[name])
+        scratch = FromScratch(name, recordings, QUICK if arguments.quick else Effort())
         yield from map(scratch.report, arguments.skew)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -263,19 +267,19 @@ def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with spoken_digits/ and notmnist/")
-    parser.add_argument("--scenario", choices=[*SCENARIOS, SCRATCH], help="this one alone")
+    parser.add_argument("--scenario", choices=[*SCENARIOS, *SCRATCH], help="this one alone")
     parser.add_argument("--skew", choices=SKEWS, nargs="+", default=SKEWS, help="these divisions alone")
     parser.add_argument("--quick", action="store_true", help="few samples and rounds, one rate")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a page with plots of it, too")
     arguments = parser.parse_args()
     started = time.monotonic()
     found = []
-    for name in [arguments.scenario] if arguments.scenario else [*SCENARIOS, SCRATCH]:
+    for name in [arguments.scenario] if arguments.scenario else [*SCENARIOS, *SCRATCH]:
         for report in _contests(name, arguments):
             found.append(report)
             print(json.dumps(report), flush=True)
     if arguments.plot:
-        write_plots([each for each in found if each["scenario"] != SCRATCH], arguments.plot)
+        write_plots([each for each in found if each["scenario"] in SCENARIOS], arguments.plot)
     print(json.dumps({"contests": found, "wall_seconds": round(time.monotonic() - started)}))
 
 

@@ -96,7 +96,7 @@ def test_signs_are_drawn_within_the_bounds_of_the_task(task, shape):
     )
 
 
-@pytest.mark.parametrize("word", ["", "A" * 13, "\n", "  ", "漢", "😀", "A漢"])
+@pytest.mark.parametrize("word", ["", "A" * 13, "\n", "  ", "漢", "A漢"])
 def test_sign_that_no_font_draws_is_refused_in_words(task, word):
     with pytest.raises(GeneratorError, match="no font here draws"):
         make_generator("glyphs", of_shape(task, [1, 8, 8], 0.0)).generate([Prompt(0, word, "", 1)], 4, seed=1)

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from broker_coordinator.aggregation.analytics.reports import answers_of
 from broker_coordinator.aggregation.analytics.results import result
 from broker_coordinator.aggregation.analytics.stored_query import QueryState, StoredQuery
 from broker_coordinator.commands.diagnose import diagnosis
@@ -100,7 +99,7 @@ def test_rounds_follow_each_other_through_restarts_and_every_answer_counts_once(
         asking.next_round()
     assert asking.heard() == [Queries(())]
     found = asking.registry.named("asked")
-    shown = result(found.stored, found.state, answers_of(asking.registry.reports(found), found.query.round))
+    shown = result(found.stored, found.state, asking.registry.answers(found))
     assert (found.state, shown["samples"]) == (QueryState.DONE, 5.0)
     (row,) = shown["quantiles"]
     assert (row["from"], row["to"]) == (5.0, 6.0)
@@ -132,7 +131,7 @@ def test_refusals_count_as_reports_and_too_few_answers_end_no_round(asking) -> N
     asking.next_round()
     found = asking.registry.named("asked")
     assert (asking.registry.reported(found), found.query.round) == (5, 0)
-    answers = answers_of(asking.registry.reports(found), 0)
+    answers = asking.registry.answers(found)
     assert answers.refusals == {"budget_spent": 2}
     assert result(found.stored, found.state, answers) == {"result": "3 devices have answered; shown from 4"}
 
@@ -237,4 +236,4 @@ def test_report_that_is_none_costs_nobody_else_an_answer(asking) -> None:
         assert asking.report(DEVICES[0], report)[0] is Outcome.REJECTED
     assert asking.report(DEVICES[1], answered(HALVES.query, [1.0], (), random.Random(1)))[0] is Outcome.ACCEPTED
     found = asking.registry.named("asked")
-    assert len(answers_of(asking.registry.reports(found), 0).answered) == 1
+    assert len(asking.registry.answers(found).answered) == 1

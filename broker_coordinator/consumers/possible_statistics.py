@@ -62,13 +62,15 @@ def _check_covariance(statistics: ClassStatistics, most: float, precision: Preci
     rank = min(len(covariance), statistics.samples - int(statistics.present.sum()))
     if not rank and covariance.any():
         raise _impossible("classes of one sample each have a covariance")
-    rounding = _rounding(covariance, statistics.samples, precision)
-    if _least_rank(covariance, rounding) > rank:
+    with np.errstate(all="ignore"):  # absurd numbers overflow; what comes of it is refused
+        rounding = _rounding(covariance, statistics.samples, precision)
+        least_rank, is_positive = _least_rank(covariance, rounding), _is_positive(covariance, rounding)
+    if least_rank > rank:
         raise _impossible(
             f"a covariance spread over more directions than {statistics.samples} samples of"
             f" {int(statistics.present.sum())} classes have: {rank}"
         )
-    if not _is_positive(covariance, rounding):
+    if not is_positive:
         raise _impossible(f"the covariance of {len(covariance)} features is not positive semi-definite")
 
 

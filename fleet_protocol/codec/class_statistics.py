@@ -131,9 +131,10 @@ def rounding_norm(covariance: Table, precision: Precision) -> float:
     So the norm is at most eps / 2 |C|_F + D / 2 times the smallest; |C|_F is no more than the trace of any covariance.
     """
     wire = np.finfo(WIRE_TYPES[precision])
-    norm = min(float(np.linalg.norm(covariance)), float(np.trace(covariance)))
-    smallest = math.ldexp(float(wire.smallest_subnormal), _exponent(np.diagonal(covariance)))
-    eps = float(wire.eps)
+    variances = np.diagonal(covariance)
+    norm = min(float(np.linalg.norm(covariance)), float(variances.sum()))
+    exponent = _exponent(variances) if variances.any() else MIN_EXPONENT  # all were smaller than the smallest
+    eps, smallest = float(wire.eps), math.ldexp(float(wire.smallest_subnormal), exponent)
     return (1 + eps) * (eps * norm + smallest * len(covariance)) / 2
 
 

@@ -92,11 +92,14 @@ def test_matrix_that_is_more_negative_than_rounding_makes_one_is_refused(precisi
     assert f"the covariance of {size} features is not positive semi-definite" in refusal_of(beyond, precision)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("variance", [0.0, 1e-40, 1.0])
+@pytest.mark.parametrize("covariance", [1e-9, 100.0, 1e300])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_covariances_beyond_all_variances_buy_no_tolerance(precision):
+def test_covariances_beyond_all_variances_buy_no_tolerance(precision, covariance, variance):
     size = 60
-    matrix = np.full((size, size), 100.0)
-    matrix[np.diag_indices(size)] = 1.0
+    matrix = np.full((size, size), covariance if covariance > variance else 2 * variance)
+    matrix[np.diag_indices(size)] = variance
     assert "not positive semi-definite" in refusal_of(claimed(matrix), precision)
 
 

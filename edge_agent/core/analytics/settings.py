@@ -4,15 +4,14 @@ from typing import Annotated
 
 import msgspec
 
-from fleet_protocol.analytics.fields import check_field_name
+from fleet_protocol.analytics.fields import FieldText, check_field_name
 from fleet_protocol.configuration import Name, PositiveInt
-from fleet_protocol.limits import MAX_EPSILON, MAX_FIELD_CHARACTERS
+from fleet_protocol.limits import MAX_EPSILON
 
 MAX_QUERIES_PER_DAY = 100
 MAX_BUDGET_DAYS = 366
 
 Epsilon = Annotated[float, msgspec.Meta(ge=0, le=MAX_EPSILON)]
-FieldText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_FIELD_CHARACTERS)]
 
 
 class AskableField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

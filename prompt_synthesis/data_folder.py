@@ -10,10 +10,11 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from fleet_host.new_files import remedy_for, replace_file
+from fleet_protocol.codec.weights import UNREADABLE
 from fleet_protocol.errors import ConfigurationError
 from prompt_synthesis.generator import Synthetic
 
@@ -64,6 +65,11 @@ class PartNote:
     made: int
     failure: str
 
+    @property
+    def missing(self) -> int:
+        """How many samples are short of what was ordered."""
+        return self.order.count - self.made
+
 
 class DataFolder:
     """The data of one plan in `folder`, which is made.
@@ -80,10 +86,7 @@ class DataFolder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if file.exists() and file.read_bytes() != written:
-                raise ConfigurationError(
-                    f"{folder} holds data of other prompts, another generator, seed or number of samples; name another"
-                    " folder, or delete it"
-                )
+                raise ConfigurationError(_of_another(folder, read_plan(folder), plan))
             replace_file(file, written)
         except OSError as error:
             raise _unwritable(folder, error) from error
@@ -95,11 +98,8 @@ class DataFolder:
         Raises:
             ConfigurationError: it can't be written.
         """
-        try:
-            plan = msgspec.json.decode((folder / PLAN_FILE).read_bytes(), type=DataPlan)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return None
-        return cls(folder, plan)
+        plan = read_plan(folder)
+        return None if plan is None else cls(folder, plan)
 
     def part(self, place: int) -> Part | None:
         """The part of the order at that place; None where it is not made yet, or damaged."""
@@ -111,7 +111,7 @@ class DataFolder:
                     return Part(order, None, about["failure"])
                 origins = msgspec.json.decode(about["origins"], type=list[str])
                 inputs, labels = file.get_tensor("inputs"), file.get_tensor("labels")
-        except (OSError, SafetensorError, KeyError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, *UNREADABLE):
             return None
         return Part(order, Synthetic(inputs, labels, origins, features=about.get("features") == "yes"))
 
@@ -141,6 +141,32 @@ class DataFolder:
 
     def _file(self, place: int) -> Path:
         return self.folder / f"part-{place:05}.safetensors"
+
+
+def read_plan(folder: Path) -> DataPlan | None:
+    """The plan of the data in a folder; None where there is none, or none that can be read."""
+    try:
+        return msgspec.json.decode((folder / PLAN_FILE).read_bytes(), type=DataPlan)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _of_another(folder: Path, there: DataPlan | None, wanted: DataPlan) -> str:
+    """In what the folder's data differs from what is wanted, and what to do."""
+    if there is None:
+        differs = f"its {PLAN_FILE} can't be read"
+    elif there.task != wanted.task:
+        differs = f"it holds data of the task {there.task}, not {wanted.task}"
+    elif there.generator != wanted.generator or there.seed != wanted.seed:
+        differs = (
+            f"it holds what {there.generator} made with seed {there.seed}, not {wanted.generator} with seed"
+            f" {wanted.seed}"
+        )
+    elif there.bundle != wanted.bundle:
+        differs = f"{wanted.task} was published anew since it was made"
+    else:
+        differs = "devices tell other prompts since it was made, or --count was another"
+    return f"{folder} is in use: {differs}; name another folder, or delete it"
 
 
 def without_data(notes: Sequence[PartNote], classes: int) -> list[int]:

@@ -65,8 +65,9 @@ def write_report(data: DataFolder, task: TaskDescription) -> Path:
     failures = []
     for part in data.parts():
         order, note = part.order, part.note()
-        if note.failure:
-            failures.append(f"<li>{escape(order.word)} ({escape(order.style) or 'any'}): {escape(note.failure)}</li>")
+        if note.missing:
+            why = note.failure or f"{note.missing} of {order.count} samples are missing"
+            failures.append(f"<li>{escape(order.word)} ({escape(order.style) or 'any'}): {escape(why)}</li>")
         if (row := rows.get(order.label)) is None:
             continue
         row.word = order.word

@@ -68,7 +68,7 @@ def run_job(job: GenerateJob, journal: Journal, keys: KeyRing) -> dict[str, obje
         "devices": made.devices,
         "parts": len(made.notes),
         "samples": made.samples,
-        "missing_samples": sum(note.order.count - note.made for note in made.notes),
+        "missing_samples": sum(note.missing for note in made.notes),
         "failed_parts": sum(bool(note.failure) for note in made.notes),
         "first_failure": next((note.failure for note in made.notes if note.failure), None),
         "classes_without_data": ",".join(map(str, missing)),

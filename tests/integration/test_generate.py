@@ -8,9 +8,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from broker_coordinator import cli
+from broker_coordinator.configuration import load_configuration
 from broker_coordinator.consumers.prompts import moments_of
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
@@ -24,6 +26,7 @@ from fleet_protocol.prompt_plan import PromptPlan
 from prompt_synthesis import worker
 from prompt_synthesis.__main__ import main
 from prompt_synthesis.replay import replay
+from prompt_synthesis.told_prompts import told_prompts
 from tests.support.agent import copy_digits_bundle
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.device import SigningDevice
@@ -100,6 +103,15 @@ def test_features_that_a_device_told_of_make_a_version_that_knows_real_digits(tm
     assert again["version"] == 2
 
 
+def test_prompts_that_were_told_of_other_classes_are_left_out_and_said(tmp_path, caplog):
+    server = Server(tmp_path)
+    task, keys = server.bench.description, load_configuration(server.configuration).keys()
+    assert list(told_prompts(server.bench.journal, task, keys)) == [DEVICE.name]
+    label = msgspec.structs.replace(task.label, classes=12)
+    assert told_prompts(server.bench.journal, msgspec.structs.replace(task, label=label), keys) == {}
+    assert "prompts of 10 classes; digits has 12" in caplog.text
+
+
 def accuracy_on_real(server: Server) -> float:
     bundle = load_bundle(server.folder / "bundle")
     weights = server.bench.journal.newest_version("digits").state(bundle.description.parameters, {}).weights
@@ -174,7 +186,7 @@ def test_killed_command_goes_on_with_its_data_where_devices_tell_other_prompts_b
     server.train(1, sequence=3)
     told = server.ask(capsys, monkeypatch, *options)
     assert (told["version"], told["replays"]) == (1, "3")
-    assert "holds data of other prompts" in server.ask(capsys, monkeypatch, *options), "it had ended"
+    assert "devices tell other prompts since it was made" in server.ask(capsys, monkeypatch, *options), "it had ended"
 
 
 def replay_and_die(killed, journal, task, after, replays, **rest) -> list[int]:
@@ -195,7 +207,7 @@ def test_data_alone_publishes_nothing(tmp_path, capsys, monkeypatch):
     [
         (["--generator", "nope"], "there is no generator 'nope'"),
         (["--generator", "speech"], "the generator speech makes sound"),
-        (["--count", "5", "--seed", "1"], "holds data of other prompts"),
+        (["--count", "5", "--seed", "1"], "made with seed 0, not features with seed 1"),
     ],
 )
 def test_what_can_not_be_generated_is_said_in_words(tmp_path, capsys, monkeypatch, options, words):

@@ -11,6 +11,7 @@ from broker_coordinator.commands.output import write_fields
 from broker_coordinator.configuration import PROGRAM, load_configuration
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.journal import Journal
+from fleet_host.command_line import write_error
 from fleet_host.log_lines import configure_logging
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from prompt_synthesis.worker import run_job
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             told = run_job(job, journal, configuration.keys())
         write_fields(told, as_json=job.json)
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        write_error(PROGRAM, error)
         return 2
     except MemoryError:
         sys.stderr.write(f"{PROGRAM}: the memory is full; ask for a smaller --count, or give the machine more memory\n")

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet_host.command_line import Verbs, add_verb
+from fleet_protocol.printable import printable
 from fleet_protocol.topics import is_blob_hash
 
 GAP = "  "
@@ -95,4 +96,4 @@ def _word(value: object) -> str:
         case Mapping():
             return " ".join(f"{key}={_word(found)}" for key, found in value.items()) or "-"
         case _:
-            return str(value)
+            return printable(str(value))

@@ -48,7 +48,7 @@ class _ClassRow:
 
     def html(self) -> str:
         styles = "<br>".join(sorted(self.styles)[:EXAMPLES])
-        examples = "".join(self.examples) or "none"
+        examples = "".join(self.examples) or ("features, which show nothing" if self.made else "none")
         return f"<tr><td>{escape(self.word)}<td>{self.made}<td>{styles}<td>{examples}</tr>"
 
 
@@ -95,7 +95,7 @@ def write_report(data: DataFolder, task: TaskDescription) -> Path:
 def _example(folder: Path, number: int, part: Part, place: int, task: TaskDescription) -> str:
     """One sample of a part, the class's example of that number: a picture, a sound, or nothing where it is neither."""
     data, label = part.data, part.order.label
-    if data is None or data.features:
+    if data is None or (data.features and task.backbone is not None):
         return ""
     values, title = np.squeeze(data.inputs[place]), escape(data.origins[place], quote=True)
     if values.ndim == 1 and values.size >= SMALLEST_SOUND and task.prompts is not None:

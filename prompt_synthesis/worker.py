@@ -121,6 +121,7 @@ class Learner:
     def trained(self, what: str, epochs: int, weights: FloatVector) -> FloatVector:
         """The weights after so many epochs; `what` is what a bar of progress is called."""
         bar = ProgressBar(what, self.trainer.steps(self.samples, epochs))
+        bar.show(0)
         return self.trainer.train(weights, self.samples, epochs, self.seed, bar.show).weights
 
 

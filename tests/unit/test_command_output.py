@@ -52,3 +52,9 @@ def test_text_of_a_stranger_can_not_act_on_a_terminal(capsys):
     out, err = capsys.readouterr()
     assert out == "NAME\npi?[2J?2J?txt\nname         pi?[2J?2J?txt\n"
     assert err == "broker-coordinator: first\npi?[2J?2J?txt\n"
+
+
+def test_values_of_fields_begin_in_one_column_however_long_a_name_is(capsys):
+    write_fields({"task": "digits", "accuracy_on_synthetic": 0.5, "versions_of_the_whole_fleet": []}, as_json=False)
+    task, accuracy, _ = capsys.readouterr().out.splitlines()
+    assert task.index("digits") == accuracy.index("0.5")

@@ -90,7 +90,7 @@ class DataFolder:
                 raise ConfigurationError(_of_another(folder, read_plan(folder), plan))
             replace_file(file, written)
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
 
     @classmethod
     def kept(cls, folder: Path) -> "DataFolder | None":
@@ -132,7 +132,7 @@ class DataFolder:
         try:
             replace_file(self._file(place), content)
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error) from error
 
     def parts(self) -> Iterator[Part]:
         """All that are made, in the order of the plan, read one by one."""
@@ -176,6 +176,7 @@ def without_data(notes: Sequence[PartNote], classes: int) -> list[int]:
     return [label for label in range(classes) if label not in there]
 
 
-def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
+def unwritable(folder: Path, error: OSError) -> ConfigurationError:
+    """That a folder of data can't be written, and what helps."""
     remedy = remedy_for(error, "name a folder that this account may write to")
     return ConfigurationError(f"{folder}: {error.strerror or error}; {remedy}")

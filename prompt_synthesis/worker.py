@@ -18,7 +18,7 @@ from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
 from prompt_synthesis.begun import Wanted, begin, end, unfinished
-from prompt_synthesis.data_folder import DataFolder, PartNote, without_data
+from prompt_synthesis.data_folder import DataFolder, PartNote, unwritable, without_data
 from prompt_synthesis.generators import make_generator
 from prompt_synthesis.progress import ProgressBar
 from prompt_synthesis.prompt import combined
@@ -106,7 +106,7 @@ def _data(job: GenerateJob, journal: Journal, bundle: Bundle, keys: KeyRing) -> 
     try:
         report = write_report(data, task)
     except OSError as error:
-        raise ConfigurationError(f"{data.folder}: the report can't be written: {error.strerror or error}") from error
+        raise unwritable(data.folder, error) from error
     return Made(data, notes, len(told), report)
 
 

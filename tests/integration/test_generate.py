@@ -1,6 +1,8 @@
 """`broker-coordinator generate`: what it answers and publishes, and how it goes on where it was."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -214,6 +216,17 @@ def test_what_can_not_be_generated_is_said_in_words(tmp_path, capsys, monkeypatc
     server = Server(tmp_path)
     server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "5", "--data-only")
     assert words in server.ask(capsys, monkeypatch, str(tmp_path / "data"), *options)
+
+
+def test_report_that_has_no_room_is_said_with_the_remedy(tmp_path, capsys, monkeypatch):
+    server = Server(tmp_path)
+
+    def full(*_arguments: object) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(worker, "write_report", full)
+    said = server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "5", "--data-only")
+    assert "No space left on device; make room on that disk" in said
 
 
 def test_fleet_that_has_told_nothing_is_said(tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from broker_coordinator.storage.journal import Journal
 from fleet_host.command_line import write_error
 from fleet_host.log_lines import configure_logging
 from fleet_protocol.errors import ConfigurationError, ProtocolError
+from prompt_synthesis.folder_lock import alone_in
 from prompt_synthesis.worker import run_job
 
 INTERRUPTED = 130
@@ -26,8 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job = msgspec.json.decode(text, type=GenerateJob)
         configuration = load_configuration(Path(file))
-        with Journal.open(configuration.journal()) as journal:
-            told = run_job(job, journal, configuration.keys())
+        folder = Path(job.folder)
+        with Journal.open(configuration.journal()) as journal, alone_in(folder), redirect_stdout(sys.stderr):
+            told = run_job(job, journal, configuration.keys())  # in which a generator may print; stdout is the answer
         write_fields(told, as_json=job.json)
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
         write_error(PROGRAM, error)

@@ -16,8 +16,8 @@ from safetensors.numpy import save
 from fleet_host.new_files import remedy_for, replace_file
 from fleet_protocol.codec.weights import UNREADABLE
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.printable import printable
-from prompt_synthesis.generator import Synthetic
+from prompt_synthesis.fitness import failure_of
+from prompt_synthesis.generator import GeneratorError, Synthetic
 
 PLAN_FILE: Final = "plan.json"
 
@@ -109,7 +109,7 @@ class DataFolder:
             with safe_open(self._file(place), "numpy") as file:
                 about = file.metadata() or {}
                 if about.get("failure"):
-                    return Part(order, None, printable(about["failure"]))
+                    return Part(order, None, failure_of(GeneratorError(about["failure"])))
                 origins = msgspec.json.decode(about["origins"], type=list[str])
                 inputs, labels = file.get_tensor("inputs"), file.get_tensor("labels")
         except (OSError, msgspec.MsgspecError, *UNREADABLE):

@@ -27,6 +27,8 @@ from fleet_protocol.kinds import PROMPTS, encode_payload
 from fleet_protocol.prompt_plan import PromptPlan
 from prompt_synthesis import worker
 from prompt_synthesis.__main__ import main
+from prompt_synthesis.folder_lock import alone_in
+from prompt_synthesis.generators import make_generator
 from prompt_synthesis.replay import replay
 from prompt_synthesis.told_prompts import told_prompts
 from tests.support.agent import copy_digits_bundle
@@ -216,6 +218,31 @@ def test_what_can_not_be_generated_is_said_in_words(tmp_path, capsys, monkeypatc
     server = Server(tmp_path)
     server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "5", "--data-only")
     assert words in server.ask(capsys, monkeypatch, str(tmp_path / "data"), *options)
+
+
+def test_second_command_in_the_same_folder_is_refused_while_the_first_is_at_work(tmp_path, capsys, monkeypatch):
+    server = Server(tmp_path)
+    with alone_in(tmp_path / "data"):
+        said = server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "5", "--data-only")
+        assert "data is in use by another generate; wait until that ends" in said
+    assert server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "5", "--data-only")["samples"] == 50
+
+
+def test_generator_that_prints_and_changes_the_folder_spoils_no_answer(tmp_path, capsys, monkeypatch):
+    server = Server(tmp_path)
+    usual = make_generator("features", server.bench.description)
+
+    class Loud:
+        def generate(self, prompts, count, seed):
+            os.chdir(tmp_path / "elsewhere")
+            sys.stdout.write("loading...\n")
+            return usual.generate(prompts, count, seed)
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worker, "make_generator", lambda *_: Loud())
+    assert server.ask(capsys, monkeypatch, "data", "--count", "5", "--data-only")["samples"] == 50
+    assert (tmp_path / "data" / "report.html").exists()
 
 
 def test_report_that_has_no_room_is_said_with_the_remedy(tmp_path, capsys, monkeypatch):

@@ -6,7 +6,7 @@ Whoever is interrupted begins again behind the last part. Another plan needs ano
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -20,6 +20,7 @@ from prompt_synthesis.fitness import failure_of
 from prompt_synthesis.generator import GeneratorError, Synthetic
 
 PLAN_FILE: Final = "plan.json"
+Shape = TypeVar("Shape")
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -86,7 +87,7 @@ class DataFolder:
         written = msgspec.json.format(msgspec.json.encode(plan), indent=1)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if file.exists() and file.read_bytes() != written:
+            if file.is_file() and file.read_bytes() != written:
                 raise ConfigurationError(_of_another(folder, read_plan(folder), plan))
             replace_file(file, written)
         except OSError as error:
@@ -104,9 +105,11 @@ class DataFolder:
 
     def part(self, place: int) -> Part | None:
         """The part of the order at that place; None where it is not made yet, or damaged."""
-        order = self.plan.orders[place]
+        order, path = self.plan.orders[place], self._file(place)
+        if not path.is_file():  # a pipe would be waited for
+            return None
         try:
-            with safe_open(self._file(place), "numpy") as file:
+            with safe_open(path, "numpy") as file:
                 about = file.metadata() or {}
                 if about.get("failure"):
                     return Part(order, None, failure_of(GeneratorError(about["failure"])))
@@ -146,8 +149,13 @@ class DataFolder:
 
 def read_plan(folder: Path) -> DataPlan | None:
     """The plan of the data in a folder; None where there is none, or none that can be read."""
+    return read_json(folder / PLAN_FILE, DataPlan)
+
+
+def read_json(file: Path, shape: type[Shape]) -> Shape | None:
+    """What a file of the folder holds; None where there is none, or none that can be read."""
     try:
-        return msgspec.json.decode((folder / PLAN_FILE).read_bytes(), type=DataPlan)
+        return msgspec.json.decode(file.read_bytes(), type=shape) if file.is_file() else None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 

@@ -1,5 +1,6 @@
 """From prompts to data: what is asked of a generator, what becomes of its failures, and what is not made again."""
 
+import os
 from dataclasses import replace
 
 import msgspec
@@ -225,6 +226,13 @@ def test_folder_of_another_plan_is_refused_with_what_differs(bundle, tmp_path, c
     DataFolder(tmp_path / "data", msgspec.structs.replace(plan_of(bundle)[0], **changed))
     with pytest.raises(ConfigurationError, match=f"is in use: .*{words}; name another folder, or delete it"):
         made(bundle, tmp_path / "data", Odd({}))
+
+
+def test_pipe_in_place_of_a_part_or_of_the_plan_is_not_waited_for(bundle, tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("part-00000.safetensors", "plan.json"):
+        os.mkfifo(tmp_path / "data" / name)
+    assert [note.made for note in made(bundle, tmp_path / "data", Odd({}))] == [5, 5]
 
 
 def test_folder_whose_plan_is_damaged_is_refused(bundle, tmp_path):

@@ -34,7 +34,7 @@ def check_possible(statistics: ClassStatistics, task: TaskDescription, plan: Sol
     if means.min() < lowest - slack or means.max() > highest + slack:
         raise _impossible(
             f"class means from {means.min():g} to {means.max():g}; features are from {lowest:g} to {highest:g}"
-            " (largest_feature)"
+            " (largest_feature, and the bounds of what is trained on)"
         )
     most = (highest - lowest + 2 * slack) ** 2 / 4  # half of the samples at either end: Popoviciu 1935
     most *= 1 + rounding

@@ -15,6 +15,7 @@ from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
+from fleet_protocol.printable import printable
 
 ANSWER_SECONDS = 10.0
 """Longest wait for the agent's answer."""
@@ -118,7 +119,7 @@ def words_of(answer: bytes) -> str:
         status = msgspec.json.decode(answer, type=Status)
     except msgspec.MsgspecError as error:
         raise ConfigurationError(f"the agent's answer is not this release's ({error}): restart it") from error
-    return "".join(f"{line}\n" for line in _lines(status))
+    return "".join(f"{printable(line)}\n" for line in _lines(status))
 
 
 def _lines(status: Status) -> Iterator[str]:

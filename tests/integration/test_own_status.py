@@ -64,6 +64,12 @@ def test_every_task_is_shown_with_state_reason_and_what_it_waits_for():
     ]
 
 
+def test_words_of_a_sensor_can_not_act_on_a_terminal():
+    source = msgspec.structs.replace(STATUS.sources[0], last_refusal="not_json: '\x1b[2J\u202e'")
+    lines = words_of(msgspec.json.encode(msgspec.structs.replace(STATUS, sources=[source]))).splitlines()
+    assert "  the last refusal: not_json: '?[2J?'" in lines
+
+
 def test_answer_of_another_release_is_said_to_be_one():
     with pytest.raises(ConfigurationError, match="restart it"):
         words_of(b'{"device": "pi"}')

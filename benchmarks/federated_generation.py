@@ -1,13 +1,15 @@
 """Models from prompts that devices tell once, against rounds: spoken digits by synthesised speech, letters by fonts.
 
-`python -m benchmarks.federated_generation --data-dir FOLDER [--scenario audio | image] [--quick] [--plot FILE]`, after
-`make speech-embedding` for the audio, prints a JSON object for each division of the data among devices, and one with
-all of them as its last line.
+`python -m benchmarks.federated_generation --data-dir FOLDER [--scenario NAME] [--skew NAME...] [--quick] [--plot FILE]`
+(after `make speech-embedding` for the audio) prints a JSON object for each division of the data among devices, and one
+with all of them as its last line.
 
 `audio`: a head of 970 parameters behind `models/speech_commands`; 30 devices share recordings of six speakers, takes 5
 and later; takes 0 to 4 are the test. `image`: `models/mnist_cnn` from scratch; ten devices share 5,000 pictures of the
-letters A to J (notMNIST), the other 5,000 are the test. Devices have the data at random (`iid`), by a Dirichlet
-distribution of 0.5, or of one class each.
+letters A to J (notMNIST), the other 5,000 are the test. `scratch`: a network for words from scratch, which
+`benchmarks/speech_from_scratch.py` tells about; `strangers`: likewise, tested on speakers of whom no device has
+recordings. Devices have the data at random (`iid`), by a Dirichlet distribution of
+0.5, or of one class each. What follows is of `audio` and `image`.
 
 `prompts`: devices tell which classes they have, and one style, the same for all; the server synthesises samples of each
 class, and trains on them. `moments` and `instance`: features are drawn by what devices tell of theirs. `both`: trained
@@ -22,17 +24,18 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from benchmarks.divisions import rows_of_devices
 from benchmarks.generation_plot import write_plots
 from benchmarks.mnist import read_mnist
 from benchmarks.prompted_fleet import FleetPrompts, RoundResult, play_rounds, synthetic_samples, tell, with_prompts
+from benchmarks.speech_from_scratch import QUICK, STRANGERS, WORDS, Effort, FromScratch, read
 from benchmarks.spoken_digits import read_spoken_digits
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
@@ -48,7 +51,6 @@ from workbench.export.bundle_writer import export_bundle
 from workbench.recipe_folder import find_recipe
 
 SKEWS = ("iid", "dirichlet_0.5", "one_class")
-WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 LETTERS = list("ABCDEFGHIJ")
 FEW_ROUNDS = 5
 REPLAY_EPOCHS = 2
@@ -78,7 +80,7 @@ class Scenario:
 
     def parts(self, skew: str) -> list[Samples]:
         """The training samples of each device; none is empty."""
-        return [self.training.take(rows) for rows in _rows(self.training.labels, self.devices, skew)]
+        return [self.training.take(rows) for rows in rows_of_devices(self.training.labels, self.devices, skew)]
 
     def with_level(self, level: Level, rate: float | None = None) -> Bundle:
         """The task with prompts of that level, at another rate than the recipe's."""
@@ -94,24 +96,6 @@ class Scenario:
     def first(self) -> FloatVector:
         """The untrained weights, f32[P]."""
         return read_weights(self.bundle.weights, self.bundle.description.parameters)
-
-
-def _rows(labels: NDArray[Any], devices: int, skew: str) -> list[NDArray[np.int64]]:
-    generator = np.random.default_rng(devices)
-    if skew == "iid":
-        return list(np.array_split(generator.permutation(len(labels)), devices))
-    rows: list[list[int]] = [[] for _ in range(devices)]
-    classes = int(labels.max()) + 1
-    for label in range(classes):
-        own = generator.permutation(np.flatnonzero(labels == label))
-        if skew == "one_class":
-            for place, part in enumerate(np.array_split(own, devices // classes)):
-                rows[label + classes * place] += part.tolist()
-        else:
-            shares = generator.dirichlet(np.full(devices, float(skew.removeprefix("dirichlet_"))))
-            for device, row in zip(generator.choice(devices, len(own), p=shares), own, strict=True):
-                rows[device].append(int(row))
-    return [np.array(each) for each in rows if each]
 
 
 def audio(data: Path, folder: Path, *, quick: bool) -> Scenario:
@@ -262,27 +246,40 @@ def _reached(rounds: list[RoundResult], accuracy: float) -> dict[str, object]:
 
 
 SCENARIOS = {"audio": audio, "image": image}
+SCRATCH: dict[str, tuple[int, ...]] = {"scratch": (), "strangers": STRANGERS}
+"""Without recordings of these speakers."""
+
+
+def _contests(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+    """A scenario's reports, one for each division of its data."""
+    if name in SCRATCH:
+        recordings = read(arguments.data_dir, SCRATCH[name])
+        scratch = FromScratch(name, recordings, QUICK if arguments.quick else Effort())
+        yield from map(scratch.report, arguments.skew)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = SCENARIOS[name](arguments.data_dir, Path(folder) / "bundle", quick=arguments.quick)
+        for skew in arguments.skew:
+            yield Contest(scenario, scenario.parts(skew), Path(folder) / skew).report(skew)
 
 
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with spoken_digits/ and notmnist/")
-    parser.add_argument("--scenario", choices=SCENARIOS, help="this one alone")
+    parser.add_argument("--scenario", choices=[*SCENARIOS, *SCRATCH], help="this one alone")
+    parser.add_argument("--skew", choices=SKEWS, nargs="+", default=SKEWS, help="these divisions alone")
     parser.add_argument("--quick", action="store_true", help="few samples and rounds, one rate")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a page with plots of it, too")
     arguments = parser.parse_args()
     started = time.monotonic()
     found = []
-    for name in [arguments.scenario] if arguments.scenario else SCENARIOS:
-        with tempfile.TemporaryDirectory() as folder:
-            scenario = SCENARIOS[name](arguments.data_dir, Path(folder) / "bundle", quick=arguments.quick)
-            for skew in SKEWS:
-                contest = Contest(scenario, scenario.parts(skew), Path(folder) / skew)
-                found.append(contest.report(skew))
-                print(json.dumps(found[-1]), flush=True)
+    for name in [arguments.scenario] if arguments.scenario else [*SCENARIOS, *SCRATCH]:
+        for report in _contests(name, arguments):
+            found.append(report)
+            print(json.dumps(report), flush=True)
     if arguments.plot:
-        write_plots(found, arguments.plot)
+        write_plots([each for each in found if each["scenario"] in SCENARIOS], arguments.plot)
     print(json.dumps({"contests": found, "wall_seconds": round(time.monotonic() - started)}))
 
 

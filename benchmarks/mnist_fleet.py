@@ -123,7 +123,9 @@ class Arena:
         )
         task = self._bundle.description
         workload = trained_workload(self._folder, task, *share_out(self._samples, task, CLIENTS, seed))
-        return Simulation(_fleet(seed), contenders_bundle(self._bundle, contender, rates), workload, options).run()
+        return Simulation(
+            unequal_fleet(seed), contenders_bundle(self._bundle, contender, rates), workload, options
+        ).run()
 
     def tune(self, contender: Contender, grid: Grid, updates: int) -> Rates:
         """The rates that reach the target with the fewest updates; if none does, those that come closest to it.
@@ -171,8 +173,9 @@ def contenders_bundle(bundle: Bundle, contender: Contender, rates: Rates) -> Bun
     return Bundle(changed, bundle.files)
 
 
-def _fleet(seed: int) -> list[FleetMember]:
-    durations = np.random.default_rng((seed, 3)).lognormal(0.0, SPEED_SPREAD, CLIENTS)
+def unequal_fleet(seed: int, devices: int = CLIENTS) -> list[FleetMember]:
+    """Devices that differ in speed alone; the median one's round takes a unit of virtual time."""
+    durations = np.random.default_rng((seed, 3)).lognormal(0.0, SPEED_SPREAD, devices)
     return [
         FleetMember(
             Conditions(

@@ -1,5 +1,6 @@
 """The spoken digits as features of `models/speech_commands`, and how the benchmark's devices have them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ DEVICES_PER_SPEAKER = 5
 
 @dataclass(frozen=True, slots=True)
 class SpokenDigits:
-    """`features` f32[N, 96]; `digits`, `speakers` int64[N]; `is_test` bool[N]."""
+    """`features` f32[N, ...], 96 behind the backbone; `digits`, `speakers` int64[N]; `is_test` bool[N]."""
 
     features: NDArray[np.float32]
     digits: NDArray[np.int64]
@@ -45,12 +46,17 @@ class SpokenDigits:
 
 def read_spoken_digits(data: Path, runner: BundleRunner) -> SpokenDigits:
     """All 3,000 recordings, behind the bundle's backbone."""
+    return read_recordings(data, lambda sound: runner.features(inputs_from_sound(sound, RATE_HZ)[None]))
+
+
+def read_recordings(data: Path, featured: Callable[[NDArray[np.int16]], NDArray[np.float32]]) -> SpokenDigits:
+    """All 3,000 recordings; `featured` makes the features f32[1, ...] of one, int16 at `RATE_HZ`."""
     with np.load(data / "spoken_digits" / "recordings.npz") as source:
         sound, offsets = source["samples"], source["offsets"]
         digits, speakers, takes = (source[name].astype(np.int64) for name in ("digits", "speakers", "takes"))
     pieces = (sound[start:end] for start, end in pairwise(offsets))
-    features = [runner.features(inputs_from_sound(piece, RATE_HZ)[None]) for piece in pieces]
-    return SpokenDigits(np.concatenate(features), digits, speakers, takes < TEST_TAKES)
+    features = np.concatenate([featured(piece) for piece in pieces])
+    return SpokenDigits(features, digits, speakers, takes < TEST_TAKES)
 
 
 def one_speaker_three_digits(data: SpokenDigits) -> list[NDArray[np.int64]]:

@@ -8,7 +8,7 @@ import msgspec
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_SAMPLES_PER_UPDATE, MAX_SETTING
 
-StrategyName = Literal["fedbuff", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21"]
+StrategyName = Literal["fedbuff", "base_mean", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21"]
 ServerOptimiser = Literal["sgd", "momentum", "grafted", "adagrad", "adam", "yogi", "amsgrad"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -38,11 +38,13 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Updates per version; with `fedavg`, reports per round. Left out, a tenth as many as devices take part, or half
     as many as train at one time, 4 to 256 (docs/aggregation.md)."""
     strategy: StrategyName = "fedbuff"
-    """`fedbuff` (Nguyen et al. 2022): the weighted mean of a buffer of updates. `ca2fl` (Wang et al. 2024): for devices
-    that see very different classes. `aced` (Chang et al. 2025): the mean of every device's last update, if recent.
-    `fadas` (Wang et al. 2024): the server's learning rate falls with the largest staleness in the buffer. `fedasync`
-    (Xie et al. 2019): each update is mixed in by itself. `ef21` (Richtarik et al. 2021): the other half of the error
-    feedback of that name. `fedavg` (McMahan et al. 2017), as a baseline: a version is a synchronous round."""
+    """Left out: `fedbuff` or, in a task with a [split], `base_mean`. `fedbuff` (Nguyen et al. 2022): the mean of
+    a buffer of updates. `base_mean`: likewise, but all updates that began with one version move the model by their mean
+    and no further, however many buffers they fill. `ca2fl` (Wang et al. 2024): for devices that see very different
+    classes. `aced` (Chang et al. 2025): the mean of every device's last update, if recent. `fadas` (Wang et al. 2024):
+    the server's learning rate falls with the largest staleness in the buffer. `fedasync` (Xie et al. 2019): each update
+    is mixed in by itself. `ef21` (Richtarik et al. 2021): the other half of the error feedback of that name. `fedavg`
+    (McMahan et al. 2017), as a baseline: a version is a synchronous round."""
     staleness_weighting: Literal["constant", "polynomial", "hinge"] = "polynomial"
     """What an update with staleness s weighs, times its samples. `constant`: 1. `polynomial`: (1 + s) **
     -`staleness_exponent`. `hinge`: 1 up to `staleness_hinge`, from there 1 / (1 + `staleness_slope` * (s -
@@ -112,7 +114,7 @@ USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "staleness_hinge": ("staleness_weighting", ("hinge",)),
     "staleness_slope": ("staleness_weighting", ("hinge",)),
     "staleness_exponent": ("staleness_weighting", ("polynomial",)),
-    "staleness_weighting": ("strategy", ("fedbuff", "ca2fl", "fedasync")),
+    "staleness_weighting": ("strategy", ("fedbuff", "base_mean", "ca2fl", "fedasync")),
     "server_momentum": ("server_optimiser", ("momentum", "adagrad", "adam", "yogi", "amsgrad")),
     "server_second_momentum": ("server_optimiser", ("grafted", "adam", "yogi", "amsgrad")),
     "server_adaptivity": ("server_optimiser", ("grafted", "adagrad", "adam", "yogi", "amsgrad")),

@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return 2
+    except MemoryError:
+        sys.stderr.write(f"{PROGRAM}: the memory is full; ask for a smaller --count, or give the machine more memory\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write(f"{PROGRAM}: interrupted; the same command goes on where it was\n")
         return INTERRUPTED

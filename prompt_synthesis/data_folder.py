@@ -88,6 +88,19 @@ class DataFolder:
         except OSError as error:
             raise _unwritable(folder, error) from error
 
+    @classmethod
+    def kept(cls, folder: Path) -> "DataFolder | None":
+        """The data that a folder holds, whatever its plan; None where there is none.
+
+        Raises:
+            ConfigurationError: it can't be written.
+        """
+        try:
+            plan = msgspec.json.decode((folder / PLAN_FILE).read_bytes(), type=DataPlan)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        return cls(folder, plan)
+
     def part(self, place: int) -> Part | None:
         """The part of the order at that place; None where it is not made yet, or damaged."""
         order = self.plan.orders[place]

@@ -27,6 +27,10 @@ class Synthetic:
     origins: Sequence[str]
     features: bool = False
 
+    def first(self, count: int) -> "Synthetic":
+        """At most so many of them."""
+        return Synthetic(self.inputs[:count], self.labels[:count], self.origins[:count], self.features)
+
 
 class Generator(Protocol):
     """Makes samples of prompts. One of your own: an entry point `edgeflock.generators` that names a `MakeGenerator`."""

@@ -4,6 +4,7 @@ import io
 import struct
 import wave
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -14,8 +15,7 @@ from numpy.typing import NDArray
 
 from fleet_host.new_files import replace_file
 from fleet_protocol.task_description import TaskDescription
-from prompt_synthesis.data_folder import DataFolder
-from prompt_synthesis.generator import Synthetic
+from prompt_synthesis.data_folder import DataFolder, Part
 
 REPORT_FILE: Final = "report.html"
 EXAMPLES: Final = 8
@@ -32,7 +32,7 @@ img { image-rendering: pixelated; width: 56px; margin: 1px } audio { height: 28p
 
 PAGE: Final = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{task}: synthetic data</title>
 <style>{style}</style></head><body><h1>{title}</h1>
-<p>{made} samples by the generator {generator}, seed {seed}, of {prompts} prompts.</p>
+<p>{made} samples by the generator {generator}, seed {seed}, in {parts} parts.</p>
 <table><tr><th>class<th>samples<th>styles<th>examples</tr>{rows}</table>{failures}</body></html>
 """
 
@@ -59,7 +59,9 @@ def write_report(data: DataFolder, task: TaskDescription) -> Path:
         OSError: it can't be written.
     """
     classes = min(task.label.classes, MOST_CLASSES)
-    rows = {label: _ClassRow(str(label)) for label in range(classes)}
+    names = task.prompts.names if task.prompts is not None else []
+    rows = {label: _ClassRow(names[label] if label < len(names) else str(label)) for label in range(classes)}
+    of_class = Counter(order.label for order in data.plan.orders)
     failures = []
     for part in data.parts():
         order, note = part.order, part.note()
@@ -70,8 +72,9 @@ def write_report(data: DataFolder, task: TaskDescription) -> Path:
         row.word = order.word
         row.made += note.made
         row.styles.add(escape(order.style) or "any")
-        if part.data is not None and len(row.examples) < EXAMPLES:
-            row.examples.append(_example(data.folder, len(row.examples), order.label, part.data, task))
+        most = max(1, EXAMPLES // of_class[order.label])
+        for place in range(min(note.made, most, EXAMPLES - len(row.examples))):
+            row.examples.append(_example(data.folder, len(row.examples), part, place, task))
     page = PAGE.format(
         task=escape(task.task),
         title=escape(task.title),
@@ -79,7 +82,7 @@ def write_report(data: DataFolder, task: TaskDescription) -> Path:
         made=sum(row.made for row in rows.values()),
         generator=escape(data.plan.generator),
         seed=data.plan.seed,
-        prompts=len(data.plan.orders),
+        parts=len(data.plan.orders),
         rows="".join(row.html() for row in rows.values()),
         failures=f"<h2>Not made</h2><ul>{''.join(failures)}</ul>" if failures else "",
     )
@@ -88,23 +91,26 @@ def write_report(data: DataFolder, task: TaskDescription) -> Path:
     return file
 
 
-def _example(folder: Path, place: int, label: int, data: Synthetic, task: TaskDescription) -> str:
-    """The first sample of a part: a picture, a sound, or nothing where it is neither."""
-    if data.features:
+def _example(folder: Path, number: int, part: Part, place: int, task: TaskDescription) -> str:
+    """One sample of a part, the class's example of that number: a picture, a sound, or nothing where it is neither."""
+    data, label = part.data, part.order.label
+    if data is None or data.features:
         return ""
-    values, title = np.squeeze(data.inputs[0]), escape(data.origins[0], quote=True)
+    values, title = np.squeeze(data.inputs[place]), escape(data.origins[place], quote=True)
     if values.ndim == 1 and values.size >= SMALLEST_SOUND and task.prompts is not None:
-        name = f"class-{label:03}-{place}.wav"
+        name = f"class-{label:03}-{number}.wav"
         replace_file(folder / name, _sound(values, task.prompts.sample_rate_hz))
         return f'<audio controls preload="none" title="{title}" src="{name}"></audio>'
     if values.ndim == 1 and (side := round(values.size**0.5)) ** 2 == values.size:
         values = values.reshape(side, side)
-    if values.ndim != 2:
+    if values.ndim == 3 and len(values) == 3:
+        values = np.moveaxis(values, 0, -1)
+    elif values.ndim != 2:
         return ""
     spread = max(task.input.maximum - task.input.minimum, 1e-9)
-    grey = np.clip(255 * (values - task.input.minimum) / spread, 0, 255).astype(np.uint8)
-    name = f"class-{label:03}-{place}.png"
-    replace_file(folder / name, png(grey))
+    pixels = np.clip(255 * (values - task.input.minimum) / spread, 0, 255).astype(np.uint8)
+    name = f"class-{label:03}-{number}.png"
+    replace_file(folder / name, png(pixels))
     return f'<img title="{title}" src="{name}" alt="">'
 
 
@@ -118,10 +124,12 @@ def _sound(values: NDArray[np.float32], rate_hz: int) -> bytes:
     return out.getvalue()
 
 
-def png(grey: NDArray[np.uint8]) -> bytes:
-    """A grey picture [H, W] as PNG (ISO 15948): a signature, a header, one block of compressed rows, an end."""
-    rows = b"".join(b"\0" + row.tobytes() for row in grey)
-    header = struct.pack(">IIBBBBB", grey.shape[1], grey.shape[0], 8, 0, 0, 0, 0)
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """A grey picture [H, W], or one in red, green and blue [H, W, 3], as PNG (ISO 15948): a signature, a header, one
+    block of compressed rows, an end.
+    """
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 0 if pixels.ndim == 2 else 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
 

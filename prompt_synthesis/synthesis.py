@@ -8,14 +8,13 @@ import msgspec
 import numpy as np
 
 from bundle_runtime.bundle import Bundle
-from bundle_runtime.sample_checks import find_misfits
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
 from prompt_synthesis.data_folder import DataFolder, DataPlan, Order, Part, PartNote
-from prompt_synthesis.generator import Generator, GeneratorError, Synthetic
+from prompt_synthesis.fitness import failure_of, why_unfit
+from prompt_synthesis.generator import Generator, GeneratorError
 from prompt_synthesis.prompt import Prompt, allotted
 
-MOST_FAILURE_CHARACTERS: Final = 300
 MOST_IN_PART: Final = 500
 """Samples: what memory holds of sound or pictures, and what an interruption costs."""
 
@@ -52,7 +51,7 @@ def synthesise(
     data: DataFolder, prompts: Sequence[Prompt], generator: Generator, task: TaskDescription, *, on_part: OnPart
 ) -> list[PartNote]:
     """Make all parts of the folder's plan, of which `prompts` are the prompts. Those that are there stay as they are;
-    those that failed are tried again.
+    those that failed, or that the task does not take, are made again.
 
     Raises:
         ConfigurationError: the folder can't be written, or the generator has made nothing at all.
@@ -60,7 +59,7 @@ def synthesise(
     notes = []
     done = 0
     for place, (order, prompt) in enumerate(zip(data.plan.orders, prompts, strict=True)):
-        part = data.part(place)
+        part = kept(data, place, task)
         if part is None or part.failure:
             part = _made(order, prompt, generator, task)
             data.keep(place, part)
@@ -73,30 +72,21 @@ def synthesise(
     return notes
 
 
+def kept(data: DataFolder, place: int, task: TaskDescription) -> Part | None:
+    """The part at that place; None where it is not made yet, is damaged, or holds what the task does not take."""
+    part = data.part(place)
+    if part is None or part.data is None:
+        return part
+    return None if why_unfit(part.data, part.order.label, task) else part
+
+
 def _made(order: Order, prompt: Prompt, generator: Generator, task: TaskDescription) -> Part:
     try:
         data = generator.generate([prompt], order.count, order.seed)
-        if failure := _unfit(data, order, task):
-            return Part(order, None, failure)
-        return Part(order, data)
-    except GeneratorError as error:
-        return Part(order, None, str(error)[:MOST_FAILURE_CHARACTERS])
+        if failure := why_unfit(data, order.label, task):
+            return Part(order, None, failure_of(GeneratorError(failure)))
+        return Part(order, data.first(order.count))
     except (MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a generator may be somebody else's code: it costs its prompt, not the others
-        return Part(order, None, f"{type(error).__name__}: {error}"[:MOST_FAILURE_CHARACTERS])
-
-
-def _unfit(data: Synthetic, order: Order, task: TaskDescription) -> str:
-    """Why the task can't take what was made; empty where it can."""
-    schema = task.trained_input if data.features else task.input
-    if not len(data.labels):
-        return "the generator has made nothing of it"
-    if data.inputs.shape != (len(data.labels), *schema.shape) or len(data.origins) != len(data.labels):
-        return f"the generator has made {list(data.inputs.shape)}; {task.task} takes [N, {schema.shape}]"
-    if (data.labels != order.label).any():
-        return f"the generator has made other classes than {order.label}"
-    fields = task.each_trained_input if data.features else task.each_input
-    if misfits := find_misfits(data.inputs, data.labels[:, None], fields, task):
-        return f"the generator has made what the task does not take: {misfits.reason}"
-    return ""
+    except (Exception, SystemExit) as error:  # it may be somebody else's code: it costs its prompt, not the others
+        return Part(order, None, failure_of(error))

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,14 +17,15 @@ from bundle_runtime.samples import Samples
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
+from prompt_synthesis.begun import Wanted, begin, end, unfinished
 from prompt_synthesis.data_folder import DataFolder, PartNote, without_data
 from prompt_synthesis.generators import make_generator
 from prompt_synthesis.progress import ProgressBar
 from prompt_synthesis.prompt import combined
 from prompt_synthesis.publishing import publish_trained
 from prompt_synthesis.replay import replay
-from prompt_synthesis.report import write_report
-from prompt_synthesis.synthesis import planned, synthesise
+from prompt_synthesis.report import REPORT_FILE, write_report
+from prompt_synthesis.synthesis import kept, planned, synthesise
 from prompt_synthesis.told_prompts import plan_of, told_prompts
 from prompt_synthesis.training import SyntheticTrainer
 
@@ -59,19 +60,32 @@ def run_job(job: GenerateJob, journal: Journal, keys: KeyRing) -> dict[str, obje
         JournalUnavailableError: the database failed.
     """
     bundle = TaskRegistry(journal.engine).bundle(job.task)
-    made = _data(job, journal, bundle, keys)
+    wanted = None if job.data_only else unfinished(job, bundle.hash)
+    made = (wanted and _kept(job, bundle, wanted)) or _data(job, journal, bundle, keys)
     missing = without_data(made.notes, bundle.description.label.classes)
     told: dict[str, object] = {
         "task": job.task,
         "devices": made.devices,
-        "prompts": len(made.notes),
+        "parts": len(made.notes),
         "samples": made.samples,
-        "failed_prompts": sum(bool(note.failure) for note in made.notes),
+        "missing_samples": sum(note.order.count - note.made for note in made.notes),
+        "failed_parts": sum(bool(note.failure) for note in made.notes),
         "first_failure": next((note.failure for note in made.notes if note.failure), None),
         "classes_without_data": ",".join(map(str, missing)),
         "report": str(made.report),
     }
     return told if job.data_only else told | _versions(job, journal, bundle, made)
+
+
+def _kept(job: GenerateJob, bundle: Bundle, wanted: Wanted) -> Made | None:
+    """The data that is being published, also where devices tell other prompts by now; None where some of it is gone."""
+    data = DataFolder.kept(Path(job.folder))
+    if data is None or data.plan.bundle != bundle.hash:
+        return None
+    parts = (kept(data, place, bundle.description) for place in range(len(data.plan.orders)))
+    notes = [part.note() for part in parts if part is not None]
+    made = Made(data, notes, wanted.devices, data.folder / REPORT_FILE)
+    return made if len(notes) == len(data.plan.orders) and made.given() == wanted.given else None
 
 
 def _data(job: GenerateJob, journal: Journal, bundle: Bundle, keys: KeyRing) -> Made:
@@ -113,30 +127,37 @@ class Learner:
 def _versions(job: GenerateJob, journal: Journal, bundle: Bundle, made: Made) -> dict[str, object]:
     trainer = SyntheticTrainer(bundle, job.threads)
     learner = Learner(trainer, trainer.samples(made.data.parts()), job.seed)
-    first = publish_trained(journal, bundle, partial(learner.trained, "training", job.epochs), made.given())
-    weights = first.state(bundle.description.parameters, {}).weights
-    replays = _replays(job, journal, bundle, learner, after=first.number, given=made.given())
-    return {
-        "version": first.number,
-        "weights": first.weights_hash,
-        "accuracy_on_synthetic": trainer.accuracy(weights, learner.samples),
-        "replays": ",".join(map(str, replays)),
-    }
+    wanted = Wanted.of_job(job, bundle.hash, made.devices, made.given())
+    begun = begin(made.data.folder, wanted, journal)
+    published = begun.published(journal)
+    if not published:
+        train = partial(learner.trained, "training", job.epochs)
+        published = [publish_trained(journal, bundle, train, wanted.given).number]
+    first = journal.version(job.task, published[0])
+    replays = [*published[1:], *_replays(wanted, journal, bundle, learner, published)]
+    if len(replays) == job.replays:
+        end(made.data.folder)
+    told: dict[str, object] = {"version": published[0], "replays": ",".join(map(str, replays))}
+    if first is not None:
+        weights = first.state(bundle.description.parameters, {}).weights
+        told |= {"weights": first.weights_hash, "accuracy_on_synthetic": trainer.accuracy(weights, learner.samples)}
+    return told
 
 
-def _replays(
-    job: GenerateJob, journal: Journal, bundle: Bundle, learner: Learner, *, after: int, given: str
-) -> list[int]:
-    """The versions that were published behind others of the fleet, until there are enough or a signal ends it."""
-    if not job.replays:
+def _replays(wanted: Wanted, journal: Journal, bundle: Bundle, learner: Learner, published: Sequence[int]) -> list[int]:
+    """The versions that are published behind others of the fleet, after those that are `published` already, until there
+    are enough or a signal ends it.
+    """
+    left = wanted.replays - (len(published) - 1)
+    if not left:
         return []
 
     def publish() -> Version:
-        train = partial(learner.trained, "replay", job.replay_epochs)
-        return publish_trained(journal, bundle, train, f"{given}, again")
+        train = partial(learner.trained, "replay", wanted.replay_epochs)
+        return publish_trained(journal, bundle, train, wanted.replayed)
 
     with _stopped_by_signals() as stopping:
-        return replay(journal, job.task, after, job.replays, publish=publish, stopping=stopping)
+        return replay(journal, wanted.task, published[-1], left, publish=publish, stopping=stopping)
 
 
 @contextmanager

@@ -75,12 +75,35 @@ def divided(total: Vector, weight: Weight) -> Vector:
     return np.divide(total, weights, out=np.zeros_like(total), where=weights > 0)
 
 
+def largest(one: Weight, other: Weight) -> Weight:
+    """The larger weight, of each block."""
+    if isinstance(one, BlockWeights) or isinstance(other, BlockWeights):
+        ours, others, layout = _of_blocks(one, other)
+        return BlockWeights(np.maximum(ours, others), layout)
+    return max(one, other)
+
+
+def where_any(weight: Weight, otherwise: Weight) -> Weight:
+    """The weight, and another one of the blocks that weigh nothing."""
+    if isinstance(weight, BlockWeights) or isinstance(otherwise, BlockWeights):
+        ours, others, layout = _of_blocks(weight, otherwise)
+        return BlockWeights(np.where(ours > 0, ours, others), layout)
+    return weight or otherwise
+
+
 def nobodys(weight: Weight) -> NDArray[np.bool_] | None:
     """The entries of blocks that weigh nothing, as a mask over the flat weight vector; None where there are none."""
     if not isinstance(weight, BlockWeights) or (weight.of_blocks > 0).all():
         return None
     mask: NDArray[np.bool_] = weight.layout.spread(weight.of_blocks) == 0
     return mask
+
+
+def _of_blocks(one: Weight, other: Weight) -> tuple[Vector, Vector, BlockLayout]:
+    """Both written out for each block; one of them at least is of blocks."""
+    layout = next(each.layout for each in (one, other) if isinstance(each, BlockWeights))
+    nothing = BlockWeights(np.zeros(int(layout.blocks.max()) + 1), layout)
+    return (nothing + one).of_blocks, (nothing + other).of_blocks, layout
 
 
 @lru_cache(maxsize=64)

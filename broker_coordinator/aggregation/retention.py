@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from broker_coordinator.aggregation.averaging import most_averaged
-from broker_coordinator.aggregation.strategies import Recall
+from broker_coordinator.aggregation.strategies import RECENT_VERSIONS, Recall
 from fleet_protocol.aggregation_plan import AggregationPlan
 
 STRIDE = 100
@@ -42,15 +42,16 @@ def forgettable(rule: Retention, plan: AggregationPlan, recall: Recall, newest: 
     """What the rule allows once version `newest` is made; `recall` is what a start reads of the versions before it.
 
     Always kept are the weights that a device within `max_staleness` may still train from, and those that the model to
-    use is the mean of. What remembers devices' last updates needs their envelopes after a restart; what remembers all
-    of them, all. Which ones the last updates are takes a look at the whole journal, so there `STRIDE` versions lose
-    their envelopes at once.
+    use is the mean of. What remembers recent updates, or devices' last ones, needs their envelopes after a restart;
+    what remembers all of them, all. Which ones the last updates are takes a look at the whole journal, so there
+    `STRIDE` versions lose their envelopes at once.
     """
     versions = max(rule.versions, plan.max_staleness + 1, most_averaged(plan.averaged_versions))
     weights_through = max(-1, newest - versions)
     if rule.envelopes is None or recall is Recall.ALL_UPDATES:
         return Forgettable(weights_through, rule.every)
-    through = max(-1, newest - rule.envelopes)
+    envelopes = max(rule.envelopes, RECENT_VERSIONS) if recall is Recall.RECENT_UPDATES else rule.envelopes
+    through = max(-1, newest - envelopes)
     if recall is Recall.LAST_UPDATES:
         return Forgettable(weights_through, rule.every, max(-1, through // STRIDE * STRIDE), last_updates_stay=True)
     return Forgettable(weights_through, rule.every, through)

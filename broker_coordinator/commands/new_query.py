@@ -19,6 +19,8 @@ from fleet_protocol.task_description import TaskDescription
 
 MAX_EDGES: Final = MAX_ANSWER_NUMBERS - 1
 SECONDS_OF_AN_HOUR: Final = 3600
+FIRST_YEAR: Final = 1970
+"""From which seconds are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,8 @@ def _check_noise(file: QueryFile, plan: _Plan) -> None:
         raise _wrong(file, "a distinct count takes no epsilon: its slots have no room for noise; ask for a histogram")
     if file.ask in BINNED and file.samples_per_device > 1:
         raise _wrong(file, f"with epsilon a device answers a {file.ask} for one sample: leave samples_per_device out")
+    if plan.edges == UNKNOWN_RANGE:
+        raise _wrong(file, f"a {file.ask} with epsilon needs lower and upper: noise would hide where the values are")
     if file.epsilon / plan.rounds < SMALLEST_EPSILON:
         raise _wrong(file, f"epsilon {file.epsilon:g} in {plan.rounds} rounds; a round takes {SMALLEST_EPSILON:g}")
 
@@ -111,9 +115,9 @@ def _seconds(file: QueryFile, moment: datetime | None) -> int:
     """In seconds since 1970; a time without a zone is local."""
     if moment is None:
         return 0
-    seconds = int(moment.timestamp())
+    seconds = int(moment.timestamp()) if moment.year >= FIRST_YEAR else 0  # a local time of the year 1 has none
     if seconds <= 0:
-        raise _wrong(file, f"{moment.isoformat()}: no sample came before 1970")
+        raise _wrong(file, f"{moment.isoformat()}: no sample came before {FIRST_YEAR}")
     return seconds
 
 

@@ -24,6 +24,8 @@ Report = tuple[str, ClassStatistics]
 
 MAX_REMEMBERED: Final = 4096
 """Devices whose last number is known at admission, those that sent last."""
+STORED_ROUNDING: Final = float(np.finfo(np.float32).eps)
+"""By what share a stored sample may be beyond a bound that it was checked by as a float64."""
 
 
 class FeatureStatisticsFacts(msgspec.Struct, frozen=True, gc=False):
@@ -89,32 +91,30 @@ def _check(statistics: ClassStatistics, task: TaskDescription, plan: SolvedHead)
     lowest = max(-plan.largest_feature, task.trained_input.minimum)
     highest = min(plan.largest_feature, task.trained_input.maximum)
     rounding = rounding_of(plan.precision)
-    slack = 2 * rounding * max(abs(lowest), abs(highest))
+    slack = 2 * max(rounding, STORED_ROUNDING) * max(abs(lowest), abs(highest))
     means = statistics.means[statistics.present]
     if means.min() < lowest - slack or means.max() > highest + slack:
         raise _impossible(
             f"class means from {means.min():g} to {means.max():g}; features are from {lowest:g} to {highest:g}"
             " (largest_feature)"
         )
-    range_squared = (highest - lowest) ** 2
+    most = (highest - lowest + 2 * slack) ** 2 / 4  # half of the samples at either end: Popoviciu 1935
     if plan.solver == "gaussian":
-        _check_variances(statistics, range_squared, rounding)
+        _check_variances(statistics, most, rounding)
     if plan.solver == "ridge":
-        _check_covariance(statistics, range_squared, rounding)
+        _check_covariance(statistics, most, rounding)
 
 
-def _check_variances(statistics: ClassStatistics, range_squared: float, rounding: float) -> None:
+def _check_variances(statistics: ClassStatistics, most: float, rounding: float) -> None:
     variances = statistics.spread
-    if variances.min() < 0 or variances.max() > range_squared * (1 + rounding):
-        raise _impossible(
-            f"variances from {variances.min():g} to {variances.max():g}; features can have 0 to {range_squared:g}"
-        )
+    if variances.min() < 0 or variances.max() > most * (1 + rounding):
+        raise _impossible(f"variances from {variances.min():g} to {variances.max():g}; features can have 0 to {most:g}")
     alone = statistics.counts == 1
     if variances[alone].any():
         raise _impossible("a class of one sample has a variance")
 
 
-def _check_covariance(statistics: ClassStatistics, range_squared: float, rounding: float) -> None:
+def _check_covariance(statistics: ClassStatistics, most: float, rounding: float) -> None:
     """It is positive semi-definite up to rounding: a matrix with a negative direction is no sum of squares.
 
     A rounded number is off by at most half of `rounding` times the largest one, so that no eigenvalue of a D by D
@@ -123,10 +123,8 @@ def _check_covariance(statistics: ClassStatistics, range_squared: float, roundin
     covariance = statistics.covariance
     variances = np.diagonal(covariance)
     largest = float(variances.max())
-    if variances.min() < 0 or largest > range_squared * (1 + rounding):
-        raise _impossible(
-            f"variances from {variances.min():g} to {largest:g}; features can have 0 to {range_squared:g}"
-        )
+    if variances.min() < 0 or largest > most * (1 + rounding):
+        raise _impossible(f"variances from {variances.min():g} to {largest:g}; features can have 0 to {most:g}")
     if statistics.samples == int(statistics.present.sum()) and covariance.any():
         raise _impossible("classes of one sample each have a covariance")
     tolerance = len(covariance) * rounding * largest

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from broker_coordinator.admission.consumer import AnyVersionConsumer
 from broker_coordinator.aggregation.lineage import NOBODY, History
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
-from broker_coordinator.aggregation.strategies import Recall
+from broker_coordinator.aggregation.strategies import RECENT_VERSIONS, Recall
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.journal_reader import JournalReader
@@ -14,7 +14,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.task_description import TaskDescription
 
-OF_DEVICES = (Recall.LAST_UPDATES, Recall.ALL_UPDATES)
+OF_DEVICES = (Recall.RECENT_UPDATES, Recall.LAST_UPDATES, Recall.ALL_UPDATES)
 """What is remembered of what devices sent."""
 
 
@@ -65,12 +65,23 @@ class Source:
                 oldest = state.version - self.description.aggregation.max_staleness
                 kept = self.journal.versions(self.task, after=oldest - 1, before=state.version)
                 return {each.number: each.state(self.description.parameters, {}).weights for each in kept}
+            case Recall.RECENT_UPDATES:
+                return self._of_recent(state, lineage.left)
             case Recall.LAST_UPDATES:
                 rows = self.journal.newest_updates_through(self.task, lineage)
             case Recall.ALL_UPDATES:
                 rows = self.journal.updates_through(self.task, state.version, lineage.left)
         items = (row.item(self.description, self.keys) for row in rows)
         return self.consumer.remembered(replace(state, remembered={}), items, self.description)
+
+    def _of_recent(self, state: ServerState, left: Mapping[str, int]) -> Remembered:
+        remembered: Remembered = {}
+        for number in range(max(self.history.first, state.version - RECENT_VERSIONS), state.version):
+            held = self.journal.held_updates(self.task, number + 1)
+            items = (row.item(self.description, self.keys) for row in held if left.get(row.device, -1) <= number)
+            before = replace(state, version=number, remembered=remembered)
+            remembered = self.consumer.remembered(before, items, self.description)
+        return remembered
 
 
 def source_of(journal: JournalReader, description: TaskDescription, keys: KeyRing) -> Source:

@@ -33,6 +33,9 @@ ALONE_SECONDS = 2.0
 """After a version, that payloads wait for others to go along with: then they make the next one, before devices begin
 again with weights that lack them."""
 
+MOVED_BY_ITS_BUFFER = (Recall.NOTHING, Recall.RECENT_UPDATES)
+"""A version of which nothing moves the weights but what the buffer holds."""
+
 
 @dataclass(frozen=True, slots=True)
 class NextVersion:
@@ -124,7 +127,7 @@ class ServedTask:
         """
         limit = self.description.longest_wait_seconds
         is_alone = self.waiting and not any(self.consumer.take_place(each.facts) for each in self.waiting)
-        if is_alone and self.consumer.recall(self.description) is Recall.NOTHING:
+        if is_alone and self.consumer.recall(self.description) in MOVED_BY_ITS_BUFFER:
             return min(limit or ALONE_SECONDS, ALONE_SECONDS)
         return limit
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, func, insert, select, update
 
 from broker_coordinator.aggregation.analytics.reports import ReportFacts
 from broker_coordinator.aggregation.analytics.stored_query import QueryState, StoredQuery
@@ -65,7 +65,7 @@ class QueryRegistry:
         return found
 
     def named(self, name: str) -> RegisteredQuery:
-        """The newest query of this name.
+        """The query of this name that is open, of which there is one at most; else the newest.
 
         Raises:
             ConfigurationError: there is none.
@@ -73,7 +73,7 @@ class QueryRegistry:
         found = [each for each in self.all() if each.query.name == name]
         if not found:
             raise ConfigurationError(f"there is no query {name!r}; see: broker-coordinator analytics list")
-        return found[-1]
+        return next((each for each in found if each.state is QueryState.OPEN), found[-1])
 
     def publish(self, task: str, stored: StoredQuery, now: int) -> None:
         """Ask the task's devices from now on.
@@ -82,11 +82,12 @@ class QueryRegistry:
             ConfigurationError: a query of this name is open, or as many as there may be.
         """
         with writing(self._engine) as connection:
-            names = list(connection.scalars(select(queries.c.name).where(queries.c.task == task, _OPEN)))
-            if stored.query.name in names:
+            opened = connection.execute(select(queries.c.task, queries.c.name).where(_OPEN)).all()
+            if namesakes := [each.task for each in opened if each.name == stored.query.name]:
                 raise ConfigurationError(
-                    f"a query {stored.query.name!r} of {task} is open; stop it, or give this one another name"
+                    f"a query {stored.query.name!r} of {namesakes[0]} is open; stop it, or give this one another name"
                 )
+            names = [each.name for each in opened if each.task == task]
             if len(names) >= MAX_OPEN_QUERIES:
                 raise ConfigurationError(
                     f"{len(names)} queries of {task} are open, the limit is {MAX_OPEN_QUERIES}; stop one: {names[0]}"
@@ -115,18 +116,20 @@ class QueryRegistry:
         return self.named(name)
 
     def close(self, registered: RegisteredQuery) -> None:
-        """Stop this one; nothing where it was changed meanwhile."""
+        """Stop this one, in whichever round it is by now; nothing where it is closed."""
         with writing(self._engine) as connection:
             _set(connection, registered, state=QueryState.STOPPED.value)
 
     def go_on(self, before: RegisteredQuery, after: StoredQuery, *, follows: bool, now: int) -> None:
         """Begin the next round of a query, or end it where none `follows`; nothing where it was changed meanwhile."""
+        same_round = (queries.c.round_begun == before.round_begun, queries.c.after_position == before.after_position)
         with writing(self._engine) as connection:
             if not follows:
-                _set(connection, before, state=QueryState.DONE.value, document=_written(after))
+                _set(connection, before, *same_round, state=QueryState.DONE.value, document=_written(after))
                 return
             position = last_position_in(connection)
-            _set(connection, before, round_begun=now, after_position=position, document=_written(after))
+            begun = {"round_begun": now, "after_position": position, "document": _written(after)}
+            _set(connection, before, *same_round, **begun)
 
     def reported(self, registered: RegisteredQuery) -> int:
         """How many devices have reported in this round."""
@@ -158,9 +161,11 @@ def _held_by(registered: RegisteredQuery) -> tuple[Any, ...]:
     )
 
 
-def _set(connection: Connection, registered: RegisteredQuery, **values: object) -> None:
-    """Change an open query that is still as it was read."""
-    same = (queries.c.number == registered.query.number, _OPEN, queries.c.round_begun == registered.round_begun)
+def _set(
+    connection: Connection, registered: RegisteredQuery, *conditions: ColumnElement[bool], **values: object
+) -> None:
+    """Change a query that is open, and of which these conditions hold."""
+    same = (queries.c.number == registered.query.number, _OPEN, *conditions)
     if connection.execute(update(queries).where(*same).values(values)).rowcount:
         count_up(connection, QUERIES)
 

@@ -10,12 +10,13 @@ from edge_agent.core.triggers import TriggerSettings
 from edge_agent.worker.settings import WorkerSettings
 from fleet_protocol.configuration import PositiveInt
 
-Rate = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+Rate = Annotated[float, msgspec.Meta(ge=1e-6, le=1e12)]
 Duration = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
-SamplesPerHour = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+SamplesPerHour = Annotated[float, msgspec.Meta(ge=1e-6, le=1e6)]
 CrashesPerDay = Annotated[float, msgspec.Meta(ge=0, le=10_000)]
-HoursOn = Annotated[float, msgspec.Meta(gt=0, le=24)]
-"""What a simulation can run on: no infinity, and no rate of events that never lets it end."""
+HoursOn = Annotated[float, msgspec.Meta(ge=1e-3, le=24)]
+"""What a simulation can run on: no infinity, no rate of events that never lets it end, and none at which nothing ever
+happens."""
 
 LONGEST_TEXT = 200
 """Characters of what a profile says in words."""

@@ -46,10 +46,11 @@ def check(query: Query, report: AnalyticsReport) -> None:
         return
     if len(numbers) != bins:
         raise ProtocolError(Reason.WRONG_SHAPE, f"{len(numbers)} numbers for {bins} bins")
-    total = math.fsum(numbers)
-    if min(numbers) < 0 or total > query.samples_per_device * (1 + ROUNDING):
+    most = query.samples_per_device * (1 + ROUNDING)
+    # Each alone first: the sum of numbers near the end of float64 can't be told.
+    if min(numbers) < 0 or max(numbers) > most or math.fsum(numbers) > most:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS,
-            f"bins of {min(numbers):g} to {max(numbers):g}, {total:g} together; one device may count for 0 to"
-            f" {query.samples_per_device}",
+            f"bins of {min(numbers):g} to {max(numbers):g}; one device may count for 0 to {query.samples_per_device}"
+            " in all of them together",
         )

@@ -14,7 +14,9 @@ from fleet_protocol.analytics.draws import Draws
 STEPS = 1024
 """In the range of one number: finer than any noise that is worth the name."""
 TAIL = 1e-6
-"""Probability that noise is cut at its bound, so that an answer is bounded too. What is cut costs no epsilon."""
+"""About the probability that an answer is cut at its bounds, which are the same whatever is true: so that costs no
+epsilon. Cutting the noise itself would: an answer beyond the largest noise on 0 would tell that the number is more.
+"""
 
 
 def largest_noise(epsilon: float) -> float:
@@ -23,10 +25,10 @@ def largest_noise(epsilon: float) -> float:
 
 
 def noised(share: float, epsilon: float, draws: Draws) -> float:
-    """`share`, from 0 to 1, with noise that costs `epsilon`."""
+    """`share`, from 0 to 1, with noise that costs `epsilon`: from -`largest_noise` to 1 + `largest_noise`."""
     bound = math.floor(largest_noise(epsilon) * STEPS)
     noise = _geometric(epsilon, draws) - _geometric(epsilon, draws)
-    return (round(share * STEPS) + max(-bound, min(bound, noise))) / STEPS
+    return max(-bound, min(STEPS + bound, round(share * STEPS) + noise)) / STEPS
 
 
 def standard_error(devices: int, epsilon: float) -> float:

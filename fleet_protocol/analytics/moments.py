@@ -16,7 +16,7 @@ from fleet_protocol.kinds import AnalyticsReport, Query
 NUMBERS: Final = {"sum": 2, "mean": 2, "variance": 3}
 """How many a device sends, by what is asked."""
 ROUNDING = 1e-6
-"""By which a sum of float64 may be more than it should, as a share of the largest."""
+"""By which a mean of float64 may be more than it should."""
 
 
 def answer(query: Query, values: Sequence[float], draws: Draws) -> tuple[float, ...]:
@@ -42,14 +42,16 @@ def check(query: Query, report: AnalyticsReport) -> None:
     numbers, most = report.numbers, query.samples_per_device
     if len(numbers) != NUMBERS[query.ask]:
         raise ProtocolError(Reason.WRONG_SHAPE, f"{len(numbers)} numbers; a {query.ask} takes {NUMBERS[query.ask]}")
+    weight, first = numbers[0], numbers[1]
     if query.epsilon:
         slack = most * (largest_noise(query.epsilon_of_round / len(numbers)) + 1 / STEPS)
-        bounds = [(-slack, most + slack)] * len(numbers)
+        bounds, rounding = [(-slack, most + slack)] * len(numbers), ROUNDING * most
+    elif not 0 <= weight <= most or weight % 1:
+        raise ProtocolError(Reason.OUT_OF_BOUNDS, f"{weight:g} samples count; it is a whole number from 0 to {most}")
     else:
         # Of u from 0 to 1, the mean of squares is at most that of u, and at least its square (Jensen).
-        weight, first = numbers[0], numbers[1]
-        bounds = [(0.0, float(most)), (0.0, weight), (first * first / weight if weight else 0.0, first)]
-    rounding = ROUNDING * most
+        squares = (first * first / weight if weight else 0.0, first)
+        bounds, rounding = [(weight, weight), (0.0, weight), squares], ROUNDING * weight
     for number, (least, largest) in zip(numbers, bounds, strict=False):
         if not least - rounding <= number <= largest + rounding:
             raise ProtocolError(

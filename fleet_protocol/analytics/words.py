@@ -1,8 +1,9 @@
 """Heavy hitters: which words many devices have, found letter by letter. Pure.
 
 TrieHH (Zhu, Kairouz, McMahan, Sun and Li 2020, "Federated heavy hitters discovery with differential privacy"): in each
-round some devices, drawn with the probability `share`, vote for one letter more of one of their words, if what
-stands before it is among `prefixes`. Which devices vote, and that few votes count as none, is what makes it private;
+round some devices, drawn with the probability `share`, vote for one letter more of one of their words of which what
+stands before it is among `prefixes`. Which one is drawn anew in each round, so a device has one vote in it. Which
+devices vote, and that few votes count as none, is what makes it private;
 `broker_coordinator.aggregation.analytics.trie` has the theory. A word is at most as long as there are rounds, less one
 for its end.
 """
@@ -29,11 +30,11 @@ def largest_share(epsilon: float) -> float:
 
 def vote(query: Query, words: Sequence[str], draws: Draws) -> str:
     """What a device with these words votes for in this round: empty where it is not drawn, or has nothing to say."""
-    if draws.random() >= query.share or not words:
+    if draws.random() >= query.share:
         return ""
-    word = words[draws.randrange(len(words))] + END
-    before, here = word[: query.round], word[: query.round + 1]
-    return here if len(here) == query.round + 1 and before in query.prefixes else ""
+    prefixes = frozenset(query.prefixes)
+    fitting = [word + END for word in words if len(word) >= query.round and word[: query.round] in prefixes]
+    return fitting[draws.randrange(len(fitting))][: query.round + 1] if fitting else ""
 
 
 def check(query: Query, report: AnalyticsReport) -> None:

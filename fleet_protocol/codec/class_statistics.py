@@ -165,10 +165,9 @@ def _read_block(packed: bytes, start: int, shape: Sequence[int], precision: Prec
     if not count:
         return np.zeros(shape), start
     exponent = int.from_bytes(packed[start : start + 1], "big", signed=True)
-    shares = np.frombuffer(packed, wire, count, start + 1).astype(np.float64).reshape(shape)
-    shares /= WHOLE.get(precision, 1.0)
     with np.errstate(all="ignore"):  # what comes of hostile numbers is looked at below
-        numbers = np.ldexp(shares, exponent)
+        shares = np.frombuffer(packed, wire, count, start + 1).astype(np.float64).reshape(shape)
+        numbers = np.ldexp(shares / WHOLE.get(precision, 1.0), exponent)
     if not np.isfinite(numbers).all():
         raise ProtocolError(Reason.NOT_FINITE, "feature statistics hold NaN, infinity, or numbers that become one")
     return numbers, start + 1 + count * wire.itemsize

@@ -7,6 +7,7 @@ from typing import Final
 
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
+from prompt_synthesis.fitness import failure_of
 from prompt_synthesis.generator import Generator, MakeGenerator
 
 GROUP: Final = "edgeflock.generators"
@@ -38,5 +39,6 @@ def make_generator(name: str, task: TaskDescription) -> Generator:
         return make(task, argument)
     except ConfigurationError:
         raise
-    except Exception as error:  # somebody else's code: it may raise anything
-        raise ConfigurationError(f"generator {name!r} ({brought[name].value}) does not start: {error}") from error
+    except (Exception, SystemExit) as error:  # somebody else's code: it may raise anything
+        failure = failure_of(error)
+        raise ConfigurationError(f"generator {name!r} ({brought[name].value}) does not start: {failure}") from error

@@ -23,6 +23,8 @@ FITS: Final = ("both",)
 DRAWN_PIXELS: Final = 96
 """Height of a sign before it is brought to the size of a sample."""
 MOST_CHARACTERS: Final = 12
+NO_CHARACTER: Final = "\U0010fffe"
+"""Which no font has: what is drawn of it is drawn of every sign that the font lacks."""
 LARGEST_SIDE: Final = 1024
 
 Picture = NDArray[np.float64]
@@ -43,10 +45,11 @@ class Glyphs:
         pictures, labels, origins = [], [], []
         for prompt in prompts:
             style = Style(prompt.style)
-            usable = [font for font in self._chosen(style) if self._sign(font, prompt.word) is not None]
+            signs = [(font, self._sign(font, prompt.word)) for font in self._chosen(style)]
+            usable = [(font, sign) for font, sign in signs if sign is not None]
             for _ in range(count if usable else 0):
-                font = usable[int(generator.integers(len(usable)))]
-                pictures.append(self._one(self._sign(font, prompt.word), style, generator))
+                font, sign = usable[int(generator.integers(len(usable)))]
+                pictures.append(self._one(sign, style, generator))
                 labels.append(prompt.label)
                 origins.append(font.stem)
         if not pictures:
@@ -62,9 +65,8 @@ class Glyphs:
         chosen = [font for font in self._fonts if _is_of(font.stem.lower(), family, weight)]
         return chosen or self._fonts
 
-    def _one(self, sign: Picture | None, style: Style, generator: np.random.Generator) -> Picture:
+    def _one(self, sign: Picture, style: Style, generator: np.random.Generator) -> Picture:
         """A sign, slanted, stretched, moved, blurred, and with noise on it: [H, W] from 0 to 1."""
-        assert sign is not None  # noqa: S101 - these fonts have it
         slant = style.around("slant", (-0.25, 0.25), 0.08, generator)
         size = style.around("size", (0.7, 1.0), 0.06, generator)
         fit = style.name("fit", FITS)
@@ -87,6 +89,9 @@ def _drawn(font: Path, word: str) -> Picture | None:
         return None
     try:
         face = ImageFont.truetype(str(font), DRAWN_PIXELS)
+        lacking = bytes(face.getmask(NO_CHARACTER))
+        if any(bytes(face.getmask(sign)) == lacking for sign in word if not sign.isspace()):
+            return None
         left, top, right, bottom = (round(side) for side in face.getbbox(word))
         picture = Image.new("L", (max(1, right - left), max(1, bottom - top)))
         ImageDraw.Draw(picture).text((-left, -top), word, font=face, fill=255)

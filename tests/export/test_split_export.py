@@ -12,6 +12,7 @@ from workbench.export.blocks.block_graphs import block_models
 from workbench.export.blocks.division import divide
 from workbench.export.bundle_writer import admitted, bundle_files
 from workbench.export.recipe.recipe import Recipe, read_recipe
+from workbench.recipe_folder import TASK_FILE
 
 MODEL = """
 from torch import nn
@@ -82,3 +83,14 @@ def test_the_same_recipe_gives_the_same_graphs(files: dict[str, bytes], task: Ta
 def test_split_without_points_is_refused(tmp_path: Path):
     with pytest.raises(ConfigurationError, match=r"points"):
         recipe(tmp_path, "[label]\nclasses = 3\n[split]\npoints = []\n")
+
+
+def test_updates_of_one_version_are_one_mean_where_the_recipe_names_no_strategy(tmp_path: Path):
+    folder = write_recipe(tmp_path, MODEL, TABLES)
+    text = (folder / TASK_FILE).read_text()
+    assert "[aggregation]\n" in text and "strategy" not in text
+    assert read_recipe(folder).task.aggregation.strategy == "base_mean"
+    (folder / TASK_FILE).write_text(text.replace("[aggregation]", '[aggregation]\nstrategy = "fedbuff"'))
+    assert read_recipe(folder).task.aggregation.strategy == "fedbuff"
+    whole = write_recipe(tmp_path, MODEL, "[label]\nclasses = 3\n")
+    assert read_recipe(whole).task.aggregation.strategy == "fedbuff"

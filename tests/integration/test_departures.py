@@ -88,11 +88,12 @@ def test_revoked_device_leaves_what_is_remembered_and_replay_knows_when(tmp_path
     assert versions_replayed(fleet.bench.journal, TASK, newest - 3) == 3
 
 
-def test_versions_after_a_revocation_are_those_of_a_fleet_without_the_device_in_memory(tmp_path) -> None:
+@pytest.mark.parametrize("strategy", ["ca2fl", "base_mean"])
+def test_versions_after_a_revocation_are_those_of_a_fleet_without_the_device_in_memory(tmp_path, strategy) -> None:
     """Restarted or not: the same bits."""
     made = []
     for name in ("on", "again"):
-        fleet = Fleet(tmp_path, "ca2fl", name)
+        fleet = Fleet(tmp_path, strategy, name)
         fleet.turn(*HONEST, EVIL)
         fleet.revoke()
         if name == "again":

@@ -41,6 +41,7 @@ COMMON = {"buffer_size": 1, "max_staleness": 5, "max_delta_norm": 10.0}
 PLANS = [
     AggregationPlan(server_momentum=0.6, **COMMON),
     AggregationPlan(strategy="ca2fl", server_momentum=0.3, **COMMON),
+    AggregationPlan(strategy="base_mean", **COMMON),
     AggregationPlan(strategy="ef21", **COMMON),
 ]
 

@@ -20,6 +20,7 @@ COMMON = {"buffer_size": BUFFER, "max_staleness": 3, "averaged_versions": 1}
 PLANS = [
     AggregationPlan(server_momentum=0.6, server_learning_rate=0.9, **COMMON),
     AggregationPlan(strategy="ca2fl", server_momentum=0.3, **COMMON),
+    AggregationPlan(strategy="base_mean", **COMMON),
     AggregationPlan(strategy="ef21", server_momentum=0.3, **COMMON),
 ]
 NAMES = ("kitchen-pi", "garden-pi", "attic-pi")

@@ -1,6 +1,7 @@
 """Queries with real databases: a device answers once and keeps account, a coordinator goes on from round to round."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,12 +17,13 @@ from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.query_registry import QueryRegistry
 from broker_coordinator.storage.task_registry import TaskRegistry
-from edge_agent.core.analytics.policy import QueryUse
+from edge_agent.core.analytics.policy import QueryUse, Spent
 from edge_agent.core.analytics.settings import AnalyticsSettings, AskableField
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.version_choice import VersionUnavailableError
 from edge_agent.shell.analytics.questions import AskedAbout, Questions
 from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.storage import query_answers
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.storage.query_answers import QueryAnswer
 from edge_agent.sources.text_file import TextFile
@@ -194,6 +196,28 @@ def test_what_was_spent_is_forgotten_after_the_budgets_days_and_not_by_a_clock_t
     database.close()
 
 
+def test_refusals_that_somebody_provokes_push_out_no_answer_that_still_counts(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(query_answers, "ANSWERS_KEPT", 5)
+    database = DeviceDatabase(tmp_path / "agent.db")
+    row = OutboxRow(0, ANALYTICS_REPORT.number, "tiny", "", 0, b"", b"")
+    sign = SigningDevice("pi").identity.sign_row
+
+    numbers = itertools.count(1)
+
+    def told(*days: int, answers: bool = False, epsilon: float = 0.0) -> None:
+        for day in days:
+            database.answer_query(QueryAnswer(next(numbers), 0, day, answers, epsilon), row, sign)
+
+    told(100, answers=True, epsilon=0.75)
+    told(120, answers=True)
+    told(*[120] * 20)
+    assert database.spent_on_queries(1, 120, 30) == Spent(0.75, 1, is_begun=True, epsilon_of_query=0.75)
+    assert database.query_use(120, 30).refused == 5
+    told(*[1000] * 20)
+    assert database.spent_on_queries(1, 1000, 366) == Spent(), "what counts no more makes room"
+    database.close()
+
+
 async def test_description_that_is_not_here_is_fetched_and_waiting_samples_count(tmp_path) -> None:
     device = Answering(tmp_path)
     device.described = None
@@ -350,6 +374,30 @@ def test_open_queries_are_bounded_and_a_name_is_free_again_once_its_query_is_clo
     asking.registry.stop("query-3")
     asking.publish(another(50, "query-3"), now=1_800_000_001)
     assert asking.registry.named("query-3").query.number == 50
+
+
+def test_name_means_one_open_query_whatever_its_task_and_however_short_it_was_open(asking) -> None:
+    asking.publish(HALVES)
+    with pytest.raises(ConfigurationError, match=f"a query 'asked' of {TINY} is open; stop it"):
+        asking.registry.publish("another", another(8, "asked"), 1_800_000_000)
+    asking.registry.stop("asked")
+    asking.registry.publish("another", another(1, "asked"), 1_800_000_000)
+    assert (asking.registry.named("asked").task, asking.registry.named("asked").query.number) == ("another", 1)
+    assert asking.registry.stop("asked").state is QueryState.STOPPED
+    assert {each.state for each in asking.registry.all()} == {QueryState.STOPPED}
+
+
+def test_query_is_stopped_whose_next_round_begins_meanwhile_and_a_round_begins_once(asking) -> None:
+    asking.publish(HALVES)
+    as_read = asking.registry.named("asked")
+    second = HALVES.in_round(edges=(1.0, 2.0))
+    asking.registry.go_on(as_read, second, follows=True, now=as_read.round_begun + 1)
+    asking.registry.go_on(as_read, HALVES.in_round(edges=(3.0, 4.0)), follows=True, now=as_read.round_begun + 1)
+    assert asking.registry.named("asked").stored == second
+    asking.registry.close(as_read)
+    assert asking.registry.named("asked").state is QueryState.STOPPED
+    asking.registry.go_on(as_read, second, follows=True, now=1_900_000_000)
+    assert asking.registry.named("asked").state is QueryState.STOPPED
 
 
 def test_damaged_report_is_left_out_and_a_query_that_fails_is_stopped_alone(asking, caplog) -> None:

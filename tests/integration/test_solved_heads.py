@@ -151,9 +151,13 @@ HOSTILE = {
         altered("ridge", spread=lambda spread: np.where(np.arange(36) == 1, 10 * spread.max(), spread)),
         "not positive semi-definite",
     ),
-    "negative variances": (altered("ridge", spread=negated), "features can have 0 to 4"),
-    "negative variances of a class": (altered("gaussian", spread=negated), "features can have 0 to 4"),
-    "an absurd covariance": (altered("ridge", spread=lambda spread: 1e30 * spread), "features can have 0 to 4"),
+    "negative variances": (altered("ridge", spread=negated), "features can have 0 to 1"),
+    "negative variances of a class": (altered("gaussian", spread=negated), "features can have 0 to 1"),
+    "variances that bounded features can't have": (
+        altered("gaussian", spread=lambda spread: 0 * spread + 1.1),
+        "features can have 0 to 1",
+    ),
+    "an absurd covariance": (altered("ridge", spread=lambda spread: 1e30 * spread), "features can have 0 to 1"),
     "absurd means": (altered("means", means=lambda means: 1e30 * means), "features are from -1 to 1"),
     "means beyond the inputs": (altered("means", means=lambda means: means + 2.0), "features are from -1 to 1"),
     "more samples than any device has": (
@@ -180,6 +184,17 @@ def test_statistics_that_no_samples_have_are_refused_in_words_and_nobody_else_is
     assert (reason, words in detail) == (Reason.OUT_OF_BOUNDS, True), detail
     send(bench, 1, SAMPLES[1], 1, plan)
     assert weights(bench).tobytes() == head_of(SAMPLES[1:2], plan).flat().tobytes()
+
+
+@pytest.mark.parametrize("solver", ["ridge", "gaussian", "means"])
+def test_samples_at_the_bounds_are_no_lie_although_float32_rounds_them_outwards(tmp_path, solver):
+    plan = SolvedHead(solver=solver, precision="float64", largest_feature=0.1)
+    assert float(np.float32(0.1)) > 0.1
+    ends = np.repeat(np.array([[-0.1], [0.1]], np.float32), [3, 3], axis=0)
+    at_the_ends = Featured(np.hstack([ends] * SAMPLES[0].features.shape[1]), np.array([0, 1, 1, 1, 1, 2]))
+    bench = bench_of(tmp_path, plan, buffer_size=1)
+    send(bench, 0, at_the_ends, 1, plan)
+    assert weights(bench).tobytes() == head_of([at_the_ends], plan).flat().tobytes()
 
 
 def test_task_without_a_solved_head_takes_no_feature_statistics(tmp_path):

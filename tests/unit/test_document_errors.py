@@ -35,8 +35,8 @@ def refusal_of(text: str, shape: type) -> str:
         (
             'strategy = "ca2fl"',
             'strategy = "fedbuf"',
-            "Invalid enum value 'fedbuf' - at `aggregation.strategy`; choose one of aced, ca2fl, ef21, fadas, fedasync,"
-            " fedavg, fedbuff; did you mean 'fedbuff'?",
+            "Invalid enum value 'fedbuf' - at `aggregation.strategy`; choose one of aced, base_mean, ca2fl, ef21,"
+            " fadas, fedasync, fedavg, fedbuff; did you mean 'fedbuff'?",
         ),
         (
             "steps = 60",

@@ -108,6 +108,7 @@ def test_shown_profile_is_a_file_that_says_the_same(name):
         ("speed = 1\n", "unknown key 'speed'"),
         ("[device]\nmemory_mib = 0\n", "`device.memory_mib`; it is 0"),
         ("[simulation]\ntraining_mflops = inf\n", "`simulation.training_mflops`"),
+        ("[simulation]\ntraining_mflops = 1e-300\n", "`simulation.training_mflops`; it is 1e-300"),
         ("worker = 3\n", "Expected `object`, got `int` - at `worker`"),
         ("[worker\n", "not valid TOML"),
     ],

@@ -1,4 +1,4 @@
-"""From prompts to data: what is asked of a generator, what becomes of its failures, and what is not made again."""
+"""Prompts, styles, sounds, pictures and the report of synthesised data."""
 
 import io
 import struct
@@ -17,15 +17,13 @@ from edge_agent.training.prompts import prompts_of
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Prompts
 from fleet_protocol.prompt_plan import PromptPlan
-from prompt_synthesis.data_folder import DataFolder, without_data
-from prompt_synthesis.generator import GeneratorError, Synthetic
+from prompt_synthesis.generator import GeneratorError
 from prompt_synthesis.generators import make_generator
 from prompt_synthesis.progress import ProgressBar
 from prompt_synthesis.prompt import Prompt, allotted, combined
-from prompt_synthesis.report import png, write_report
+from prompt_synthesis.report import png
 from prompt_synthesis.sound import Place, recorded, resampled, trimmed
 from prompt_synthesis.style import Style
-from prompt_synthesis.synthesis import planned, synthesise
 from tests.support.prompts import CENTRES, bundle_with_prompts, stored
 
 PLAN = PromptPlan(names=["ant", "bee", "cat", "dog"])
@@ -69,117 +67,6 @@ def test_every_class_has_its_samples_however_many_prompts_speak_of_it(devices, c
     for label in {prompt.label for prompt in prompts}:
         assert sum(n for n, prompt in zip(numbers, prompts, strict=True) if prompt.label == label) == count
     assert min(numbers) >= 0
-
-
-class Odd:
-    """Makes what its name says."""
-
-    def __init__(self, behaviours: dict[str, str]) -> None:
-        self.behaviours, self.asked = behaviours, []
-
-    def generate(self, prompts, count, seed):
-        (prompt,) = prompts
-        self.asked.append(prompt.word)
-        label, inputs = prompt.label, np.full((count, 8), 0.5, np.float32)
-        match self.behaviours.get(prompt.word):
-            case "fails":
-                raise GeneratorError("no such animal")
-            case "breaks":
-                raise ZeroDivisionError("oh")
-            case "nothing":
-                inputs = inputs[:0]
-            case "too large":
-                inputs *= 1e30
-            case "not a number":
-                inputs[0, 0] = np.nan
-            case "wrong shape":
-                inputs = inputs[:, :3]
-            case "wrong class":
-                label = 1 - label
-        return Synthetic(inputs, np.full(len(inputs), label), ["odd"] * len(inputs))
-
-
-def plan_of(bundle: Bundle, seed: int = 0):
-    return planned(bundle, combined({"a": (TWO, None)}, PLAN), "odd", 5, seed)
-
-
-def made(bundle: Bundle, folder, generator, *, seed: int = 0):
-    plan, prompts = plan_of(bundle, seed)
-    return synthesise(DataFolder(folder, plan), prompts, generator, bundle.description, on_part=lambda _: None)
-
-
-@pytest.mark.parametrize(
-    ("behaviour", "words"),
-    [
-        ("fails", "no such animal"),
-        ("breaks", "ZeroDivisionError: oh"),
-        ("nothing", "has made nothing of it"),
-        ("too large", "does not take"),
-        ("not a number", "does not take"),
-        ("wrong shape", "has made [5, 3]"),
-        ("wrong class", "other classes than 0"),
-    ],
-)
-def test_what_a_generator_can_not_make_is_said_and_the_rest_goes_on(bundle, tmp_path, behaviour, words):
-    notes = made(bundle, tmp_path / "data", Odd({"ant": behaviour}))
-    assert [note.made for note in notes] == [0, 5]
-    assert words in notes[0].failure
-    assert without_data(notes, 4) == [0, 1, 3]
-    report = write_report(DataFolder(tmp_path / "data", plan_of(bundle)[0]), bundle.description)
-    assert "Not made" in report.read_text()
-
-
-def test_generator_that_makes_nothing_at_all_ends_in_its_own_words(bundle, tmp_path):
-    with pytest.raises(ConfigurationError, match="nothing was synthesised for tiny: no such animal"):
-        made(bundle, tmp_path / "data", Odd({"ant": "fails", "cat": "breaks"}))
-
-
-def test_interrupted_synthesis_goes_on_behind_the_last_part(bundle, tmp_path):
-    class Interrupted(Odd):
-        def generate(self, prompts, count, seed):
-            if prompts[0].word == "cat":
-                raise KeyboardInterrupt
-            return super().generate(prompts, count, seed)
-
-    with pytest.raises(KeyboardInterrupt):
-        made(bundle, tmp_path / "data", Interrupted({}))
-    later = Odd({})
-    notes = made(bundle, tmp_path / "data", later)
-    assert later.asked == ["cat"]
-    assert [note.made for note in notes] == [5, 5]
-
-
-def test_many_samples_of_a_prompt_are_several_parts_of_different_samples(bundle):
-    plan, prompts = planned(bundle, combined({"a": (TWO, None)}, PLAN), "odd", 1201, 0)
-    assert [order.count for order in plan.orders] == [500, 500, 201] * 2
-    assert len({order.seed for order in plan.orders}) == len(prompts) == 6
-
-
-def test_what_failed_is_tried_again_and_nothing_else(bundle, tmp_path):
-    made(bundle, tmp_path / "data", Odd({"ant": "fails"}))
-    again = Odd({})
-    assert [note.failure for note in made(bundle, tmp_path / "data", again)] == ["", ""]
-    assert again.asked == ["ant"]
-
-
-def test_damaged_part_is_made_again(bundle, tmp_path):
-    made(bundle, tmp_path / "data", Odd({}))
-    (tmp_path / "data" / "part-00000.safetensors").write_bytes(b"half a part")
-    again = Odd({})
-    made(bundle, tmp_path / "data", again)
-    assert again.asked == ["ant"]
-
-
-def test_folder_of_another_plan_is_refused(bundle, tmp_path):
-    made(bundle, tmp_path / "data", Odd({}))
-    with pytest.raises(ConfigurationError, match="holds data of other prompts"):
-        made(bundle, tmp_path / "data", Odd({}), seed=1)
-
-
-def test_folder_that_can_not_be_written_is_named(bundle, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="name a folder that this account may write to"):
-        made(bundle, tmp_path / "file" / "data", Odd({}))
 
 
 def test_features_are_drawn_by_the_moments_that_devices_told(tmp_path):

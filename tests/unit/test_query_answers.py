@@ -27,10 +27,12 @@ WITHOUT_NOISE = {
     "distinct": {},
     "heavy_hitters": {"field": "text.places"},
 }
+WITH_NOISE = {"quantiles": {"probabilities": (0.1, 0.9), "lower": -10.0, "upper": 10.0}}
+"""Where noise needs other keys."""
 QUERIES = [
     *(asked(ask, **keys) for ask, keys in WITHOUT_NOISE.items()),
     *(asked(ask, samples_per_device=50, **keys) for ask, keys in WITHOUT_NOISE.items()),
-    *(asked(ask, epsilon=1.0, **keys) for ask, keys in WITHOUT_NOISE.items() if ask != "distinct"),
+    *(asked(ask, epsilon=1.0, **keys) for ask, keys in (WITHOUT_NOISE | WITH_NOISE).items() if ask != "distinct"),
 ]
 
 
@@ -68,7 +70,7 @@ def test_whatever_one_device_says_it_moves_no_number_by_more_than_its_share(quer
     assert all(abs(number) <= most * (1 + 1e-6) for number in numbers)
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e300, -1e-3, 2.5])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, 1e300, 1.7e308, -1.7e308, -1e-3, 2.5])
 @pytest.mark.parametrize("query", [query for query in QUERIES if not query.epsilon and query.samples_per_device == 1])
 def test_absurd_numbers_are_refused(query, number) -> None:
     length = len(answered(query, [1.0], (), random.Random(1)).numbers) or 1
@@ -134,10 +136,38 @@ def test_answers_are_drawn_with_the_probabilities_that_epsilon_is_accounted_by()
 def test_noise_of_laplace_falls_by_epsilon_over_one_range_and_is_bounded() -> None:
     draws, epsilon, times = random.Random(4), 0.5, 40_000
     drawn = [laplace.noised(0.25, epsilon, draws) for _ in range(times)]
-    assert all(abs(each - 0.25) <= laplace.largest_noise(epsilon) for each in drawn)
+    assert all(-laplace.largest_noise(epsilon) <= each <= 1 + laplace.largest_noise(epsilon) for each in drawn)
     assert abs(sum(drawn) / times - 0.25) < 5 * laplace.standard_error(1, epsilon) / math.sqrt(times)
     beyond = [sum(each > 0.25 + ranges for each in drawn) for ranges in (1, 3)]
     assert abs(math.log(beyond[0] / beyond[1]) - 2 * epsilon) < 0.1
+
+
+class RarestDraws:
+    """Draws the largest noise that there is, upwards or downwards."""
+
+    def __init__(self, *, upwards: bool) -> None:
+        largest = 1.0 - 2.0**-53
+        self._next = [largest, 0.0] if upwards else [0.0, largest]
+
+    def random(self) -> float:
+        return self._next.pop(0)
+
+    def randrange(self, stop: int, /) -> int:
+        return stop - 1
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_largest_noise_hides_whether_the_number_was_0_or_1(upwards) -> None:
+    """Were the noise cut instead of the answer, an answer beyond the largest noise on 0 would give a 1 away."""
+    told = {laplace.noised(share, 1.0, RarestDraws(upwards=upwards)) for share in (0.0, 0.5, 1.0)}
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("numbers", [(5e-324, 0.0, 0.0), (0.5, 0.25, 0.2), (0.0, 1e-7, 0.0), (-0.5, 0.0, 0.0)])
+def test_samples_that_count_are_a_whole_number_and_without_any_there_is_no_sum(numbers) -> None:
+    query = asked("variance", lower=0.0, upper=1.0, samples_per_device=1_000_000)
+    with pytest.raises(ProtocolError, match=r"it is a whole number from 0 to|it is from 0 to 0"):
+        check_report(query, AnalyticsReport(query.number, query.round, AnswerOutcome.ANSWERED, numbers))
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=30))

@@ -71,6 +71,8 @@ def test_example_of_the_guide_can_be_read(tmp_path) -> None:
         ("count", {"where": [{"field": "label", "at_least": 2.0, "at_most": 1.0}]}, "no label is from 2 to 1"),
         ("count", {"field": "input[12]"}, "has 4 values in tiny"),
         ("count", {"epsilon": 1e-5}, "a round takes 0.001"),
+        ("quantiles", {"epsilon": 1.0}, "with epsilon needs lower and upper"),
+        ("histogram", {"epsilon": 1.0}, "with epsilon needs lower and upper"),
         ("count", {"epsilon": 1.0, "samples_per_device": 2}, "for one sample"),
     ],
 )
@@ -94,6 +96,7 @@ def test_labels_of_more_classes_than_an_answer_holds_are_refused() -> None:
         (("epsilon = 0.5", "probabilities = []"), "probabilities"),
         (('ask = "histogram"', 'ask = "average"'), "ask"),
         (("2026-11-01T00:00:00Z", "1960-11-01T00:00:00Z"), "no sample came before 1970"),
+        (("2026-11-01T00:00:00Z", "0001-01-01T00:00:00"), "no sample came before 1970"),
         (("epsilon = 0.5", "epsylon = 0.5"), "epsylon"),
         (('"label"', '"' + "x" * 200 + '"'), "field"),
     ],

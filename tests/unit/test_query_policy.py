@@ -56,8 +56,20 @@ def test_query_that_costs_more_than_the_owner_allows_is_refused() -> None:
 def test_what_is_left_of_the_budget_has_to_pay_for_the_answer() -> None:
     assert judged(spent=Spent(epsilon=1.5)) is AnswerOutcome.ANSWERED
     assert judged(spent=Spent(epsilon=1.6)) is AnswerOutcome.BUDGET_SPENT
-    in_rounds = asked("quantiles", field="label", epsilon=0.9, rounds=3)
+    in_rounds = asked("quantiles", field="label", epsilon=0.9, rounds=3, lower=0.0, upper=3.0)
     assert judged(in_rounds, spent=Spent(epsilon=1.7)) is AnswerOutcome.ANSWERED, "a round costs a third"
+
+
+def test_query_that_says_otherwise_in_later_rounds_costs_no_more_than_the_owner_allows_for_one() -> None:
+    told = Spent()
+    for number in range(20):
+        query = msgspec.structs.replace(asked("labels", field="label", epsilon=0.9), rounds=number + 1, round=number)
+        if judged(query, spent=told) is not AnswerOutcome.ANSWERED:
+            break
+        of_query = told.epsilon_of_query + query.epsilon_of_round
+        told = Spent(epsilon=of_query, queries_today=1, is_begun=True, epsilon_of_query=of_query)
+    assert 0 < told.epsilon_of_query <= 0.9 * (1 + 1e-9)
+    assert judged(query, spent=told) is AnswerOutcome.NOT_PRIVATE_ENOUGH
 
 
 def test_rounds_of_one_query_count_once_a_day() -> None:

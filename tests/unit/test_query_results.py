@@ -141,6 +141,24 @@ def test_device_that_lies_moves_a_count_by_one_and_with_noise_by_what_is_stated(
         assert max(abs(before - after) for before, after in pairs) <= moved
 
 
+@pytest.mark.parametrize("lie", [-1e30, -1e9, 1e9, 1e30])
+@pytest.mark.parametrize("honest_devices", [3, 9, 50])
+def test_range_that_devices_agree_on_is_not_widened_by_one_that_lies(lie, honest_devices) -> None:
+    honest = [[10.0 + number / honest_devices] for number in range(honest_devices)]
+    last, _ = through_all_rounds(stored("histogram", bins=8), [*honest, [lie]])
+    assert last.query.edges[0] >= 4.0
+    assert last.query.edges[-1] <= 32.0
+
+
+def test_words_with_noise_are_shown_by_finished_rounds_and_not_as_single_votes_come() -> None:
+    private = stored("heavy_hitters", field="text.places", longest=1, epsilon=4.0)
+    second = private.in_round(prefixes=("a",))
+    votes = [ReportFacts(7, 1, AnswerOutcome.ANSWERED, (), "a" + END)] * private.aims.votes
+    answers = answers_of([(str(number), each) for number, each in enumerate(votes)], 1)
+    assert result(second, QueryState.OPEN, answers)["words"] == []
+    assert result(second, QueryState.STOPPED, answers)["words"] != []
+
+
 def test_different_values_are_counted_across_devices() -> None:
     devices = [[float(value % 3000) for value in range(start, start + 200)] for start in range(0, 6000, 100)]
     shown = found(stored("distinct", samples_per_device=500), devices)
@@ -161,6 +179,12 @@ def test_words_that_many_devices_have_are_found_letter_by_letter() -> None:
     shown = result(last, QueryState.DONE, answers)
     assert [(row["word"], row["votes"]) for row in shown["words"]] == [("kitchen", 30), ("kitten", 15)]
     assert last.query.round == 7, "it ends when no prefix is left, with the end of kitchen"
+
+
+def test_words_that_lead_nowhere_take_no_vote_from_one_that_does() -> None:
+    own = [["kitchen", *(f"{chr(97 + number)}{letter}" for letter in "bcd")] for number in range(20)]
+    last, answers = through_all_rounds(stored("heavy_hitters", field="text.places", votes=3), own, words=True)
+    assert "kitchen" in [row["word"] for row in result(last, QueryState.DONE, answers)["words"]]
 
 
 def test_rare_words_are_never_shown_and_how_rare_follows_from_delta() -> None:

@@ -355,6 +355,17 @@ def test_revoked_device_loses_its_session_and_its_helper_hears_of_it(world) -> N
     assert caught.value.reason is Reason.UNKNOWN_KEY
 
 
+def test_device_that_comes_back_with_another_key_has_a_session_though_it_numbers_from_below(world) -> None:
+    former = world.devices[0]
+    former.restart()
+    opened(world, former)
+    world.devices[0] = Device(former.name, seed=99)
+    world.relay.learn(world.directory(), world.now)
+    device = opened(world, world.devices[0])
+    assert any(isinstance(event, Granted) for event in device.events), device.events
+    assert still_works(world, device)
+
+
 def opening_of(world: World, device: Device) -> Packet:
     """As it was published last."""
     return next(each for each in reversed(world.seen) if each.topic == device.party.topic and not is_frame(each.data))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.averaging import most_averaged
 from broker_coordinator.aggregation.retention import Retention, forgettable
-from broker_coordinator.aggregation.strategies import Recall
+from broker_coordinator.aggregation.strategies import RECENT_VERSIONS, Recall
 from fleet_protocol.aggregation_plan import AggregationPlan
 
 
@@ -21,7 +21,7 @@ def test_what_devices_and_the_average_need_is_never_forgotten(versions, newest, 
 @pytest.mark.parametrize("recall", list(Recall))
 def test_envelopes_that_a_start_reads_again_are_kept(recall) -> None:
     allowed = forgettable(Retention(envelopes=1), AggregationPlan(buffer_size=2), recall, 190)
-    through = {Recall.ALL_UPDATES: -1, Recall.LAST_UPDATES: 100}
+    through = {Recall.ALL_UPDATES: -1, Recall.LAST_UPDATES: 100, Recall.RECENT_UPDATES: 190 - RECENT_VERSIONS}
     assert allowed.envelopes_through == through.get(recall, 189)
     assert allowed.last_updates_stay == (recall is Recall.LAST_UPDATES)
 

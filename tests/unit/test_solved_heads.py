@@ -12,6 +12,7 @@ from broker_coordinator.aggregation.solved_heads import cholesky, most_counted, 
 from broker_coordinator.aggregation.solved_heads.cholesky import factor
 from broker_coordinator.aggregation.solved_heads.cholesky import solve as solve_equations
 from fleet_protocol.codec import ClassStatistics
+from fleet_protocol.codec.class_statistics import rounding_of
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 from fleet_protocol.solved_head import SolvedHead
 from tests.support.solved_heads import Featured, fleet, head_of, pooled_ridge
@@ -112,6 +113,22 @@ def test_half_of_the_devices_at_least_never_exceed_the_bound_and_two_devices_nev
     few, many = (device.statistics(4, EXACT) for device in fleet(7, 2))
     statistics = {"few": few, "many": claiming(many, 1000)}
     assert most_counted(statistics, EXACT, MAX_SAMPLES_PER_UPDATE) >= statistics["many"].samples
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32", "float64"])
+def test_devices_that_together_claim_more_rounding_than_there_is_stop_no_head(precision):
+    """Each has its largest variance elsewhere, and is as negative as admission takes in a direction that all share."""
+    plan = SolvedHead(solver="ridge", precision=precision, ridge=1e-6)
+    size, largest = 8, 4e6
+    statistics = {f"pi-{number}": device.statistics(4, plan) for number, device in enumerate(fleet(7, 9))}
+    for number in range(5):
+        covariance = np.zeros((size, size))
+        covariance[number, number] = largest
+        covariance[6, 7] = covariance[7, 6] = 1.99 * size * rounding_of(precision) * largest
+        claimed = np.array([40, 0, 0, 0])
+        statistics[f"liar-{number}"] = ClassStatistics(claimed, np.zeros((4, size)), covariance[np.tril_indices(size)])
+    head = solve(pooled(statistics, "ridge", most_counted(statistics, plan, MAX_SAMPLES_PER_UPDATE)), plan)
+    assert np.isfinite(head.flat()).all()
 
 
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1))

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import add
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, initial_state, next_state, partial_of
-from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall, Step
+from broker_coordinator.aggregation.strategies import RECENT_VERSIONS, STRATEGIES, Partial, Recall, Step
+from broker_coordinator.aggregation.strategies.base_mean import Began
 from broker_coordinator.aggregation.strategies.ef21 import Estimate
 from fleet_protocol.aggregation_plan import AggregationPlan
 from tests.support.updates import SIZE, buffered_updates, dense, update_of
@@ -128,6 +130,48 @@ def test_fadas_slows_down_with_the_largest_staleness(threshold, learning_rate, l
     assert (step.direction.tolist(), step.rate) == ([3.0], rate)
 
 
+@given(some_updates)
+def test_base_mean_is_fedbuff_while_no_more_begin_with_one_version_than_a_buffer_takes(updates) -> None:
+    state = state_after([], AggregationPlan(strategy="base_mean"))
+    fedbuff = step_of(state, [updates], AggregationPlan(strategy="fedbuff"))
+    base_mean = step_of(state, [updates], AggregationPlan(strategy="base_mean"))
+    np.testing.assert_allclose(base_mean.direction, fedbuff.direction, rtol=0, atol=1e-5 * largest_value(updates))
+
+
+@given(some_updates, st.integers(1, 3))
+def test_base_mean_goes_as_far_as_the_mean_of_all_that_began_with_a_version(updates, size) -> None:
+    """In whatever buffers they come."""
+    plan = AggregationPlan(strategy="base_mean", staleness_weighting="constant")
+    updates = [msgspec.structs.replace(update, base_version=20, staleness=0) for update in updates[:RECENT_VERSIONS]]
+    state = state_after([], plan)
+    start = state.weights
+    for first in range(0, len(updates), size):
+        state = next_state(state, updates[first : first + size], plan)
+    everybody = next_state(state_after([], plan), updates, plan).weights
+    np.testing.assert_allclose(
+        state.weights - start, everybody - start, rtol=0, atol=1e-5 * (1 + largest_value(updates))
+    )
+
+
+def test_base_mean_keeps_apart_what_began_with_different_versions() -> None:
+    plan = AggregationPlan(strategy="base_mean", staleness_weighting="constant")
+    state = state_after([], plan)
+    first = next_state(state, [update_of(4.0, base=19), update_of(2.0, base=20)], plan)
+    second = next_state(first, [update_of(8.0, base=19, staleness=2), update_of(6.0, base=21)], plan)
+    moved = [first.weights[0] - state.weights[0], second.weights[0] - first.weights[0]]
+    np.testing.assert_allclose(moved, [3, 7], rtol=1e-6)
+    third = next_state(second, [update_of(0.0, base=19, staleness=3), update_of(0.0, base=19, staleness=3)], plan)
+    np.testing.assert_allclose(third.weights[0] - second.weights[0], (4 + 8) / 4 - (4 + 8) / 2, rtol=1e-6)
+
+
+def test_base_mean_forgets_what_began_long_ago() -> None:
+    plan = AggregationPlan(strategy="base_mean")
+    state = state_after([], plan)
+    for number in range(20, 40):
+        state = next_state(state, [update_of(1.0, base=number)], plan)
+    assert sorted(state.remembered) == list(range(40 - RECENT_VERSIONS, 40))
+
+
 def test_fedasync_mixes_the_devices_model_in() -> None:
     """weights = (1 - a) weights + a (base + delta), a = 0.5 * (1 + staleness) ** -0.5, by hand."""
     plan = AggregationPlan(buffer_size=1, strategy="fedasync", server_learning_rate=0.5)
@@ -211,11 +255,14 @@ def test_step_remembers_what_a_restart_recalls(strategy, split) -> None:
     remembered = next_state(state_after(earlier, plan), buffer, plan).remembered
     if STRATEGIES[strategy].recall is Recall.WEIGHTS:
         assert sorted(remembered) == [20]
+    elif STRATEGIES[strategy].recall is Recall.RECENT_UPDATES:
+        recalled = STRATEGIES[strategy].remember(state_after(earlier, plan), buffer, plan)
+        assert_remembers_the_same(remembered, recalled)
     else:
         assert_remembers_the_same(remembered, state_after([*earlier, *buffer], plan).remembered)
 
 
-KEEPS_UPDATES_WHOLE = {"aced", "ef21", "fedasync"}
+KEEPS_UPDATES_WHOLE = {"aced", "base_mean", "ef21", "fedasync"}
 
 
 def largest_value(updates: list[BufferedUpdate]) -> float:
@@ -236,5 +283,8 @@ def assert_remembers_the_same(one: Remembered, other: Remembered) -> None:
         if isinstance(value, Estimate):
             assert (value.samples, value.lives) == (other[key].samples, other[key].lives)
             assert value.delta.tobytes() == other[key].delta.tobytes()
+        elif isinstance(value, Began):
+            assert (value.weight, value.divisor) == (other[key].weight, other[key].divisor)
+            assert value.total.tobytes() == other[key].total.tobytes()
         else:
             assert value is other[key]

@@ -100,7 +100,9 @@ def _distinct(stored: StoredQuery, _: QueryState, reports: Sequence[ReportFacts]
 
 
 def _words(stored: StoredQuery, state: QueryState, reports: Sequence[ReportFacts]) -> Shown:
-    ended = () if state is QueryState.DONE else next_prefixes(stored, reports)[1]
+    """With epsilon, those of rounds that are over: what is private is a round's result, not how it comes about."""
+    is_under_way = state is QueryState.OPEN and stored.query.epsilon > 0
+    ended = () if is_under_way or state is QueryState.DONE else next_prefixes(stored, reports)[1]
     found = sorted((*stored.found, *ended), key=lambda each: (-each.votes, each.word))
     share = stored.query.share
     rows = [{"word": each.word, "votes": each.votes, "devices": each.votes / share} for each in found]

@@ -14,21 +14,36 @@ import numpy as np
 from broker_coordinator.aggregation.solved_heads.cholesky import solve
 from broker_coordinator.aggregation.solved_heads.head import Head
 from broker_coordinator.aggregation.solved_heads.pooling import Pooled, weighted_sum
-from fleet_protocol.codec.class_statistics import rounding_of
+from fleet_protocol.codec.class_statistics import Table, rounding_of
 from fleet_protocol.solved_head import SolvedHead
 
 
 def solve_ridge(statistics: Pooled, plan: SolvedHead) -> Head:
     """The formulas above. The ridge is never smaller than what rounding may take from the matrix: it stays positive
-    definite.
+    definite. That is a share of its largest variance, as devices' largest ones are of the same feature or nearly so.
+    Where they are not, as of devices that lie together, it may take a share of all variances, and no more.
     """
     apart = statistics.means - statistics.mean
     scatter = statistics.within.copy()
     for place in np.flatnonzero(statistics.present):
         scatter += np.multiply.outer(statistics.counts[place] * apart[place], apart[place])
-    size = len(scatter)
-    taken = 4 * size * rounding_of(plan.precision) * float(np.diagonal(scatter).max())
-    scatter[np.diag_indices(size)] += max(plan.ridge, taken)
-    weight = solve(scatter, (statistics.counts[:, None] * apart).T).T
+    variances = np.diagonal(scatter)
+    rounding = 4 * len(scatter) * rounding_of(plan.precision)
+    sums = (statistics.counts[:, None] * apart).T
+    try:
+        weight = _solved(scatter, max(plan.ridge, rounding * float(variances.max())), sums)
+    except ArithmeticError:
+        weight = _solved(scatter, max(plan.ridge, rounding * float(variances.sum())), sums)
     shares = statistics.counts / statistics.samples
     return Head(weight, shares - weighted_sum(statistics.mean, weight.T))
+
+
+def _solved(scatter: Table, ridge: float, sums: Table) -> Table:
+    """W^T float64[C, D].
+
+    Raises:
+        ArithmeticError: the ridge is too small for what rounding has taken.
+    """
+    matrix = scatter.copy()
+    matrix[np.diag_indices(len(matrix))] += ridge
+    return solve(matrix, sums).T

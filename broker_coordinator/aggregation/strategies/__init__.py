@@ -3,17 +3,19 @@
 from typing import Any
 
 from broker_coordinator.aggregation.strategies.aced import ACED
+from broker_coordinator.aggregation.strategies.base_mean import BASE_MEAN
 from broker_coordinator.aggregation.strategies.ca2fl import CA2FL
 from broker_coordinator.aggregation.strategies.ef21 import EF21
 from broker_coordinator.aggregation.strategies.fadas import FADAS
 from broker_coordinator.aggregation.strategies.fedasync import FEDASYNC
 from broker_coordinator.aggregation.strategies.fedavg import FEDAVG
 from broker_coordinator.aggregation.strategies.fedbuff import FEDBUFF
-from broker_coordinator.aggregation.strategies.strategy import Partial, Recall, Step, Strategy
+from broker_coordinator.aggregation.strategies.strategy import RECENT_VERSIONS, Partial, Recall, Step, Strategy
 from fleet_protocol.aggregation_plan import StrategyName
 
 STRATEGIES: dict[StrategyName, Strategy[Any]] = {
     "fedbuff": FEDBUFF,
+    "base_mean": BASE_MEAN,
     "fedasync": FEDASYNC,
     "fedavg": FEDAVG,
     "ca2fl": CA2FL,
@@ -22,4 +24,4 @@ STRATEGIES: dict[StrategyName, Strategy[Any]] = {
     "ef21": EF21,
 }
 
-__all__ = ["STRATEGIES", "Partial", "Recall", "Step", "Strategy"]
+__all__ = ["RECENT_VERSIONS", "STRATEGIES", "Partial", "Recall", "Step", "Strategy"]

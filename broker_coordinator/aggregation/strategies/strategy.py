@@ -32,12 +32,17 @@ class Step:
     stays: NDArray[np.bool_] | None = None
 
 
+RECENT_VERSIONS = 8
+
+
 class Recall(Enum):
     """What a starting coordinator reads from the journal to restore `ServerState.remembered`."""
 
     NOTHING = auto()
     LAST_UPDATES = auto()
     """`remember`, given the last aggregated update of each device."""
+    RECENT_UPDATES = auto()
+    """`remember`, given the buffers of the last `RECENT_VERSIONS` versions, one after the other, oldest first."""
     ALL_UPDATES = auto()
     """`remember`, given all updates that were ever aggregated."""
     WEIGHTS = auto()

@@ -18,12 +18,13 @@ ROUNDING = 1e-9
 @dataclass(frozen=True, slots=True)
 class Spent:
     """Of the days that still count: epsilon of all answers, and how many queries were answered today. `is_begun`: an
-    earlier round of this query was answered, on whichever day.
+    earlier round of this query was answered, on whichever day; `epsilon_of_query` is what those rounds have cost.
     """
 
     epsilon: float = 0.0
     queries_today: int = 0
     is_begun: bool = False
+    epsilon_of_query: float = 0.0
 
 
 class QueryUse(msgspec.Struct, frozen=True):
@@ -56,6 +57,8 @@ def judge(
         return AnswerOutcome.UNKNOWN_FIELD
     if not spent.is_begun and spent.queries_today >= allowed.queries_per_day:
         return AnswerOutcome.TOO_OFTEN
+    if spent.epsilon_of_query + query.epsilon_of_round > query.epsilon * (1 + ROUNDING):
+        return AnswerOutcome.NOT_PRIVATE_ENOUGH  # its rounds have become more, or cheaper, since the first one
     if spent.epsilon + query.epsilon_of_round > allowed.epsilon_budget * (1 + ROUNDING):
         return AnswerOutcome.BUDGET_SPENT
     return AnswerOutcome.ANSWERED

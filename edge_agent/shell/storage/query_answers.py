@@ -9,6 +9,7 @@ from dataclasses import astuple, dataclass
 from typing import Final
 
 from edge_agent.core.analytics.policy import Spent
+from edge_agent.core.analytics.settings import MAX_BUDGET_DAYS
 
 TABLE: Final = """CREATE TABLE IF NOT EXISTS query_answers (
     number INTEGER PRIMARY KEY, query INTEGER NOT NULL, round INTEGER NOT NULL, day INTEGER NOT NULL,
@@ -16,7 +17,9 @@ TABLE: Final = """CREATE TABLE IF NOT EXISTS query_answers (
 )"""
 
 ANSWERS_KEPT = 20_000
-"""More than the rounds of all queries that a device can be made to answer in a budget's days."""
+"""Rounds that are remembered at least, and refusals that are at most: whoever asks can provoke any number of these."""
+_SURPLUS: Final = """DELETE FROM query_answers WHERE number <= (SELECT MAX(number) FROM query_answers) - :kept
+    AND NOT (answered AND (day >= :last OR (epsilon > 0 AND day > :last - :days)))"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +40,14 @@ def was_answered(connection: sqlite3.Connection, query: int, round_number: int) 
 
 
 def write_answer(connection: sqlite3.Connection, answer: QueryAnswer) -> None:
-    """Store it, inside the transaction that is open; the oldest make room."""
+    """Store it, inside the transaction that is open; the oldest make room, but none that still counts against what the
+    owner allows: the budget bounds how many have cost epsilon, and `queries_per_day` those of the last day.
+    """
     connection.execute(
         "INSERT INTO query_answers (query, round, day, answered, epsilon) VALUES (?, ?, ?, ?, ?)", astuple(answer)
     )
-    connection.execute(
-        "DELETE FROM query_answers WHERE number <= (SELECT MAX(number) FROM query_answers) - ?", (ANSWERS_KEPT,)
-    )
+    surplus = {"kept": ANSWERS_KEPT, "last": _last_day(connection), "days": MAX_BUDGET_DAYS}
+    connection.execute(_SURPLUS, surplus)
 
 
 def count_answers(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -55,12 +59,18 @@ def count_answers(connection: sqlite3.Connection) -> tuple[int, int]:
 
 def read_spent(connection: sqlite3.Connection, query: int, today: int, days: int) -> Spent:
     """What answers have cost on the last so many days up to `today`, or up to the last day on which there was one."""
-    last = connection.execute("SELECT MAX(day) FROM query_answers").fetchone()[0] or 0
-    now = max(today, last)
+    now = max(today, _last_day(connection))
     epsilon, queries = connection.execute(
         "SELECT IFNULL(SUM(epsilon), 0), COUNT(DISTINCT CASE WHEN day = ? THEN query END)"
         " FROM query_answers WHERE answered AND day > ?",
         (now, now - days),
     ).fetchone()
-    begun = connection.execute("SELECT 1 FROM query_answers WHERE query = ? AND answered", (query,)).fetchone()
-    return Spent(epsilon, queries, begun is not None)
+    rounds, of_query = connection.execute(
+        "SELECT COUNT(*), IFNULL(SUM(epsilon), 0) FROM query_answers WHERE query = ? AND answered", (query,)
+    ).fetchone()
+    return Spent(epsilon, queries, rounds > 0, of_query)
+
+
+def _last_day(connection: sqlite3.Connection) -> int:
+    """On which there was an answer or a refusal."""
+    return connection.execute("SELECT MAX(day) FROM query_answers").fetchone()[0] or 0

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.envelope import Header
+from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import Introduction, News, OfferedTask, SessionNotice, SessionOpening, SessionReason
 from session_relay.relay.core.carried_session import CarriedSession
 from session_relay.relay.core.directory import ServedTask
@@ -40,8 +41,10 @@ class Openings:
     _allowance: RateLimit = field(
         default_factory=lambda: RateLimit(OPENING_SECONDS, MAX_DEVICES_REMEMBERED, burst=OPENING_BURST)
     )
-    _sequences: dict[str, int] = field(default_factory=dict)
-    """Of what each device has last asked: an opening of before is a repeated one, also where this relay is new."""
+    _sequences: dict[VerifyKey, int] = field(default_factory=dict)
+    """Of what was last asked with each device's key: an opening of before is a repeated one, also where this relay is
+    new. A device that comes back with another key counts anew, maybe from a lower number.
+    """
 
     def ask(self, device: str, header: Header, opening: SessionOpening, message: bytes, now: float) -> None:
         """Handle a device's opening, which it has signed in `message`."""
@@ -62,7 +65,7 @@ class Openings:
 
     def note_sequence(self, device: str, sequence: int) -> None:
         """Take no opening of this device any more that it has signed earlier."""
-        self._sequences[device] = max(sequence, self._sequences.get(device, 0))
+        self._sequences[self._key_of(device)] = max(sequence, self._last_sequence(device))
 
     def try_next(self, session: CarriedSession, why: Why, now: float) -> None:
         """Ask another helper, as this one does not take the session; without another, the device is told why."""
@@ -98,7 +101,7 @@ class Openings:
         self, device: str, header: Header, opening: SessionOpening, message: bytes, now: float
     ) -> CarriedSession:
         # The same number is the same message: repeated, as what became of it was lost.
-        if header.sequence < self._sequences.get(device, 0):
+        if header.sequence < self._last_sequence(device):
             raise OpeningRefusedError(SessionReason.MALFORMED, f"sequence number {header.sequence} is an earlier one's")
         if not self._allowance.allows(device, now):
             detail = f"{device} asks for sessions too often; one is allowed every {OPENING_SECONDS:.0f} s"
@@ -120,6 +123,12 @@ class Openings:
         session = CarriedSession(opening.session, device, found.name, wanted, message, now)
         session.asked += [*unwanted, found.name]
         return session
+
+    def _key_of(self, device: str) -> VerifyKey:
+        return self.book.directory.devices[device]
+
+    def _last_sequence(self, device: str) -> int:
+        return self._sequences.get(self._key_of(device), 0)
 
     def _without_helper(self, reason: SessionReason, task: str, left_out: Sequence[str]) -> OpeningRefusedError:
         other = "other helper" if left_out else "helper"

@@ -1,6 +1,7 @@
 """Reading a recipe, the folder that a person writes: `model.py` with `build()`, and `task.toml`."""
 
 import importlib.util
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,7 +124,8 @@ def read_recipe(folder: Path) -> Recipe:
         ConfigurationError: a file is missing or wrong, or module and task contradict each other.
     """
     path, model_path = folder / TASK_FILE, folder / MODEL_FILE
-    task = _with_rows(parse_document(_read(path), TaskFile, str(path)), path)
+    text = _read(path)
+    task = _with_rows(_with_usual_strategy(parse_document(text, TaskFile, str(path)), text), path)
     given = None
     if task.backbone is not None and task.backbone.onnx:
         given = read_given_backbone(folder / task.backbone.onnx, task.input)
@@ -142,6 +144,14 @@ def read_recipe(folder: Path) -> Recipe:
         _check_trainable(recipe, path)
         _check_runs(recipe, model_path)
     return recipe
+
+
+def _with_usual_strategy(task: TaskFile, text: str) -> TaskFile:
+    """The task as read from `text`, and if that names no strategy, the one for devices that wait for a helper."""
+    if task.split is None or "strategy" in tomllib.loads(text).get("aggregation", {}):
+        return task
+    plan = msgspec.structs.replace(task.aggregation, strategy="base_mean")
+    return msgspec.structs.replace(task, aggregation=plan)
 
 
 def _with_rows(task: TaskFile, path: Path) -> TaskFile:

@@ -1,0 +1,203 @@
+"""A small network for ten words, from synthetic speech alone, against asynchronous rounds: for `federated_generation`.
+
+`models/keyword_dscnn` begins untrained on both sides; no backbone helps. 30 devices share recordings of six speakers,
+takes 5 and later; takes 0 to 4 are the test. Prompts: devices tell their classes and `band=8000`; the server trains on
+200 sounds of each word. Updates: ten devices of unequal speed train at any time, and a version is made of every five
+updates, weighted by their staleness; this is the shipped coordinator, in virtual time.
+
+The learning rate of each is the one of `RATES` that does best on a held-out fifth of the training recordings; devices
+have the other four fifths then, and all for what is reported. A round is as many updates as there are devices.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.divisions import rows_of_devices
+from benchmarks.mnist_fleet import Contender, Rates, contenders_bundle, unequal_fleet
+from benchmarks.prompted_fleet import tell, with_prompts
+from benchmarks.spoken_digits import RATE_HZ, SpokenDigits, read_recordings
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.runner import BundleRunner
+from bundle_runtime.samples import Samples
+from edge_agent.core.prompt_settings import PromptSettings
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.codec import read_weights
+from fleet_protocol.prompt_plan import PromptPlan
+from fleet_protocol.update_plan import UpdatePlan
+from models.keyword_dscnn.samples import CLIP_SAMPLES, inputs_from_sound
+from prompt_synthesis.generators.speech import Speech
+from prompt_synthesis.prompt import combined
+from prompt_synthesis.training import SyntheticTrainer
+from workbench.recipe_folder import find_recipe
+from workbench.simulation.ledger import Point
+from workbench.simulation.simulation import Options, Result, Simulation
+from workbench.simulation.workload import trained_workload
+
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+STYLE = "band=8000"
+DEVICES = 30
+TRAINING_AT_A_TIME = 10
+STRANGERS = (4, 5)
+"""Of speakers 0 to 5, where those of the test are not to be heard before."""
+RATES = (0.003, 0.01)
+UPDATES_FOR_A_RATE = 5 * DEVICES
+HELD_OUT_PLACES = 5
+"""Every fifth recording, at random."""
+CONTENDER = Contender(UpdatePlan(0.1), AggregationPlan(buffer_size=5, max_staleness=20))
+"""A tenth of the values, ternary, as by default; polynomial weights of staleness."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """`count` sounds of each word, over which training goes `epochs` times; `rounds` of updates; `rates` to try."""
+
+    count: int = 200
+    epochs: int = 30
+    rounds: int = 20
+    rates: tuple[float, ...] = RATES
+
+
+QUICK = Effort(count=40, epochs=10, rounds=3, rates=(0.01,))
+
+
+@dataclass(frozen=True, slots=True)
+class Recordings:
+    """Real sounds: `held_out` chooses rates, and is of `training`, of which `kept` are the others."""
+
+    training: Samples
+    kept: Samples
+    held_out: Samples
+    test: Samples
+
+
+def clip(sound: NDArray[np.number]) -> NDArray[np.float64]:
+    """The middle second f64[8000] of a sound at 8 kHz, with silence around it where it is shorter; the loudest value
+    is 1.
+    """
+    start = max(0, (len(sound) - CLIP_SAMPLES) // 2)
+    middle = sound[start : start + CLIP_SAMPLES].astype(np.float64)
+    silence = CLIP_SAMPLES - len(middle)
+    return np.pad(middle, (silence // 2, silence - silence // 2)) / (np.abs(middle).max() or 1.0)
+
+
+def read(data: Path, strangers: Sequence[int] = ()) -> Recordings:
+    """The spoken digits as the network hears them. With `strangers`, no device has anything of these speakers, and all
+    their recordings are the test.
+    """
+    found: SpokenDigits = read_recordings(data, lambda sound: inputs_from_sound(clip(sound))[None])
+    strange = np.isin(found.speakers, strangers)
+    test = found.take(np.flatnonzero(strange)) if strangers else found.test
+    order = np.random.default_rng(0).permutation(np.flatnonzero(~found.is_test & ~strange))
+    held_out = np.arange(len(order)) % HELD_OUT_PLACES == 0
+    return Recordings(found.take(order), found.take(order[~held_out]), found.take(order[held_out]), test)
+
+
+class FromScratch:
+    """Both ways to train the network, on recordings that are divided by a skew."""
+
+    def __init__(self, name: str, recordings: Recordings, effort: Effort) -> None:
+        self._name = name
+        self._folder = find_recipe("keyword_dscnn") / "bundle"
+        self._bundle = load_bundle(self._folder)
+        self._recordings = recordings
+        self._effort = effort
+
+    def report(self, skew: str) -> dict[str, object]:
+        """Prompts and updates, each at the rate of its own choice."""
+        accuracy, prompts = self._prompts(_divided(self._recordings.training, skew))
+        return {
+            "scenario": self._name,
+            "skew": skew,
+            "prompts": prompts,
+            "updates": self._updates(skew, accuracy),
+        }
+
+    def _prompts(self, parts: list[Samples]) -> tuple[float, dict[str, object]]:
+        """Accuracy on the test, and what to report."""
+        synthetic, message_bytes = self._synthesised(parts)
+        held_out = self._recordings.held_out
+        tried = {rate: self._by_prompts(synthetic, rate, held_out) for rate in self._effort.rates}
+        rate = _best(tried)
+        accuracy = self._by_prompts(synthetic, rate, self._recordings.test)
+        return accuracy, {
+            "learning_rate": rate,
+            "held_out": _rounded(tried),
+            "accuracy": round(accuracy, 4),
+            "message_bytes": max(message_bytes),
+            "bytes_of_all": sum(message_bytes),
+        }
+
+    def _updates(self, skew: str, wanted: float) -> dict[str, object]:
+        """What to report; `wanted` is the accuracy of prompts."""
+        kept, held_out = _divided(self._recordings.kept, skew), self._recordings.held_out
+        runs = {rate: self._by_updates(kept, rate, held_out, UPDATES_FOR_A_RATE) for rate in self._effort.rates}
+        tried = {rate: run.summary.score for rate, run in runs.items()}
+        rate = _best(tried)
+        training = _divided(self._recordings.training, skew)
+        found = self._by_updates(training, rate, self._recordings.test, self._effort.rounds * DEVICES)
+        return {
+            "learning_rate": rate,
+            "held_out": _rounded(tried),
+            "after_rounds": _after(found.history),
+            "accuracy": round(found.summary.score, 4),
+            "first_as_good_as_prompts": _first(found.history, wanted),
+            "uplink_bytes": found.summary.uplink_bytes,
+            "staleness": found.summary.staleness,
+            "devices": len(training),
+            "devices_short_of_samples": found.summary.devices_short_of_samples,
+        }
+
+    def _synthesised(self, parts: list[Samples]) -> tuple[Samples, list[int]]:
+        """What the server trains on, by what these devices tell, and the bytes of their messages."""
+        plan = PromptPlan("class", WORDS, "speech")
+        told = tell(self._prompted(plan, 0.0), parts, PromptSettings(style=STYLE))
+        made = Speech((CLIP_SAMPLES,), RATE_HZ).generate(combined(told.told, plan), self._effort.count, 0)
+        inputs = np.stack([inputs_from_sound(clip(sound)) for sound in made.inputs])
+        return Samples(inputs, made.labels), list(told.message_bytes)
+
+    def _prompted(self, plan: PromptPlan, rate: float) -> Bundle:
+        return with_prompts(self._bundle, plan, CONTENDER.update, rate, DEVICES)
+
+    def _by_prompts(self, synthetic: Samples, rate: float, heard: Samples) -> float:
+        """Accuracy on `heard`, which training has not seen."""
+        bundle = self._prompted(PromptPlan("class", WORDS, "speech"), rate)
+        first = read_weights(bundle.weights, bundle.description.parameters)
+        trained = SyntheticTrainer(bundle, 1).train(first, synthetic, self._effort.epochs, 0, lambda _: None)
+        found = BundleRunner(bundle.description, bundle.files).evaluate_features(trained.weights, heard)
+        return found.accuracy or 0.0
+
+    def _by_updates(self, parts: list[Samples], rate: float, heard: Samples, updates: int) -> Result:
+        """A simulation that is scored on `heard` after every round."""
+        bundle = contenders_bundle(self._bundle, CONTENDER, Rates(rate, 1.0, 0.0))
+        options = Options(seed=0, seconds=math.inf, updates=updates, score_every=DEVICES, concurrent=TRAINING_AT_A_TIME)
+        workload = trained_workload(self._folder, bundle.description, parts, heard)
+        return Simulation(unequal_fleet(0, len(parts)), bundle, workload, options).run()
+
+
+def _divided(samples: Samples, skew: str) -> list[Samples]:
+    return [samples.take(rows) for rows in rows_of_devices(samples.labels, DEVICES, skew)]
+
+
+def _best(tried: dict[float, float]) -> float:
+    return max(tried, key=lambda rate: tried[rate])
+
+
+def _rounded(tried: dict[float, float]) -> dict[str, float]:
+    return {str(rate): round(accuracy, 4) for rate, accuracy in tried.items()}
+
+
+def _after(history: list[Point]) -> dict[str, float]:
+    """Accuracy after some rounds."""
+    at = {point.updates // DEVICES: round(point.score, 4) for point in history}
+    return {str(number): at[number] for number in (1, 2, 5, 10, 15, 20, 50, 100) if number in at}
+
+
+def _first(history: list[Point], accuracy: float) -> float | None:
+    """After which round updates are as good; None where they never are."""
+    return next((point.updates / DEVICES for point in history if point.score >= accuracy), None)

@@ -37,20 +37,17 @@ def divergence_weights(
     for name, value in {"the scale": scale, **samples}.items():
         if not (np.isfinite(value) and value >= 0):
             raise ValueError(f"{name}: {value} is to be a finite number from 0 on, in weights by divergence")
-    counted = [name for name in sorted(samples) if samples[name] > 0]
+    counted = sorted(name for name in samples if samples[name] > 0)
+    if not counted:
+        return dict.fromkeys(samples, 0.0)
     given = {name: activations[name] for name in counted if name in activations}
-    strange = unusable(given)
-    alike = [name for name in counted if name in given and name not in strange] or counted
-    found = divergences({name: given[name] for name in alike if name in given and name not in strange}, direction)
-    exponents = np.array([-scale * found.get(name, 0.0) for name in alike])
-    largest = exponents.max(initial=-np.inf)  # what is subtracted from all falls out of the shares
-    most = max((samples[name] for name in alike), default=1.0)
-    factors = [
-        samples[name] / most * np.exp(exponent - largest) for name, exponent in zip(alike, exponents, strict=True)
-    ]
-    total = sum(factors)
-    shares = {name: float(factor / total) for name, factor in zip(alike, factors, strict=True)}
-    return {name: shares.get(name, 0.0) for name in samples}
+    for strange in unusable(given):
+        del given[strange]
+    counted = list(given) or counted
+    found = divergences(given, direction)
+    logarithms = np.array([np.log(samples[name]) - scale * found.get(name, 0.0) for name in counted])
+    shares = np.exp(_log_softmax(logarithms)).tolist()
+    return dict.fromkeys(samples, 0.0) | dict(zip(counted, shares, strict=True))
 
 
 def divergences(activations: Mapping[str, Activation], direction: Direction) -> dict[str, float]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from fleet_protocol.codec.sparse import FloatVector, IndexVector, SparseUpdate
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.task_description import Parameter, TaskDescription
+from fleet_protocol.parameter import Parameter
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ def test_features_that_a_device_told_of_make_a_version_that_knows_real_digits(tm
 
 def accuracy_on_real(server: Server) -> float:
     bundle = load_bundle(server.folder / "bundle")
-    weights = server.bench.journal.newest_version("digits").state(bundle.description.parameters, {}).weights
+    weights = server.bench.journal.newest_version("digits").state(bundle.description.version.parameters, {}).weights
     return (
         BundleRunner(bundle.description, bundle.files).evaluate(weights, read_digits().take(slice(1400, None))).accuracy
     )

@@ -19,11 +19,12 @@ from fleet_protocol.bundle_files import (
 from fleet_protocol.codec import write_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import UPDATE
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from fleet_protocol.split_plan import Block, Cut, SplitPlan, backward_file, forward_file, last_file
-from fleet_protocol.task_description import BUNDLE_FORMAT, Parameter, TaskDescription
+from fleet_protocol.task_description import BUNDLE_FORMAT, TaskDescription
 from fleet_protocol.training_plan import TrainingPlan
 from fleet_protocol.update_plan import UpdatePlan
 

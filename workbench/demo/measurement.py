@@ -11,7 +11,8 @@ from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle_files import WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.task_description import Parameter, TaskDescription
+from fleet_protocol.parameter import Parameter
+from fleet_protocol.task_description import TaskDescription
 from workbench.data.digits import FleetData
 from workbench.data.head_rounds import Contest, Rounds
 

@@ -15,8 +15,9 @@ from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of
 from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
 from broker_coordinator.aggregation.untrained_copies import following
-from broker_coordinator.consumers.held import cut_of
+from broker_coordinator.consumers.held import check_cluster, cut_of
 from broker_coordinator.consumers.peers import Declared, Peers
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.codec import (
     ClusterView,
     HeldBlocks,
@@ -61,6 +62,8 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     """
     update = offered.payload
     _check_numbers(update)
+    is_helpers = offered.from_helper and bool(update.held)
+    check_cluster(update, offered.task, offered.device, NO_CLUSTER if is_helpers else offered.cluster)
     cut = cut_of(update, offered.task, offered.device, from_helper=offered.from_helper)
     delta = _delta(offered) if offered.decoded is None else offered.decoded
     norm = delta.norm()
@@ -69,7 +72,6 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}; max_delta_norm is {most:.4g}: {STEADIER_TRAINING}"
         )
-    is_helpers = offered.from_helper and bool(update.held)
     facts = _helpers_facts(offered, norm) if is_helpers else _facts(offered, norm, cut)
     return Admitted(facts, _buffered(offered, facts, delta))
 

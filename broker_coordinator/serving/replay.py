@@ -118,9 +118,7 @@ def replayed(
     restorable = {start: state}
     for number in range(start + 1, newest + 1):
         if (old := source.history.rollbacks.get(number)) is not None:
-            weights = (
-                restorable[old] if old in restorable else source.kept(old).state(description.version.parameters, {})
-            )
+            weights = restorable.get(old) or source.kept(old).state(description.version.parameters, {})
             state = _back_to(source, state, weights, without)
         elif number in source.history.given:
             given = source.kept(number).state(description.version.parameters, {})

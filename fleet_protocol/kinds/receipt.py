@@ -23,9 +23,9 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     `digest` names the exact envelope bytes, so a receipt for a forged message says nothing about the real one.
     `highest_sequence` is the highest update number journalled for the device, `newest_boot` the highest boot number
-    seen from it: a device whose memory was wiped continues behind them. `cluster`, of the message's task, is the one
-    that the device has from now on; it is in receipts for updates of tasks with `clusters`, and does not travel in
-    others.
+    seen from it: a device whose memory was wiped continues behind them. `cluster` is the one
+    that the device is in from now on, 0 where it is in none; only receipts for journalled messages of tasks with
+    `clusters` have it.
     """
 
     digest: Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]

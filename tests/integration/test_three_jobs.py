@@ -245,7 +245,7 @@ ANSWERS = {
         Answer("kitchen-pi", b"d", final=True),
     ),
     "repeated": (
-        Repeated("kitchen-pi", 4, Decided(b"d", Reason.TOO_STALE, "late")),
+        Repeated("kitchen-pi", 4, Decided(b"d", Reason.TOO_STALE, "late"), ""),
         Answer("kitchen-pi", b"d", Reason.TOO_STALE, "late", final=True),
     ),
     "enrolled": (Enrolled(KITCHEN, b"d"), Answer("kitchen-pi", b"d")),

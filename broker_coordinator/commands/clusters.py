@@ -5,7 +5,7 @@ import argparse
 from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.commands.output import add_noun, write_rows
 from broker_coordinator.configuration import load_configuration
-from broker_coordinator.storage.cluster_registry import ClusterRegistry, check_wanted
+from broker_coordinator.storage.cluster_registry import ClusterRegistry, check_has
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
@@ -13,6 +13,13 @@ from fleet_host.command_line import Verbs, name_of
 from fleet_protocol.cluster_plan import NO_CLUSTER
 
 SHOWN = ("device", "cluster", "state")
+
+
+def add_cluster_option(verb: argparse.ArgumentParser) -> None:
+    """`--cluster`, of a verb about versions of a task."""
+    verb.add_argument(
+        "--cluster", type=int, default=NO_CLUSTER, metavar="N", help="as devices of this cluster have it, not of none"
+    )
 
 
 def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
@@ -33,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     with opened(configuration.journal()) as journal:
         task = TaskRegistry(journal.engine).bundle(options.task).description
         registry = ClusterRegistry(journal.engine)
-        check_wanted(task, {})
+        check_has(task)
         if options.action == "assign":
             registry.assign(task, {options.device: options.cluster})
         rows = _rows(registry.assigned().get(task.task, {}), DeviceRegistry(journal.engine))

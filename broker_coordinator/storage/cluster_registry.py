@@ -37,7 +37,7 @@ class ClusterRegistry:
         Raises:
             ConfigurationError: the task has no clusters, or fewer.
         """
-        check_wanted(task, wanted)
+        check_has(task, *wanted.values())
         with writing(self._engine) as connection:
             if _changes(connection, task.task, wanted):
                 ours = clusters.c.task == task.task
@@ -52,18 +52,18 @@ class ClusterRegistry:
                 count_up(connection, CLUSTERS)
 
 
-def check_wanted(task: TaskDescription, wanted: Mapping[str, int]) -> None:
+def check_has(task: TaskDescription, *wanted: int) -> None:
     """Raise `ConfigurationError` if the task does not have each of the clusters."""
     if task.clusters is None:
         raise ConfigurationError(
             f"task {task.task!r} has one model for all devices; export it with [clusters] in task.toml, and publish"
             " that: broker-coordinator tasks publish"
         )
-    for device, cluster in wanted.items():
+    for cluster in wanted:
         if not NO_CLUSTER <= cluster <= task.clusters.most:
             raise ConfigurationError(
-                f"cluster {cluster} for {device}: task {task.task!r} has 1 to {task.clusters.most} (clusters.most), and"
-                f" {NO_CLUSTER} is none; name one of these"
+                f"task {task.task!r} has no cluster {cluster}: it has 1 to {task.clusters.most} (clusters.most), and"
+                f" {NO_CLUSTER} is none"
             )
 
 

@@ -16,6 +16,7 @@ from fleet_protocol.bundle_files import (
     WEIGHTS_FILE,
     blob_hash,
 )
+from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.codec import write_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import UPDATE
@@ -44,6 +45,7 @@ def write_bundle(
     solved_head: SolvedHead | None = None,
     split: SplitPlan | None = None,
     prompts: PromptPlan | None = None,
+    clusters: ClusterPlan | None = None,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
     parameters = parameters or PARAMETERS
@@ -69,6 +71,7 @@ def write_bundle(
         downlink=DownlinkPlan("exact" if solved_head else "lossy"),
         split=split,
         prompts=prompts,
+        clusters=clusters,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():

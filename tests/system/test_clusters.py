@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from broker_coordinator.storage.cluster_registry import ClusterRegistry
+from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.cluster_plan import ClusterPlan
 from tests.support.agent import AgentProcess, copy_digits_bundle, sample
 from tests.support.broker import Broker
@@ -82,8 +85,8 @@ def fleet(tmp_path: Path, broker: Broker) -> Iterator[ClusteredFleet]:
 
 
 def test_each_cluster_learns_its_own_names_and_every_version_replays_after_kills(fleet: ClusteredFleet) -> None:
-    for name, cluster in NAMES.items():
-        fleet.coordinator.clusters("assign", "digits", name, str(cluster))
+    with Journal.open(fleet.coordinator.database) as journal:
+        ClusterRegistry(journal.engine).assign(TaskRegistry(journal.engine).bundle("digits").description, NAMES)
     fleet.round()  # contradictory names for one model, and receipts that say who is in which cluster
     assert {each.name: each.status()["clusters"]["digits"] for each in fleet.agents} == NAMES
     fleet.killed_round()

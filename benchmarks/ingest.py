@@ -41,8 +41,9 @@ from fleet_protocol.codec import encode_update, write_weights
 from fleet_protocol.envelope import digest, sign_envelope
 from fleet_protocol.keys import SigningKey, write_signing_key
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
-from fleet_protocol.task_description import BUNDLE_FORMAT, Parameter, TaskDescription
+from fleet_protocol.task_description import BUNDLE_FORMAT, TaskDescription
 from fleet_protocol.training_plan import TrainingPlan
 from fleet_protocol.update_plan import UpdatePlan
 from workbench.demo.brokers import MOSQUITTO_PLACES, free_port

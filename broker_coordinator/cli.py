@@ -30,6 +30,7 @@ with missing_extra_named(PROGRAM):
         analytics,
         authority,
         backup,
+        clusters,
         database,
         devices,
         generate,
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     rotate_key.add_parser(commands, with_configuration)
     devices.add_parser(commands, with_configuration)
     helpers.add_parser(commands, with_configuration)
+    clusters.add_parser(commands, with_configuration)
     tasks.add_parser(commands, with_configuration)
     analytics.add_parser(commands, with_configuration)
     generate.add_parser(commands, with_configuration)
@@ -100,6 +102,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "rotate-key": rotate_key.run,
     "devices": devices.run,
     "helpers": helpers.run,
+    "clusters": clusters.run,
     "tasks": tasks.run,
     "analytics": analytics.run,
     "generate": generate.run,

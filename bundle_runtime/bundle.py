@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import msgspec
 
 from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE, blob_hash
-from fleet_protocol.codec import Grid, read_weights
+from fleet_protocol.codec import Grid, read_weights, with_copies
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.task_description import TaskDescription
 
 
@@ -23,16 +24,19 @@ class Bundle:
 
     @property
     def weights(self) -> bytes:
-        """The safetensors file of version 0."""
+        """The safetensors file of the untrained model."""
         return self.files[WEIGHTS_FILE]
+
+    def first_version(self) -> FloatVector:
+        """What the bundle's own version holds, before it is rounded: f32[V], of which every copy is the model."""
+        return with_copies(read_weights(self.weights, self.description.parameters), self.description)
 
     def grid(self) -> Grid | None:
         """The grid that published versions lie on, if the task rounds them."""
         plan = self.description.downlink
         if plan.differences != "lossy":
             return None
-        first = read_weights(self.weights, self.description.parameters)
-        return Grid.below(first, self.description.shapes, plan.precision_bits)
+        return Grid.below(self.first_version(), self.description.version.shapes, plan.precision_bits)
 
 
 def written(description: TaskDescription) -> bytes:

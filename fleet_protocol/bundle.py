@@ -15,6 +15,7 @@ from fleet_protocol.bundle_files import (
     TRAIN_PER_SAMPLE_FILE,
     verify_blob,
 )
+from fleet_protocol.cluster_plan import check_clusters, check_copies
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.limits import (
@@ -63,6 +64,7 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     check_scaling(description.scaling, description.input_blocks, description.target_blocks, name)
     _check_head(description, name)
     _check_prompts(description, name)
+    _check_clusters(description, name)
     return description
 
 
@@ -181,6 +183,22 @@ def _check_prompts(description: TaskDescription, name: str) -> None:
             " leave [prompts] or [solved_head] out, or publish a second task"
         )
     check_prompts(description.prompts, description.label, description.feature_count, name)
+
+
+def _check_clusters(description: TaskDescription, name: str) -> None:
+    """Raise `ConfigurationError` if copies do not go with the task's other settings, or are too many."""
+    plan = description.clusters
+    if plan is None:
+        return
+    check_clusters(
+        plan,
+        description.aggregation,
+        description.versions_from,
+        has_prompts=description.prompts is not None,
+        name=name,
+    )
+    layout = description.version
+    check_copies(plan, [each.name for each in layout.parameters], sorted(layout.copied), layout.size, name)
 
 
 class _Format(msgspec.Struct):

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     TASK_PAUSED = "task_paused"
     RATE_LIMITED = "rate_limited"
     BAD_INVITATION = "bad_invitation"
+    WRONG_CLUSTER = "wrong_cluster"
 
 
 class ProtocolError(Exception):

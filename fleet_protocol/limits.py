@@ -57,6 +57,9 @@ MAX_BLOCKS = 64
 MAX_CUTS = 256
 """Ways to divide them between device and helper that a task may allow."""
 
+MAX_CLUSTERS = 8
+"""Copies of a task's parameters, each for a cluster of devices; every version holds all of them."""
+
 MAX_ROWS_PER_STEP = 4096
 """Samples of one mini-batch whose activations travel to a helper."""
 

@@ -1,7 +1,7 @@
 """The content of `task.json`: what a task is, and what follows from it."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from functools import cached_property
 from typing import Annotated
 
@@ -9,9 +9,11 @@ import msgspec
 
 from fleet_protocol.aggregation_plan import AggregationPlan, largest_delta_norm_of
 from fleet_protocol.bundle_files import BACKBONE_FILE, BlobHash
+from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.configuration import PositiveInt
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
+from fleet_protocol.parameter import Parameter, first_statistic
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelSchema
@@ -21,6 +23,7 @@ from fleet_protocol.solved_head import SolvedHead
 from fleet_protocol.split_plan import SplitPlan, backward_file, forward_file, last_file
 from fleet_protocol.training_plan import TrainingPlan
 from fleet_protocol.update_plan import UpdatePlan
+from fleet_protocol.version_layout import VersionLayout
 
 BUNDLE_FORMAT = 1
 
@@ -29,25 +32,6 @@ class BackboneSchema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `backbone.onnx` makes of one sample: float32 features of `feature_shape`, without the batch axis."""
 
     feature_shape: list[PositiveInt]
-
-
-class Parameter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One float32 tensor of the flat weight vector, which holds them in this order.
-
-    One that isn't `trainable` is a buffer that training changes in another way, such as a running mean; buffers
-    stand behind all others.
-    """
-
-    name: str
-    shape: list[PositiveInt]
-    trainable: bool = True
-    block: int = 0
-    """Which block of the task's `split` it is in."""
-
-    @property
-    def size(self) -> int:
-        """Values in the tensor."""
-        return math.prod(self.shape)
 
 
 class OnnxVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,6 +79,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """Where the coordinator solves the last layer from what devices say of their features."""
     prompts: PromptPlan | None = None
     """Where devices tell from what data like theirs can be synthesised."""
+    clusters: ClusterPlan | None = None
+    """Where some parameters have a copy for each cluster of devices."""
 
     @property
     def each_input(self) -> dict[str, InputSchema]:
@@ -142,12 +128,12 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     @cached_property
     def statistics(self) -> int:
         """How many values at the end of the flat weight vector are running statistics, which travel apart."""
-        return sum(parameter.size for parameter in self.parameters[_first_statistic(self.parameters) :])
+        return sum(parameter.size for parameter in self.parameters[first_statistic(self.parameters) :])
 
     @cached_property
     def trained_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of the parameters in front of the statistics."""
-        return self.shapes[: _first_statistic(self.parameters)]
+        return self.shapes[: first_statistic(self.parameters)]
 
     @cached_property
     def trained_count(self) -> int:
@@ -158,6 +144,16 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     def parameter_count(self) -> int:
         """Length of the flat weight vector."""
         return sum(parameter.size for parameter in self.parameters)
+
+    @property
+    def blocks(self) -> int:
+        """How many the model divides into: one without a `split`."""
+        return len(self.split.blocks) if self.split else 1
+
+    @cached_property
+    def version(self) -> VersionLayout:
+        """What a version holds: `parameters`, and with `clusters` copies of some."""
+        return VersionLayout.of(self.parameters, self.clusters, self.split)
 
     @cached_property
     def feature_count(self) -> int:
@@ -196,11 +192,3 @@ def split_files(description: TaskDescription, chosen: Collection[int] | None = N
     files = [[forward_file(block), backward_file(block)] for block in range(last)]
     files.append([last_file(last, part) for part in description.split.turns])
     return {file for block, each in enumerate(files) if chosen is None or block in chosen for file in each}
-
-
-def _first_statistic(parameters: Sequence[Parameter]) -> int:
-    """The place of the first entry behind the last trainable one."""
-    place = len(parameters)
-    while place and not parameters[place - 1].trainable:
-        place -= 1
-    return place

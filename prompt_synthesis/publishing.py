@@ -29,7 +29,7 @@ def publish_trained(journal: Journal, bundle: Bundle, train: Train, given: str) 
         newest = journal.newest_version(task.task)
         if newest is None:
             raise ConfigurationError(f"task {task.task!r} was removed meanwhile; nothing was published")
-        state = newest.state(task.parameters, {})
+        state = newest.state(task.version.parameters, {})
         trained = replace(state, version=state.version + 1, weights=train(state.weights))
         version = replace(version_of(task, trained, bundle.grid()), given=given)
         try:

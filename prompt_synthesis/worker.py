@@ -140,7 +140,7 @@ def _versions(job: GenerateJob, journal: Journal, bundle: Bundle, made: Made) ->
         end(made.data.folder)
     told: dict[str, object] = {"version": published[0], "replays": ",".join(map(str, replays))}
     if first is not None:
-        weights = first.state(bundle.description.parameters, {}).weights
+        weights = first.state(bundle.description.version.parameters, {}).weights
         told |= {"weights": first.weights_hash, "accuracy_on_synthetic": trainer.accuracy(weights, learner.samples)}
     return told
 

@@ -188,7 +188,7 @@ class Admission:
         header = parsed.envelope.header
         if before := view.decided_before(device.name, header.sequence):
             if before.digest == parsed.digest:
-                return Repeated(device.name, header.sequence, before)
+                return Repeated(device.name, header.sequence, before, header.task)
             raise ProtocolError(
                 Reason.SEQUENCE_REUSED,
                 f"{device.name} has used the number {header.sequence} for another {header.kind.name}; continue after"
@@ -229,6 +229,7 @@ class Admission:
             view.memories.get((header.task, consumer.kind)) if consumer.memory else None,
             parsed.device in view.helpers,
             view.queries.get(header.task, {}),
+            view.cluster(header.task, parsed.device),
         )
         admitted = consumer.admit(offered)
         _require_finite(admitted.facts)

@@ -71,7 +71,8 @@ class Offered(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
     `staleness` is how many versions of the task were made since the header's `base_version`. `decoded` is what
     `decode_together` has made of the payload, `memory` what `remember` has noted of earlier ones; or they are None.
     `from_helper`: an operator lets the sender run blocks of a task's `split` for devices. `queries` are those that are
-    open about the task's samples, by their numbers.
+    open about the task's samples, by their numbers. `cluster` is the one that the sender is in; None of a task without
+    clusters.
     """
 
     device: str
@@ -83,6 +84,7 @@ class Offered(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
     memory: Any = None
     from_helper: bool = False
     queries: Mapping[int, Query] = {}
+    cluster: int | None = None
 
 
 class Admitted(msgspec.Struct, Generic[Facts, Item], frozen=True, gc=False):

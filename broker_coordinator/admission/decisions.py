@@ -51,11 +51,12 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A payload whose outcome is journalled already: the receipt is repeated, and nothing changes."""
+    """A payload of a `task` whose outcome is journalled already: the receipt is repeated, and nothing changes."""
 
     device: str
     sequence: int
     outcome: Decided
+    task: str
 
 
 @dataclass(frozen=True, slots=True)

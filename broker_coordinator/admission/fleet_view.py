@@ -13,6 +13,7 @@ from broker_coordinator.admission.overlay import Copyable, Overlay, changes_in, 
 from broker_coordinator.admission.shares import RecentDevices
 from broker_coordinator.aggregation.buffer_size import is_full
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id
 from fleet_protocol.kinds import PayloadKind, PresenceState, Query
@@ -132,7 +133,7 @@ class FleetView:
     what consumers remember of the payloads of a task, `recent` the devices that its last accepted updates are of.
     `allowance` is every device's; `full_at` says when a device will have all of it again, if it has not, and so for
     other allowances of `AdmissionSettings`. `now` is in seconds on any one clock. `helpers` may run blocks for devices.
-    `queries` are those that are open, by task and number.
+    `queries` are those that are open, by task and number; `clusters` those that devices are in, by task and device.
 
     `pending` are the keys that await approval, whoever enrolled longest ago first; in a branch, those that enrolled in
     it. `numbers` counts keys by their state. Messages in `answered`, by their digest, were answered a short time ago.
@@ -156,6 +157,7 @@ class FleetView:
     invitations: MutableMapping[bytes, Invited] = field(default_factory=dict)
     helpers: set[str] = field(default_factory=set)
     queries: dict[str, dict[int, Query]] = field(default_factory=dict)
+    clusters: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -272,7 +274,14 @@ class FleetView:
             Overlay(self.invitations),
             self.helpers,
             self.queries,
+            self.clusters,
         )
+
+    def cluster(self, task: str, device: str) -> int | None:
+        """The one that a device is in; None of a task without clusters, or that is not served."""
+        progress = self.tasks.get(task)
+        plan = progress.description.clusters if progress else None
+        return plan.cluster(self.clusters.get(task, {}).get(device, NO_CLUSTER)) if plan else None
 
     def devices_changed_in(self, branch: "FleetView") -> list[Device]:
         """The devices that differ in `branch`, or have enrolled in it and await approval."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fleet_protocol.codec import read_weights, write_weights
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 
 FEWEST_USUAL = 10
 """Versions, where the task does not say how many."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet_protocol.codec.sparse import IndexVector
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 
 Vector = NDArray[np.float64]
 
@@ -102,7 +102,8 @@ def nobodys(weight: Weight) -> NDArray[np.bool_] | None:
 def _of_blocks(one: Weight, other: Weight) -> tuple[Vector, Vector, BlockLayout]:
     """Both written out for each block; one of them at least is of blocks."""
     layout = next(each.layout for each in (one, other) if isinstance(each, BlockWeights))
-    nothing = BlockWeights(np.zeros(int(layout.blocks.max()) + 1), layout)
+    blocks = next(each.of_blocks.size for each in (one, other) if isinstance(each, BlockWeights))
+    nothing = BlockWeights(np.zeros(blocks), layout)
     return (nothing + one).of_blocks, (nothing + other).of_blocks, layout
 
 

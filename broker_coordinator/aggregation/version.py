@@ -10,7 +10,8 @@ from broker_coordinator.aggregation.server_step import initial_state
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.codec import Grid, read_weights, write_weights
-from fleet_protocol.task_description import Parameter, TaskDescription
+from fleet_protocol.parameter import Parameter
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +46,23 @@ class Version:
 
 def version_of(description: TaskDescription, state: ServerState, grid: Grid | None) -> Version:
     """A version as it is stored: with a `grid`, devices get the rounded weights and the next version the true ones."""
-    published = state.weights if grid is None else grid.rounded(state.weights, description.shapes)
-    weights = write_weights(published, description.parameters)
+    published = state.weights if grid is None else grid.rounded(state.weights, description.version.shapes)
+    weights = write_weights(published, description.version.parameters)
     unrounded = b"" if grid is None else state.weights.astype("<f4").tobytes()
     moments = state.moments.astype("<f4").tobytes()
     return Version(description.task, state.version, weights, blob_hash(weights), moments, unrounded, step=state.step)
 
 
 def version_zero(bundle: Bundle, number: int = 0) -> Version:
-    """A bundle's own version: rounded to the grid if there is one, else the bundle's own file, byte for byte.
+    """A bundle's own version: rounded to the grid if there is one, or with copies for clusters, else the bundle's own
+    file, byte for byte.
 
     Its `number` is 0 unless the task has had another bundle before.
     """
     description = bundle.description
     grid = bundle.grid()
-    state = initial_state(read_weights(bundle.weights, description.parameters), description.aggregation)
-    if grid is not None:
+    state = initial_state(bundle.first_version(), description.aggregation)
+    if grid is not None or description.version.has_copies:
         return replace(version_of(description, state, grid), number=number)
     moments = state.moments.astype("<f4").tobytes()
     return Version(description.task, number, bundle.weights, blob_hash(bundle.weights), moments)

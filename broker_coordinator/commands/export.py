@@ -4,23 +4,31 @@ import shutil
 from pathlib import Path
 
 from broker_coordinator.aggregation.averaging import averaged_numbers, averaged_weights
+from broker_coordinator.storage.cluster_registry import check_has
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.new_files import remedy_for, write_new_file
+from fleet_protocol.cluster_plan import NO_CLUSTER
+from fleet_protocol.codec import read_model, write_weights
 from fleet_protocol.errors import ConfigurationError
 
 
-def model_of(journal: JournalReader, task: str, version: int | None, *, single: bool) -> bytes:
+def model_of(
+    journal: JournalReader, task: str, version: int | None, *, single: bool, cluster: int = NO_CLUSTER
+) -> bytes:
     """The weights of a task as a safetensors file: the mean of as many versions as its plan says, up to `version`, or
     that version alone while there are fewer to average.
 
-    `version` None is the newest; `single` takes that version by itself. The coordinator may be running.
+    `version` None is the newest; `single` takes that version by itself. Of a task with copies of parameters, those of a
+    `cluster`. The coordinator may be running.
 
     Raises:
-        ConfigurationError: there is no such task or version.
+        ConfigurationError: there is no such task, version or cluster.
     """
     description = TaskRegistry(journal.engine).bundle(task).description
+    if cluster != NO_CLUSTER:
+        check_has(description, cluster)
     newest = journal.newest_number(task)
     last = newest if version is None else version
     count = 1 if single else description.averaged_versions
@@ -35,7 +43,11 @@ def model_of(journal: JournalReader, task: str, version: int | None, *, single: 
             f" {newest}; see which are kept with: broker-coordinator tasks show"
         )
     found = journal.versions(task, after=min(numbers) - 1, before=last + 1)
-    return averaged_weights((each.weights for each in found if each.number in numbers), description.parameters)
+    versions = (each.weights for each in found if each.number in numbers)
+    averaged = averaged_weights(versions, description.version.parameters)
+    if description.clusters is None:
+        return averaged
+    return write_weights(read_model(averaged, description, cluster), description.parameters)
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from broker_coordinator.commands.advice import advice
+from broker_coordinator.commands.clusters import add_cluster_option
 from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
 from broker_coordinator.commands.invite import invite
@@ -16,6 +17,7 @@ from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from broker_coordinator.serving.evaluator import LONGEST_SECONDS
 from broker_coordinator.serving.replay import require_memory
+from broker_coordinator.storage.cluster_registry import check_has
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
@@ -85,11 +87,15 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     export.add_argument("out", type=Path, metavar="OUT", help="the file to write")
     export.add_argument("--version", type=_VERSION, metavar="N", help="up to this version, not the newest")
     export.add_argument("--single", action="store_true", help="that version by itself, as devices train from it")
+    add_cluster_option(export)
     bundle = verb_of_task("bundle", "Write the bundle as it is served, with the scale that the fleet has made.")
     bundle.add_argument("folder", type=Path, metavar="FOLDER", help="the folder to write")
-    evaluate = verb_of_task("evaluate", "Evaluate a version on held-out samples, and store the result.")
+    evaluate = verb_of_task(
+        "evaluate", "Evaluate a version on held-out samples, and store the result, unless it is of a cluster."
+    )
     evaluate.add_argument("--version", type=_VERSION, metavar="N", help="this version, not the newest")
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="not the file that coordinator.toml names")
+    add_cluster_option(evaluate)
     verify = verb_of_task("verify", "Compute the versions again from the journal, and compare every bit.")
     verify.add_argument(
         "--from", type=_VERSION, dest="start", metavar="N", help="those after this version, not the bundle's own"
@@ -181,7 +187,7 @@ def _remove(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigu
 
 
 def _export(journal: JournalReader, options: argparse.Namespace, _: CoordinatorConfiguration) -> int:
-    weights = model_of(journal, options.task, options.version, single=options.single)
+    weights = model_of(journal, options.task, options.version, single=options.single, cluster=options.cluster)
     write_model(options.out, weights)
     row = {"file": str(options.out), "bytes": len(weights), "sha256": blob_hash(weights)}
     write_fields(row, as_json=options.json)
@@ -202,6 +208,8 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
     registry = TaskRegistry(journal.engine)
     file = options.data or _held_out_file(configuration, options.task)
     bundle = registry.bundle(options.task)
+    if options.cluster:
+        check_has(bundle.description, options.cluster)
     held_out = read_samples(file, bundle.description)
     if options.version is None:
         version = journal.newest_version(options.task)
@@ -213,9 +221,12 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
         )
     late = f"{options.task}: evaluating takes over {LONGEST_SECONDS:g} s; hold fewer samples out than in {file}"
     with ended_after(LONGEST_SECONDS, f"{PROGRAM}: {late}"):
-        found, heads = evaluate(bundle, version, held_out)
-    VersionRegistry(journal.engine).add_evaluation(options.task, found)
+        found, heads = evaluate(bundle, version, held_out, options.cluster)
     row = {"task": options.task} | asdict(found)
+    if options.cluster:
+        row["cluster"] = options.cluster
+    else:
+        VersionRegistry(journal.engine).add_evaluation(options.task, found)
     row |= {"heads": {name: asdict(figures) for name, figures in heads.items()}} if heads else {}
     write_fields(row, as_json=options.json)
 

@@ -14,7 +14,7 @@ from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import KeyRing
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def verify_versions(journal: JournalReader, task: str, start: int | None = None,
         stored = journal.version(task, made.number)
         if stored is None:
             dropped += 1
-        elif difference := _difference(stored, made, bundle.description.parameters):
+        elif difference := _difference(stored, made, bundle.description.version.parameters):
             return Verification(task, start, compared, dropped, difference)
         elif made.number > start:
             compared += 1

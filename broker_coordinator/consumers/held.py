@@ -1,5 +1,10 @@
-"""Which blocks of a task's `split` an update may say that it has held: a device those that a cut leaves it. Pure."""
+"""Which parts of a model an update may say that it has trained. Pure.
 
+Of a task's `split`, a device those blocks that a cut leaves it; of a task's `clusters`, the copy of the device's own,
+or the one of devices without a cluster.
+"""
+
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import Update
 from fleet_protocol.split_plan import SplitPlan, device_blocks
@@ -25,6 +30,24 @@ def cut_of(update: Update, task: TaskDescription, sender: str, *, from_helper: b
         )
     held = {block for block, samples in enumerate(update.held) if samples > 0}
     return _check_helpers(held, task.split, sender) if from_helper else _devices_cut(held, task.split, sender)
+
+
+def check_cluster(update: Update, task: TaskDescription, sender: str, given: int | None) -> None:
+    """Check the copy that an update was made of, where its sender was `given` this cluster: None without `clusters`.
+
+    Raises:
+        ProtocolError: `MALFORMED` or `WRONG_CLUSTER`, saying what can't be.
+    """
+    if update.cluster == NO_CLUSTER:
+        return
+    if task.clusters is None:
+        raise ProtocolError(Reason.MALFORMED, f"trained cluster {update.cluster}; {task.task} has no clusters")
+    if update.cluster != given:
+        here = f"in cluster {given}" if given else "in no cluster"
+        raise ProtocolError(
+            Reason.WRONG_CLUSTER,
+            f"trained cluster {update.cluster} of {task.task}; {sender} is {here}, and trains that one from now on",
+        )
 
 
 def _check_helpers(held: set[int], split: SplitPlan, sender: str) -> str:

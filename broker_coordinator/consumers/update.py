@@ -14,9 +14,12 @@ from broker_coordinator.aggregation.running_statistics import WithStatistics, wi
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of
 from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
-from broker_coordinator.consumers.held import cut_of
+from broker_coordinator.aggregation.untrained_copies import following
+from broker_coordinator.consumers.held import check_cluster, cut_of
 from broker_coordinator.consumers.peers import Declared, Peers
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.codec import (
+    ClusterView,
     HeldBlocks,
     SparseUpdate,
     decode_together,
@@ -59,6 +62,8 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     """
     update = offered.payload
     _check_numbers(update)
+    is_helpers = offered.from_helper and bool(update.held)
+    check_cluster(update, offered.task, offered.device, NO_CLUSTER if is_helpers else offered.cluster)
     cut = cut_of(update, offered.task, offered.device, from_helper=offered.from_helper)
     delta = _delta(offered) if offered.decoded is None else offered.decoded
     norm = delta.norm()
@@ -67,7 +72,6 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}; max_delta_norm is {most:.4g}: {STEADIER_TRAINING}"
         )
-    is_helpers = offered.from_helper and bool(update.held)
     facts = _helpers_facts(offered, norm) if is_helpers else _facts(offered, norm, cut)
     return Admitted(facts, _buffered(offered, facts, delta))
 
@@ -139,26 +143,33 @@ def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate)
     update, task = offered.payload, offered.task
     return BufferedUpdate(
         offered.device,
-        scaled(delta, facts.scale),
+        _in_version(scaled(delta, facts.scale), update, task),
         facts.samples,
         offered.header.base_version,
         offered.staleness,
         update.life,
         _statistics(update, task) if task.statistics else NO_STATISTICS,
-        _samples_of_blocks(update, facts, task) if update.held else None,
+        _samples_of_blocks(update, facts, task) if update.held or task.clusters else None,
         facts.helper,
     )
 
 
+def _in_version(delta: SparseUpdate, update: Update, task: TaskDescription) -> SparseUpdate:
+    return ClusterView.of(task, update.cluster).changes(delta) if task.clusters else delta
+
+
 def _samples_of_blocks(update: Update, facts: UpdateFacts, task: TaskDescription) -> BlockWeights:
-    """Those that count of each block: as large a share as of all samples."""
-    held = np.array(update.held, np.float64)
-    return BlockWeights(held * (facts.samples / update.samples), BlockLayout.of(task.parameters))
+    """Those that count of each block, or of each group of a version with copies: as large a share as of all samples."""
+    held: Sequence[float] = update.held or (update.samples,) * task.blocks
+    of_groups = task.version.samples(held, update.cluster) if task.clusters else held
+    counted = np.array(of_groups, np.float64) * (facts.samples / update.samples)
+    return BlockWeights(counted, BlockLayout.of(task.version.parameters))
 
 
 def _statistics(update: Update, task: TaskDescription) -> FloatVector:
     places = HeldBlocks.of(task, update.held).statistics
-    return places.spread(read_statistics(update.packed, places.size))
+    changes = places.spread(read_statistics(update.packed, places.size))
+    return ClusterView.of(task, update.cluster).statistics.spread(changes) if task.clusters else changes
 
 
 def _delta(offered: Offered[Update]) -> SparseUpdate:
@@ -188,15 +199,16 @@ def _buffer_size(task: TaskDescription) -> int:
 
 def _partial(state: ServerState, buffer: Sequence[BufferedUpdate], task: TaskDescription) -> Partial:
     step = partial_of(state, buffer, task.aggregation)
-    count = task.statistics
+    count = task.version.statistics
     return with_statistics(step, state, buffer, task.aggregation, count) if count else step
 
 
 def _finish(state: ServerState, partial: Partial, task: TaskDescription) -> ServerState:
     if isinstance(partial, WithStatistics):
-        made = finish(state, partial.step, task.aggregation)
-        return with_next_statistics(made, state, partial.changes)
-    return finish(state, partial, task.aggregation)
+        made = with_next_statistics(finish(state, partial.step, task.aggregation), state, partial.changes)
+    else:
+        made = finish(state, partial, task.aggregation)
+    return following(made, state, task.version) if task.clusters else made
 
 
 def _recall(task: TaskDescription) -> Recall:

@@ -45,8 +45,8 @@ class PackedVersions:
         return self._whole[name]
 
     def _pack(self, task: str, base: FloatVector | None, target: FloatVector) -> bytes:
-        return encode_difference(base, target, self._descriptions[task].shapes, self._grids[task])
+        return encode_difference(base, target, self._descriptions[task].version.shapes, self._grids[task])
 
     def _weights(self, task: str, number: int) -> FloatVector | None:
         found = self._find_weights(task, number)
-        return None if found is None else read_weights(found, self._descriptions[task].parameters)
+        return None if found is None else read_weights(found, self._descriptions[task].version.parameters)

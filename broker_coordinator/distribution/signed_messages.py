@@ -56,10 +56,14 @@ class MessageSigner:
         detail: str,
         highest_sequence: int,
         newest_boot: int,
+        cluster: int | None = None,
     ) -> Publication:
-        """The receipt for one message from `device`: accepted where there is no `reason` against it."""
+        """The receipt for one message from `device`: accepted where there is no `reason` against it. `cluster` is the
+        one that the device is in, where the message is of a task with clusters.
+        """
         outcome = Outcome.ACCEPTED if reason is None else Outcome.REJECTED
-        receipt = Receipt(digest, outcome, reason.value if reason else "", detail, highest_sequence, newest_boot)
+        why = reason.value if reason else ""
+        receipt = Receipt(digest, outcome, why, detail, highest_sequence, newest_boot, cluster)
         topic = topics.down(self.fleet, self.shard, device)
         payload = encode_payload(receipt)
         return Publication(topic, sign_envelope(self.key, topic, RECEIPT, payload, sequence=highest_sequence))

@@ -28,7 +28,7 @@ has connected again; whoever replays its messages makes no more of them."""
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
     """What a receipt says: accepted where there is no `reason`. `verified` as in `Refused`; `final` where the answer to
-    the same message will always be the same; `trusted_key` as in `Enrolled`.
+    the same message will always be the same; `trusted_key` as in `Enrolled`. `task` is that of a journalled message.
     """
 
     device: str
@@ -38,21 +38,23 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     verified: bool = True
     final: bool = False
     trusted_key: bytes = b""
+    task: str = ""
 
 
 def answer_to(decision: Decision) -> Answer | None:
     """The answer to one message; None where it gets no receipt, or the one that it got a moment ago."""
     match decision:
-        case Accepted(device=device, envelope_digest=digest):
-            return Answer(device, digest, final=True)
-        case Repeated(device, _, outcome):
-            return Answer(device, outcome.digest, outcome.reason, outcome.detail, final=True)
+        case Accepted(device, header, envelope_digest=digest):
+            return Answer(device, digest, final=True, task=header.task)
+        case Repeated(device, _, outcome, task):
+            return Answer(device, outcome.digest, outcome.reason, outcome.detail, final=True, task=task)
         case Enrolled(device, digest, trusted_key=trusted) if device.state is DeviceState.APPROVED:
             return Answer(device.name, digest, trusted_key=trusted)
         case Enrolled(device, digest):
             return Answer(device.name, digest, Reason.UNKNOWN_KEY, f"{device.name} is recorded and awaits approval")
         case Refused(str(device), reason, detail, digest, verified, answered=True, header=header, trusted_key=trusted):
-            return Answer(device, digest, reason, detail, verified, header is not None, trusted)
+            task = header.task if header else ""
+            return Answer(device, digest, reason, detail, verified, header is not None, trusted, task)
     return None
 
 
@@ -111,6 +113,7 @@ class Receipts:
             detail=answer.detail,
             highest_sequence=view.highest_sequence(answer.device),
             newest_boot=view.newest_boot(answer.device),
+            cluster=view.cluster(answer.task, answer.device),
         )
         if answer.final:
             self.recent.note(answer.digest, receipt, now)

@@ -56,7 +56,7 @@ def _forget(journal: Journal, registry: TaskRegistry, task: str, device: str, ke
     first = _first_holder(source, device, newest)
     if first is None:
         return Forgotten(task, None, None)
-    state = replace(source.kept(newest).state(bundle.description.parameters, {}), version=newest)
+    state = replace(source.kept(newest).state(bundle.description.version.parameters, {}), version=newest)
     why = ""
     for start in _starts(source, first):
         try:

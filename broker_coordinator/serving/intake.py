@@ -38,7 +38,8 @@ from broker_coordinator.serving.newcomers import Newcomers
 from broker_coordinator.serving.twins import Twins
 from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
-from broker_coordinator.storage.change_counters import DEVICES, HELPERS, QUERIES, TASKS
+from broker_coordinator.storage.change_counters import CLUSTERS, DEVICES, HELPERS, QUERIES, TASKS
+from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
@@ -101,6 +102,7 @@ class Intake:
         self._invitations_until = math.inf
         self._helper_registry = HelperRegistry(journal.engine)
         self._helpers: set[str] = set()
+        self._cluster_registry = ClusterRegistry(journal.engine)
         self._query_registry = QueryRegistry(journal.engine)
         self._admission = admission
         self._metrics = metrics
@@ -240,7 +242,7 @@ class Intake:
         found = standing.change_counters
         if seen is None or found.get(TASKS) != seen.get(TASKS):
             self._load(standing)
-        elif any(found.get(subject) != seen.get(subject) for subject in (DEVICES, HELPERS, QUERIES)):
+        elif any(found.get(subject) != seen.get(subject) for subject in (DEVICES, HELPERS, QUERIES, CLUSTERS)):
             self._load_devices()
             self._change_counters = found
         elif time.time() >= self._invitations_until:
@@ -288,6 +290,8 @@ class Intake:
         self._load_helpers()
         self._view.queries.clear()
         self._view.queries.update(self._query_registry.asked())
+        self._view.clusters.clear()
+        self._view.clusters.update(self._cluster_registry.assigned())
         self._load_invitations()
         self._metrics.show_devices(self._view.numbers)
 

@@ -64,7 +64,7 @@ class Source:
             case Recall.WEIGHTS:
                 oldest = state.version - self.description.aggregation.max_staleness
                 kept = self.journal.versions(self.task, after=oldest - 1, before=state.version)
-                return {each.number: each.state(self.description.parameters, {}).weights for each in kept}
+                return {each.number: each.state(self.description.version.parameters, {}).weights for each in kept}
             case Recall.RECENT_UPDATES:
                 return self._of_recent(state, lineage.left)
             case Recall.LAST_UPDATES:
@@ -118,10 +118,10 @@ def replayed(
     restorable = {start: state}
     for number in range(start + 1, newest + 1):
         if (old := source.history.rollbacks.get(number)) is not None:
-            weights = restorable[old] if old in restorable else source.kept(old).state(description.parameters, {})
+            weights = restorable.get(old) or source.kept(old).state(description.version.parameters, {})
             state = _back_to(source, state, weights, without)
         elif number in source.history.given:
-            given = source.kept(number).state(description.parameters, {})
+            given = source.kept(number).state(description.version.parameters, {})
             state = replace(_passed(source, state), weights=given.weights)
         elif replay := source.history.replay_after(number - 1):
             state = _passed(source, state) if without else without_devices(source, state, *replay)
@@ -150,7 +150,7 @@ def without_devices(source: Source, state: ServerState, start: int, devices: Map
 
 def state_of(journal: JournalReader, description: TaskDescription, version: Version, keys: KeyRing) -> ServerState:
     """A stored version as the next one is made from it, with what it remembers of those before it."""
-    state = version.state(description.parameters, {})
+    state = version.state(description.version.parameters, {})
     return replace(state, remembered=source_of(journal, description, keys).recalled(state))
 
 
@@ -209,7 +209,7 @@ def _back_to(source: Source, state: ServerState, old: ServerState, without: Mapp
 
 def _stored(source: Source, number: int, without: Mapping[str, int]) -> ServerState:
     task, plan = source.task, source.description.aggregation
-    state = source.kept(number).state(source.description.parameters, {})
+    state = source.kept(number).state(source.description.version.parameters, {})
     state = replace(state, remembered=source.recalled(state, without))
     recall = source.consumer.recall(source.description)
     if recall is Recall.WEIGHTS and len(state.remembered) < min(plan.max_staleness, number - source.history.first):

@@ -197,7 +197,7 @@ class ServedTask:
             raise ArithmeticError("weights or the server optimiser's moments would no longer be finite")
         version = version_of(self.description, state, self.grid)
         if self.grid is not None:
-            read_weights(version.weights, self.description.parameters)
+            read_weights(version.weights, self.description.version.parameters)
         return version
 
     def _size_by(self, participants: Participants) -> int | None:

@@ -65,7 +65,7 @@ class TaskLoader:
             raise
         except Exception as error:  # an update that it remembers is damaged: its versions go on being served
             self._set_aside.stop((stored.name, consumer.kind.number), error)
-            state = newest.state(bundle.description.parameters, {})
+            state = newest.state(bundle.description.version.parameters, {})
         senders = self._journal.last_devices(stored.name, buffer_size.UPDATES_LOOKED_AT)
         held = self._journal.newest_held(stored.name, after=newest.number - buffer_size.VERSIONS_LOOKED_AT)
         return ServedTask(

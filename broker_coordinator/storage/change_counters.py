@@ -5,7 +5,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.schema import change_counters
 
-DEVICES, TASKS, HELPERS, QUERIES = "devices", "tasks", "helpers", "queries"
+DEVICES, TASKS, HELPERS, QUERIES, CLUSTERS = "devices", "tasks", "helpers", "queries", "clusters"
 """The subjects that are counted."""
 
 

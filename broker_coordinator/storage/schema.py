@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 14
+SCHEMA = 15
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -87,6 +87,15 @@ helpers = Table(
     metadata,
     Column("name", String(48), primary_key=True),
     comment="devices that may run blocks of models for others, whether they have enrolled or not",
+)
+
+clusters = Table(
+    "clusters",
+    metadata,
+    Column("task", String(48), primary_key=True),
+    Column("device", String(48), primary_key=True),
+    Column("cluster", Integer, nullable=False, comment="1 at least: who is in none has no row"),
+    comment="which copy of a task's parameters a device trains, whether it has enrolled or not",
 )
 
 change_counters = Table(

@@ -8,6 +8,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from broker_coordinator.storage.schema import (
     SCHEMA,
+    clusters,
     helpers,
     invitations,
     metadata,
@@ -100,6 +101,10 @@ def _from_13(connection: Connection) -> None:
         _add_column(connection, column)
 
 
+def _from_14(connection: Connection) -> None:
+    connection.execute(CreateTable(clusters))
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -111,5 +116,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     11: _from_11,
     12: _from_12,
     13: _from_13,
+    14: _from_14,
 }
 """By the schema that is there, what makes it the next one."""

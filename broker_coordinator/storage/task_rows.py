@@ -2,12 +2,13 @@
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
-from broker_coordinator.storage.change_counters import QUERIES, count_up
+from broker_coordinator.storage.change_counters import CLUSTERS, QUERIES, count_up
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.schema import (
     WAITING,
     aggregates,
     bundle_files,
+    clusters,
     departures,
     evaluations,
     payloads,
@@ -64,6 +65,8 @@ def _delete_some(engine: Engine, task: str) -> int:
         connection.execute(delete(evaluations).where(evaluations.c.task == task))
         connection.execute(delete(aggregates).where(aggregates.c.task == task))
         connection.execute(delete(departures).where(departures.c.task == task))
+        if connection.execute(delete(clusters).where(clusters.c.task == task)).rowcount:
+            count_up(connection, CLUSTERS)
         connection.execute(delete(bundle_files).where(bundle_files.c.task == task))
         numbers = select(versions.c.number).where(versions.c.task == task).limit(VERSIONS_PER_STEP)
         these = versions.c.task == task, versions.c.number.in_(numbers)

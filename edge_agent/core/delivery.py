@@ -161,6 +161,8 @@ class Delivery:
         row = self._outbox.find(receipt.digest)
         if row is None:
             return None
+        if receipt.cluster is not None:  # before the payload is settled: killed in between, the receipt comes again
+            self._outbox.set_cluster(row.task, receipt.cluster)
         meant = remedy(receipt)
         if meant is Remedy.SETTLE:
             self._outbox.settle(row, receipt.outcome, "")

@@ -63,6 +63,10 @@ class Outbox(Protocol):
         """Take a payload out; `returned` keeps it for the next round's residual."""
         ...
 
+    def set_cluster(self, task: str, cluster: int) -> None:
+        """Remember which cluster of a task's devices this one is in from now on."""
+        ...
+
     def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignRow) -> OutboxRow:
         """Give a waiting payload a number above `highest_sequence` and every one that this device has used."""
         ...

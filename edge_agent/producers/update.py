@@ -13,7 +13,9 @@ def produce_update(task: TaskDescription, result: TrainingResult) -> bytes | Non
     if task.versions_from != UPDATE.name or result.statistics or result.prompts or result.kept:
         return None
     loss = float(f"{result.loss:.3g}")
-    return encode_payload(Update(result.samples, result.steps, loss, result.packed, result.life, result.held))
+    return encode_payload(
+        Update(result.samples, result.steps, loss, result.packed, result.life, result.held, result.cluster)
+    )
 
 
 def returned_update(payload: bytes) -> Returned:

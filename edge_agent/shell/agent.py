@@ -145,6 +145,7 @@ class Agent:
             state=self._rounds.state.value,
             connected=member.link.connected,
             boot=member.identity.boot,
+            clusters={task: cluster for task in known if (cluster := self._database.cluster(task))},
             versions={task: version.version for task, version in known.items() if version},
             samples={task: self._samples.count(task) for task in tasks},
             new_samples=self._rounds.new_samples,

@@ -105,6 +105,8 @@ class Status(msgspec.Struct):
     """Samples that retention has dropped since the store was begun, by task and rule."""
     queries: QueryUse = QueryUse()
     """What the fleet has asked about samples, and what the answers have cost."""
+    clusters: dict[str, int] = {}
+    """By task, the cluster that the coordinator has put this device into."""
 
 
 @dataclass(frozen=True, slots=True)

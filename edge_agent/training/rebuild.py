@@ -1,20 +1,21 @@
 """The worker's first step where a version came packed: unpack it into the file that the round trains from."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge_agent.worker.contract import PackedFile
 from fleet_protocol.bundle_files import verify_blob
 from fleet_protocol.codec import apply_difference, read_weights, write_weights
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 
 
 class RebuildError(Exception):
     """Packed weights do not give the file that the manifest names; says why."""
 
 
-def rebuild(packed: PackedFile, weights: Path, parameters: list[Parameter]) -> None:
+def rebuild(packed: PackedFile, weights: Path, parameters: Sequence[Parameter]) -> None:
     """Write the version that is `packed` to `weights`: whole and verified, or not at all.
 
     Raises:

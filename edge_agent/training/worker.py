@@ -52,7 +52,7 @@ from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import rows_to_train_on
 from fleet_host.child_process import die_with
 from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, verify_blob
-from fleet_protocol.codec import read_weights
+from fleet_protocol.codec import read_model
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.split_plan import device_blocks
@@ -110,7 +110,7 @@ def run_round(
     files = {name: Path(path) for name, path in job.files.items()}
     send(Progress("reading", 0, task.training.steps, None))
     if job.packed is not None:
-        rebuild(job.packed, Path(job.weights), task.parameters)
+        rebuild(job.packed, Path(job.weights), task.version.parameters)
     weights = _weights_of(job)
     last_weights = _last_weights(job)
     if task.backbone is None:
@@ -157,7 +157,7 @@ def run_round(
     )
     if isinstance(result, Withheld):
         return result
-    return msgspec.structs.replace(result, features_computed=computed)
+    return msgspec.structs.replace(result, features_computed=computed, cluster=job.cluster)
 
 
 def _engine_of(job: TrainingJob, files: Mapping[str, Path], exchange: Exchange | None) -> TrainingEngine:
@@ -184,8 +184,8 @@ def _weights_of(job: TrainingJob) -> FloatVector:
     """f32[P]; of a round that a helper takes part in, those of the device's blocks, and 0 for the others."""
     task, path = job.description, Path(job.weights)
     if task.split is None or not job.cut.helper:
-        return read_weights(path.read_bytes(), task.parameters)
-    return read_own_weights(path, task, device_blocks(task.split, job.cut))
+        return read_model(path.read_bytes(), task, job.cluster)
+    return read_own_weights(path, task, device_blocks(task.split, job.cut), job.cluster)
 
 
 def _last_weights(job: TrainingJob) -> FloatVector | None:
@@ -193,7 +193,7 @@ def _last_weights(job: TrainingJob) -> FloatVector | None:
     if not job.last_weights:
         return None
     with contextlib.suppress(ProtocolError, OSError):
-        return read_weights(Path(job.last_weights).read_bytes(), job.description.parameters)
+        return read_model(Path(job.last_weights).read_bytes(), job.description, job.cluster)
     return None
 
 

@@ -17,6 +17,7 @@ from fleet_protocol.bundle_files import (
     ORT_OPTIMISER_FILE,
     ORT_TRAINING_FILE,
 )
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.limits import KIB, MAX_SESSION_MESSAGE_BYTES, MAX_UPDATE_BYTES
 from fleet_protocol.split_plan import WHOLE, Cut, device_blocks
 from fleet_protocol.task_description import TaskDescription, split_files
@@ -108,6 +109,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """What the device's owner lets it tell, where the task asks for prompts."""
     told: bytes = b""
     """The mark of the prompts that were told last."""
+    cluster: int = NO_CLUSTER
+    """Whose copy of the parameters the round trains, where the task has copies."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -166,7 +169,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     `epochs` is how often rounds, with this one, have gone over the samples that are stored.
     `usual_norm` is the running mean of the norms of the device's rounds. Where the task's rule sends no round like this
     one, `kept` says why, and `packed` is empty. `held` is of each block the samples that trained it here, where a
-    helper ran some of them; empty where the round trained all.
+    helper ran some of them; empty where the round trained all. `cluster` is whose copy of the parameters it trained.
     """
 
     packed: bytes
@@ -187,6 +190,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     usual_norm: float = 0.0
     kept: str = ""
     held: tuple[int, ...] = ()
+    cluster: int = NO_CLUSTER
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):

@@ -3,6 +3,7 @@
 import msgspec
 
 from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.task_description import TaskDescription
 
 
@@ -23,6 +24,8 @@ class LookJob(msgspec.Struct, frozen=True):
     nice: int
     memory_limit_mib: int
     cpu_limit_seconds: int
+    cluster: int = NO_CLUSTER
+    """Whose copy of the parameters it is, where the task has copies."""
 
 
 class Look(msgspec.Struct, frozen=True, tag="look"):

@@ -8,6 +8,7 @@ import msgspec
 
 from edge_agent.worker.contract import LENGTH_BYTES
 from fleet_protocol.bundle_files import BACKBONE_FILE, PREDICT_FILE
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.limits import MIB
 from fleet_protocol.task_description import TaskDescription
 
@@ -30,6 +31,8 @@ class PredictorJob(msgspec.Struct, frozen=True):
     nice: int
     memory_limit_mib: int
     cpu_limit_seconds: int
+    cluster: int = NO_CLUSTER
+    """Whose copy of the parameters it is, where the task has copies."""
 
 
 class Scores(msgspec.Struct, frozen=True, tag="scores"):

@@ -5,12 +5,14 @@
 Each stage is one module: `selection`, `quantisation`, `positions`, `container`; `update_codec` puts them together.
 Running statistics travel behind an update (`running_statistics`), and of a task with a `split` it may hold the tensors
 of some blocks alone (`held_blocks`).
+`cluster_copies` says which tensors of a version a device's cluster has.
 Weights take another way down: `grid` rounds them, `difference` packs one version as its difference from another.
 `moments` says how a device's samples are distributed, `class_statistics` how its features are.
 The one part of `fleet_protocol` that imports numpy, so a sleeping agent does not import it.
 """
 
 from fleet_protocol.codec.class_statistics import ClassStatistics, decode_class_statistics
+from fleet_protocol.codec.cluster_copies import ClusterView, read_model, with_copies
 from fleet_protocol.codec.difference import apply_difference, encode_difference
 from fleet_protocol.codec.grid import Grid
 from fleet_protocol.codec.held_blocks import HeldBlocks
@@ -24,6 +26,7 @@ from fleet_protocol.codec.weights import read_weights, write_weights
 
 __all__ = [
     "ClassStatistics",
+    "ClusterView",
     "EncodedUpdate",
     "Grid",
     "HeldBlocks",
@@ -39,8 +42,10 @@ __all__ = [
     "encode_update",
     "inspect_update",
     "pooled",
+    "read_model",
     "read_statistics",
     "read_weights",
+    "with_copies",
     "without_statistics",
     "write_statistics",
     "write_weights",

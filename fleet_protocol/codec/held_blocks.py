@@ -8,7 +8,8 @@ import numpy as np
 
 from fleet_protocol.codec.sparse import FloatVector, IndexVector, SparseUpdate
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.task_description import Parameter, TaskDescription
+from fleet_protocol.parameter import Parameter
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,11 @@ class Places:
 
     def part(self, vector: FloatVector) -> FloatVector:
         """These tensors of the vector of all."""
-        return vector if self.are_all else vector[self.every()]
+        if self.are_all:
+            return vector
+        ends = np.append(self.starts[1:], self.size)
+        tensors = zip(self.starts + self.shifts, ends + self.shifts, strict=True)
+        return np.concatenate([vector[:0], *(vector[start:end] for start, end in tensors)])
 
     def spread(self, part: FloatVector) -> FloatVector:
         """The vector of all tensors, with zeros where others are: the other way round."""

@@ -11,7 +11,7 @@ from safetensors.numpy import load
 
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 
 _ALIGNMENT = 8
 """Bytes; the format asks for it."""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 
+from fleet_protocol.cluster_plan import Cluster
 from fleet_protocol.kinds.kind import Leaf, PayloadKind
 from fleet_protocol.kinds.payload import Count
 from fleet_protocol.limits import DIGEST_BYTES, MAX_CONTROL_BYTES
@@ -22,7 +23,9 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 
     `digest` names the exact envelope bytes, so a receipt for a forged message says nothing about the real one.
     `highest_sequence` is the highest update number journalled for the device, `newest_boot` the highest boot number
-    seen from it: a device whose memory was wiped continues behind them.
+    seen from it: a device whose memory was wiped continues behind them. `cluster` is the one
+    that the device is in from now on, 0 where it is in none; only receipts for journalled messages of tasks with
+    `clusters` have it.
     """
 
     digest: Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
@@ -31,6 +34,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     detail: str
     highest_sequence: Count
     newest_boot: Count
+    cluster: Cluster | None = None
 
 
 RECEIPT = PayloadKind(7, Receipt, Leaf.DOWN, max_bytes=MAX_CONTROL_BYTES)

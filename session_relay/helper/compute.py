@@ -20,7 +20,7 @@ from edge_agent.training.rebuild import RebuildError, rebuild
 from edge_agent.worker.contract import LENGTH_BYTES, TrainingResult, Unconfined
 from fleet_host.child_process import die_with
 from fleet_protocol.bundle_files import verify_blob
-from fleet_protocol.codec import read_weights
+from fleet_protocol.codec import read_model
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.limits import KIB, MIB
 from fleet_protocol.sessions.steps import StepRequest
@@ -124,8 +124,8 @@ class Computation:
             raise ConfigurationError(f"the task {task.task} has no `split`: no helper takes part in it")
         files = {name: Path(path) for name, path in job.files.items()}
         if job.packed is not None:
-            rebuild(job.packed, Path(job.weights), task.parameters)
-        weights = read_weights(Path(job.weights).read_bytes(), task.parameters)
+            rebuild(job.packed, Path(job.weights), task.version.parameters)
+        weights = read_model(Path(job.weights).read_bytes(), task)
         for name, path in files.items():
             verify_blob(name, path.read_bytes(), task.files[name])
         if lacking := shut_in(files.values(), None):

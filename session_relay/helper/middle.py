@@ -55,7 +55,7 @@ def room_for_passes(task: TaskDescription, memory_limit_mib: int, most_mib: int)
     """How much the child keeps for backward passes, in MiB: `most_mib`, or half of what its limit leaves beside its
     libraries and the model. The other half is for what it computes with: over the limit it would end, for all devices.
     """
-    taken = BASE_BYTES + FLAT_VECTORS * FLOAT_BYTES * task.parameter_count
+    taken = BASE_BYTES + FLAT_VECTORS * FLOAT_BYTES * task.version.size
     return max(1, min(most_mib, (memory_limit_mib - taken // MIB) // 2))
 
 

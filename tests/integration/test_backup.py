@@ -17,6 +17,7 @@ from broker_coordinator.cli import main
 from broker_coordinator.commands import backup
 from broker_coordinator.commands.backup_file import CONTENTS, DATABASE, MAX_SMALL_BYTES
 from broker_coordinator.commands.verify import verify_versions
+from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.database import Database, writing
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
@@ -371,6 +372,7 @@ def _where(command: list[str], place: Place) -> list[str]:
 def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, bench: Bench, capsys) -> None:
     with writing(bench.journal.engine) as connection:
         connection.exec_driver_sql("DROP TABLE helpers")
+        connection.exec_driver_sql("DROP TABLE clusters")
         connection.exec_driver_sql("DROP TABLE queries")
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")
@@ -386,6 +388,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         HelperRegistry(journal.engine).allow("gateway")
         assert last_restore(journal.engine) is None
         assert QueryRegistry(journal.engine).all() == []
+        assert ClusterRegistry(journal.engine).assigned() == {}
         assert [task.wanted_version for task in TaskRegistry(journal.engine).tasks()] == [None]
     assert place.run("backup") == 0
 

@@ -118,7 +118,7 @@ def test_prompts_that_were_told_of_other_classes_are_left_out_and_said(tmp_path,
 
 def accuracy_on_real(server: Server) -> float:
     bundle = load_bundle(server.folder / "bundle")
-    weights = server.bench.journal.newest_version("digits").state(bundle.description.parameters, {}).weights
+    weights = server.bench.journal.newest_version("digits").state(bundle.description.version.parameters, {}).weights
     return (
         BundleRunner(bundle.description, bundle.files).evaluate(weights, read_digits().take(slice(1400, None))).accuracy
     )

@@ -18,7 +18,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import key_id
 from fleet_protocol.kinds import Manifest, Outcome
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle

@@ -52,7 +52,7 @@ def test_restart_and_replay_give_the_same_versions(tmp_path, strategy, optimiser
         made.append(list(bench.journal.versions(TASK)))
         states = dict(replayed(bench.journal, bundle.description))
         for version in made[-1][1:]:
-            stored = version.state(bundle.description.parameters, {})
+            stored = version.state(bundle.description.version.parameters, {})
             assert stored.weights.tobytes() == states[version.number].weights.tobytes()
             assert stored.moments.tobytes() == states[version.number].moments.tobytes()
     assert len(made[0]) > 5

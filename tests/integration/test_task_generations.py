@@ -21,7 +21,7 @@ from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Manifest, Outcome
 from fleet_protocol.limits import MAX_GENERATION, MAX_NAMED_GENERATION
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle

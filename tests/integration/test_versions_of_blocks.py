@@ -10,7 +10,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import OPEN, Bench
 from tests.support.bundles import TASK, THREE_BLOCKS, write_bundle

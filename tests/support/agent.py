@@ -13,6 +13,7 @@ from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
+from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from fleet_protocol.prompt_plan import PromptPlan
 from tests.support.broker import Broker
@@ -57,6 +58,7 @@ def copy_digits_bundle(
     versions_from: str = "update",
     maximum_epochs: int = 0,
     prompts: PromptPlan | None = None,
+    clusters: ClusterPlan | None = None,
     **aggregation: object,
 ) -> Bundle:
     """The shipped digits bundle with another aggregation plan, error feedback, and kind that makes versions.
@@ -75,6 +77,7 @@ def copy_digits_bundle(
         training=training,
         versions_from=versions_from,
         prompts=prompts,
+        clusters=clusters,
     )
     (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(changed))
     return load_bundle(folder)

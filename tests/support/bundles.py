@@ -16,14 +16,16 @@ from fleet_protocol.bundle_files import (
     WEIGHTS_FILE,
     blob_hash,
 )
+from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.codec import write_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import UPDATE
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from fleet_protocol.split_plan import Block, Cut, SplitPlan, backward_file, forward_file, last_file
-from fleet_protocol.task_description import BUNDLE_FORMAT, Parameter, TaskDescription
+from fleet_protocol.task_description import BUNDLE_FORMAT, TaskDescription
 from fleet_protocol.training_plan import TrainingPlan
 from fleet_protocol.update_plan import UpdatePlan
 
@@ -43,6 +45,7 @@ def write_bundle(
     solved_head: SolvedHead | None = None,
     split: SplitPlan | None = None,
     prompts: PromptPlan | None = None,
+    clusters: ClusterPlan | None = None,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
     parameters = parameters or PARAMETERS
@@ -68,6 +71,7 @@ def write_bundle(
         downlink=DownlinkPlan("exact" if solved_head else "lossy"),
         split=split,
         prompts=prompts,
+        clusters=clusters,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():

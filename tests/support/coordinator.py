@@ -102,6 +102,10 @@ class CoordinatorProcess(RestartableProcess):
         """`broker-coordinator helpers ... --json`."""
         return self._ask("helpers", *arguments)
 
+    def clusters(self, *arguments: str) -> Any:
+        """`broker-coordinator clusters ... --json`."""
+        return self._ask("clusters", *arguments)
+
     def analytics(self, *arguments: str) -> Any:
         """`broker-coordinator analytics ... --json`."""
         return self._ask("analytics", *arguments)

@@ -4,9 +4,10 @@ import msgspec
 
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.limits import MIB
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.sample_schema import InputSchema
 from fleet_protocol.split_plan import Block, Cut, SplitPlan
-from fleet_protocol.task_description import Parameter, TaskDescription
+from fleet_protocol.task_description import TaskDescription
 from workbench.recipe_folder import find_recipe
 
 _DIGITS = parse_description((find_recipe("digits") / "bundle" / "task.json").read_bytes())

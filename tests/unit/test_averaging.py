@@ -15,7 +15,7 @@ from broker_coordinator.aggregation.averaging import (
 )
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 from tests.support.bundles import PARAMETERS
 
 

@@ -13,8 +13,9 @@ from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.graph import GraphError
 from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.split_plan import backward_file, forward_file
-from fleet_protocol.task_description import Parameter, TaskDescription
+from fleet_protocol.task_description import TaskDescription
 from workbench.recipe_folder import find_bundle
 
 ROWS = 4

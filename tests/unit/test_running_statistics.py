@@ -26,7 +26,7 @@ from fleet_protocol.envelope import Header
 from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.kinds import UPDATE, Update
 from fleet_protocol.limits import MAX_STATISTIC_CHANGE
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.update_plan import UpdatePlan
 from workbench.recipe_folder import find_recipe
 

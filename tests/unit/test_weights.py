@@ -5,7 +5,7 @@ import pytest
 
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 from tests.support.safetensors_file import safetensors
 
 PARAMETERS = [Parameter("head.weight", [2, 3]), Parameter("head.bias", [2]), Parameter("scale", [])]

@@ -9,9 +9,10 @@ from bundle_runtime.runner import BundleRunner, bundle_paths
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from fleet_protocol.bundle_files import WEIGHTS_FILE
-from fleet_protocol.codec import read_weights
+from fleet_protocol.codec import read_model, read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.task_description import Parameter, TaskDescription
+from fleet_protocol.parameter import Parameter
+from fleet_protocol.task_description import TaskDescription
 from workbench.data.digits import FleetData
 from workbench.data.head_rounds import Contest, Rounds
 
@@ -35,8 +36,8 @@ class Measurement:
 
     @property
     def tensors(self) -> Sequence[Parameter]:
-        """What the flat weight vector holds."""
-        return self._description.parameters
+        """What a version holds."""
+        return self._description.version.parameters
 
     @property
     def dense_bytes(self) -> int:
@@ -60,12 +61,16 @@ class Measurement:
 
     @property
     def initial_weights(self) -> bytes:
-        """Version 0, as a safetensors file."""
+        """The untrained model, as a safetensors file."""
         return (self._bundle / WEIGHTS_FILE).read_bytes()
 
-    def accuracy(self, model: bytes) -> float:
-        """The fraction of held-out digits that a model (safetensors) reads right."""
-        return self._accuracy(read_weights(model, self._description.parameters))
+    def accuracy(self, version: bytes | None) -> float:
+        """The fraction of held-out digits that a version (safetensors) reads right, or the untrained model without one;
+        of a task with clusters, that of devices without one.
+        """
+        if version is None:
+            return self._accuracy(read_weights(self.initial_weights, self._description.parameters))
+        return self._accuracy(read_model(version, self._description))
 
     def central_accuracy(self, updates: int) -> float:
         """The same for the same model trained on the pooled samples: as many steps as `updates` of the fleet took."""

@@ -150,7 +150,7 @@ class FleetMonitor:
         staleness = self._staleness(self._of_devices())
         devices = self.rows()
         sums = Totals.of(devices)
-        newest_accuracy = self.measurement.accuracy(self._newest or self.measurement.initial_weights)
+        newest_accuracy = self.measurement.accuracy(self._newest)
         rounds = _points(self.measurement.rounds())
         summary = Summary(
             accuracy=self._accuracy[-1].accuracy if self._accuracy else newest_accuracy,

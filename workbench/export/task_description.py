@@ -48,6 +48,7 @@ def described(
         split=split_plan(division) if division else None,
         solved_head=recipe.task.solved_head,
         prompts=recipe.task.prompts,
+        clusters=recipe.task.clusters,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +25,7 @@ from edge_agent.shell.connection.identity import Identity
 from edge_agent.training.own_limits import take_part
 from edge_agent.training.round import DivergedError, Earlier
 from edge_agent.worker.contract import TrainingResult, Withheld
+from fleet_protocol.codec import ClusterView
 from fleet_protocol.kinds import Receipt
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import DeviceMemory, stored_rows
@@ -267,7 +269,8 @@ class SimulatedAgent:
             trained_through=memory.trained_through,
         )
         try:
-            result = take_part(workload.engine, version.weights, samples, task, earlier, evaluate=workload.evaluate)
+            weights = ClusterView.of(task, memory.cluster).weights(version.weights)
+            result = take_part(workload.engine, weights, samples, task, earlier, evaluate=workload.evaluate)
         except DivergedError as error:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))
@@ -291,7 +294,7 @@ class SimulatedAgent:
     def _spool(self, result: TrainingResult, known: KnownVersion, start: StartingPoint) -> None:
         task = self._world.task
         memory = self._memory
-        for kind, payload in produce(task, result):
+        for kind, payload in produce(task, msgspec.structs.replace(result, cluster=memory.cluster)):
             number, recipient = self._identity.address(kind)
             row = OutboxRow(
                 0, number, task.task, known.bundle, known.version, recipient, payload, generation=known.generation

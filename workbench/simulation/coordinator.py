@@ -24,7 +24,7 @@ from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
 from broker_coordinator.storage.records import Aggregate
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.codec import read_weights
+from fleet_protocol.codec import read_model, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import STATISTICS, Manifest, PayloadKind, PresenceState
 from workbench.simulation.ledger import Ledger
@@ -68,7 +68,7 @@ class SimulatedCoordinator:
 
     @property
     def weights(self) -> FloatVector:
-        """Those of the newest version, as devices get them, float32 [P]."""
+        """Those of the newest version, as devices get them, float32 [V]."""
         return self._weights
 
     def published(self, _: str, version: int) -> bytes | None:
@@ -77,8 +77,10 @@ class SimulatedCoordinator:
 
     @property
     def model(self) -> FloatVector:
-        """The weights to use: the mean of as many of the last versions as the task says, once there are so many."""
-        return read_weights(self._recent.model(self._parameters), self._parameters)
+        """The weights to use, float32 [P]: the mean of as many of the last versions as the task says, once there are so
+        many; of a task with clusters, those of devices without one.
+        """
+        return read_model(self._recent.model(self._parameters), self._served.description)
 
     def manifest(self) -> Manifest:
         """What devices are told of the newest version."""
@@ -134,7 +136,7 @@ class SimulatedCoordinator:
         """Serve a bundle, whose own version is `version`, from now on."""
         task = bundle.description
         own = version_zero(bundle, version)
-        self._parameters = task.parameters
+        self._parameters = task.version.parameters
         state = own.state(self._parameters, {})
         self._served = ServedTask(
             bundle,

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.core.version_choice import KnownVersion
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import Outcome
 
@@ -52,6 +53,7 @@ class DeviceMemory:
     sequence: int = 0
     outbox: dict[int, OutboxRow] = field(default_factory=dict)
     returned: list[OutboxRow] = field(default_factory=list)
+    cluster: int = NO_CLUSTER
 
     @property
     def new_samples(self) -> int:
@@ -94,6 +96,10 @@ class DeviceMemory:
         del self.outbox[row.sequence]
         if returned:
             self.returned.append(replace(row, reason=reason))
+
+    def set_cluster(self, _task: str, cluster: int) -> None:
+        """See `Outbox`; there is one task."""
+        self.cluster = cluster
 
     def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignRow) -> OutboxRow:
         """See `Outbox`."""

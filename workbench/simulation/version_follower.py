@@ -11,7 +11,7 @@ from edge_agent.core.version_choice import (
     known_from,
 )
 from edge_agent.shell.connection.identity import Identity
-from fleet_protocol.codec import read_weights
+from fleet_protocol.codec import read_model
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, WeightsRequest, encode_payload
 from fleet_protocol.topics import PackedWeights
@@ -62,7 +62,7 @@ class SimulatedVersionFollower:
         if task.sending.rule != "relevant" or held is None or not is_same_line(held, known) or held == known:
             return None
         file = self._world.coordinator.published(task.task, held.version)
-        return None if file is None else read_weights(file, task.parameters)
+        return None if file is None else read_model(file, task, self._memory.cluster)
 
     def fetch(self, known: KnownVersion) -> int:
         """Request the missing bundle files and weights; returns the bytes sent to the device."""

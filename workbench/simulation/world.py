@@ -25,7 +25,7 @@ from workbench.simulation.workload import Workload
 
 @dataclass(frozen=True, slots=True)
 class PublishedVersion:
-    """A version as devices get it: `weights` float32 [P]."""
+    """A version as devices get it: `weights` float32 [V]."""
 
     task: TaskDescription
     number: int

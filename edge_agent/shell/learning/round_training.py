@@ -210,6 +210,7 @@ class RoundTraining:
             cut=self._cuts.of(version.description),
             prompting=self._prompting[task],
             told=told if memory.generation == version.generation else b"",
+            cluster=version.cluster,
         )
         try:
             return await self._train(version, job)

@@ -117,6 +117,7 @@ class SampleLooks:
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.cpu_limit_seconds,
+            cluster=version.cluster,
         )
         child = await start_child(COMMAND, Program.LOOK)
         try:

@@ -18,6 +18,7 @@ from edge_agent.worker.prediction import (
     write_job,
 )
 from edge_agent.worker.settings import WorkerSettings
+from fleet_protocol.cluster_plan import NO_CLUSTER
 
 PREDICTOR_COMMAND = (sys.executable, "-P", "-m", "edge_agent.training.predictor")
 IDLE_SECONDS = 30.0
@@ -38,7 +39,7 @@ class ResidentPredictor:
         self._process: RunningProcess | None = None
         self._answers: asyncio.StreamReader | None = None
         self._questions: asyncio.StreamWriter | None = None
-        self._loaded = ""
+        self._loaded = "", NO_CLUSTER
         self._idle: asyncio.TimerHandle | None = None
 
     @property
@@ -54,7 +55,7 @@ class ResidentPredictor:
         """
         async with self._turn:
             self._stay()
-            if not self.runs or self._loaded != version.weights.name:
+            if not self.runs or self._loaded != (version.weights.name, version.cluster):
                 await self.end()
                 await self._start(version)
             try:
@@ -107,8 +108,9 @@ class ResidentPredictor:
             nice=settings.nice,
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.cpu_limit_seconds,
+            cluster=version.cluster,
         )
-        self._loaded = version.weights.name
+        self._loaded = version.weights.name, version.cluster
         self._write(write_job(job))
 
     async def _ask(self, inputs: bytes) -> dict[str, list[float]]:

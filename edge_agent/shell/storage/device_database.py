@@ -24,6 +24,7 @@ from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
 from edge_agent.shell.storage.row_seals import RowSeals
 from edge_agent.shell.storage.sample_use import SampleUse, read_use, write_use
+from edge_agent.shell.storage.task_clusters import read_cluster, write_cluster
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
@@ -161,6 +162,16 @@ class DeviceDatabase:
     def _sample_use(self, task: str) -> SampleUse:
         number, use = read_use(self._connection, task)
         return use if number and self._seals.is_sound("sample_use", number) else SampleUse()
+
+    def cluster(self, task: str) -> int:
+        """The cluster of a task's devices that this one is in; 0: none, or no receipt has said it yet."""
+        number, cluster = read_cluster(self._connection, task)
+        return cluster if number and self._seals.is_sound("clusters", number) else 0
+
+    def set_cluster(self, task: str, cluster: int) -> None:
+        """Store what a verified receipt says."""
+        with self._transaction():
+            write_cluster(self._connection, task, cluster)
 
     def known_version(self, task: str) -> KnownVersion | None:
         """The newest version of a task that a manifest has named."""

@@ -3,7 +3,7 @@
 import sqlite3
 from contextlib import closing
 
-from edge_agent.shell.storage import begun_queries, query_answers, row_seals, sample_use
+from edge_agent.shell.storage import begun_queries, query_answers, row_seals, sample_use, task_clusters
 from edge_agent.shell.storage.damaged_files import require_same_tables
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
@@ -39,6 +39,7 @@ TABLES = (
     sample_use.TABLE,
     query_answers.TABLE,
     begun_queries.TABLE,
+    task_clusters.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (

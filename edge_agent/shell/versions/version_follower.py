@@ -30,6 +30,7 @@ from edge_agent.shell.versions.fetcher import Fetcher, NotFetchedError
 from edge_agent.worker.contract import PackedFile, files_for
 from fleet_host.log_lines import log_line
 from fleet_protocol.bundle import parse_description
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.kinds import Manifest
@@ -44,7 +45,8 @@ class ReadyVersion:
     """Everything that a round needs, on this device's disk and verified.
 
     Where `packed` is given, `weights` is the file that the worker unpacks it into. `last` is that of the version that
-    the device trained from before, where it is here and an earlier one.
+    the device trained from before, where it is here and an earlier one. `cluster` is whose copy of the parameters this
+    device has, where the task has copies.
     """
 
     number: int
@@ -55,6 +57,7 @@ class ReadyVersion:
     packed: PackedFile | None = None
     generation: int = 0
     last: Path | None = None
+    cluster: int = NO_CLUSTER
 
     @property
     def blobs(self) -> set[str]:
@@ -216,7 +219,12 @@ class VersionFollower:
             packed,
             known.generation,
             self._last_weights(task, known),
+            self._cluster(description),
         )
+
+    def _cluster(self, description: TaskDescription) -> int:
+        plan = description.clusters
+        return plan.cluster(self._database.cluster(description.task)) if plan else NO_CLUSTER
 
     def _last_weights(self, task: str, known: KnownVersion) -> Path | None:
         held = self._database.held_version(task)
@@ -254,6 +262,7 @@ class VersionFollower:
             paths,
             self._cache.path(chosen.weights),
             generation=chosen.generation,
+            cluster=self._cluster(description),
         )
 
     def hold(self, version: ReadyVersion) -> None:

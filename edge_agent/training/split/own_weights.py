@@ -8,15 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.codec.weights import UNREADABLE
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.task_description import Parameter, TaskDescription
+from fleet_protocol.parameter import Parameter
+from fleet_protocol.task_description import TaskDescription
 
 
-def read_own_weights(path: Path, task: TaskDescription, blocks: Collection[int]) -> FloatVector:
-    """The flat vector f32[P] of a safetensors file with the tensors of `blocks`, and 0 in place of all others, which
-    take no more than address space.
+def read_own_weights(
+    path: Path, task: TaskDescription, blocks: Collection[int], cluster: int = NO_CLUSTER
+) -> FloatVector:
+    """The flat vector f32[P] of a safetensors file with a cluster's tensors of `blocks`, and 0 in place of all others,
+    which take no more than address space.
 
     Raises:
         ProtocolError: `MALFORMED`, `WRONG_SHAPE` (naming the tensor) or `NOT_FINITE`.
@@ -29,9 +33,10 @@ def read_own_weights(path: Path, task: TaskDescription, blocks: Collection[int])
             for parameter, end in zip(task.parameters, ends, strict=True):
                 if parameter.block not in blocks:
                     continue
-                if parameter.name not in names:
-                    raise ProtocolError(Reason.WRONG_SHAPE, f"weights: {parameter.name} is missing")
-                vector[end - parameter.size : end] = _checked(file.get_tensor(parameter.name), parameter)
+                name = task.version.name(parameter.name, cluster)
+                if name not in names:
+                    raise ProtocolError(Reason.WRONG_SHAPE, f"weights: {name} is missing")
+                vector[end - parameter.size : end] = _checked(file.get_tensor(name), parameter)
     except SafetensorError as error:
         raise ProtocolError(Reason.MALFORMED, f"weights: not a safetensors file ({error})") from error
     except UNREADABLE as error:

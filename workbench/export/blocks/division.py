@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 from workbench.export.blocks.dataflow import Dataflow, flow_of
 from workbench.export.blocks.points import caught, joined_runs
 from workbench.export.layers.exportable_layers import exportable_layers

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 
 
 def split(flat: Tensor, parameters: Sequence[Parameter]) -> dict[str, Tensor]:

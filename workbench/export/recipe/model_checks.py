@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_BLOB_BYTES, MAX_PARAMETERS, MIB
-from fleet_protocol.task_description import Parameter
+from fleet_protocol.parameter import Parameter
 from workbench.export.layers.module_calls import described
 
 SHARES = "a frozen backbone and what trains behind it can't share a tensor; copy it in build(), with clone()"

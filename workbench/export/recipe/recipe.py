@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_leaves
 
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.sample_schema import inputs_as_one, labels_as_one
 from fleet_protocol.scaling import Scaling
-from fleet_protocol.task_description import Parameter
 from workbench.export.layers.moving_buffers import RUNNING_STATISTICS, changing_buffers, parts_with_buffers
 from workbench.export.recipe.given_backbone import GivenBackbone, read_given_backbone
 from workbench.export.recipe.global_seed import seeded, set_seed

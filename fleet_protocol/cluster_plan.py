@@ -1,0 +1,106 @@
+"""A task whose model has a copy of some parameters for each cluster of devices: the table `[clusters]`.
+
+What a version holds is the model's tensors, which are copy 0, and behind them the copies: docs/clusters.md.
+"""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Final
+
+import msgspec
+
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MAX_CLUSTERS, MAX_PARAMETERS, MAX_TENSORS
+from fleet_protocol.split_plan import SplitPlan, device_blocks
+
+MAX_PATTERNS: Final = 64
+"""Of names of parameters: each is compared with each name."""
+
+MOST_NAMES_SAID: Final = 12
+"""Of parameters, where a pattern matches none."""
+
+NO_CLUSTER: Final = 0
+"""Of a device that is in none, and the number of the copy that such devices train."""
+
+Cluster = Annotated[int, msgspec.Meta(ge=NO_CLUSTER, le=MAX_CLUSTERS)]
+
+NOT_COPIED: Final = {
+    "fedasync": "it mixes each update into the whole model",
+    "ef21": "a device's estimate is of one model, and its cluster may change",
+}
+"""Strategies that do not go with copies, and why."""
+
+
+class ClusterPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which parameters have a copy for each cluster of devices, and how many clusters there are (docs/clusters.md)."""
+
+    most: Annotated[int, msgspec.Meta(ge=2, le=MAX_CLUSTERS)] = 4
+    """Clusters at most; a version is larger by as many copies, whether or not a cluster has devices."""
+    parameters: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_PATTERNS)] = ()
+    """Patterns of names, as shells match files, of the parameters that are copied. Left out: all; of a task with a
+    [split], those of blocks that some cut leaves to devices."""
+
+    def copies(self, name: str, block: int, split: SplitPlan | None) -> bool:
+        """Whether the parameter of this name in this block has copies."""
+        if self.parameters:
+            return any(fnmatchcase(name, pattern) for pattern in self.parameters)
+        return split is None or block in _blocks_of_devices(split)
+
+    def cluster(self, given: int) -> int:
+        """The cluster of a device that was given this one: none, where a newer bundle of the task has fewer."""
+        return given if given <= self.most else NO_CLUSTER
+
+
+def name_of_copy(name: str, copy: int) -> str:
+    """What a version calls a copy of the parameter `name`."""
+    return f"{name}@{copy}" if copy else name
+
+
+def check_clusters(
+    plan: ClusterPlan, aggregation: AggregationPlan, versions_from: str, *, has_prompts: bool, name: str
+) -> None:
+    """Raise `ConfigurationError` if a task's other settings do not go with copies."""
+    if versions_from != "update":
+        raise ConfigurationError(
+            f"{name}: [clusters] needs versions that are made from updates, and these are made from {versions_from};"
+            " leave [clusters] out"
+        )
+    if has_prompts:
+        raise ConfigurationError(
+            f"{name}: what is trained on synthetic data is one model for everybody; leave [clusters] or [prompts] out"
+        )
+    if why := NOT_COPIED.get(aggregation.strategy):
+        raise ConfigurationError(
+            f"{name}: aggregation.strategy {aggregation.strategy!r} does not go with [clusters]: {why}; take 'fedbuff'"
+            " or 'base_mean', or leave [clusters] out"
+        )
+    if len(set(plan.parameters)) < len(plan.parameters):
+        raise ConfigurationError(f"{name}: clusters.parameters: a pattern stands there twice; leave one out")
+
+
+def check_copies(plan: ClusterPlan, names: Sequence[str], copied: Sequence[str], size: int, name: str) -> None:
+    """Check what the patterns leave: `names` of all tensors of a version, and its `size` in values, where the
+    parameters `copied` have copies.
+
+    Raises:
+        ConfigurationError: nothing has a copy, two tensors have one name, or a limit is exceeded.
+    """
+    unmatched = [pattern for pattern in plan.parameters if not any(fnmatchcase(each, pattern) for each in copied)]
+    if unmatched or not copied:
+        what = f"no parameter is called like {unmatched[0]!r}" if unmatched else "no parameter has copies"
+        known = ", ".join(names[:MOST_NAMES_SAID])
+        raise ConfigurationError(f"{name}: clusters.parameters: {what}; a version begins with {known}")
+    if len(set(names)) < len(names):
+        raise ConfigurationError(
+            f"{name}: a parameter is called like the copy of another (`NAME@1`); rename it in model.py"
+        )
+    if size > MAX_PARAMETERS or len(names) > MAX_TENSORS:
+        raise ConfigurationError(
+            f"{name}: with clusters.most = {plan.most} a version has {size} values in {len(names)} tensors; allowed"
+            f" are {MAX_PARAMETERS} in at most {MAX_TENSORS}: copy fewer parameters, or lower clusters.most"
+        )
+
+
+def _blocks_of_devices(split: SplitPlan) -> set[int]:
+    return {block for cut in split.cuts for block in device_blocks(split, cut)}

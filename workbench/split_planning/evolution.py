@@ -34,7 +34,8 @@ class Evolution:
 def evolve(sharing: Sharing, how: Evolution) -> Plan:
     """The best plan that was found; the same seed finds the same."""
     draw = random.Random(how.seed)  # noqa: S311 - no secret is drawn
-    choices = [sharing.choices(device) for device in range(len(sharing.devices))]
+    choices_of = [sharing.choices(number) for number in range(len(sharing.groups))]
+    choices = [choices_of[group] for group in sharing.group_of]
     population = _first_generation(sharing, choices, how.population, draw)
     for _ in range(how.generations):
         ranked = sorted(population, key=population.__getitem__)
@@ -42,34 +43,36 @@ def evolve(sharing: Sharing, how: Evolution) -> Plan:
         for _child in range(how.population - len(children)):
             child = _child_of(ranked, choices, how, draw)
             if child not in children:
-                children[child] = population.get(child) or sharing.mean_seconds(child)
+                children[child] = _score(sharing, child)
         population = children
     return min(population, key=population.__getitem__)
+
+
+def best_for_each_alone(sharing: Sharing) -> Plan:
+    """What is best for each device alone, with helpers taken in turn."""
+    alone = [
+        min(range(len(group.options)), key=lambda number, options=group.options: options[number].seconds)  # type: ignore[misc]
+        for group in sharing.groups
+    ]
+    plan, turn = [], 0
+    for group in sharing.group_of:
+        is_helped = bool(sharing.groups[group].options[alone[group]].cut.helper)
+        plan.append((alone[group], turn % len(sharing.helpers) if is_helped else 0))
+        turn += is_helped
+    return tuple(plan)
 
 
 def _first_generation(
     sharing: Sharing, choices: Sequence[Sequence[Choice]], size: int, draw: random.Random
 ) -> dict[Plan, float]:
-    """Plans with what they cost: what is best for each device alone, the same with helpers taken in turn, and others
-    drawn at random.
-    """
-    alone = [
-        min(range(len(options)), key=lambda number, options=options: options[number].cost.seconds)  # type: ignore[misc]
-        for options in sharing.devices
-    ]
-    plans = {_in_turn(sharing, alone)}
+    """Plans with their scores: what is best for each device alone, and others drawn at random."""
+    plans = {best_for_each_alone(sharing)}
     plans |= {tuple(draw.choice(each) for each in choices) for _ in range(size - 1)}
-    return {plan: sharing.mean_seconds(plan) for plan in plans}
+    return {plan: _score(sharing, plan) for plan in plans}
 
 
-def _in_turn(sharing: Sharing, numbers: Sequence[int]) -> Plan:
-    """These options, with one helper after the other."""
-    plan, turn = [], 0
-    for options, number in zip(sharing.devices, numbers, strict=True):
-        is_helped = bool(options[number].cut.helper)
-        plan.append((number, turn % len(sharing.speeds) if is_helped else 0))
-        turn += is_helped
-    return tuple(plan)
+def _score(sharing: Sharing, plan: Plan) -> float:
+    return sharing.score(sharing.shares(plan))
 
 
 def _child_of(ranked: Sequence[Plan], choices: Sequence[Sequence[Choice]], how: Evolution, draw: random.Random) -> Plan:

@@ -17,7 +17,7 @@ from benchmarks.wide_pair.lockstep import hourly_steps, members, planned, publis
 from benchmarks.wide_pair.published_fleet import PublishedFleet, exact_seconds
 from fleet_protocol.task_description import TaskDescription
 from workbench.split_planning.coordinate_search import search_by_coordinates
-from workbench.split_planning.evolution import Evolution, best_for_each_alone, evolve
+from workbench.split_planning.evolution import Evolution, evolve
 from workbench.split_planning.timeline import Conditions
 
 DEVICES, EXTRA = 80, (0, 1, 2)
@@ -52,7 +52,7 @@ def _searched(reading: Reading, how: Evolution) -> dict[str, float]:
     counts = devices_of(EXTRA, DEVICES)
     fleet = PublishedFleet(reading, counts)
     plans = {
-        "coordinate": search_by_coordinates(fleet, best_for_each_alone(fleet)),
+        "coordinate": search_by_coordinates(fleet),
         "evolutionary": evolve(fleet, how),
     }
     seconds = {name: fleet.score(fleet.shares(plan)) for name, plan in plans.items()}

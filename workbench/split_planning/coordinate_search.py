@@ -1,17 +1,23 @@
 """A good plan for a fleet that has too many to look at: one group's choice after the other. Pure.
 
-It begins with what is best for each device alone. A move takes one device, or all that are alike and choose alike, to
-another choice; the best move of each is made where it is better, until none is. So no single move improves the result.
+A move takes one device, or all that are alike and choose alike, to another choice; the best move of each is made where
+it is better, until none is. So no single move improves the result. It is done from each of `first_plans`, as from one
+alone it may end where only two moves at once would help: where one device is the slowest, the others gain nothing.
 """
 
 from collections.abc import Iterator
 
+from workbench.split_planning.first_plans import first_plans
 from workbench.split_planning.shared_helpers import Plan, Share, Shares, Sharing
 
 
-def search_by_coordinates(sharing: Sharing, begin: Plan) -> Plan:
-    """The plan at which no move helps any more, from `begin`. It draws nothing."""
-    shares = sharing.shares(begin)
+def search_by_coordinates(sharing: Sharing) -> Plan:
+    """The best plan at which no move helps any more. It draws nothing."""
+    ends = (_improved(sharing, sharing.shares(plan)) for plan in first_plans(sharing))
+    return sharing.plan_of(min(ends, key=sharing.score))
+
+
+def _improved(sharing: Sharing, shares: Shares) -> Shares:
     settled: set[Share] = set()
     while open_shares := sorted(share for share, _ in shares if share not in settled):
         share = open_shares[0]
@@ -21,7 +27,7 @@ def search_by_coordinates(sharing: Sharing, begin: Plan) -> Plan:
             settled.clear()
         else:
             settled.add(share)
-    return sharing.plan_of(shares)
+    return shares
 
 
 def _moves(sharing: Sharing, shares: Shares, share: Share) -> Iterator[Shares]:

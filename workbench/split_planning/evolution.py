@@ -1,14 +1,14 @@
 """A good plan for a fleet that has too many to look at: an evolutionary search. Pure.
 
 Clustered split training of a generator (HuSCF-GAN) chooses its cuts by such a search too. A plan is a genome with a
-choice for each device. The first generation has the plan in which each device takes what is best for it alone, and so
-the result is never worse.
+choice for each device. The first generation has the best of `first_plans`, and so the result is never worse.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from workbench.split_planning.first_plans import first_plans
 from workbench.split_planning.shared_helpers import Choice, Plan, Sharing
 
 TOURNAMENT = 3
@@ -48,26 +48,14 @@ def evolve(sharing: Sharing, how: Evolution) -> Plan:
     return min(population, key=population.__getitem__)
 
 
-def best_for_each_alone(sharing: Sharing) -> Plan:
-    """What is best for each device alone, with helpers taken in turn."""
-    alone = [
-        min(range(len(group.options)), key=lambda number, options=group.options: options[number].seconds)  # type: ignore[misc]
-        for group in sharing.groups
-    ]
-    plan, turn = [], 0
-    for group in sharing.group_of:
-        is_helped = bool(sharing.groups[group].options[alone[group]].cut.helper)
-        plan.append((alone[group], turn % len(sharing.helpers) if is_helped else 0))
-        turn += is_helped
-    return tuple(plan)
-
-
 def _first_generation(
     sharing: Sharing, choices: Sequence[Sequence[Choice]], size: int, draw: random.Random
 ) -> dict[Plan, float]:
-    """Plans with their scores: what is best for each device alone, and others drawn at random."""
-    plans = {best_for_each_alone(sharing)}
-    plans |= {tuple(draw.choice(each) for each in choices) for _ in range(size - 1)}
+    """Plans with their scores: those that are at hand, the better half of them where there are many, and others drawn
+    at random.
+    """
+    at_hand = sorted(first_plans(sharing), key=lambda plan: _score(sharing, plan))[: max(1, size // 2)]
+    plans = [*at_hand, *(tuple(draw.choice(each) for each in choices) for _ in range(size - len(at_hand)))]
     return {plan: _score(sharing, plan) for plan in plans}
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from workbench.split_planning.coordinate_search import search_by_coordinates
-from workbench.split_planning.evolution import Evolution, best_for_each_alone, evolve
+from workbench.split_planning.evolution import Evolution, evolve
 from workbench.split_planning.shared_helpers import Plan, Sharing, best_of_all
 
 MOST_LOOKED_AT = 5_000
@@ -49,7 +49,7 @@ def search_plan(sharing: Sharing, how: Evolution) -> Searched:
     if sharing.number_of_plans() <= MOST_LOOKED_AT:
         plans: dict[SearchName, Plan] = {"exact": best_of_all(sharing)}
     else:
-        by_coordinates = search_by_coordinates(sharing, best_for_each_alone(sharing))
+        by_coordinates = search_by_coordinates(sharing)
         plans = {"coordinate": by_coordinates, "evolutionary": evolve(sharing, how)}
     found = sorted((_found(sharing, name, plan) for name, plan in plans.items()), key=lambda each: each.score)
     return Searched(plans[found[0].search], found)
@@ -61,11 +61,10 @@ def front(sharing: Sharing) -> list[FrontPoint]:
     They are those that the coordinate search finds with weights of bytes from none on, so plans in hollows of the front
     are left out, as with every weighted sum.
     """
-    alone = best_for_each_alone(sharing)
-    fastest = sharing.cost(sharing.shares(search_by_coordinates(sharing.weighing(0.0), alone)))
+    fastest = sharing.cost(sharing.shares(search_by_coordinates(sharing.weighing(0.0))))
     unit = fastest.seconds / fastest.step_bytes if fastest.step_bytes else 0.0
     weights = sorted({0.0, sharing.bytes_weight, *(each * unit for each in FRONT_STEPS)})
-    points = [_point(sharing.weighing(weight), alone) for weight in weights]
+    points = [_point(sharing.weighing(weight)) for weight in weights]
     kept: list[FrontPoint] = []
     for point in sorted(points, key=lambda each: (each.seconds, each.step_bytes)):
         if not kept or point.step_bytes < kept[-1].step_bytes:
@@ -73,8 +72,8 @@ def front(sharing: Sharing) -> list[FrontPoint]:
     return kept
 
 
-def _point(sharing: Sharing, begin: Plan) -> FrontPoint:
-    cost = sharing.cost(sharing.shares(search_by_coordinates(sharing, begin)))
+def _point(sharing: Sharing) -> FrontPoint:
+    cost = sharing.cost(sharing.shares(search_by_coordinates(sharing)))
     return FrontPoint(1e6 * sharing.bytes_weight, cost.seconds, cost.step_bytes)
 
 

@@ -24,7 +24,7 @@ DEVICES, EXTRA = 80, (0, 1, 2)
 """One more device of these profiles, as 80 is no multiple of seven; the paper draws them."""
 PUBLISHED_SECONDS = 7.68
 TIMES_SLOWER = 10.0
-SECONDS, SPREAD = 1800.0, 0.1
+SECONDS, SPREAD = 900.0, 0.1
 """Of virtual time, and of each computing time."""
 
 

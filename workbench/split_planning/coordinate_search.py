@@ -6,22 +6,29 @@ alone it may end where only two moves at once would help: where one device is th
 """
 
 from collections.abc import Iterator
+from typing import Final
 
 from workbench.split_planning.first_plans import first_plans
-from workbench.split_planning.shared_helpers import Plan, Share, Shares, Sharing
+from workbench.split_planning.shared_helpers import Choice, Plan, Share, Shares, Sharing
+
+MOST_MOVES: Final = 20_000
+"""That are looked at in all; of fleets with hundreds of helpers more than these are left out."""
 
 
 def search_by_coordinates(sharing: Sharing) -> Plan:
     """The best plan at which no move helps any more. It draws nothing."""
-    ends = (_improved(sharing, sharing.shares(plan)) for plan in first_plans(sharing))
+    first = first_plans(sharing)
+    ends = (_improved(sharing, sharing.shares(plan), MOST_MOVES // len(first)) for plan in first)
     return sharing.plan_of(min(ends, key=sharing.score))
 
 
-def _improved(sharing: Sharing, shares: Shares) -> Shares:
+def _improved(sharing: Sharing, shares: Shares, most_moves: int) -> Shares:
     settled: set[Share] = set()
-    while open_shares := sorted(share for share, _ in shares if share not in settled):
+    while most_moves > 0 and (open_shares := sorted(share for share, _ in shares if share not in settled)):
         share = open_shares[0]
-        better = min(_moves(sharing, shares, share), key=sharing.score, default=shares)
+        moves = list(_moves(sharing, shares, share))
+        most_moves -= len(moves)
+        better = min(moves, key=sharing.score, default=shares)
         if sharing.score(better) < sharing.score(shares):
             shares = better
             settled.clear()
@@ -35,9 +42,23 @@ def _moves(sharing: Sharing, shares: Shares, share: Share) -> Iterator[Shares]:
     counts = dict(shares)
     group, choice = share
     for moved in {1, counts[share]}:
-        for other in sharing.choices(group):
-            if other == choice:
-                continue
-            after = {**counts, share: counts[share] - moved}
-            after[group, other] = after.get((group, other), 0) + moved
-            yield frozenset((each, count) for each, count in after.items() if count)
+        for other in _unlike_choices(sharing, shares, group):
+            if other != choice:
+                after = {**counts, share: counts[share] - moved}
+                after[group, other] = after.get((group, other), 0) + moved
+                yield frozenset((each, count) for each, count in after.items() if count)
+
+
+def _unlike_choices(sharing: Sharing, shares: Shares, group: int) -> list[Choice]:
+    """Of helpers that are alike and have the same devices, the first one."""
+    there: dict[int, set[tuple[int, int, int]]] = {}
+    for (owner, (number, helper)), count in shares:
+        there.setdefault(helper, set()).add((owner, number, count))
+    unlike = {
+        (number, sharing.helpers[helper] if sharing.helpers else None, frozenset(there.get(helper, ()))): (
+            number,
+            helper,
+        )
+        for number, helper in reversed(sharing.choices(group))
+    }
+    return sorted(unlike.values())

@@ -114,23 +114,22 @@ class Sharing:
 
     def _computed(self, shares: Mapping[Share, int]) -> PlanCost:
         seconds = {share: self._option(share).seconds for share in shares}
-        step_bytes = math.fsum(self._option(share).step_bytes * count for share, count in shares.items())
-        busy = []
-        for number, helper in enumerate(self.helpers):
-            mine = [share for share in shares if share[1][1] == number and self._option(share).cut.helper]
+        step_bytes = {share: self._option(share).step_bytes for share in shares}
+        helped: dict[int, list[Share]] = {number: [] for number in range(len(self.helpers))}
+        for share in shares:
+            if self._option(share).cut.helper:
+                helped[share[1][1]].append(share)
+        busy = [0.0] * len(self.helpers)
+        for number, mine in helped.items():
             end = self._middle_end([self._option(share).cut for share in mine]) if mine else NOTHING
-            devices = sum(shares[share] for share in mine)
-            customers = [self._customers(share, shares[share], helper, _each(end, devices)) for share in mine]
+            each = _each(end, sum(shares[share] for share in mine))
+            customers = [self._customers(share, shares[share], self.helpers[number], each) for share in mine]
             for share, at_helper in zip(mine, seconds_at_helper(customers), strict=True):
-                option = self._option(share)
-                seconds[share] = option.costs[number].seconds_beside(at_helper) + option.round_seconds
-                step_bytes += shares[share] * sum(_each(end, devices)) / option.round_steps
-            busy.append(
-                sum(shares[each] * self._option(each).costs[number].helper_seconds / seconds[each] for each in mine)
-            )
-        devices = sum(shares.values())
-        mean = math.fsum(seconds[share] * count for share, count in shares.items()) / devices
-        return PlanCost(mean, step_bytes / devices, seconds, busy)
+                option, cost = self._option(share), self._option(share).costs[number]
+                seconds[share] = cost.seconds_beside(at_helper) + option.round_seconds
+                step_bytes[share] += sum(each) / option.round_steps
+                busy[number] += shares[share] * cost.helper_seconds / seconds[share]
+        return PlanCost(_mean(seconds, shares), _mean(step_bytes, shares), seconds, busy)
 
     def _option(self, share: Share) -> CutOption:
         group, (number, _) = share
@@ -155,6 +154,11 @@ def best_of_all(sharing: Sharing) -> Plan:
     ]
     every = (tuple(itertools.chain.from_iterable(each)) for each in itertools.product(*of_groups))
     return min(every, key=lambda plan: sharing.score(sharing.shares(plan)))
+
+
+def _mean(values: Mapping[Share, float], shares: Mapping[Share, int]) -> float:
+    """Over devices."""
+    return math.fsum(values[share] * count for share, count in shares.items()) / sum(shares.values())
 
 
 def _each(end: RoundEnd, devices: int) -> tuple[float, float]:

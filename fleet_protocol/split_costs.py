@@ -1,15 +1,14 @@
-"""What a step of a task costs a device for each cut: memory, bytes each way, and seconds. Pure.
+"""What a round with each cut takes of a device's memory. Pure.
 
 It decides which cut a device trains with (docs/split-learning.md), so memory is estimated rather above than below.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from fleet_protocol.limits import MAX_FRAME_BYTES, MIB
-from fleet_protocol.split_plan import Cut, SplitPlan, WireFormat, device_blocks, is_helpers
+from fleet_protocol.limits import MIB
+from fleet_protocol.split_plan import Cut, SplitPlan, device_blocks
 from fleet_protocol.task_description import TaskDescription
 
 BASE_BYTES: Final = 77 * MIB
@@ -40,22 +39,8 @@ FORWARD_SHARE: Final = 0.5
 PACKING_COPIES: Final = 2
 """Of what travels, beside the values: levels, and the bytes of them."""
 
-FORWARD_AGAIN: Final = 1
-"""Forward passes that a backward pass through a block begins with: it is given nothing but the block's inputs."""
-
-BACKWARD_FLOPS: Final = 2
-"""Of a backward pass, in forward passes: the gradient by the inputs, and that by the weights."""
-
-VALUE_BYTES: Final[dict[WireFormat, float]] = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "int4": 0.5}
-
 READ_COPIES: Final = 3
 """Of the copies for other clusters, while a version is read: the file, its tensors, and the vector of all."""
-
-FRAME_OVERHEAD: Final = 64
-"""Bytes of a frame beside its content: header, tags, and MQTT's own."""
-
-MESSAGE_OVERHEAD: Final = 128
-"""Bytes of a request or answer beside its values: its fields, and the scales of some channels."""
 
 
 def memory_bytes(task: TaskDescription, cut: Cut, *, stored_samples: int = 0, base_bytes: int = BASE_BYTES) -> int:
@@ -104,113 +89,3 @@ def _edges(cut: Cut) -> Iterator[int]:
     for first, end in cut.helper:
         yield first - 1
         yield end - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Party:
-    """A device on its way to a helper: how fast it computes, and its link to the broker, each way.
-
-    `flops` and `helper_flops` are floating point operations a second; rates are in bytes a second; `latency` is one
-    way, from the device to the helper, in seconds.
-    """
-
-    flops: float
-    uplink: float
-    downlink: float
-    latency: float
-    helper_flops: float
-
-
-@dataclass(frozen=True, slots=True)
-class StepCost:
-    """Of one step with one cut, in seconds and bytes.
-
-    `device_seconds` and `helper_seconds` are spent computing, `up_seconds` and `down_seconds` sending, and
-    `waiting_seconds` in round trips. `in_flight` steps are under way at once.
-    """
-
-    device_seconds: float
-    helper_seconds: float
-    up_bytes: int
-    down_bytes: int
-    up_seconds: float
-    down_seconds: float
-    waiting_seconds: float
-    in_flight: int
-
-    @property
-    def seconds(self) -> float:
-        """From one step to the next: what is slowest sets the pace, or a step's whole way, shared by all under way."""
-        return self.seconds_beside(self.helper_seconds)
-
-    def seconds_beside(self, helper_seconds: float) -> float:
-        """The same where the helper takes `helper_seconds` until it is this device's turn again."""
-        paces = (self.device_seconds, helper_seconds, self.up_seconds, self.down_seconds)
-        return max(*paces, (sum(paces) + self.waiting_seconds) / self.in_flight)
-
-
-def step_cost(task: TaskDescription, cut: Cut, party: Party) -> StepCost:
-    """What a step of a task with a `split` costs.
-
-    Raises:
-        ValueError: the task has none.
-    """
-    if task.split is None:
-        raise ValueError(f"{task.task} has no split, so nothing is known of its steps' costs")
-    plan = task.split
-    rows = task.training.batch_size * _passes(plan)
-    if not cut.helper:
-        whole = rows * (1 + BACKWARD_FLOPS) * sum(block.forward_flops for block in plan.blocks)
-        return StepCost(whole / party.flops, 0.0, 0, 0, 0.0, 0.0, 0.0, 1)
-    up, down = bytes_of_step(plan, cut, rows)
-    return StepCost(
-        rows * _device_flops(plan, cut) / party.flops,
-        rows * _helper_flops(plan, cut) / party.helper_flops,
-        up,
-        down,
-        up / party.uplink,
-        down / party.downlink,
-        2 * party.latency * 2 * len(cut.helper) * _passes(plan),
-        plan.most_in_flight,
-    )
-
-
-def _passes(plan: SplitPlan) -> int:
-    """Through the model in a step: one for each part that trains in turn."""
-    return len({block.part for block in plan.blocks} - {""}) or 1
-
-
-def _device_flops(plan: SplitPlan, cut: Cut) -> int:
-    """Of one sample; the last block runs forward once, as it is its own end."""
-    last = len(plan.blocks) - 1
-    again = sum(FORWARD_AGAIN * plan.blocks[block].forward_flops for block in device_blocks(plan, cut) if block < last)
-    return again + sum((1 + BACKWARD_FLOPS) * plan.blocks[block].forward_flops for block in device_blocks(plan, cut))
-
-
-def _helper_flops(plan: SplitPlan, cut: Cut) -> int:
-    helpers = (block for number, block in enumerate(plan.blocks) if is_helpers(cut, number))
-    return sum((1 + FORWARD_AGAIN + BACKWARD_FLOPS) * block.forward_flops for block in helpers)
-
-
-def bytes_of_step(plan: SplitPlan, cut: Cut, rows: int) -> tuple[int, int]:
-    """What a device sends in a step, and what it gets, in bytes, before zstd takes some away."""
-    up = down = 0
-    for first, end in cut.helper:
-        front, back = plan.blocks[first - 1].output_shape, plan.blocks[end - 1].output_shape
-        up += _message_bytes(rows, front, VALUE_BYTES[plan.activations])
-        up += _message_bytes(rows, back, _gradient_bytes(plan))
-        down += _message_bytes(rows, back, VALUE_BYTES[plan.activations])
-        down += _message_bytes(rows, front, _gradient_bytes(plan))
-    return up, down
-
-
-def _gradient_bytes(plan: SplitPlan) -> float:
-    """Of one value, on average: of a chosen one its place travels too, in two bytes."""
-    if plan.gradient_selection == "dense":
-        return VALUE_BYTES[plan.gradients]
-    return min(VALUE_BYTES[plan.gradients], plan.gradient_keep * (VALUE_BYTES[plan.gradients] + 2))
-
-
-def _message_bytes(rows: int, shape: list[int], bytes_of_value: float) -> int:
-    content = MESSAGE_OVERHEAD + math.ceil(rows * math.prod(shape) * bytes_of_value)
-    return content + FRAME_OVERHEAD * math.ceil(content / MAX_FRAME_BYTES)

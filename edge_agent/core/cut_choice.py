@@ -6,8 +6,8 @@ from functools import partial
 
 from edge_agent.core.split_settings import NEVER, WHOLE_BY_MEMORY, SplitSettings
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.split_costs import bytes_of_step
 from fleet_protocol.split_plan import WHOLE, Cut, SplitPlan
+from fleet_protocol.split_step_costs import step_walk
 from fleet_protocol.task_description import TaskDescription
 
 MemoryBytes = Callable[[TaskDescription, Cut], int]
@@ -38,7 +38,7 @@ class CutChoice:
             return WHOLE
         if wanted != WHOLE_BY_MEMORY:
             return _owners_cut(task, task.split, wanted)
-        cuts = [WHOLE, *sorted(task.split.cuts, key=partial(_bytes_sent, task.split, task.training.batch_size))]
+        cuts = [WHOLE, *sorted(task.split.cuts, key=partial(_bytes_sent, task))]
         untried = [cut for cut in cuts if not self._is_too_large(task, cut)] or [WHOLE]
         needs = {cut.name: self.memory_bytes(task, cut) for cut in untried}
         fitting = (cut for cut in untried if needs[cut.name] <= self.limit_bytes)
@@ -69,6 +69,7 @@ def _owners_cut(task: TaskDescription, plan: SplitPlan, wanted: str) -> Cut:
         ) from error
 
 
-def _bytes_sent(plan: SplitPlan, rows: int, cut: Cut) -> int:
+def _bytes_sent(task: TaskDescription, cut: Cut) -> int:
     """Both ways, in a step."""
-    return sum(bytes_of_step(plan, cut, rows))
+    walk = step_walk(task, cut)
+    return walk.up_bytes + walk.down_bytes

@@ -16,12 +16,12 @@ from edge_agent.training.feature_statistics import measure_features
 from edge_agent.training.prompts import tell_prompts
 from edge_agent.training.round import Earlier, finish_round, learn
 from edge_agent.training.sending import why_irrelevant, why_no_better
-from edge_agent.training.split.placement import held_of
 from edge_agent.training.statistics import measure
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.training.validation import rise
 from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.split_placement import held_of
 from fleet_protocol.split_plan import WHOLE, Cut
 from fleet_protocol.task_description import TaskDescription
 

@@ -4,25 +4,33 @@ import msgspec
 import pytest
 
 from fleet_protocol.limits import MIB
-from fleet_protocol.split_costs import BASE_BYTES, Party, bytes_of_step, memory_bytes, step_cost
+from fleet_protocol.split_costs import BASE_BYTES, memory_bytes
 from fleet_protocol.split_plan import WHOLE, Block, Cut, SplitPlan
+from fleet_protocol.split_step_costs import Party, StepWalk, step_cost, step_walk
+from fleet_protocol.task_description import TaskDescription
 from tests.support.split_task import CUTS, DEEP, EARLY, PLAN, TASK
 
 PARTY = Party(flops=1e6, uplink=1e5, downlink=2e5, latency=0.05, helper_flops=1e8)
 
 
+def of_rows(rows: int, **passing: object) -> TaskDescription:
+    """The task with mini-batches of so many rows, of which values travel so."""
+    training = msgspec.structs.replace(TASK.training, batch_size=rows)
+    return msgspec.structs.replace(TASK, split=msgspec.structs.replace(PLAN, **passing), training=training)
+
+
 def test_bytes_each_way_are_those_of_both_edges_in_both_passes():
-    plan = msgspec.structs.replace(PLAN, activations="float32", gradients="float16")
-    up, down = bytes_of_step(plan, EARLY, rows=10)  # the helper runs block 1: 8 values in front of it, 4 behind
-    assert up == (10 * 8 * 4 + 128 + 64) + (10 * 4 * 2 + 128 + 64)
-    assert down == (10 * 4 * 4 + 128 + 64) + (10 * 8 * 2 + 128 + 64)
+    walk = step_walk(of_rows(10, activations="float32", gradients="float16"), EARLY)
+    # The helper runs block 1: 8 values in front of it, 4 behind.
+    assert walk.up_bytes == (10 * 8 * 4 + 128 + 64) + (10 * 4 * 2 + 128 + 64)
+    assert walk.down_bytes == (10 * 4 * 4 + 128 + 64) + (10 * 8 * 2 + 128 + 64)
 
 
 def test_gradients_of_which_a_tenth_is_kept_take_a_third_of_a_byte_each():
-    plan = msgspec.structs.replace(PLAN, gradient_selection="top_k", gradient_keep=0.1)
-    dense, kept = bytes_of_step(PLAN, EARLY, 1000), bytes_of_step(plan, EARLY, 1000)
-    assert dense[0] - kept[0] == pytest.approx(1000 * 4 * 0.7, abs=1)
-    assert dense[1] - kept[1] == pytest.approx(1000 * 8 * 0.7, abs=1)
+    dense = step_walk(of_rows(1000), EARLY)
+    kept = step_walk(of_rows(1000, gradient_selection="top_k", gradient_keep=0.1), EARLY)
+    assert dense.up_bytes - kept.up_bytes == pytest.approx(1000 * 4 * 0.7, abs=1)
+    assert dense.down_bytes - kept.down_bytes == pytest.approx(1000 * 8 * 0.7, abs=1)
 
 
 def test_seconds_of_a_step_are_the_slowest_part_or_its_way_shared_by_those_under_way():
@@ -70,8 +78,44 @@ def test_memory_grows_with_rows_and_with_what_the_libraries_take(cut):
     assert memory_bytes(TASK, cut, base_bytes=BASE_BYTES + MIB) == memory_bytes(TASK, cut) + MIB
 
 
-def test_parts_that_train_in_turn_take_a_pass_each():
-    plan = SplitPlan(
-        [Block("a", [4], part="one", forward_flops=1), Block("", [], part="two", forward_flops=1)], [Cut("none", [])]
-    )
-    assert step_cost(msgspec.structs.replace(TASK, split=plan), WHOLE, PARTY).seconds == 10 * 2 * 3 * 2 / 1e6
+ONE, TWO = "one", "two"
+PAIR = SplitPlan(
+    [
+        Block("a", [4], part=ONE, forward_flops=1),
+        Block("b", [6], part=ONE, forward_flops=10),
+        Block("c", [8], part=TWO, forward_flops=100),
+        Block("d", [2], part=TWO, forward_flops=1000),
+        Block("", [], part=TWO, forward_flops=10_000),
+    ],
+    [Cut("both", [(1, 2), (3, 4)])],
+    [TWO, ONE],
+)
+"""The second part sees what the first makes, and trains first."""
+
+
+def pair(*, has_buffers: bool) -> TaskDescription:
+    parameters = TASK.parameters if has_buffers else [each for each in TASK.parameters if each.trainable]
+    return msgspec.structs.replace(TASK, split=PAIR, parameters=parameters)
+
+
+def test_in_the_whole_step_a_part_that_does_not_train_is_gone_through_as_far_as_gradients_need_it():
+    second_trains, first_trains = 11 + 3 * 11_100, 3 * 11 + 2 * 11_100
+    assert step_walk(pair(has_buffers=True), WHOLE) == StepWalk((), 10 * (second_trains + first_trains))
+
+
+def test_blocks_of_a_pair_go_forward_in_every_pass_and_back_as_far_as_it_trains():
+    walk = step_walk(pair(has_buffers=False), PAIR.cuts[0])
+    helper = [each.helper_flops for each in walk.exchanges]
+    assert helper == [10 * each for each in (10, 1000, 3000, 10, 1000, 3000, 30)]
+    assert [each.device_flops for each in walk.exchanges] == [
+        10 * each for each in (1, 100, 3 * 10_000, 3 * 100 + 1, 100, 2 * 10_000, 3 * 100)
+    ]
+    assert walk.last_flops == 10 * 3
+    ends = [4, 8, 2, 4, 8, 2, 6]
+    assert [each.up_bytes for each in walk.exchanges] == [10 * each + 128 + 64 for each in ends]
+
+
+def test_where_running_statistics_move_every_pass_goes_all_the_way_back():
+    walk = step_walk(pair(has_buffers=True), PAIR.cuts[0])
+    assert len(walk.exchanges) == 8
+    assert walk.helper_flops == 2 * 10 * 4 * 1010

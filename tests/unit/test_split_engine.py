@@ -9,9 +9,9 @@ from edge_agent.training.engine import BatchPlan
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.split.engine import MOST_TROUBLE
 from edge_agent.training.split.exchange import SessionFailedError, SessionGone
-from edge_agent.training.split.placement import held_of
 from fleet_protocol.codec.activations import pack_activations
 from fleet_protocol.sessions.steps import StepAnswer, StepRequest
+from fleet_protocol.split_placement import held_of
 from fleet_protocol.split_plan import Cut, is_helpers
 from tests.support.split_session import (
     SESSION,

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from edge_agent.training.split.outgoing import clipped_rows, packed_activations, packed_gradient
 from edge_agent.training.split.pace import Pace
-from edge_agent.training.split.placement import Leg, PartPass, legs_of, passes_of
 from fleet_protocol.codec.activations import unpack_rows
 from fleet_protocol.sessions.staleness import staleness_weight
+from fleet_protocol.split_placement import Leg, PartPass, legs_of, passes_of
 from fleet_protocol.split_plan import Block, Cut, SplitPlan, is_helpers
 from tests.support.split_session import plan_of, shipped
 

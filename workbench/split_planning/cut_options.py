@@ -5,19 +5,42 @@ from dataclasses import dataclass
 
 from edge_agent.profiles import Profile
 from fleet_protocol.limits import MIB
-from fleet_protocol.split_costs import Party, StepCost, memory_bytes, step_cost
+from fleet_protocol.split_costs import memory_bytes
 from fleet_protocol.split_plan import WHOLE, Cut
+from fleet_protocol.split_step_costs import Party, StepCost, step_cost
 from fleet_protocol.task_description import TaskDescription
+from workbench.split_planning.round_ends import NOTHING, RoundEnd, device_round_end
+
+BYTES_OF_KBIT = 1000 / 8
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A device or a helper: floating point operations a second in training, its link to the broker in bytes a second
+    each way, and the latency of that, one way, in seconds.
+    """
+
+    flops: float
+    uplink: float
+    downlink: float
+    latency: float
 
 
 @dataclass(frozen=True, slots=True)
 class CutOption:
-    """One cut on one kind of device. `memory_bytes` is what its worker would need, `limit_bytes` what it may take."""
+    """One cut on one kind of device. `memory_bytes` is what its worker would need, `limit_bytes` what it may take.
+
+    `costs` are of a step with each helper alone, in their order; the whole step costs the same with all. `round_end` is
+    what the end of a round takes, `round_seconds` that of each step for it.
+    """
 
     cut: Cut
     memory_bytes: int
     limit_bytes: int
-    cost: StepCost
+    costs: tuple[StepCost, ...]
+    round_end: RoundEnd = NOTHING
+    round_seconds: float = 0.0
+    round_steps: int = 1
 
     @property
     def fits(self) -> bool:
@@ -31,48 +54,78 @@ class CutOption:
             return ""
         return f"needs {self.memory_bytes / MIB:.0f} MiB, memory_limit_mib is {self.limit_bytes / MIB:.0f}"
 
+    @property
+    def seconds(self) -> float:
+        """Of a step, with its share of a round's end, for a device that has the best helper for itself."""
+        return min(cost.seconds for cost in self.costs) + self.round_seconds
+
+    @property
+    def step_bytes(self) -> float:
+        """Both ways of a step, with its share of a round's end."""
+        cost, end = self.costs[0], self.round_end
+        return cost.up_bytes + cost.down_bytes + (end.up_bytes + end.down_bytes) / self.round_steps
+
 
 def cut_options(
-    task: TaskDescription, profile: Profile, helper_flops: float | None, stored_samples: int | None = None
+    task: TaskDescription, profile: Profile, helpers: Sequence[Machine], stored_samples: int | None = None
 ) -> list[CutOption]:
-    """The whole step first, then every cut of a task with a `split`; without helpers (None) the whole step alone.
+    """The whole step first, then every cut of a task with a `split`; without helpers the whole step alone.
 
-    `helper_flops` is the speed of a helper, in floating point operations a second. Left out, as many samples are stored
-    as the profile keeps.
+    Left out, as many samples are stored as the profile keeps.
 
     Raises:
         ValueError: the task has no `split`.
     """
-    party = _party(profile, helper_flops or 1.0)
     samples = _most_samples(task, profile) if stored_samples is None else stored_samples
-    cuts = [WHOLE, *(task.split.cuts if task.split and helper_flops else [])]
+    cuts = [WHOLE, *(task.split.cuts if task.split and helpers else [])]
     limit = profile.worker.memory_limit_mib * MIB
-    return [
-        CutOption(cut, memory_bytes(task, cut, stored_samples=samples), limit, step_cost(task, cut, party))
-        for cut in cuts
-        if cut is WHOLE or cut.helper
-    ]
+    device, options = machine_of(profile), []
+    for cut in cuts:
+        if cut is WHOLE or cut.helper:
+            needs = memory_bytes(task, cut, stored_samples=samples)
+            options.append(machine_option(task, cut, device, helpers, needs=needs, limit=limit))
+    return options
+
+
+def machine_option(
+    task: TaskDescription, cut: Cut, device: Machine, helpers: Sequence[Machine], *, needs: int = 0, limit: int = 0
+) -> CutOption:
+    """One cut on a device whose worker `needs` so many bytes, and may take `limit`.
+
+    Raises:
+        ValueError: the task has no `split`.
+    """
+    machines = (helpers or [device]) if cut.helper else [device]
+    cost_of = {each: step_cost(task, cut, _party(device, each)) for each in set(machines)}
+    end = device_round_end(task, cut)
+    seconds = (end.up_bytes / device.uplink + end.down_bytes / device.downlink) / task.training.steps
+    return CutOption(cut, needs, limit, tuple(cost_of[each] for each in machines), end, seconds, task.training.steps)
 
 
 def best_alone(options: Sequence[CutOption]) -> CutOption | None:
     """The fitting option with the shortest step, for a device that has a helper for itself; None where none fits."""
-    return min((option for option in options if option.fits), key=lambda option: option.cost.seconds, default=None)
+    return min((option for option in options if option.fits), key=lambda option: option.seconds, default=None)
 
 
-def flops_of(profile: Profile) -> float:
-    """What a machine of this kind does in training, in floating point operations a second."""
-    return 1e6 * profile.simulation.training_mflops * profile.worker.cpu_share
-
-
-def _party(profile: Profile, helper_flops: float) -> Party:
+def machine_of(profile: Profile) -> Machine:
+    """A machine of this kind, as far as its worker may use it."""
     link = profile.simulation
-    bytes_of_kbit = 1000 / 8
-    return Party(
-        flops_of(profile),
-        bytes_of_kbit * link.uplink_kbit_s,
-        bytes_of_kbit * link.downlink_kbit_s,
+    return Machine(
+        1e6 * link.training_mflops * profile.worker.cpu_share,
+        BYTES_OF_KBIT * link.uplink_kbit_s,
+        BYTES_OF_KBIT * link.downlink_kbit_s,
         link.latency_ms / 1000,
-        helper_flops,
+    )
+
+
+def _party(device: Machine, helper: Machine) -> Party:
+    """Alone with each other: the broker passes frames on as they come, so the narrower link counts."""
+    return Party(
+        device.flops,
+        min(device.uplink, helper.downlink),
+        min(device.downlink, helper.uplink),
+        device.latency + helper.latency,
+        helper.flops,
     )
 
 

@@ -1,14 +1,14 @@
 """A good plan for a fleet that has too many to look at: an evolutionary search. Pure.
 
 Clustered split training of a generator (HuSCF-GAN) chooses its cuts by such a search too. A plan is a genome with a
-choice for each device. The first generation has the plan in which each device takes what is best for it alone, and so
-the result is never worse.
+choice for each device. The first generation has the best of `first_plans`, and so the result is never worse.
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from workbench.split_planning.first_plans import first_plans
 from workbench.split_planning.shared_helpers import Choice, Plan, Sharing
 
 TOURNAMENT = 3
@@ -34,7 +34,8 @@ class Evolution:
 def evolve(sharing: Sharing, how: Evolution) -> Plan:
     """The best plan that was found; the same seed finds the same."""
     draw = random.Random(how.seed)  # noqa: S311 - no secret is drawn
-    choices = [sharing.choices(device) for device in range(len(sharing.devices))]
+    choices_of = [sharing.choices(number) for number in range(len(sharing.groups))]
+    choices = [choices_of[group] for group in sharing.group_of]
     population = _first_generation(sharing, choices, how.population, draw)
     for _ in range(how.generations):
         ranked = sorted(population, key=population.__getitem__)
@@ -42,7 +43,7 @@ def evolve(sharing: Sharing, how: Evolution) -> Plan:
         for _child in range(how.population - len(children)):
             child = _child_of(ranked, choices, how, draw)
             if child not in children:
-                children[child] = population.get(child) or sharing.mean_seconds(child)
+                children[child] = _score(sharing, child)
         population = children
     return min(population, key=population.__getitem__)
 
@@ -50,26 +51,16 @@ def evolve(sharing: Sharing, how: Evolution) -> Plan:
 def _first_generation(
     sharing: Sharing, choices: Sequence[Sequence[Choice]], size: int, draw: random.Random
 ) -> dict[Plan, float]:
-    """Plans with what they cost: what is best for each device alone, the same with helpers taken in turn, and others
-    drawn at random.
+    """Plans with their scores: those that are at hand, the better half of them where there are many, and others drawn
+    at random.
     """
-    alone = [
-        min(range(len(options)), key=lambda number, options=options: options[number].cost.seconds)  # type: ignore[misc]
-        for options in sharing.devices
-    ]
-    plans = {_in_turn(sharing, alone)}
-    plans |= {tuple(draw.choice(each) for each in choices) for _ in range(size - 1)}
-    return {plan: sharing.mean_seconds(plan) for plan in plans}
+    at_hand = sorted(first_plans(sharing), key=lambda plan: _score(sharing, plan))[: max(1, size // 2)]
+    plans = [*at_hand, *(tuple(draw.choice(each) for each in choices) for _ in range(size - len(at_hand)))]
+    return {plan: _score(sharing, plan) for plan in plans}
 
 
-def _in_turn(sharing: Sharing, numbers: Sequence[int]) -> Plan:
-    """These options, with one helper after the other."""
-    plan, turn = [], 0
-    for options, number in zip(sharing.devices, numbers, strict=True):
-        is_helped = bool(options[number].cut.helper)
-        plan.append((number, turn % len(sharing.speeds) if is_helped else 0))
-        turn += is_helped
-    return tuple(plan)
+def _score(sharing: Sharing, plan: Plan) -> float:
+    return sharing.score(sharing.shares(plan))
 
 
 def _child_of(ranked: Sequence[Plan], choices: Sequence[Sequence[Choice]], how: Evolution, draw: random.Random) -> Plan:

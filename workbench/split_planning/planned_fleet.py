@@ -7,7 +7,7 @@ from pathlib import Path
 from edge_agent.profiles import Profile, read_profile
 from fleet_protocol.errors import ConfigurationError
 from workbench.fleet_description import FleetFile, groups_of_devices, groups_of_helpers, kind_of
-from workbench.split_planning.cut_options import flops_of
+from workbench.split_planning.cut_options import Machine, machine_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFleet:
-    """The kinds of devices, and of each helper its speed in floating point operations a second."""
+    """The kinds of devices, and each helper."""
 
     kinds: list[Kind]
-    helpers: list[float]
+    helpers: list[Machine]
 
 
 def planned_fleet(fleet: FleetFile, path: Path, helpers: int | None, helper_profile: str) -> PlannedFleet:
@@ -41,7 +41,9 @@ def planned_fleet(fleet: FleetFile, path: Path, helpers: int | None, helper_prof
     if not counts:
         raise ConfigurationError(f"{path}: no [[devices]]; write one for each kind of device: docs/split-learning.md")
     if helpers is None:
-        speeds = [flops_of(profile) for group, profile in groups_of_helpers(fleet, path) for _ in range(group.count)]
+        machines = [
+            machine_of(profile) for group, profile in groups_of_helpers(fleet, path) for _ in range(group.count)
+        ]
     else:
-        speeds = [flops_of(read_profile(helper_profile))] * helpers
-    return PlannedFleet([Kind(name, profiles[name], count) for name, count in counts.items()], speeds)
+        machines = [machine_of(read_profile(helper_profile))] * helpers
+    return PlannedFleet([Kind(name, profiles[name], count) for name, count in counts.items()], machines)

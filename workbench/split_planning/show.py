@@ -1,5 +1,6 @@
 """`edgeflock split plan`: from the user's options to a plan, and the plan as tables or JSON."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,37 +11,37 @@ from rich.table import Table
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from workbench.fleet_description import read_description
-from workbench.recipe_folder import find_bundle
 from workbench.report.labels import bytes_label
-from workbench.split_planning.evolution import Evolution
 from workbench.split_planning.planned_fleet import planned_fleet
-from workbench.split_planning.planning import Chosen, KindPlan, SplitReport, plan_split
+from workbench.split_planning.planning import Chosen, KindPlan, SplitReport, Wanted, plan_split
+from workbench.split_planning.searches import Found
 
 GUIDE = "docs/split-learning.md"
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What to plan for; `helpers` of one profile take the place of the file's, `samples` that of what stores keep."""
+    """What to plan for: a task by the folder of its `bundle`, and a fleet. `helpers` of one profile take the place of
+    the file's.
+    """
 
-    task: str
+    bundle: Path
     fleet: Path
     helpers: int | None
     helper_profile: str
-    samples: int | None
     as_json: bool
 
 
-def show_plan(request: PlanRequest, how: Evolution) -> None:
+def show_plan(request: PlanRequest, wanted: Wanted) -> None:
     """Print the plan.
 
     Raises:
         ConfigurationError: with what the user can change.
     """
-    task = parse_description((find_bundle(request.task) / DESCRIPTION_FILE).read_bytes())
+    task = parse_description((request.bundle / DESCRIPTION_FILE).read_bytes())
     described = read_description(request.fleet, GUIDE)
     fleet = planned_fleet(described, request.fleet, request.helpers, request.helper_profile)
-    report = plan_split(task, fleet, how, request.samples)
+    report = plan_split(task, fleet, wanted)
     if request.as_json:
         print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
@@ -52,21 +53,47 @@ def print_plan(report: SplitReport, console: Console) -> None:
     for kind in report.kinds:
         console.print(_table(kind))
         for each in kind.chosen:
-            console.print(f"- {_chosen_words(each)}", highlight=False, markup=False, soft_wrap=True)
-        console.print(f"  {kind.why}", highlight=False, markup=False, soft_wrap=True)
-    if report.search != "none":
-        busy = ", ".join(f"{share:.0%}" for share in report.helper_busy) or "there is none"
-        console.print(
-            f"mean of a step: {report.mean_seconds:.3g} s ({report.search} search); helpers compute: {busy}",
-            highlight=False,
-            soft_wrap=True,
+            _say(console, f"- {_chosen_words(each)}")
+        _say(console, f"  {kind.why}")
+    if not report.found:
+        return
+    busy = ", ".join(f"{share:.0%}" for share in report.helper_busy) or "there is none"
+    _say(
+        console,
+        f"mean of a step: {report.mean_seconds:.3g} s, {bytes_label(report.mean_bytes)} both ways;"
+        f" helpers compute: {busy}",
+    )
+    _say(console, _search_words(report.found))
+    for point in report.front:
+        _say(
+            console,
+            f"- {point.seconds:.3g} s and {bytes_label(point.step_bytes)} a step, with --seconds-per-mb"
+            f" {point.seconds_per_mb:.3g}",
         )
+
+
+def _say(console: Console, words: str) -> None:
+    console.print(words, highlight=False, markup=False, soft_wrap=True)
+
+
+def _search_words(found: Sequence[Found]) -> str:
+    """Which search found the plan, and by how much."""
+    best, *others = found
+    if not others:
+        return "all plans were looked at"
+    behind = ", ".join(
+        f"the {other.search} search's is as good"
+        if other.score == best.score
+        else f"the {other.search} search's is worse by {other.score / best.score - 1:.2%}"
+        for other in others
+    )
+    return f"found by the {best.search} search; {behind}"
 
 
 def _table(kind: KindPlan) -> Table:
     table = Table(title=f"{kind.devices} x {kind.kind}, {kind.memory_limit_mib} MiB for the worker")
     table.add_column("cut")
-    for name in ("s a step", "up", "down", "MiB"):
+    for name in ("s a step", "up", "down", "update", "version", "MiB"):
         table.add_column(name, justify="right")
     table.add_column("fits")
     for row in kind.cuts:
@@ -75,6 +102,8 @@ def _table(kind: KindPlan) -> Table:
             f"{row.seconds:.3g}",
             bytes_label(row.up_bytes),
             bytes_label(row.down_bytes),
+            bytes_label(row.round_up_bytes),
+            bytes_label(row.round_down_bytes),
             f"{row.memory_mib:.0f}",
             "no: " + row.why_not if row.why_not else "yes",
         )

@@ -20,9 +20,9 @@ from edge_agent.training.split.conversation import Answered, Conversation, StepU
 from edge_agent.training.split.exchange import Exchange, SessionFailedError, SessionGone
 from edge_agent.training.split.own_blocks import OwnBlocks
 from edge_agent.training.split.pace import Pace
-from edge_agent.training.split.placement import legs_of, passes_of
 from edge_agent.training.split.step import MiniBatches, NotFiniteError, Step, StepPlan
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.split_placement import legs_of, passes_of
 from fleet_protocol.split_plan import Cut, SplitPlan, device_blocks
 from fleet_protocol.task_description import TaskDescription
 

@@ -11,7 +11,7 @@ from bundle_runtime.samples import Samples
 from bundle_runtime.trained_block import Then
 from edge_agent.training.engine import BatchPlan
 from edge_agent.training.split.own_blocks import Change, OwnBlocks
-from edge_agent.training.split.placement import Leg, PartPass
+from fleet_protocol.split_placement import Leg, PartPass
 from fleet_protocol.split_plan import SplitPlan
 
 SEEDS: Final = 2**32

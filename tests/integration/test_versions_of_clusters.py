@@ -146,6 +146,7 @@ def test_only_clusters_that_the_task_has_can_be_assigned(tmp_path):
     assert ClusterRegistry(bench.journal.engine).assigned() == {}, "all or none"
 
 
+@pytest.mark.long
 def test_more_devices_than_a_statement_of_sqlite_may_name_are_assigned_at_once(tmp_path):
     bench = served(tmp_path)
     many = {f"device-{number}": 1 for number in range(40_000)}

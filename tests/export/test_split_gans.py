@@ -129,16 +129,14 @@ def test_pooled_pairs_have_the_pictures_of_all_devices(scenario):
     assert everything.steps == len(scenario.devices)
 
 
+@pytest.mark.long
 def test_every_method_is_judged_in_both_domains(recipe_folder, scenario, monkeypatch, capsys):
     monkeypatch.setattr(huscf_gan, "read_domains", lambda _data, _tested: scenario.domains)
-    scenarios = ["unlike", "corrupted", "nearly_empty"]
-    arguments = ["huscf_gan", "--quick", "--recipe", str(recipe_folder), "--scenarios", *scenarios]
+    arguments = ["huscf_gan", "--quick", "--recipe", str(recipe_folder), "--scenarios", "nearly_empty"]
     monkeypatch.setattr(sys, "argv", arguments)
     huscf_gan.main()
     runs = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
-    assert [(run["method"], run["scenario"]) for run in runs] == [
-        (name, each) for name in METHODS for each in scenarios
-    ]
+    assert [run["method"] for run in runs] == list(METHODS)
     for run in runs:
         assert set(run["domains"]) == {"lying", "standing"}
         assert all(1 <= scores["score"] <= 10 for scores in run["domains"].values())

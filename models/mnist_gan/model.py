@@ -9,10 +9,16 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
 
 WIDTH: Final = 1 / 8
 """Times the published number of channels."""
-CLASSES, LATENT, EMBEDDED, SIDE = 10, 100, 10, 7
+LOSS: Final = "non_saturating"
+"""Or "hinge"."""
+SPECTRAL_NORM: Final = False
+"""In place of batch normalisation in the discriminator, whose weights it limits: Miyato et al. 2018."""
+CLASSES: Final = 10
+LATENT, EMBEDDED, SIDE = 100, 10, 7
 
 
 def channels(published: int) -> int:
@@ -26,7 +32,7 @@ class GeneratorHead(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(CLASSES, EMBEDDED)
-        self.linear = nn.Linear(LATENT + EMBEDDED, channels(256) * SIDE * SIDE)
+        self.linear = nn.Linear(LATENT + EMBEDDED, channels(256) * SIDE * SIDE, bias=False)
         self.norm = nn.BatchNorm1d(channels(256) * SIDE * SIDE)
 
     def forward(self, latent: Tensor, digit: Tensor) -> Tensor:
@@ -117,19 +123,24 @@ def build() -> nn.Module:
 
 
 def loss_discriminator(outputs: dict[str, Tensor]) -> Tensor:
-    """The logistic loss: Goodfellow et al. 2014, equation 1."""
+    """The logistic loss (Goodfellow et al. 2014, equation 1), or the hinge loss (Lim & Ye 2017)."""
+    if LOSS == "hinge":
+        return functional.relu(1 + outputs["made"]) + functional.relu(1 - outputs["real"])
     return functional.softplus(outputs["made"]) + functional.softplus(-outputs["real"])
 
 
 def loss_generator(outputs: dict[str, Tensor]) -> Tensor:
-    """The non-saturating loss: Goodfellow et al. 2014, section 3."""
-    return functional.softplus(-outputs["made"])
+    """The non-saturating loss (Goodfellow et al. 2014, section 3), or the one that goes with the hinge loss."""
+    return -outputs["made"] if LOSS == "hinge" else functional.softplus(-outputs["made"])
 
 
 def _wider(published_in: int, published_out: int, kernel: int, stride: int) -> nn.Sequential:
     inputs, outputs = channels(published_in), channels(published_out)
-    return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, kernel, stride, 1), nn.BatchNorm2d(outputs), nn.ReLU())
+    layer = nn.ConvTranspose2d(inputs, outputs, kernel, stride, 1, bias=False)  # normalisation would take a bias away
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
 
 
 def _narrower(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, 1), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2))
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, 1, bias=SPECTRAL_NORM)
+    normalised = [spectral_norm(layer)] if SPECTRAL_NORM else [layer, nn.BatchNorm2d(outputs)]
+    return nn.Sequential(*normalised, nn.LeakyReLU(0.2))

@@ -9,13 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from benchmarks.chained_blocks import ExportedTask
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan
 from fleet_protocol.scaling import Scale, Scaling
 from fleet_protocol.split_plan import Cut
 from tests.support.backbone import NAMED
 from tests.support.backbone import write_recipe as write_backbone_recipe
-from tests.support.chained_blocks import ExportedTask, train_chained, train_whole
+from tests.support.chained_blocks import train_chained, train_whole
 from tests.support.recipes import ONE_INPUT, write_recipe
 from tests.support.split_session import SESSION, DirectExchange, engine_of, middle_of, plan_of
 from workbench.export.recipe.recipe import read_recipe

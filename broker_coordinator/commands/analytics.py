@@ -5,7 +5,7 @@ import secrets
 import time
 from pathlib import Path
 
-from broker_coordinator.aggregation.analytics.reports import answers_of
+from broker_coordinator.aggregation.analytics.reports import RoundAnswers
 from broker_coordinator.aggregation.analytics.results import result
 from broker_coordinator.commands.new_query import query_of
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         registry = QueryRegistry(journal.engine)
         match options.action:
             case "list":
-                rows = [_described(registry, each) for each in registry.all()]
+                rows = [_described(each, registry.answers(each)) for each in registry.all()]
                 write_rows(rows, LISTED, as_json=options.json, when_empty="no query yet; analytics publish FILE")
                 return
             case "publish":
@@ -53,12 +53,11 @@ def run(options: argparse.Namespace) -> None:
                 found = registry.stop(options.name)
             case _:
                 found = registry.named(options.name)
-        write_fields(_shown(registry, found), as_json=options.json)
+        write_fields(_shown(found, registry.answers(found)), as_json=options.json)
 
 
-def _described(registry: QueryRegistry, registered: RegisteredQuery) -> dict[str, object]:
+def _described(registered: RegisteredQuery, answers: RoundAnswers) -> dict[str, object]:
     query = registered.query
-    answers = answers_of(registry.reports(registered), query.round)
     return {
         "query": query.name,
         "task": registered.task,
@@ -71,10 +70,9 @@ def _described(registry: QueryRegistry, registered: RegisteredQuery) -> dict[str
     }
 
 
-def _shown(registry: QueryRegistry, registered: RegisteredQuery) -> dict[str, object]:
+def _shown(registered: RegisteredQuery, answers: RoundAnswers) -> dict[str, object]:
     query = registered.query
-    answers = answers_of(registry.reports(registered), query.round)
-    row = _described(registry, registered) | {
+    row = _described(registered, answers) | {
         "epsilon": query.epsilon,
         "minimum_devices": query.minimum_devices,
         "refusals": dict(answers.refusals),

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from broker_coordinator.aggregation.analytics import bins
 from broker_coordinator.aggregation.analytics.divergence import divergence, earth_mover, jensen_shannon, shares_of
-from broker_coordinator.aggregation.analytics.reports import RoundAnswers, answers_of
+from broker_coordinator.aggregation.analytics.reports import RoundAnswers
 from broker_coordinator.storage.query_registry import QueryRegistry, RegisteredQuery
 from fleet_protocol.analytics.answers import BINNED
 
@@ -24,17 +24,13 @@ def diagnosis(engine: Engine, task: str) -> dict[str, object]:
         JournalUnavailableError: the database can't be read.
     """
     registry = QueryRegistry(engine)
-    found = [(each, _answers(registry, each)) for each in registry.all() if each.task == task]
+    found = [(each, registry.answers(each)) for each in registry.all() if each.task == task]
     shown = [(each, answers) for each, answers in found if len(answers.answered) >= each.query.minimum_devices]
     labels = [_divergence_row(each, answers) for each, answers in shown if each.query.ask == "labels"]
     drifts = list(_drift_rows(shown))
     if not labels and not drifts:
         return {"task": task, "result": HOW_TO}
     return {"task": task, "labels": labels, "drift": drifts}
-
-
-def _answers(registry: QueryRegistry, registered: RegisteredQuery) -> RoundAnswers:
-    return answers_of(registry.reports(registered), registered.query.round)
 
 
 def _divergence_row(registered: RegisteredQuery, answers: RoundAnswers) -> dict[str, object]:

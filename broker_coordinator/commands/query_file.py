@@ -7,11 +7,11 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from fleet_host.configuration_file import read_configuration
+from fleet_protocol.analytics.fields import FieldText
 from fleet_protocol.configuration import Name
 from fleet_protocol.limits import (
     MAX_ANSWER_NUMBERS,
     MAX_EPSILON,
-    MAX_FIELD_CHARACTERS,
     MAX_QUERY_CONDITIONS,
     MAX_SAMPLES_PER_UPDATE,
     MAX_WORD_CHARACTERS,
@@ -19,7 +19,6 @@ from fleet_protocol.limits import (
 from fleet_protocol.sample_rules import LARGEST_FLOAT32
 
 Ask = Literal["count", "sum", "mean", "variance", "histogram", "quantiles", "labels", "heavy_hitters", "distinct"]
-FieldText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_FIELD_CHARACTERS)]
 Samples = Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)]
 Number = Annotated[float, msgspec.Meta(ge=-LARGEST_FLOAT32, le=LARGEST_FLOAT32)]
 """What a stored value can be."""

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable
 
-from broker_coordinator.aggregation.analytics.reports import answers_of
 from broker_coordinator.aggregation.analytics.rounds import is_over, next_round
 from broker_coordinator.aggregation.analytics.stored_query import QueryState
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
@@ -103,7 +102,7 @@ class QueryRounds:
         reported = self._registry.reported(registered)
         if not is_over(stored, reported, reported, fleet, lasted):  # even if nobody refused: no need to read answers
             return
-        answers = answers_of(self._registry.reports(registered), registered.query.round)
+        answers = self._registry.answers(registered)
         if not is_over(stored, len(answers.answered), reported, fleet, lasted):
             return
         after, follows = next_round(stored, answers)

@@ -1,6 +1,6 @@
 """Queries about devices' samples, and the reports that the journal has for them (docs/analytics.md)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, Row, func, insert, select, update
 
-from broker_coordinator.aggregation.analytics.reports import ReportFacts
+from broker_coordinator.aggregation.analytics.reports import ReportFacts, RoundAnswers, answers_of
 from broker_coordinator.aggregation.analytics.stored_query import QueryState, StoredQuery
 from broker_coordinator.storage.change_counters import QUERIES, count_up
 from broker_coordinator.storage.database import reading, writing
@@ -137,11 +137,12 @@ class QueryRegistry:
         with reading(self._engine) as connection:
             return connection.scalar(select(func.count(func.distinct(payloads.c.device))).where(*held)) or 0
 
-    def reports(self, registered: RegisteredQuery) -> Sequence[tuple[str, ReportFacts]]:
-        """Every report to a query with its device, in journal order; without one whose row is damaged."""
+    def answers(self, registered: RegisteredQuery) -> RoundAnswers:
+        """What devices have said in this round, or in its last one; without a report whose row is damaged."""
         held = select(payloads.c.device, FACTS).where(*_held_by(registered)).order_by(payloads.c.position)
         with reading(self._engine) as connection:
-            return [each for row in connection.execute(held) for each in _read(row)]
+            reports = [each for row in connection.execute(held) for each in _read(row)]
+        return answers_of(reports, registered.query.round)
 
 
 _FACTS = msgspec.json.Decoder(ReportFacts)

@@ -11,18 +11,22 @@ text.NAME                                      words that the owner of a device 
 import re
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
+import msgspec
+
+from fleet_protocol.limits import MAX_FIELD_CHARACTERS
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import runs
 from fleet_protocol.task_description import TaskDescription
 
 RECEIVED_AT: Final = "received_at"
-TEXT: Final = "text"
 _FIELD: Final = re.compile(
     r"(?P<what>label|input|reading|text)(?:\.(?P<name>[A-Za-z_][A-Za-z0-9_]{0,47}))?(?:\[(?P<at>0|[1-9][0-9]{0,8})\])?"
 )
 
+FieldText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_FIELD_CHARACTERS)]
+"""What somebody writes for a field in a file."""
 Store = Literal["class", "label", "inputs", "received_at", "text"]
 
 

@@ -168,6 +168,10 @@ HOSTILE = {
         altered("ridge", counts=lambda counts: np.minimum(counts, 1)),
         "classes of one sample each have a covariance",
     ),
+    "a covariance of more directions than samples": (
+        altered("ridge", counts=lambda counts: np.minimum(counts, 1) + (counts == counts.max())),
+        "more directions than 3 samples of 2 classes have: 1",
+    ),
     "a variance of a single sample": (
         altered("gaussian", counts=lambda counts: np.minimum(counts, 1)),
         "a class of one sample has a variance",

@@ -4,15 +4,14 @@ from typing import Annotated
 
 import msgspec
 
-from fleet_protocol.analytics.fields import check_field_name
+from fleet_protocol.analytics.fields import FieldText, check_field_name
 from fleet_protocol.configuration import Name, PositiveInt
-from fleet_protocol.limits import MAX_EPSILON, MAX_FIELD_CHARACTERS
+from fleet_protocol.limits import MAX_EPSILON
 
 MAX_QUERIES_PER_DAY = 100
 MAX_BUDGET_DAYS = 366
 
 Epsilon = Annotated[float, msgspec.Meta(ge=0, le=MAX_EPSILON)]
-FieldText = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_FIELD_CHARACTERS)]
 
 
 class AskableField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,7 +25,7 @@ class AskableField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A query may cost at most this. 0 allows none with noise."""
     exact: bool = False
     """Answer without noise too, and for distinct values and frequent words. Whoever runs the coordinator then sees what
-    is true of this device."""
+    is true of this device, and so can whoever is shown results from before and after its answer."""
 
     def __post_init__(self) -> None:
         """Refuse what names no field; raises ValueError."""

@@ -3,7 +3,7 @@
 import sqlite3
 from contextlib import closing
 
-from edge_agent.shell.storage import query_answers, row_seals, sample_use, task_clusters
+from edge_agent.shell.storage import begun_queries, query_answers, row_seals, sample_use, task_clusters
 from edge_agent.shell.storage.damaged_files import require_same_tables
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
@@ -38,6 +38,7 @@ TABLES = (
     row_seals.TABLE,
     sample_use.TABLE,
     query_answers.TABLE,
+    begun_queries.TABLE,
     task_clusters.TABLE,
 )
 

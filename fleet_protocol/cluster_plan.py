@@ -14,6 +14,12 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_CLUSTERS, MAX_PARAMETERS, MAX_TENSORS
 from fleet_protocol.split_plan import SplitPlan, device_blocks
 
+MAX_PATTERNS: Final = 64
+"""Of names of parameters: each is compared with each name."""
+
+MOST_NAMES_SAID: Final = 12
+"""Of parameters, where a pattern matches none."""
+
 NO_CLUSTER: Final = 0
 """Of a device that is in none, and the number of the copy that such devices train."""
 
@@ -31,7 +37,7 @@ class ClusterPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
 
     most: Annotated[int, msgspec.Meta(ge=2, le=MAX_CLUSTERS)] = 4
     """Clusters at most; a version is larger by as many copies, whether or not a cluster has devices."""
-    parameters: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_TENSORS)] = ()
+    parameters: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_PATTERNS)] = ()
     """Patterns of names, as shells match files, of the parameters that are copied. Left out: all; of a task with a
     [split], those of blocks that some cut leaves to devices."""
 
@@ -83,7 +89,8 @@ def check_copies(plan: ClusterPlan, names: Sequence[str], copied: Sequence[str],
     unmatched = [pattern for pattern in plan.parameters if not any(fnmatchcase(each, pattern) for each in copied)]
     if unmatched or not copied:
         what = f"no parameter is called like {unmatched[0]!r}" if unmatched else "no parameter has copies"
-        raise ConfigurationError(f"{name}: clusters.parameters: {what}; see the names with: edgeflock inspect")
+        known = ", ".join(names[:MOST_NAMES_SAID])
+        raise ConfigurationError(f"{name}: clusters.parameters: {what}; a version begins with {known}")
     if len(set(names)) < len(names):
         raise ConfigurationError(
             f"{name}: a parameter is called like the copy of another (`NAME@1`); rename it in model.py"

@@ -48,6 +48,9 @@ BACKWARD_FLOPS: Final = 2
 
 VALUE_BYTES: Final[dict[WireFormat, float]] = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "int4": 0.5}
 
+READ_COPIES: Final = 3
+"""Of the copies for other clusters, while a version is read: the file, its tensors, and the vector of all."""
+
 FRAME_OVERHEAD: Final = 64
 """Bytes of a frame beside its content: header, tags, and MQTT's own."""
 
@@ -64,7 +67,8 @@ def memory_bytes(task: TaskDescription, cut: Cut, *, stored_samples: int = 0, ba
     parameters = FLOAT_BYTES * task.parameter_count
     rows = task.training.batch_size
     samples = SAMPLE_COPIES * stored_samples * FLOAT_BYTES * math.prod(task.trained_input.shape)
-    fixed = base_bytes + FLAT_VECTORS * parameters + int(samples)
+    copies = READ_COPIES * FLOAT_BYTES * (task.version.size - task.parameter_count)
+    fixed = base_bytes + FLAT_VECTORS * parameters + copies + int(samples)
     state = STATE_VECTORS[task.training.optimiser]
     if task.split is None:
         return fixed + _trained_bytes(parameters, state) + GRAPH_BYTES

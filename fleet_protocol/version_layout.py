@@ -49,9 +49,9 @@ class VersionLayout:
                 for each in part
                 if each.name in copied
             ]
-        groups = list(dict.fromkeys(group for _, group in found))
+        groups = {group: number for number, group in enumerate(dict.fromkeys(group for _, group in found))}
         tensors = (
-            msgspec.structs.replace(each, name=name_of_copy(each.name, group[1] or 0), block=groups.index(group))
+            msgspec.structs.replace(each, name=name_of_copy(each.name, group[1] or 0), block=groups[group])
             for each, group in found
         )
         return cls(tuple(tensors), tuple(groups), copied)

@@ -9,16 +9,22 @@ from broker_coordinator.storage.cluster_registry import ClusterRegistry, check_h
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
-from fleet_host.command_line import Verbs, name_of
+from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.cluster_plan import NO_CLUSTER
+from fleet_protocol.limits import MAX_CLUSTERS
 
+CLUSTER = whole_number(NO_CLUSTER, MAX_CLUSTERS)
 SHOWN = ("device", "cluster", "state")
 
 
 def add_cluster_option(verb: argparse.ArgumentParser) -> None:
     """`--cluster`, of a verb about versions of a task."""
     verb.add_argument(
-        "--cluster", type=int, default=NO_CLUSTER, metavar="N", help="as devices of this cluster have it, not of none"
+        "--cluster",
+        type=CLUSTER,
+        default=NO_CLUSTER,
+        metavar="N",
+        help="as this cluster's devices have it, not those of none",
     )
 
 
@@ -29,8 +35,8 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     assign = verb("assign", "Put a device into a cluster: from its next receipt on it trains that one's copy.")
     for each in (show, assign):
         each.add_argument("task", type=name_of("task"), metavar="TASK", help="a task with [clusters]")
-    assign.add_argument("device", type=name_of("device"), metavar="DEVICE", help="the device's name")
-    assign.add_argument("cluster", type=int, metavar="CLUSTER", help="1 to clusters.most of the task; 0 for none")
+    assign.add_argument("name", type=name_of("device"), metavar="DEVICE", help="the device's name")
+    assign.add_argument("cluster", type=CLUSTER, metavar="CLUSTER", help="1 to clusters.most of the task; 0 for none")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -42,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
         registry = ClusterRegistry(journal.engine)
         check_has(task)
         if options.action == "assign":
-            registry.assign(task, {options.device: options.cluster})
+            registry.assign(task, {options.name: options.cluster})
         rows = _rows(registry.assigned().get(task.task, {}), DeviceRegistry(journal.engine))
     write_rows(rows, SHOWN, as_json=options.json, when_empty="no device is known")
 

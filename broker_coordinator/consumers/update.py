@@ -143,7 +143,7 @@ def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate)
     update, task = offered.payload, offered.task
     return BufferedUpdate(
         offered.device,
-        ClusterView.of(task, update.cluster).changes(scaled(delta, facts.scale)),
+        _in_version(scaled(delta, facts.scale), update, task),
         facts.samples,
         offered.header.base_version,
         offered.staleness,
@@ -152,6 +152,10 @@ def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate)
         _samples_of_blocks(update, facts, task) if update.held or task.clusters else None,
         facts.helper,
     )
+
+
+def _in_version(delta: SparseUpdate, update: Update, task: TaskDescription) -> SparseUpdate:
+    return ClusterView.of(task, update.cluster).changes(delta) if task.clusters else delta
 
 
 def _samples_of_blocks(update: Update, facts: UpdateFacts, task: TaskDescription) -> BlockWeights:
@@ -165,7 +169,7 @@ def _samples_of_blocks(update: Update, facts: UpdateFacts, task: TaskDescription
 def _statistics(update: Update, task: TaskDescription) -> FloatVector:
     places = HeldBlocks.of(task, update.held).statistics
     changes = places.spread(read_statistics(update.packed, places.size))
-    return ClusterView.of(task, update.cluster).statistics.spread(changes)
+    return ClusterView.of(task, update.cluster).statistics.spread(changes) if task.clusters else changes
 
 
 def _delta(offered: Offered[Update]) -> SparseUpdate:

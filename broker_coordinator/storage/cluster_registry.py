@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, Engine, delete, insert, select
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
 from broker_coordinator.storage.change_counters import CLUSTERS, count_up
 from broker_coordinator.storage.database import reading, writing
@@ -39,17 +39,19 @@ class ClusterRegistry:
         """
         check_has(task, *wanted.values())
         with writing(self._engine) as connection:
-            if _changes(connection, task.task, wanted):
-                ours = clusters.c.task == task.task
-                connection.execute(delete(clusters).where(ours, clusters.c.device.in_(list(wanted))))
-                rows = [
-                    {"task": task.task, "device": device, "cluster": cluster}
-                    for device, cluster in sorted(wanted.items())
-                    if cluster != NO_CLUSTER
-                ]
-                if rows:
-                    connection.execute(insert(clusters), rows)
-                count_up(connection, CLUSTERS)
+            changed = _changed(connection, task.task, wanted)
+            if not changed:
+                return
+            one = clusters.c.task == task.task, clusters.c.device == bindparam("left")
+            connection.execute(delete(clusters).where(*one), [{"left": device} for device in changed])
+            rows = [
+                {"task": task.task, "device": device, "cluster": cluster}
+                for device, cluster in changed.items()
+                if cluster != NO_CLUSTER
+            ]
+            if rows:
+                connection.execute(insert(clusters), rows)
+            count_up(connection, CLUSTERS)
 
 
 def check_has(task: TaskDescription, *wanted: int) -> None:
@@ -67,7 +69,8 @@ def check_has(task: TaskDescription, *wanted: int) -> None:
             )
 
 
-def _changes(connection: Connection, task: str, wanted: Mapping[str, int]) -> bool:
+def _changed(connection: Connection, task: str, wanted: Mapping[str, int]) -> ByDevice:
+    """Those of `wanted` that are not so."""
     query = select(clusters.c.device, clusters.c.cluster).where(clusters.c.task == task)
     now = {row.device: row.cluster for row in connection.execute(query)}
-    return any(now.get(device, NO_CLUSTER) != cluster for device, cluster in wanted.items())
+    return {device: cluster for device, cluster in wanted.items() if now.get(device, NO_CLUSTER) != cluster}

@@ -139,7 +139,9 @@ def _lines(status: Status) -> Iterator[str]:
     for task, found in status.tasks.items():
         version = f"version {status.versions[task]}" if task in status.versions else "no version yet"
         yield f"{task}: {found.state}; {found.reason}"
-        yield f"  {version}, {status.samples.get(task, 0)} samples stored, {status.new_samples.get(task, 0)} new"
+        cluster = f", cluster {status.clusters[task]}" if task in status.clusters else ""
+        stored, new = status.samples.get(task, 0), status.new_samples.get(task, 0)
+        yield f"  {version}{cluster}, {stored} samples stored, {new} new"
         if dropped := dropped_words(status.dropped.get(task, {})):
             yield f"  {dropped}"
         if found.waits_for:

@@ -39,10 +39,10 @@ def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
     except msgspec.ValidationError as error:
         raise ProtocolError(Reason.MALFORMED, f"{kind.__name__}: {error}") from error
     if optional and encode_payload(payload) != data:
+        defaults = " or ".join(dict.fromkeys(map(_written, optional)))
         raise ProtocolError(
             Reason.MALFORMED,
-            f"{kind.__name__}: a last field of {' or '.join(map(_written, optional))} is not written, nor anything but"
-            " canonical CBOR",
+            f"{kind.__name__}: a last field of {defaults} is not written, nor anything but canonical CBOR",
         )
     return payload
 

@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -389,6 +390,22 @@ def test_damaged_count_of_epochs_costs_nothing_else(path):
 def bounded(path: Path, payloads: int) -> DeviceDatabase:
     """A database whose outbox has room for so many payloads of a thousand bytes."""
     return DeviceDatabase(path, maximum_waiting_bytes=1000 * payloads)
+
+
+def test_cluster_that_a_receipt_said_is_kept_by_task_and_a_damaged_one_is_none_until_the_next(path, caplog):
+    with closing(DeviceDatabase(path)) as database:
+        assert database.cluster("digits") == 0
+        database.set_cluster("digits", 2)
+        database.set_cluster("words", 1)
+    with closing(DeviceDatabase(path)) as database:
+        assert (database.cluster("digits"), database.cluster("words")) == (2, 1)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE clusters SET cluster = 7 WHERE task = 'digits'")
+    with closing(DeviceDatabase(path)) as database:
+        assert (database.cluster("digits"), database.cluster("words")) == (0, 1)
+        assert "which cluster of the task's devices" in caplog.text
+        database.set_cluster("digits", 3)
+        assert database.cluster("digits") == 3
 
 
 def test_what_finds_no_room_is_learned_again_stalest_first_then_oldest(path):

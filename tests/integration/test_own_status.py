@@ -41,6 +41,7 @@ STATUS = Status(
     coordinator_key="ab" * 32,
     dropped={"digits": {"balanced": 3, "waiting": 1}},
     queries=QueryUse(answered=4, refused=1, epsilon=1.5, promised=0.5),
+    clusters={"digits": 2},
 )
 
 
@@ -51,7 +52,7 @@ def test_every_task_is_shown_with_state_reason_and_what_it_waits_for():
         "queries: 4 answered, 1 refused; epsilon 1.5 counts now, 0.5 more is promised to rounds to come",
         "coordinator key: abababababababababababababababababababababababababababababababab",
         "digits: sleeping; guard refused: 15 stored samples",
-        "  version 7, 40 samples stored, 12 new",
+        "  version 7, cluster 2, 40 samples stored, 12 new",
         "  4 made room or were not kept (3 by 'balanced', 1 by 'waiting')",
         "  waits for 20 more new samples",
         "tones: ended; task ended: its operator has removed it",

@@ -40,9 +40,13 @@ async def predictor(idle_seconds: float = LONG, **settings: object) -> AsyncIter
 
 
 def children() -> list[psutil.Process]:
-    return [
-        child for child in psutil.Process().children() if "edge_agent.training.predictor" in " ".join(child.cmdline())
-    ]
+    return [child for child in psutil.Process().children() if is_predictor(child)]
+
+
+def is_predictor(child: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):  # one that has ended this moment has no command line
+        return "edge_agent.training.predictor" in " ".join(child.cmdline())
+    return False
 
 
 async def until(condition: Callable[[], bool]) -> None:

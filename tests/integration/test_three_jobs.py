@@ -242,11 +242,11 @@ PENDING = Device("kitchen-pi", KEY.verify_key, DeviceState.PENDING)
 ANSWERS = {
     "accepted": (
         Accepted("kitchen-pi", HEADER, b"", b"d", 0, UpdateFacts(1, 0.0, 0.0), None),
-        Answer("kitchen-pi", b"d", final=True),
+        Answer("kitchen-pi", b"d", final=True, task=TASK),
     ),
     "repeated": (
-        Repeated("kitchen-pi", 4, Decided(b"d", Reason.TOO_STALE, "late"), ""),
-        Answer("kitchen-pi", b"d", Reason.TOO_STALE, "late", final=True),
+        Repeated("kitchen-pi", 4, Decided(b"d", Reason.TOO_STALE, "late"), TASK),
+        Answer("kitchen-pi", b"d", Reason.TOO_STALE, "late", final=True, task=TASK),
     ),
     "enrolled": (Enrolled(KITCHEN, b"d"), Answer("kitchen-pi", b"d")),
     "awaiting approval": (
@@ -259,7 +259,7 @@ ANSWERS = {
     ),
     "refused for good": (
         Refused("kitchen-pi", Reason.TOO_STALE, "late", b"d", verified=True, header=HEADER),
-        Answer("kitchen-pi", b"d", Reason.TOO_STALE, "late", final=True),
+        Answer("kitchen-pi", b"d", Reason.TOO_STALE, "late", final=True, task=TASK),
     ),
     "refused from nobody": (Refused(None, Reason.MALFORMED, "why", b"d"), None),
     "refused in silence": (Refused("kitchen-pi", Reason.MALFORMED, "why", b"d", answered=False), None),

@@ -146,6 +146,16 @@ def test_only_clusters_that_the_task_has_can_be_assigned(tmp_path):
     assert ClusterRegistry(bench.journal.engine).assigned() == {}, "all or none"
 
 
+@pytest.mark.long
+def test_more_devices_than_a_statement_of_sqlite_may_name_are_assigned_at_once(tmp_path):
+    bench = served(tmp_path)
+    many = {f"device-{number}": 1 for number in range(40_000)}
+    assign(bench, **many)
+    assign(bench, **many | {"device-7": 2, "device-8": 0})
+    del many["device-8"]
+    assert ClusterRegistry(bench.journal.engine).assigned() == {TASK: many | {"device-7": 2}}
+
+
 def test_fewer_clusters_in_a_newer_bundle_leave_devices_of_the_others_in_none(tmp_path):
     bench = served(tmp_path, clusters=ClusterPlan(4, ("own",)))
     assign(bench, attic=4)

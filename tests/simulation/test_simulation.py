@@ -13,6 +13,7 @@ from bundle_runtime.bundle import Bundle
 from edge_agent.core.growing_waits import FIRST_WAIT_SECONDS
 from edge_agent.profiles import read_profile
 from edge_agent.training.feedback import StateLayout, recall
+from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.codec import SparseUpdate, apply_difference, encode_difference, read_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
@@ -66,6 +67,17 @@ def test_kinds_that_do_not_ship_with_edgeflock_are_simulated_too(versions_from):
     assert summary.refused == {}
     assert summary.versions == summary.updates // 4 > 0, "reports make none"
     assert [agent._memory.sequence for agent in run.agents] == [2 * agent.updates_made for agent in run.agents]
+
+
+def test_fleet_of_a_task_with_clusters_of_which_none_has_a_device_learns_what_it_does_without():
+    options = Options(seed=3, seconds=HOUR)
+    plain, clustered = bundle(), bundle()
+    task = msgspec.structs.replace(clustered.description, clusters=ClusterPlan(2))
+    clustered = Bundle(task, clustered.files)
+    found = [Simulation(fleet(6), each, workload(), options).run() for each in (plain, clustered)]
+    assert [point.score for point in found[0].history] == [point.score for point in found[1].history]
+    assert found[1].summary.refused == {}
+    assert found[1].summary.versions == found[0].summary.versions > 0
 
 
 def test_crashes_and_closing_hours_lose_rounds_but_no_update():

@@ -13,6 +13,7 @@ from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
+from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from session_relay.helper.status import ask_helper
@@ -54,7 +55,9 @@ name = "{task}"
 """
 
 
-def copy_split_bundle(folder: Path, *, steps: int = 4, batch_size: int = 8, **aggregation: object) -> Bundle:
+def copy_split_bundle(
+    folder: Path, *, steps: int = 4, batch_size: int = 8, clusters: ClusterPlan | None = None, **aggregation: object
+) -> Bundle:
     """The shipped mnist_cnn with few steps, and another aggregation plan; its middle may be a helper's."""
     shutil.copytree(find_recipe(TASK) / "bundle", folder)
     description = parse_description((folder / DESCRIPTION_FILE).read_bytes())
@@ -67,7 +70,7 @@ def copy_split_bundle(folder: Path, *, steps: int = 4, batch_size: int = 8, **ag
         validation_share=0.0,
     )
     plan = msgspec.structs.replace(description.aggregation, **aggregation)
-    changed = msgspec.structs.replace(description, training=training, aggregation=plan)
+    changed = msgspec.structs.replace(description, training=training, aggregation=plan, clusters=clusters)
     (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(changed))
     return load_bundle(folder)
 

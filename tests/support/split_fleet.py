@@ -11,6 +11,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle import Bundle
+from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey
 from tests.support.broker import Broker, free_port
 from tests.support.coordinator import CoordinatorProcess
@@ -34,10 +35,14 @@ class SplitFleet:
         self.agents: list[SplitAgent] = []
         self.members: list[Member] = []
 
-    def begin(self, *, steps: int, buffer_size: int, batch_size: int = 8) -> Bundle:
+    def begin(
+        self, *, steps: int, buffer_size: int, batch_size: int = 8, clusters: ClusterPlan | None = None
+    ) -> Bundle:
         """Start the coordinator. Returns what it serves."""
         folder = self._folder / TASK
-        bundle = copy_split_bundle(folder, steps=steps, batch_size=batch_size, buffer_size=buffer_size)
+        bundle = copy_split_bundle(
+            folder, steps=steps, batch_size=batch_size, clusters=clusters, buffer_size=buffer_size
+        )
         self._metrics_port = free_port()
         more = f"[relay]\nmetrics_port = {self._metrics_port}\n"
         self.coordinator = CoordinatorProcess(self._folder / "coordinator", self._broker, [folder], more=more)

@@ -3,12 +3,18 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from broker_coordinator.storage.cluster_registry import ClusterRegistry
+from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.cluster_plan import ClusterPlan
+from fleet_protocol.codec import read_model
 from tests.support.agent import AgentProcess, copy_digits_bundle, sample
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
+from tests.support.split_fleet import SplitFleet
 from tests.support.waiting import until
 from workbench.demo.audit import audit
 
@@ -75,15 +81,16 @@ class ClusteredFleet:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, broker: Broker) -> Iterator[ClusteredFleet]:
+def clustered(tmp_path: Path, broker: Broker) -> Iterator[ClusteredFleet]:
     fleet = ClusteredFleet(tmp_path, broker)
     yield fleet
     fleet.end()
 
 
-def test_each_cluster_learns_its_own_names_and_every_version_replays_after_kills(fleet: ClusteredFleet) -> None:
-    for name, cluster in NAMES.items():
-        fleet.coordinator.clusters("assign", "digits", name, str(cluster))
+def test_each_cluster_learns_its_own_names_and_every_version_replays_after_kills(clustered: ClusteredFleet) -> None:
+    fleet = clustered
+    with Journal.open(fleet.coordinator.database) as journal:
+        ClusterRegistry(journal.engine).assign(TaskRegistry(journal.engine).bundle("digits").description, NAMES)
     fleet.round()  # contradictory names for one model, and receipts that say who is in which cluster
     assert {each.name: each.status()["clusters"]["digits"] for each in fleet.agents} == NAMES
     fleet.killed_round()
@@ -101,3 +108,29 @@ def test_each_cluster_learns_its_own_names_and_every_version_replays_after_kills
     verified = fleet.coordinator.tasks("verify", "digits")
     assert verified["equal"], verified
     assert verified["compared"] == fleet.version()
+
+
+@pytest.mark.long
+def test_devices_of_two_clusters_share_a_helpers_middle_and_nothing_else(fleet: SplitFleet) -> None:
+    task = fleet.begin(steps=4, buffer_size=2, clusters=ClusterPlan(2, ("*",))).description
+    with Journal.open(fleet.coordinator.database) as journal:
+        ClusterRegistry(journal.engine).assign(task, {"kitchen": 1, "attic": 2})
+    helper = fleet.helper("cellar-pi")
+    agents = [fleet.agent(name) for name in ("kitchen", "attic")]
+    for number in range(1, 4):
+        until(lambda n=number: fleet.versions() >= n, "the next version is made")
+        for agent in agents:
+            agent.feed(4, first=12 + 4 * number)
+    verdict = fleet.audited()
+    assert (verdict.lost, verdict.duplicated, verdict.rejected) == (0, 0, 0)
+    with fleet.coordinator.journal() as journal:
+        rows = list(journal.updates(task.task))
+        newest = journal.newest_version(task.task)
+    assert helper.name in {row.device for row in rows}
+    middle = np.repeat([each.block == 1 for each in task.parameters], [each.size for each in task.parameters])
+    none, kitchen, attic = (read_model(newest.weights, task, cluster) for cluster in range(3))
+    np.testing.assert_array_equal(kitchen[middle], none[middle])
+    np.testing.assert_array_equal(attic[middle], none[middle])
+    assert not np.isclose(kitchen[~middle], attic[~middle]).all()
+    verified = fleet.coordinator.tasks("verify", task.task)
+    assert verified["equal"], verified

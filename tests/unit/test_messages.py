@@ -128,6 +128,28 @@ def test_samples_of_blocks_travel_behind_the_life_and_only_where_there_are_any()
         assert refused.value.reason is Reason.MALFORMED
 
 
+def test_cluster_of_an_update_travels_last_and_only_where_there_is_one():
+    update = Update(1, 1, 0.5, b"packed", cluster=2)
+    assert encode_payload(update) == cbor.encode([1, 1, 0.5, b"packed", 0, [], 2])
+    assert decode_payload(encode_payload(update), Update) == update
+    for wrong in (-1, 9, 2.0, True, None):
+        with pytest.raises(ProtocolError) as refused:
+            decode_payload(cbor.encode([1, 1, 0.5, b"packed", 0, [], wrong]), Update)
+        assert refused.value.reason is Reason.MALFORMED
+
+
+def test_receipt_says_a_cluster_or_that_there_is_none_or_nothing_of_clusters():
+    plain = [bytes(16), "accepted", "", "", 1, 2]
+    for cluster, fields in ((None, plain), (0, [*plain, 0]), (8, [*plain, 8])):
+        receipt = Receipt(bytes(16), Outcome.ACCEPTED, "", "", 1, 2, cluster)
+        assert encode_payload(receipt) == cbor.encode(fields)
+        assert decode_payload(cbor.encode(fields), Receipt) == receipt
+    for wrong in (None, 9, -1):
+        with pytest.raises(ProtocolError) as refused:
+            decode_payload(cbor.encode([*plain, wrong]), Receipt)
+        assert refused.value.reason is Reason.MALFORMED
+
+
 def test_generation_and_end_of_a_task_travel_only_where_there_are_any():
     plain = Manifest(1, HASH, HASH)
     for manifest, more_bytes in (

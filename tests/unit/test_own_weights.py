@@ -5,7 +5,9 @@ import pytest
 from safetensors.numpy import load, save
 
 from edge_agent.training.split.own_weights import read_own_weights
+from fleet_protocol.codec import ClusterView, write_weights
 from fleet_protocol.errors import ProtocolError, Reason
+from tests.support.clustered_task import clustered
 from tests.support.split_session import shipped, shipped_weights
 
 TASK = shipped().description
@@ -42,3 +44,13 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     with pytest.raises(ProtocolError) as caught:
         read_own_weights(tmp_path / "weights", TASK, OWN)
     assert caught.value.reason is Reason.MALFORMED
+
+
+def test_a_clusters_tensors_are_its_copies_and_of_what_all_share_there_is_one(tmp_path):
+    task = clustered(3, "0.*", base=TASK)
+    version = np.random.default_rng(0).normal(size=task.version.size).astype(np.float32)
+    path = tmp_path / "weights"
+    path.write_bytes(write_weights(version, task.version.parameters))
+    for cluster in range(4):
+        own = np.where(IS_OWN, ClusterView.of(task, cluster).weights(version), 0)
+        np.testing.assert_array_equal(read_own_weights(path, task, OWN, cluster), own)

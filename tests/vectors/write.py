@@ -176,6 +176,10 @@ MESSAGES = [
 ]
 OF_SOME_BLOCKS = (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f"), held=(16, 0, 12)), UP)
 """Of three blocks, the second was a helper's."""
+OF_CLUSTER_2 = [
+    (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f"), cluster=2), UP),
+    (RECEIPT, Receipt(bytes(16), Outcome.ACCEPTED, "", "", 9, 3, 2), DOWN),
+]
 SUCCESSOR = SigningKey(bytes(range(32, 64))).verify_key
 SUCCESSION = (
     KEY_SUCCESSION,
@@ -264,6 +268,7 @@ def message_vectors() -> list[dict[str, object]]:
         (0, *AUTHORITIES),
         (0, *OF_SOME_BLOCKS),
         *((0, *case) for case in SESSIONS),
+        *((0, *case) for case in OF_CLUSTER_2),
     ]
     for generation, kind, message, topic in cases:
         names_a_task = kind in NAMING_A_TASK

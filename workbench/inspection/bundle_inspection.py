@@ -17,6 +17,7 @@ from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.profiles import read_profile, shipped_profiles
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle_files import DESCRIPTION_FILE, blob_hash
+from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.split_plan import SplitPlan
@@ -103,6 +104,8 @@ class Inspection(msgspec.Struct, frozen=True):
     update: UpdatePlan
     aggregation: AggregationPlan
     split: SplitPlan | None
+    clusters: ClusterPlan | None
+    version_parameters: int
     block_parameters: list[int]
     files: list[File]
     graphs: list[Graph]
@@ -143,6 +146,8 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
         update=task.update,
         aggregation=task.aggregation,
         split=task.split,
+        clusters=task.clusters,
+        version_parameters=task.version.size,
         block_parameters=_block_parameters(task),
         files=[
             File(name, len(files[name]), blob_hash(files[name])) for name in (DESCRIPTION_FILE, *sorted(task.files))

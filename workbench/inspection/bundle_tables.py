@@ -22,6 +22,11 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     frozen = inspection.parameters - inspection.trainable_parameters
     facts.add_row("bundle", f"format {inspection.format}, {inspection.bytes / 1000:.1f} kB, {inspection.bundle_sha256}")
     facts.add_row("parameters", f"{inspection.parameters}" + (f", {frozen} of them buffers" if frozen else ""))
+    if inspection.clusters is not None:
+        facts.add_row(
+            "copies",
+            f"for {inspection.clusters.most} clusters, a version has {inspection.version_parameters} parameters",
+        )
     for name, schema in (inspection.inputs or {"": inspection.input}).items():
         kind = "whole numbers" if schema.whole else "float32"
         facts.add_row(

@@ -1,7 +1,12 @@
 """Which cluster of a task's devices this one is in, as the coordinator's last receipt has said: a table of agent.db."""
 
+import logging
 import sqlite3
 from typing import Final
+
+from fleet_host.log_lines import log_line
+
+logger = logging.getLogger(__name__)
 
 TABLE: Final = "CREATE TABLE IF NOT EXISTS clusters (task TEXT PRIMARY KEY, cluster INTEGER NOT NULL)"
 
@@ -13,6 +18,7 @@ def read_cluster(connection: sqlite3.Connection, task: str) -> tuple[int, int]:
 
 
 def write_cluster(connection: sqlite3.Connection, task: str, cluster: int) -> None:
-    """Store it, where another one is stored: most receipts say what the one before has said."""
+    """Store it, and say it, where another one is stored: most receipts say what the one before has said."""
     if read_cluster(connection, task)[1] != cluster:
         connection.execute("INSERT OR REPLACE INTO clusters VALUES (?, ?)", (task, cluster))
+        logger.info(log_line("cluster_changed", task=task, cluster=cluster))

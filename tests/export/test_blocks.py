@@ -243,6 +243,23 @@ def test_a_device_and_its_helper_train_every_cut_as_the_whole_model(name: str, e
         np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=TOLERANCE, err_msg=str(cut))
 
 
+def test_vectors_that_a_step_writes_and_never_reads_are_in_the_block_of_their_layer(tmp_path: Path):
+    """Of each kind of spectral normalisation, a step reads one vector alone; evaluation reads both."""
+    model = Model(
+        "from torch import nn\nfrom torch.nn.utils import parametrizations\n\ndef build():\n    return nn.Sequential("
+        "nn.Linear(8, 6), parametrizations.spectral_norm(nn.Linear(6, 6)), nn.Tanh(),"
+        " nn.utils.spectral_norm(nn.Linear(6, 6)), nn.Tanh(), nn.Linear(6, 3))\n",
+        ONE_INPUT,
+        ("0", "2", "4"),
+        "[label]\nclasses = 3\n",
+        'optimiser = "sgd"\n',
+    )
+    exported = ExportedTask.of(read_recipe(recipe_of(model, tmp_path)))
+    blocks = {each.name: each.block for each in exported.task.parameters if not each.trainable}
+    assert sorted(blocks.values()) == [1, 1, 2, 2]
+    check_cuts(exported, exported.task.split.cuts)
+
+
 def test_loss_that_reads_samples_is_the_devices(tmp_path: Path):
     """An autoencoder whose samples the last block compares with what it makes of them."""
     model = Model(

@@ -21,10 +21,10 @@ def clustered(scale: float, direction: Direction = "of_device_from_others") -> M
         if number <= PLAIN_FEDERATIONS:
             average_plainly(fleet, by_cut)
             return 0
-        found = find_clusters(activations)
+        found, everybody = find_clusters(activations), members(fleet, by_cut)
         counted = []
         for cluster in range(found.count):
-            inside = [each for each in members(fleet, by_cut) if found.of_device.get(each.device) == cluster]
+            inside = [each for each in everybody if found.of_device.get(each.device) == cluster]
             weights = divergence_weights(activations, {each.device: each.samples for each in inside}, scale, direction)
             counted += [replace(each, cluster=cluster, weight=weights[each.device]) for each in inside]
         fleet.average(averaging_plan(counted, len(fleet.plan.blocks), number))

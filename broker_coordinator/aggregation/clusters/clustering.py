@@ -18,7 +18,7 @@ DRAWS = 19
 """So one set in twenty that is a single cluster is divided."""
 MOST_AT_ONCE = 6
 """Clusters that one division makes, at most."""
-MOST_DEVICES = 512
+MOST_DEVICES = 256
 """All distances between them are looked at."""
 NEGLIGIBLE = 1e-6
 """Differences, as a share of the values, that are float32's rounding."""

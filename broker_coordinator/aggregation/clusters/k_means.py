@@ -7,6 +7,8 @@ Points = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 STARTS, MOST_ITERATIONS = 4, 50
+ROUNDING = 1e-13
+"""Of squared distances, as a share of the squared length of the longest point."""
 
 
 def k_means(points: Points, count: int, generator: np.random.Generator) -> Labels:
@@ -67,5 +69,8 @@ def _from_one_start(points: Points, centres: Points) -> tuple[Labels, float]:
 
 
 def _squared_distances(points: Points, others: Points) -> Points:
-    """float64[N, M]; exactly 0 of a point from itself."""
-    return np.array(np.square(points[:, None, :] - others[None, :, :]).sum(axis=2))
+    """float64[N, M]; exactly 0 where two points are as near as rounding can tell."""
+    lengths, other_lengths = np.square(points).sum(axis=1), np.square(others).sum(axis=1)
+    squares = lengths[:, None] + other_lengths - 2 * points @ others.T
+    least = ROUNDING * max(lengths.max(initial=0.0), other_lengths.max(initial=0.0))
+    return np.where(squares > least, squares, 0.0)

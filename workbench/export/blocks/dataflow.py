@@ -58,8 +58,16 @@ class Dataflow:
     crossings: tuple[Crossing, ...]
 
     def block_of(self, parameter: str, otherwise: int) -> int:
-        """The first block that takes a parameter or buffer, or `otherwise` for one that none takes."""
-        return min(self.needed_by.get(parameter, {otherwise}))
+        """The first block that takes a parameter or buffer. One that none takes goes with others of its layer: a step
+        may write what it never reads, as it does a vector of spectral normalisation. `otherwise`, where there are none.
+        """
+        if blocks := self.needed_by.get(parameter):
+            return min(blocks)
+        layer = parameter
+        while layer := layer.rpartition(".")[0]:
+            if beside := [blocks for name, blocks in self.needed_by.items() if name.startswith(f"{layer}.")]:
+                return min(map(min, beside))
+        return otherwise
 
 
 def flow_of(recipe: Recipe, points: Sequence[str]) -> Dataflow:

@@ -1,26 +1,14 @@
 """Samples become pixels, a grid and PNG files that hold those pixels."""
 
-import struct
-import zlib
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from bundle_runtime.pictures import Pixels, grid, pixels_of, png
+from bundle_runtime.pictures import grid, pixels_of, png
 from fleet_protocol.sample_schema import InputSchema
-
-
-def pixels_in(file: bytes) -> Pixels:
-    """What a PNG file of one data chunk and unfiltered rows holds."""
-    assert file[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height, _, colours = struct.unpack(">IIBB", file[16:26])
-    (size,) = struct.unpack(">I", file[33:37])
-    rows = np.frombuffer(zlib.decompress(file[41 : 41 + size]), np.uint8).reshape(height, -1)
-    assert not rows[:, 0].any()
-    return rows[:, 1:].reshape(height, width, *([3] if colours == 2 else []))
+from tests.support.png_files import pixels_in
 
 
 @given(arrays(np.uint8, st.one_of(array_shapes(min_dims=2, max_dims=2), st.just((2, 5, 3)))))

@@ -1,7 +1,6 @@
 """Prompts, styles, sounds, pictures and the report of synthesised data."""
 
 import io
-import struct
 
 import msgspec
 import numpy as np

@@ -44,10 +44,6 @@ def check_drawing(plan: DrawingPlan, inputs: Mapping[str, InputSchema], name: st
             f"{name}: [drawing] names the input {missing[0]!r}, and there is none; describe it in a table"
             f" [inputs.{missing[0]}]"
         )
-    if scaled:
-        raise ConfigurationError(
-            f'{name}: [drawing] goes with inputs as they are, not with scaled ones; write [scaling] inputs = "off"'
-        )
     picture, label = inputs[plan.picture], inputs[plan.label]
     *channels, height, width = [1, *picture.shape]
     if len(picture.shape) < 2 or math.prod(channels) not in GREY_OR_RED_GREEN_BLUE or len(picture.shape) > 3:
@@ -64,4 +60,8 @@ def check_drawing(plan: DrawingPlan, inputs: Mapping[str, InputSchema], name: st
         raise ConfigurationError(
             f"{name}: inputs.{plan.label} has to be one whole number from 0 to at most {MAX_DRAWN_CLASSES - 1}; write"
             " shape = [1], whole = true, and as minimum and maximum the first class and the last"
+        )
+    if scaled:
+        raise ConfigurationError(
+            f'{name}: [drawing] goes with inputs as they are, not with scaled ones; write [scaling] inputs = "off"'
         )

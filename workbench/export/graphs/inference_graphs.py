@@ -43,7 +43,10 @@ def prediction_graph(recipe: Recipe) -> GraphProto:
 
 
 def drawing_graph(recipe: Recipe, plan: DrawingPlan) -> GraphProto:
-    """The graph of `draw.onnx`: `weights` f32[P], `latent` f32[N, latent], `labels` i64[N] to `pictures` f32[N, *shape]."""
+    """The graph of `draw.onnx`.
+
+    Inputs: `weights` f32[P], `latent` f32[N, latent], `labels` i64[N]. Output: `pictures` f32[N, *shape].
+    """
     weights, _ = _inputs(recipe)
     latent = GraphInput("latent", (BATCH, plan.latent))
     graph = convert(drawing(recipe, plan), [weights, latent, GraphInput("labels", (BATCH,), torch.int64)], ["pictures"])

@@ -24,124 +24,29 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from benchmarks.divisions import rows_of_devices
 from benchmarks.generation_plot import write_plots
-from benchmarks.mnist import read_mnist
-from benchmarks.prompted_fleet import FleetPrompts, RoundResult, play_rounds, synthetic_samples, tell, with_prompts
-from benchmarks.speech_from_scratch import QUICK, STRANGERS, WORDS, Effort, FromScratch, read
-from benchmarks.spoken_digits import read_spoken_digits
-from bundle_runtime.bundle import Bundle
-from bundle_runtime.bundle_folder import load_bundle
+from benchmarks.generation_scenarios import MakeScenario, Scenario, audio, image
+from benchmarks.prompted_fleet import FleetPrompts, RoundResult, play_rounds, synthetic_samples, tell
+from benchmarks.speech_from_scratch import QUICK, STRANGERS, Effort, FromScratch, read
 from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from edge_agent.core.prompt_settings import PromptSettings
-from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.prompt_plan import Level, PromptPlan
-from fleet_protocol.update_plan import UpdatePlan
+from fleet_protocol.prompt_plan import Level
 from prompt_synthesis.training import SyntheticTrainer
-from workbench.export.bundle_writer import export_bundle
-from workbench.recipe_folder import find_recipe
 
 SKEWS = ("iid", "dirichlet_0.5", "one_class")
-LETTERS = list("ABCDEFGHIJ")
 FEW_ROUNDS = 5
 REPLAY_EPOCHS = 2
 TUNING_ROUNDS = 5
-COMPRESSED = UpdatePlan(0.1)
-"""A tenth of the values, ternary: the default."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """One task with its data. `rates` are tried for rounds; `count` samples of each class are synthesised, over which
-    training goes `epochs` times.
-    """
-
-    name: str
-    bundle: Bundle
-    training: Samples
-    test: Samples
-    devices: int
-    names: list[str]
-    generator: str
-    style: str
-    count: int
-    epochs: int
-    rounds: int
-    rates: tuple[float, ...]
-
-    def parts(self, skew: str) -> list[Samples]:
-        """The training samples of each device; none is empty."""
-        return [self.training.take(rows) for rows in rows_of_devices(self.training.labels, self.devices, skew)]
-
-    def with_level(self, level: Level, rate: float | None = None) -> Bundle:
-        """The task with prompts of that level, at another rate than the recipe's."""
-        plan = PromptPlan(level, self.names, self.generator)
-        return with_prompts(self.bundle, plan, COMPRESSED, rate or self.rate, self.devices)
-
-    @property
-    def rate(self) -> float:
-        """The recipe's."""
-        return self.bundle.description.training.learning_rate
-
-    @property
-    def first(self) -> FloatVector:
-        """The untrained weights, f32[P]."""
-        return read_weights(self.bundle.weights, self.bundle.description.parameters)
-
-
-def audio(data: Path, folder: Path, *, quick: bool) -> Scenario:
-    """Spoken digits. Of their style, devices tell what their owners know: the microphones end at 4 kHz."""
-    export_bundle(find_recipe("speech_commands"), folder, tell=lambda _: None)
-    bundle = load_bundle(folder)
-    recordings = read_spoken_digits(data, BundleRunner(bundle.description, bundle.files))
-    return Scenario(
-        "audio",
-        bundle,
-        recordings.take(recordings.training),
-        recordings.test,
-        devices=30,
-        names=WORDS,
-        generator="speech",
-        style="band=8000",
-        count=40 if quick else 200,
-        epochs=20,
-        rounds=10 if quick else 100,
-        rates=(0.01,) if quick else (0.003, 0.01, 0.03),
-    )
-
-
-def image(data: Path, _: Path, *, quick: bool) -> Scenario:
-    """Letters A to J, of 5,000 pictures for training and as many for the test. Of their style, devices tell what their
-    owners see: a letter fills its picture.
-    """
-    bundle = load_bundle(find_recipe("mnist_cnn") / "bundle")
-    pictures = read_mnist(data / "notmnist")
-    samples = Samples(pictures.images, pictures.labels)
-    half = len(samples) // 2
-    order = np.random.default_rng(0).permutation(len(samples))
-    return Scenario(
-        "image",
-        bundle,
-        samples.take(order[:half]),
-        samples.take(order[half:]),
-        devices=10,
-        names=LETTERS,
-        generator="glyphs",
-        style="fit=both size=1 noise=0",
-        count=50 if quick else 500,
-        epochs=3 if quick else 10,
-        rounds=3 if quick else 30,
-        rates=(0.05,) if quick else (0.02, 0.05),
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,41 +150,44 @@ def _reached(rounds: list[RoundResult], accuracy: float) -> dict[str, object]:
     }
 
 
-SCENARIOS = {"audio": audio, "image": image}
-SCRATCH: dict[str, tuple[int, ...]] = {"scratch": (), "strangers": STRANGERS}
-"""Without recordings of these speakers."""
-
-
-def _contests(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """A scenario's reports, one for each division of its data."""
-    if name in SCRATCH:
-        recordings = read(arguments.data_dir, SCRATCH[name])
-        scratch = FromScratch(name, recordings, QUICK if arguments.quick else Effort())
-        yield from map(scratch.report, arguments.skew)
-        return
+def _backed(make: MakeScenario, options: argparse.Namespace) -> Iterator[dict[str, object]]:
     with tempfile.TemporaryDirectory() as folder:
-        scenario = SCENARIOS[name](arguments.data_dir, Path(folder) / "bundle", quick=arguments.quick)
-        for skew in arguments.skew:
+        scenario = make(options.data_dir, Path(folder) / "bundle", quick=options.quick)
+        for skew in options.skew:
             yield Contest(scenario, scenario.parts(skew), Path(folder) / skew).report(skew)
+
+
+def _scratch(name: str, strangers: Sequence[int], options: argparse.Namespace) -> Iterator[dict[str, object]]:
+    contest = FromScratch(name, read(options.data_dir, strangers), QUICK if options.quick else Effort())
+    return map(contest.report, options.skew)
+
+
+SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Iterator[dict[str, object]]]] = {
+    "audio": partial(_backed, audio),
+    "image": partial(_backed, image),
+    "scratch": partial(_scratch, "scratch", ()),
+    "strangers": partial(_scratch, "strangers", STRANGERS),
+}
+"""A report for each division of the data that is asked for."""
 
 
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with spoken_digits/ and notmnist/")
-    parser.add_argument("--scenario", choices=[*SCENARIOS, *SCRATCH], help="this one alone")
+    parser.add_argument("--scenario", choices=SCENARIOS, help="this one alone")
     parser.add_argument("--skew", choices=SKEWS, nargs="+", default=SKEWS, help="these divisions alone")
     parser.add_argument("--quick", action="store_true", help="few samples and rounds, one rate")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a page with plots of it, too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a page with plots of `audio` and `image`")
     arguments = parser.parse_args()
     started = time.monotonic()
     found = []
-    for name in [arguments.scenario] if arguments.scenario else [*SCENARIOS, *SCRATCH]:
-        for report in _contests(name, arguments):
+    for name in [arguments.scenario] if arguments.scenario else SCENARIOS:
+        for report in SCENARIOS[name](arguments):
             found.append(report)
             print(json.dumps(report), flush=True)
     if arguments.plot:
-        write_plots([each for each in found if each["scenario"] in SCENARIOS], arguments.plot)
+        write_plots([each for each in found if "then_rounds" in each], arguments.plot)
     print(json.dumps({"contests": found, "wall_seconds": round(time.monotonic() - started)}))
 
 

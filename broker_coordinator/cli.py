@@ -12,6 +12,7 @@ from fleet_host.command_line import (
     print_key,
     print_new_key,
     program_parser,
+    write_error,
 )
 from fleet_host.extras import missing_extra_named
 from fleet_host.key_files import read_key_ring_file
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with output_that_may_end(), missing_extra_named(PROGRAM):
             return _COMMANDS[options.command](options) or 0
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        write_error(PROGRAM, error)
         return 2
 
 

@@ -14,6 +14,7 @@ from fleet_host.key_files import make_key_file
 from fleet_host.program_folder import BrokerAnswers
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import VerifyKey, key_id, write_verify_key
+from fleet_protocol.printable import printable
 from fleet_protocol.topics import check_name
 
 Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -125,6 +126,14 @@ def output_that_may_end() -> Iterator[None]:
         sys.exit(READER_LEFT)
 
 
+def write_error(program: str, error: Exception) -> None:
+    """Say on standard error what is wrong, in lines that hold nothing for a terminal to act on: an error may quote what
+    somebody else wrote.
+    """
+    lines = "\n".join(map(printable, str(error).split("\n")))
+    sys.stderr.write(f"{program}: {lines}\n")
+
+
 def run_verb(program: str, verb: Callable[[], None]) -> None:
     """Do what a command line says. A configuration error, alone or in a group, is one line and exit code 2."""
     refused: list[Exception] = []
@@ -134,7 +143,7 @@ def run_verb(program: str, verb: Callable[[], None]) -> None:
         except* ConfigurationError as group:
             refused += _leaves(group)
     for error in refused:  # not in the handler: what is raised there comes out in a group
-        sys.stderr.write(f"{program}: {error}\n")
+        write_error(program, error)
     if refused:
         sys.exit(EXIT_CONFIGURATION)
 

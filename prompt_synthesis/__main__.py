@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import msgspec
@@ -11,8 +12,10 @@ from broker_coordinator.commands.output import write_fields
 from broker_coordinator.configuration import PROGRAM, load_configuration
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.journal import Journal
+from fleet_host.command_line import write_error
 from fleet_host.log_lines import configure_logging
 from fleet_protocol.errors import ConfigurationError, ProtocolError
+from prompt_synthesis.folder_lock import alone_in
 from prompt_synthesis.worker import run_job
 
 INTERRUPTED = 130
@@ -25,11 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job = msgspec.json.decode(text, type=GenerateJob)
         configuration = load_configuration(Path(file))
-        with Journal.open(configuration.journal()) as journal:
-            told = run_job(job, journal, configuration.keys())
+        folder = Path(job.folder)
+        with Journal.open(configuration.journal()) as journal, alone_in(folder), redirect_stdout(sys.stderr):
+            told = run_job(job, journal, configuration.keys())  # in which a generator may print; stdout is the answer
         write_fields(told, as_json=job.json)
     except (ConfigurationError, ProtocolError, JournalUnavailableError) as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        write_error(PROGRAM, error)
         return 2
     except MemoryError:
         sys.stderr.write(f"{PROGRAM}: the memory is full; ask for a smaller --count, or give the machine more memory\n")

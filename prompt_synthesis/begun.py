@@ -12,6 +12,7 @@ from broker_coordinator.commands.generate import GenerateJob
 from broker_coordinator.storage.journal import Journal
 from fleet_host.new_files import remedy_for, replace_file
 from fleet_protocol.errors import ConfigurationError
+from prompt_synthesis.data_folder import read_json
 
 BEGUN_FILE: Final = "versions.json"
 
@@ -94,10 +95,7 @@ def unfinished(job: GenerateJob, bundle: str) -> Wanted | None:
 
 
 def _kept(folder: Path) -> Begun | None:
-    try:
-        return msgspec.json.decode((folder / BEGUN_FILE).read_bytes(), type=Begun)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return None  # nothing is begun
+    return read_json(folder / BEGUN_FILE, Begun)
 
 
 def end(folder: Path) -> None:

@@ -6,18 +6,21 @@ Whoever is interrupted begins again behind the last part. Another plan needs ano
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from fleet_host.new_files import remedy_for, replace_file
+from fleet_protocol.codec.weights import UNREADABLE
 from fleet_protocol.errors import ConfigurationError
-from prompt_synthesis.generator import Synthetic
+from prompt_synthesis.fitness import failure_of
+from prompt_synthesis.generator import GeneratorError, Synthetic
 
 PLAN_FILE: Final = "plan.json"
+Shape = TypeVar("Shape")
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -64,6 +67,11 @@ class PartNote:
     made: int
     failure: str
 
+    @property
+    def missing(self) -> int:
+        """How many samples are short of what was ordered."""
+        return self.order.count - self.made
+
 
 class DataFolder:
     """The data of one plan in `folder`, which is made.
@@ -79,14 +87,11 @@ class DataFolder:
         written = msgspec.json.format(msgspec.json.encode(plan), indent=1)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if file.exists() and file.read_bytes() != written:
-                raise ConfigurationError(
-                    f"{folder} holds data of other prompts, another generator, seed or number of samples; name another"
-                    " folder, or delete it"
-                )
+            if file.is_file() and file.read_bytes() != written:
+                raise ConfigurationError(_of_another(folder, read_plan(folder), plan))
             replace_file(file, written)
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
 
     @classmethod
     def kept(cls, folder: Path) -> "DataFolder | None":
@@ -95,23 +100,22 @@ class DataFolder:
         Raises:
             ConfigurationError: it can't be written.
         """
-        try:
-            plan = msgspec.json.decode((folder / PLAN_FILE).read_bytes(), type=DataPlan)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-            return None
-        return cls(folder, plan)
+        plan = read_plan(folder)
+        return None if plan is None else cls(folder, plan)
 
     def part(self, place: int) -> Part | None:
         """The part of the order at that place; None where it is not made yet, or damaged."""
-        order = self.plan.orders[place]
+        order, path = self.plan.orders[place], self._file(place)
+        if not path.is_file():  # a pipe would be waited for
+            return None
         try:
-            with safe_open(self._file(place), "numpy") as file:
+            with safe_open(path, "numpy") as file:
                 about = file.metadata() or {}
                 if about.get("failure"):
-                    return Part(order, None, about["failure"])
+                    return Part(order, None, failure_of(GeneratorError(about["failure"])))
                 origins = msgspec.json.decode(about["origins"], type=list[str])
                 inputs, labels = file.get_tensor("inputs"), file.get_tensor("labels")
-        except (OSError, SafetensorError, KeyError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, *UNREADABLE):
             return None
         return Part(order, Synthetic(inputs, labels, origins, features=about.get("features") == "yes"))
 
@@ -131,7 +135,7 @@ class DataFolder:
         try:
             replace_file(self._file(place), content)
         except OSError as error:
-            raise _unwritable(self.folder, error) from error
+            raise unwritable(self.folder, error) from error
 
     def parts(self) -> Iterator[Part]:
         """All that are made, in the order of the plan, read one by one."""
@@ -143,12 +147,44 @@ class DataFolder:
         return self.folder / f"part-{place:05}.safetensors"
 
 
+def read_plan(folder: Path) -> DataPlan | None:
+    """The plan of the data in a folder; None where there is none, or none that can be read."""
+    return read_json(folder / PLAN_FILE, DataPlan)
+
+
+def read_json(file: Path, shape: type[Shape]) -> Shape | None:
+    """What a file of the folder holds; None where there is none, or none that can be read."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=shape) if file.is_file() else None
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def _of_another(folder: Path, there: DataPlan | None, wanted: DataPlan) -> str:
+    """In what the folder's data differs from what is wanted, and what to do."""
+    if there is None:
+        differs = f"its {PLAN_FILE} can't be read"
+    elif there.task != wanted.task:
+        differs = f"it holds data of the task {there.task}, not {wanted.task}"
+    elif there.generator != wanted.generator or there.seed != wanted.seed:
+        differs = (
+            f"it holds what {there.generator} made with seed {there.seed}, not {wanted.generator} with seed"
+            f" {wanted.seed}"
+        )
+    elif there.bundle != wanted.bundle:
+        differs = f"{wanted.task} was published anew since it was made"
+    else:
+        differs = "devices tell other prompts since it was made, or --count was another"
+    return f"{folder} is in use: {differs}; name another folder, or delete it"
+
+
 def without_data(notes: Sequence[PartNote], classes: int) -> list[int]:
     """The classes of which there is no sample."""
     there = {note.order.label for note in notes if note.made}
     return [label for label in range(classes) if label not in there]
 
 
-def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
+def unwritable(folder: Path, error: OSError) -> ConfigurationError:
+    """That a folder of data can't be written, and what helps."""
     remedy = remedy_for(error, "name a folder that this account may write to")
     return ConfigurationError(f"{folder}: {error.strerror or error}; {remedy}")

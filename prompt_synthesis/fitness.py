@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 
 from bundle_runtime.sample_checks import find_misfits
+from fleet_protocol.printable import printable
 from fleet_protocol.task_description import TaskDescription
 from prompt_synthesis.generator import GeneratorError, Synthetic
 
@@ -17,9 +18,11 @@ def failure_of(error: BaseException) -> str:
         said = str(error)
     except Exception:  # somebody else's class of errors
         said = ""
+    if isinstance(error, MemoryError):
+        said = "the memory is full; give the machine more, or ask for less"
     kind = "" if isinstance(error, GeneratorError) else type(error).__name__
     text = ": ".join(filter(None, (kind, said))) or "the generator does not say why it fails"
-    return text.encode(errors="replace").decode()[:MOST_FAILURE_CHARACTERS]
+    return printable(text)[:MOST_FAILURE_CHARACTERS]
 
 
 def why_unfit(data: object, label: int, task: TaskDescription) -> str:

@@ -72,8 +72,10 @@ def _pooled(mixtures: Iterable[Mixture]) -> Mixture | None:
 def allotted(prompts: Sequence[Prompt], count: int) -> list[int]:
     """How many samples are made of each prompt: `count` of every class, shared by how many devices tell it so."""
     numbers = [0] * len(prompts)
-    for label in {prompt.label for prompt in prompts}:
-        own = [place for place, prompt in enumerate(prompts) if prompt.label == label]
+    of_class: dict[int, list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        of_class.setdefault(prompt.label, []).append(place)
+    for own in of_class.values():
         devices = np.cumsum([prompts[place].devices for place in own])
         ends = np.round(count * devices / devices[-1]).astype(int)
         for place, number in zip(own, np.diff(ends, prepend=0), strict=True):

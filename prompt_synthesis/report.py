@@ -48,7 +48,7 @@ class _ClassRow:
 
     def html(self) -> str:
         styles = "<br>".join(sorted(self.styles)[:EXAMPLES])
-        examples = "".join(self.examples) or "none"
+        examples = "".join(self.examples) or ("features, which show nothing" if self.made else "none")
         return f"<tr><td>{escape(self.word)}<td>{self.made}<td>{styles}<td>{examples}</tr>"
 
 
@@ -65,8 +65,9 @@ def write_report(data: DataFolder, task: TaskDescription) -> Path:
     failures = []
     for part in data.parts():
         order, note = part.order, part.note()
-        if note.failure:
-            failures.append(f"<li>{escape(order.word)} ({escape(order.style) or 'any'}): {escape(note.failure)}</li>")
+        if note.missing:
+            why = note.failure or f"{note.missing} of {order.count} samples are missing"
+            failures.append(f"<li>{escape(order.word)} ({escape(order.style) or 'any'}): {escape(why)}</li>")
         if (row := rows.get(order.label)) is None:
             continue
         row.word = order.word
@@ -94,7 +95,7 @@ def write_report(data: DataFolder, task: TaskDescription) -> Path:
 def _example(folder: Path, number: int, part: Part, place: int, task: TaskDescription) -> str:
     """One sample of a part, the class's example of that number: a picture, a sound, or nothing where it is neither."""
     data, label = part.data, part.order.label
-    if data is None or data.features:
+    if data is None or (data.features and task.backbone is not None):
         return ""
     values, title = np.squeeze(data.inputs[place]), escape(data.origins[place], quote=True)
     if values.ndim == 1 and values.size >= SMALLEST_SOUND and task.prompts is not None:

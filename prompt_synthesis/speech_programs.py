@@ -43,15 +43,23 @@ class Voice:
     pitch: int
     speed: int
 
+    @property
+    def program(self) -> str:
+        """What says it."""
+        return FLITE if self.name in FLITE_VOICES else ESPEAK
+
     def __str__(self) -> str:
         """For people."""
-        program = FLITE if self.name in FLITE_VOICES else ESPEAK
-        return f"{program} {self.name}, pitch {self.pitch}, {self.speed} words/min"
+        return f"{self.program} {self.name}, pitch {self.pitch}, {self.speed} words/min"
 
 
 def espeak_voice(language: str, variant: str) -> str:
     """The name of espeak-ng's voice of one of `ESPEAK_LANGUAGES`: without the variant where that changes nothing."""
     return f"{language}+{variant}" if language in ESPEAK_ACCENTS else language
+
+
+class SilentProgramError(GeneratorError):
+    """A program has not ended in time."""
 
 
 def check_programs(what: str, programs: Sequence[str]) -> None:
@@ -66,13 +74,13 @@ def spoken(word: str, voice: Voice) -> tuple[Sound, int]:
     """A word as a voice says it: values from -1 to 1, and how many there are in a second.
 
     Raises:
-        GeneratorError: the program fails, hangs or says nothing.
+        GeneratorError: the program fails or says nothing; `SilentProgramError` where it hangs.
     """
     if len(word) > MOST_CHARACTERS or not word.isprintable():
         raise GeneratorError(f"{word[:20]!r}... is nothing to say: at most {MOST_CHARACTERS} printable characters are")
     with tempfile.TemporaryDirectory() as folder:
         text, out = Path(folder) / "word.txt", Path(folder) / "word.wav"
-        command = _flite(voice, text, out) if voice.name in FLITE_VOICES else _espeak(voice, text, out)
+        command = _flite(voice, text, out) if voice.program == FLITE else _espeak(voice, text, out)
         try:
             text.write_text(word + "\n", "utf-8")
             done = subprocess.run(
@@ -80,7 +88,7 @@ def spoken(word: str, voice: Voice) -> tuple[Sound, int]:
             )
             sound, rate_hz = _read(out)
         except subprocess.TimeoutExpired:
-            raise GeneratorError(f"{command[0]} has not said {word!r} in {LONGEST_SECONDS:g} s") from None
+            raise SilentProgramError(f"{command[0]} has not said {word!r} in {LONGEST_SECONDS:g} s") from None
         except subprocess.CalledProcessError as error:
             why = _complaint(error.stderr) or f"it ended with status {error.returncode}"
             raise GeneratorError(f"{command[0]} does not say {word!r}: {why}") from error

@@ -58,6 +58,7 @@ def synthesise(
     """
     notes = []
     done = 0
+    on_part(done)
     for place, (order, prompt) in enumerate(zip(data.plan.orders, prompts, strict=True)):
         part = kept(data, place, task)
         if part is None or part.failure:
@@ -77,7 +78,8 @@ def kept(data: DataFolder, place: int, task: TaskDescription) -> Part | None:
     part = data.part(place)
     if part is None or part.data is None:
         return part
-    return None if why_unfit(part.data, part.order.label, task) else part
+    is_usable = len(part.data.labels) <= part.order.count and not why_unfit(part.data, part.order.label, task)
+    return part if is_usable else None
 
 
 def _made(order: Order, prompt: Prompt, generator: Generator, task: TaskDescription) -> Part:
@@ -86,7 +88,7 @@ def _made(order: Order, prompt: Prompt, generator: Generator, task: TaskDescript
         if failure := why_unfit(data, order.label, task):
             return Part(order, None, failure_of(GeneratorError(failure)))
         return Part(order, data.first(order.count))
-    except (MemoryError, KeyboardInterrupt):
+    except KeyboardInterrupt:
         raise
     except (Exception, SystemExit) as error:  # it may be somebody else's code: it costs its prompt, not the others
         return Part(order, None, failure_of(error))

@@ -18,7 +18,7 @@ from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
 from prompt_synthesis.begun import Wanted, begin, end, unfinished
-from prompt_synthesis.data_folder import DataFolder, PartNote, without_data
+from prompt_synthesis.data_folder import DataFolder, PartNote, unwritable, without_data
 from prompt_synthesis.generators import make_generator
 from prompt_synthesis.progress import ProgressBar
 from prompt_synthesis.prompt import combined
@@ -68,7 +68,7 @@ def run_job(job: GenerateJob, journal: Journal, keys: KeyRing) -> dict[str, obje
         "devices": made.devices,
         "parts": len(made.notes),
         "samples": made.samples,
-        "missing_samples": sum(note.order.count - note.made for note in made.notes),
+        "missing_samples": sum(note.missing for note in made.notes),
         "failed_parts": sum(bool(note.failure) for note in made.notes),
         "first_failure": next((note.failure for note in made.notes if note.failure), None),
         "classes_without_data": ",".join(map(str, missing)),
@@ -106,7 +106,7 @@ def _data(job: GenerateJob, journal: Journal, bundle: Bundle, keys: KeyRing) -> 
     try:
         report = write_report(data, task)
     except OSError as error:
-        raise ConfigurationError(f"{data.folder}: the report can't be written: {error.strerror or error}") from error
+        raise unwritable(data.folder, error) from error
     return Made(data, notes, len(told), report)
 
 
@@ -121,6 +121,7 @@ class Learner:
     def trained(self, what: str, epochs: int, weights: FloatVector) -> FloatVector:
         """The weights after so many epochs; `what` is what a bar of progress is called."""
         bar = ProgressBar(what, self.trainer.steps(self.samples, epochs))
+        bar.show(0)
         return self.trainer.train(weights, self.samples, epochs, self.seed, bar.show).weights
 
 

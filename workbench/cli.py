@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from fleet_host.command_line import DISTRIBUTION
+from fleet_host.command_line import DISTRIBUTION, write_error
 from fleet_host.extras import missing_extra_named
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
@@ -221,7 +221,7 @@ def main() -> None:
         with missing_extra_named(PROGRAM):
             app(prog_name=PROGRAM)
     except (ConfigurationError, ProtocolError) as error:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        write_error(PROGRAM, error)
         raise SystemExit(2) from error
 
 

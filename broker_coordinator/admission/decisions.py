@@ -13,6 +13,7 @@ from broker_coordinator.distribution.chunk_queue import Wanted
 from fleet_protocol.envelope import Header
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MAX_CONTROL_BYTES
+from fleet_protocol.printable import printable
 
 MAX_DETAIL_CHARACTERS = 300
 """Longest detail of a refusal; it is sent in a receipt, which must stay well below MAX_CONTROL_BYTES."""
@@ -136,10 +137,7 @@ def refusal(
     trusted_key: bytes = b"",
 ) -> Refused:
     """The refusal for an error."""
-    detail = error.detail
-    if not detail.isprintable():
-        detail = "".join(character if character.isprintable() else "?" for character in detail)
-    shown = detail[:MAX_DETAIL_CHARACTERS]
+    shown = printable(error.detail[:MAX_DETAIL_CHARACTERS])
     return Refused(device, error.reason, shown, envelope_digest, verified, answered, header, trusted_key)
 
 

@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     """Wait for the process to end; returns its exit status."""
     job = GenerateJob(
         options.task,
-        str(options.folder),
+        str(options.folder.absolute()),  # a generator may change the process's folder
         options.generator,
         options.count,
         options.seed,
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
         options.json,
     )
     sys.stdout.flush()
-    command = [sys.executable, "-P", "-m", MODULE, str(options.config), msgspec.json.encode(job).decode()]
+    command = [sys.executable, "-P", "-m", MODULE, str(options.config.absolute()), msgspec.json.encode(job).decode()]
     with subprocess.Popen(bound(command)) as child:
         try:
             return child.wait()

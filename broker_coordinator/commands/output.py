@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from fleet_host.command_line import Verbs, add_verb
+from fleet_protocol.printable import printable
 from fleet_protocol.topics import is_blob_hash
 
 GAP = "  "
@@ -14,6 +15,8 @@ ELLIPSIS = "…"
 CHARACTERS_OF_A_HASH = 12
 NARROWEST_COLUMN = 8
 """A column of a table is not cut further."""
+NARROWEST_NAME = 12
+"""The values of all fields begin in one column, and mostly in the same one."""
 
 Row = Mapping[str, object]
 AddVerb = Callable[[str, str], argparse.ArgumentParser]
@@ -64,6 +67,7 @@ def write_fields(row: Row, *, as_json: bool) -> None:
     if as_json:
         _write_json(row)
         return
+    width = max((len(name) for name, value in row.items() if not isinstance(value, list)), default=0)
     for name, value in row.items():
         if isinstance(value, list):
             sys.stdout.write(f"{name}\n")
@@ -71,7 +75,7 @@ def write_fields(row: Row, *, as_json: bool) -> None:
                 words = [f"{key} {_word(found)}" for key, found in each.items()] if isinstance(each, dict) else [each]
                 sys.stdout.write("  " + "  ".join(words) + "\n")
         else:
-            sys.stdout.write(f"{name:12} {_word(value)}\n")
+            sys.stdout.write(f"{name:{max(width, NARROWEST_NAME)}} {_word(value)}\n")
 
 
 def _json_option() -> argparse.ArgumentParser:
@@ -95,4 +99,4 @@ def _word(value: object) -> str:
         case Mapping():
             return " ".join(f"{key}={_word(found)}" for key, found in value.items()) or "-"
         case _:
-            return str(value)
+            return printable(str(value))

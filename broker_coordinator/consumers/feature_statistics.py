@@ -5,17 +5,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from broker_coordinator.admission.consumer import Admitted, Offered, VersionConsumer
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.solved_heads import most_counted, pooled, solve
 from broker_coordinator.aggregation.strategies import Recall
+from broker_coordinator.consumers.possible_statistics import check_possible
 from fleet_protocol.codec import ClassStatistics, decode_class_statistics
-from fleet_protocol.codec.class_statistics import Table, rounding_of
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import FEATURE_STATISTICS, FeatureStatistics
-from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 from fleet_protocol.solved_head import SolvedHead
 from fleet_protocol.task_description import TaskDescription
 
@@ -24,8 +22,6 @@ Report = tuple[str, ClassStatistics]
 
 MAX_REMEMBERED: Final = 4096
 """Devices whose last number is known at admission, those that sent last."""
-STORED_ROUNDING: Final = float(np.finfo(np.float32).eps)
-"""By what share a stored sample may be beyond a bound that it was checked by as a float64."""
 
 
 class FeatureStatisticsFacts(msgspec.Struct, frozen=True, gc=False):
@@ -65,7 +61,7 @@ def admit(offered: Offered[FeatureStatistics]) -> Admitted[FeatureStatisticsFact
             Reason.TOO_STALE, f"statistics {sequence} of {offered.device} come after {newest}, which replace them"
         )
     report = item(offered, None)
-    _check(report[1], offered.task, _plan(offered.task))
+    check_possible(report[1], offered.task, _plan(offered.task))
     return Admitted(FeatureStatisticsFacts(report[1].samples, sequence), report)
 
 
@@ -81,67 +77,6 @@ def _plan(task: TaskDescription) -> SolvedHead:
     if task.solved_head is None:
         raise ProtocolError(Reason.MALFORMED, f"{task.task} takes no feature statistics; follow its manifest")
     return task.solved_head
-
-
-def _check(statistics: ClassStatistics, task: TaskDescription, plan: SolvedHead) -> None:
-    """Every sum is one that samples within the task's bounds can have, so that none of them overflows."""
-    samples = statistics.samples
-    if not 1 <= samples <= MAX_SAMPLES_PER_UPDATE:
-        raise _impossible(f"{samples} samples; allowed are 1 to {MAX_SAMPLES_PER_UPDATE}")
-    lowest = max(-plan.largest_feature, task.trained_input.minimum)
-    highest = min(plan.largest_feature, task.trained_input.maximum)
-    rounding = rounding_of(plan.precision)
-    slack = 2 * max(rounding, STORED_ROUNDING) * max(abs(lowest), abs(highest))
-    means = statistics.means[statistics.present]
-    if means.min() < lowest - slack or means.max() > highest + slack:
-        raise _impossible(
-            f"class means from {means.min():g} to {means.max():g}; features are from {lowest:g} to {highest:g}"
-            " (largest_feature)"
-        )
-    most = (highest - lowest + 2 * slack) ** 2 / 4  # half of the samples at either end: Popoviciu 1935
-    if plan.solver == "gaussian":
-        _check_variances(statistics, most, rounding)
-    if plan.solver == "ridge":
-        _check_covariance(statistics, most, rounding)
-
-
-def _check_variances(statistics: ClassStatistics, most: float, rounding: float) -> None:
-    variances = statistics.spread
-    if variances.min() < 0 or variances.max() > most * (1 + rounding):
-        raise _impossible(f"variances from {variances.min():g} to {variances.max():g}; features can have 0 to {most:g}")
-    alone = statistics.counts == 1
-    if variances[alone].any():
-        raise _impossible("a class of one sample has a variance")
-
-
-def _check_covariance(statistics: ClassStatistics, most: float, rounding: float) -> None:
-    """It is positive semi-definite up to rounding: a matrix with a negative direction is no sum of squares.
-
-    A rounded number is off by at most half of `rounding` times the largest one, so that no eigenvalue of a D by D
-    matrix moves by more than D times that.
-    """
-    covariance = statistics.covariance
-    variances = np.diagonal(covariance)
-    largest = float(variances.max())
-    if variances.min() < 0 or largest > most * (1 + rounding):
-        raise _impossible(f"variances from {variances.min():g} to {largest:g}; features can have 0 to {most:g}")
-    if statistics.samples == int(statistics.present.sum()) and covariance.any():
-        raise _impossible("classes of one sample each have a covariance")
-    tolerance = len(covariance) * rounding * largest
-    if not _is_positive(covariance, tolerance):
-        raise _impossible(f"the covariance of {len(covariance)} features is not positive semi-definite")
-
-
-def _is_positive(matrix: Table, tolerance: float) -> bool:
-    shifted = matrix + 2 * (tolerance + np.finfo(np.float64).tiny) * np.eye(len(matrix))
-    try:
-        return bool(np.isfinite(np.linalg.cholesky(shifted)).all())
-    except np.linalg.LinAlgError:
-        return False
-
-
-def _impossible(what: str) -> ProtocolError:
-    return ProtocolError(Reason.OUT_OF_BOUNDS, f"feature statistics that no samples have: {what}")
 
 
 def _remember_number(memory: LastNumbers, device: str, facts: FeatureStatisticsFacts, _: TaskDescription) -> None:

@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 
 from broker_coordinator.admission.consumer import Admitted, JournalledConsumer, Offered
+from broker_coordinator.consumers.possible_statistics import check_possible
 from fleet_protocol.codec import ClassStatistics, decode_class_statistics
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import PROMPTS, Prompts
 from fleet_protocol.prompt_plan import LEVELS, MOST_MAGNITUDE, PromptPlan
+from fleet_protocol.solved_head import SolvedHead
 from fleet_protocol.task_description import TaskDescription
 
 
@@ -36,28 +38,33 @@ def admit(offered: Offered[Prompts]) -> Admitted[PromptFacts, int]:
     Raises:
         ProtocolError: the reason for which nothing can be made of them.
     """
-    prompts, plan = offered.payload, _plan(offered.task)
-    if LEVELS.index(prompts.level) > LEVELS.index(plan.level):
-        raise ProtocolError(
-            Reason.OUT_OF_BOUNDS,
-            f"prompts of the level {prompts.level}; {offered.task.task} takes {plan.level} at most",
-        )
-    _check_magnitudes(prompts.magnitudes, offered.task)
-    if not prompts.style.isprintable():
-        raise ProtocolError(Reason.OUT_OF_BOUNDS, "a style with characters that can't be printed")
-    if (moments := moments_of(prompts, offered.task)) is not None:
-        _check_moments(moments, prompts.magnitudes, plan)
+    prompts = offered.payload
+    moments_of(prompts, offered.task)  # refuses what they can't be
     told = sum(bool(each) for each in prompts.magnitudes)
     return Admitted(PromptFacts(prompts.level, told, prompts.style), 1)
 
 
 def moments_of(prompts: Prompts, task: TaskDescription) -> ClassStatistics | None:
-    """Counts, means and variances of each group, `PromptPlan.groups` for each class; None at the level `class`.
+    """Counts, means and variances of each group, `PromptPlan.groups` for each class, of prompts in which all is as the
+    task asks for it; None at the level `class`.
 
     Raises:
-        ProtocolError: they are not what the task says.
+        ProtocolError: the task asks for no such prompts, or no samples could have them.
     """
-    groups = _plan(task).groups(prompts.level)
+    plan = _plan(task)
+    if LEVELS.index(prompts.level) > LEVELS.index(plan.level):
+        raise ProtocolError(
+            Reason.OUT_OF_BOUNDS, f"prompts of the level {prompts.level}; {task.task} takes {plan.level} at most"
+        )
+    _check_magnitudes(prompts.magnitudes, task)
+    if not prompts.style.isprintable():
+        raise ProtocolError(Reason.OUT_OF_BOUNDS, "a style with characters that can't be printed")
+    if (moments := _moments(prompts, task, plan.groups(prompts.level))) is not None:
+        _check_moments(moments, prompts.magnitudes, task, plan)
+    return moments
+
+
+def _moments(prompts: Prompts, task: TaskDescription, groups: int) -> ClassStatistics | None:
     if not groups:
         if prompts.packed:
             raise ProtocolError(Reason.WRONG_SHAPE, "moments at the level class, which has none")
@@ -84,24 +91,13 @@ def _check_magnitudes(magnitudes: bytes, task: TaskDescription) -> None:
         )
 
 
-def _check_moments(moments: ClassStatistics, magnitudes: bytes, plan: PromptPlan) -> None:
-    """Every number is one that samples can have, so that what is drawn by them is finite."""
+def _check_moments(moments: ClassStatistics, magnitudes: bytes, task: TaskDescription, plan: PromptPlan) -> None:
+    """They are of the classes that are told, and what is drawn by them is finite."""
     of_class = moments.counts.reshape(len(magnitudes), -1).sum(axis=1)
     if not np.array_equal(of_class > 0, np.frombuffer(magnitudes, np.uint8) > 0):
         raise ProtocolError(Reason.OUT_OF_BOUNDS, "moments of other classes than those whose magnitudes are told")
-    largest = float(np.abs(moments.means).max())
-    lowest, highest = float(moments.spread.min()), float(moments.spread.max())
-    rounding = 1 + float(np.finfo(np.float16).eps)
-    if not (largest <= rounding * plan.largest_feature and lowest >= 0 and highest <= _most_variance(plan)):
-        raise ProtocolError(
-            Reason.OUT_OF_BOUNDS,
-            f"means up to {largest:g} and variances from {lowest:g} to {highest:g}; features are up to"
-            f" {plan.largest_feature:g} (largest_feature), variances from 0 to {_most_variance(plan):g}",
-        )
-
-
-def _most_variance(plan: PromptPlan) -> float:
-    return 4 * plan.largest_feature**2
+    told = SolvedHead(solver="gaussian", precision="float16", largest_feature=plan.largest_feature)
+    check_possible(moments, task, told)
 
 
 def item(_: Offered[Prompts], _facts: PromptFacts) -> int:

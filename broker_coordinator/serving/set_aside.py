@@ -19,6 +19,7 @@ from broker_coordinator.storage.records import JournalledPayload
 from fleet_host.log_lines import log_line
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.kinds import KINDS
+from fleet_protocol.printable import printable
 from fleet_protocol.task_description import TaskDescription
 
 MAX_REASON_CHARACTERS = 300
@@ -175,4 +176,4 @@ def place_of(served: ServedTask | ServedAggregate) -> Place:
 def reason_of(error: Exception, before: str = "") -> str:
     """An error in words that fit a log and the journal."""
     text = f"{before}{type(error).__name__}: {error}"
-    return "".join(character if character.isprintable() else "?" for character in text)[:MAX_REASON_CHARACTERS]
+    return printable(text)[:MAX_REASON_CHARACTERS]

@@ -18,6 +18,7 @@ from edge_agent.sources.sample_commands import Changed
 from edge_agent.verbs.own_status import NoAgentError, ask, ask_line
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
+from fleet_protocol.printable import printable
 
 
 class _WithDropped(msgspec.Struct):
@@ -43,7 +44,7 @@ def show_stats(configuration: AgentConfiguration, write: Callable[[str], object]
         write(msgspec.json.encode(found).decode() + "\n")
         return
     for line in _lines(configuration, found):
-        write(f"{line}\n")
+        write(f"{printable(line)}\n")
 
 
 def _lines(configuration: AgentConfiguration, found: Mapping[str, TaskInventory]) -> Iterator[str]:

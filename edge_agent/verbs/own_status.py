@@ -8,13 +8,14 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.core.analytics.policy import QueryUse
+from edge_agent.core.analytics.policy import ROUNDING, QueryUse
 from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.shell.samples.dropped_samples import dropped_words
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import Status
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
+from fleet_protocol.printable import printable
 
 ANSWER_SECONDS = 10.0
 """Longest wait for the agent's answer."""
@@ -118,7 +119,7 @@ def words_of(answer: bytes) -> str:
         status = msgspec.json.decode(answer, type=Status)
     except msgspec.MsgspecError as error:
         raise ConfigurationError(f"the agent's answer is not this release's ({error}): restart it") from error
-    return "".join(f"{line}\n" for line in _lines(status))
+    return "".join(f"{printable(line)}\n" for line in _lines(status))
 
 
 def _lines(status: Status) -> Iterator[str]:
@@ -131,8 +132,9 @@ def _lines(status: Status) -> Iterator[str]:
     if status.merged_updates:
         yield f"  {status.merged_updates} found no room in the outbox, and are learned again with the next round"
     if status.queries != QueryUse():
-        answered, refused = status.queries.answered, status.queries.refused
-        yield f"queries: {answered} answered, {refused} refused; epsilon {status.queries.epsilon:g} counts now"
+        use = status.queries
+        later = f", {use.promised:g} more is promised to rounds to come" if use.promised > ROUNDING else ""
+        yield f"queries: {use.answered} answered, {use.refused} refused; epsilon {use.epsilon:g} counts now{later}"
     if status.coordinator_key:
         yield f"coordinator key: {status.coordinator_key}"
     for task, found in status.tasks.items():

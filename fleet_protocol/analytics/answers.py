@@ -18,6 +18,8 @@ ASKS: Final = (*sorted(BINNED), *moments.NUMBERS, DISTINCT, WORDS)
 """What may be asked."""
 SEEN: Final = frozenset({DISTINCT, WORDS})
 """Whose answers have no noise of their own: whoever runs the coordinator sees what is true of a device."""
+IN_ROUNDS: Final = frozenset({"histogram", "quantiles", WORDS})
+"""What may take more than one: each asks for what the one before it left open."""
 ROUNDING: Final = 1e-9
 """By which a probability may be more than it should, as a share."""
 
@@ -35,7 +37,8 @@ def is_understood(query: Query) -> bool:
     is_finite = all(map(math.isfinite, (*query.edges, query.upper - query.lower, query.epsilon, query.share)))
     has_range = query.ask not in moments.NUMBERS or query.lower < query.upper
     is_private = not query.epsilon or _keeps_epsilon(query)
-    return query.ask in ASKS and in_order and is_finite and has_range and is_private and query.round < query.rounds
+    is_in_round = query.round < query.rounds and (query.rounds == 1 or query.ask in IN_ROUNDS)
+    return query.ask in ASKS and in_order and is_finite and has_range and is_private and is_in_round
 
 
 def _keeps_epsilon(query: Query) -> bool:

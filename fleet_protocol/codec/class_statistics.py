@@ -125,6 +125,18 @@ def rounding_of(precision: Precision) -> float:
     return 1 / WHOLE[precision] if precision in WHOLE else float(np.finfo(WIRE_TYPES[precision]).eps)
 
 
+def rounding_norm(covariance: Table, precision: Precision) -> float:
+    """At most the Frobenius norm of what `encode` took from a covariance that is read as this one, in floats: each
+    number C_ij is off by eps / 2 |C_ij|, or by half of the smallest number (Higham 2002, theorem 2.2, equation 2.8).
+    So the norm is at most eps / 2 |C|_F + D / 2 times the smallest; |C|_F is no more than the trace of any covariance.
+    """
+    wire = np.finfo(WIRE_TYPES[precision])
+    norm = min(float(np.linalg.norm(covariance)), float(np.trace(covariance)))
+    smallest = math.ldexp(float(wire.smallest_subnormal), _exponent(np.diagonal(covariance)))
+    eps = float(wire.eps)
+    return (1 + eps) * (eps * norm + smallest * len(covariance)) / 2
+
+
 def _spread(centred: Table, labels: NDArray[np.int64], counts: NDArray[np.int64], solver: Solver) -> Table:
     if solver == "means":
         return np.zeros(0)
@@ -149,11 +161,15 @@ def _read_counts(packed: bytes, classes: int) -> tuple[NDArray[np.int64], int]:
     return counts, position
 
 
+def _exponent(numbers: Table) -> int:
+    """Of the power of two that the largest magnitude fits into."""
+    return min(MAX_EXPONENT, max(MIN_EXPONENT, math.frexp(float(np.abs(numbers).max()))[1]))
+
+
 def _write_block(numbers: Table, precision: Precision) -> bytes:
     if not numbers.size:
         return b""
-    largest = float(np.abs(numbers).max())
-    exponent = min(MAX_EXPONENT, max(MIN_EXPONENT, math.frexp(largest)[1]))
+    exponent = _exponent(numbers)
     shares = np.ldexp(numbers, -exponent)
     if precision in WHOLE:
         shares = np.rint(shares * WHOLE[precision]).clip(-LARGEST_WHOLE, LARGEST_WHOLE)

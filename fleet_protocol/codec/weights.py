@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from safetensors import SafetensorError
@@ -14,6 +15,8 @@ from fleet_protocol.task_description import Parameter
 
 _ALIGNMENT = 8
 """Bytes; the format asks for it."""
+UNREADABLE: Final = (SafetensorError, KeyError, TypeError, AttributeError)
+"""What safetensors raises for what is no such file, and for a tensor whose dtype numpy lacks (BF16, F8)."""
 
 
 def write_weights(vector: FloatVector, parameters: Sequence[Parameter]) -> bytes:
@@ -43,8 +46,8 @@ def read_weights(data: bytes, parameters: Sequence[Parameter]) -> FloatVector:
         tensors = load(data)
     except SafetensorError as error:
         raise ProtocolError(Reason.MALFORMED, f"weights: not a safetensors file ({error})") from error
-    except KeyError as error:  # safetensors knows dtypes that numpy lacks
-        raise ProtocolError(Reason.WRONG_SHAPE, f"weights: a tensor is {error}, expected float32") from error
+    except UNREADABLE as error:
+        raise ProtocolError(Reason.WRONG_SHAPE, f"weights: a tensor is not float32 ({error})") from error
     expected = {parameter.name for parameter in parameters}
     if tensors.keys() != expected:
         raise ProtocolError(

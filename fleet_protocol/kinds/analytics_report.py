@@ -25,6 +25,8 @@ class AnswerOutcome(StrEnum):
     """What is left of its owner's epsilon does not pay for it."""
     TOO_OFTEN = "too_often"
     """It has answered as many queries today as its owner allows."""
+    CHANGED = "changed"
+    """The round asks something else than an earlier one of this query did, or about another task."""
     UNKNOWN_FIELD = "unknown_field"
     """The task has no such field."""
     NOT_UNDERSTOOD = "not_understood"

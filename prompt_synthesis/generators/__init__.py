@@ -36,9 +36,15 @@ def make_generator(name: str, task: TaskDescription) -> Generator:
         raise ConfigurationError(f"there is no generator {name!r}; name one of {known}, or install what brings it")
     try:
         make: MakeGenerator = brought[name].load()
-        return make(task, argument)
+        made = make(task, argument)
     except ConfigurationError:
         raise
     except (Exception, SystemExit) as error:  # somebody else's code: it may raise anything
         failure = failure_of(error)
         raise ConfigurationError(f"generator {name!r} ({brought[name].value}) does not start: {failure}") from error
+    if not callable(getattr(made, "generate", None)):
+        raise ConfigurationError(
+            f"generator {name!r} ({brought[name].value}) makes a {type(made).__name__}, which has no method"
+            " generate(prompts, count, seed)"
+        )
+    return made

@@ -1,5 +1,6 @@
 """Words, said by espeak-ng and flite in voices, rooms and noise as the style says, or as they come."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -17,6 +18,7 @@ from prompt_synthesis.speech_programs import (
     ESPEAK_VARIANTS,
     FLITE,
     FLITE_VOICES,
+    SilentProgramError,
     Voice,
     check_programs,
     espeak_voice,
@@ -33,6 +35,8 @@ SPEED_STEP: Final = 20
 """Voices are asked for in such steps, so that a word is said once for many samples."""
 MOST_SAYINGS: Final = 4096
 """That are remembered, some 30 KiB each."""
+MOST_HANGS: Final = 3
+"""Of one program and one word, before that word is no longer left to it."""
 
 
 class Speech:
@@ -42,6 +46,7 @@ class Speech:
         self._shape = tuple(shape)
         self._rate_hz = rate_hz
         self._said = lru_cache(MOST_SAYINGS)(spoken)
+        self._hangs: Counter[tuple[str, str]] = Counter()
 
     def generate(self, prompts: Sequence[Prompt], count: int, seed: int) -> Synthetic:
         """As `Generator.generate`. What one voice can't say, others do."""
@@ -61,10 +66,20 @@ class Speech:
 
     def _one(self, prompt: Prompt, style: Style, generator: np.random.Generator) -> tuple[Sound, int, str]:
         voice, place = _voice(style, generator), _place(style, generator, self._rate_hz)
-        sound, rate_hz = self._said(prompt.word, voice)
+        sound, rate_hz = self._saying(prompt.word, voice)
         length = int(np.prod(self._shape))
         heard = recorded(sound, rate_hz, place, length=length, wanted_hz=self._rate_hz, generator=generator)
         return heard, prompt.label, f"{voice}; {place}"
+
+    def _saying(self, word: str, voice: Voice) -> tuple[Sound, int]:
+        pair = (voice.program, word)
+        if self._hangs[pair] >= MOST_HANGS:
+            raise GeneratorError(f"{voice.program} is not asked for {word!r} any more: it has hung {MOST_HANGS} times")
+        try:
+            return self._said(word, voice)
+        except SilentProgramError:
+            self._hangs[pair] += 1
+            raise
 
 
 def _voice(style: Style, generator: np.random.Generator) -> Voice:

@@ -10,6 +10,7 @@ import msgspec
 from edge_agent.sources.bound_socket import bound_socket
 from edge_agent.verbs.own_status import Listener, ask_line
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.printable import printable
 
 QUESTION = b"status"
 QUESTION_SECONDS = 10.0
@@ -89,7 +90,7 @@ def words_of(answer: bytes) -> str:
         status = msgspec.json.decode(answer, type=HelperStatus)
     except msgspec.MsgspecError as error:
         raise ConfigurationError(f"the helper's answer is not this release's ({error}): restart it") from error
-    return "".join(f"{line}\n" for line in _lines(status))
+    return "".join(f"{printable(line)}\n" for line in _lines(status))
 
 
 def _lines(status: HelperStatus) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """`broker-coordinator generate`: what it answers and publishes, and how it goes on where it was."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -8,9 +10,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from broker_coordinator import cli
+from broker_coordinator.configuration import load_configuration
 from broker_coordinator.consumers.prompts import moments_of
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
@@ -23,7 +27,10 @@ from fleet_protocol.kinds import PROMPTS, encode_payload
 from fleet_protocol.prompt_plan import PromptPlan
 from prompt_synthesis import worker
 from prompt_synthesis.__main__ import main
+from prompt_synthesis.folder_lock import alone_in
+from prompt_synthesis.generators import make_generator
 from prompt_synthesis.replay import replay
+from prompt_synthesis.told_prompts import told_prompts
 from tests.support.agent import copy_digits_bundle
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.device import SigningDevice
@@ -100,6 +107,15 @@ def test_features_that_a_device_told_of_make_a_version_that_knows_real_digits(tm
     assert again["version"] == 2
 
 
+def test_prompts_that_were_told_of_other_classes_are_left_out_and_said(tmp_path, caplog):
+    server = Server(tmp_path)
+    task, keys = server.bench.description, load_configuration(server.configuration).keys()
+    assert list(told_prompts(server.bench.journal, task, keys)) == [DEVICE.name]
+    label = msgspec.structs.replace(task.label, classes=12)
+    assert told_prompts(server.bench.journal, msgspec.structs.replace(task, label=label), keys) == {}
+    assert "prompts of 10 classes; digits has 12" in caplog.text
+
+
 def accuracy_on_real(server: Server) -> float:
     bundle = load_bundle(server.folder / "bundle")
     weights = server.bench.journal.newest_version("digits").state(bundle.description.parameters, {}).weights
@@ -174,7 +190,7 @@ def test_killed_command_goes_on_with_its_data_where_devices_tell_other_prompts_b
     server.train(1, sequence=3)
     told = server.ask(capsys, monkeypatch, *options)
     assert (told["version"], told["replays"]) == (1, "3")
-    assert "holds data of other prompts" in server.ask(capsys, monkeypatch, *options), "it had ended"
+    assert "devices tell other prompts since it was made" in server.ask(capsys, monkeypatch, *options), "it had ended"
 
 
 def replay_and_die(killed, journal, task, after, replays, **rest) -> list[int]:
@@ -195,13 +211,49 @@ def test_data_alone_publishes_nothing(tmp_path, capsys, monkeypatch):
     [
         (["--generator", "nope"], "there is no generator 'nope'"),
         (["--generator", "speech"], "the generator speech makes sound"),
-        (["--count", "5", "--seed", "1"], "holds data of other prompts"),
+        (["--count", "5", "--seed", "1"], "made with seed 0, not features with seed 1"),
     ],
 )
 def test_what_can_not_be_generated_is_said_in_words(tmp_path, capsys, monkeypatch, options, words):
     server = Server(tmp_path)
     server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "5", "--data-only")
     assert words in server.ask(capsys, monkeypatch, str(tmp_path / "data"), *options)
+
+
+def test_second_command_in_the_same_folder_is_refused_while_the_first_is_at_work(tmp_path, capsys, monkeypatch):
+    server = Server(tmp_path)
+    with alone_in(tmp_path / "data"):
+        said = server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "5", "--data-only")
+        assert "data is in use by another generate; wait until that ends" in said
+    assert server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "5", "--data-only")["samples"] == 50
+
+
+def test_generator_that_prints_and_changes_the_folder_spoils_no_answer(tmp_path, capsys, monkeypatch):
+    server = Server(tmp_path)
+    usual = make_generator("features", server.bench.description)
+
+    class Loud:
+        def generate(self, prompts, count, seed):
+            os.chdir(tmp_path / "elsewhere")
+            sys.stdout.write("loading...\n")
+            return usual.generate(prompts, count, seed)
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worker, "make_generator", lambda *_: Loud())
+    assert server.ask(capsys, monkeypatch, "data", "--count", "5", "--data-only")["samples"] == 50
+    assert (tmp_path / "data" / "report.html").exists()
+
+
+def test_report_that_has_no_room_is_said_with_the_remedy(tmp_path, capsys, monkeypatch):
+    server = Server(tmp_path)
+
+    def full(*_arguments: object) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(worker, "write_report", full)
+    said = server.ask(capsys, monkeypatch, str(tmp_path / "data"), "--count", "5", "--data-only")
+    assert "No space left on device; make room on that disk" in said
 
 
 def test_fleet_that_has_told_nothing_is_said(tmp_path, capsys, monkeypatch):

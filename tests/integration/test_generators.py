@@ -1,5 +1,7 @@
 """The generators that need programs or fonts of this machine."""
 
+import os
+
 import msgspec
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.sample_schema import InputSchema
 from fleet_protocol.task_description import TaskDescription
+from prompt_synthesis import speech_programs
 from prompt_synthesis.generator import GeneratorError
 from prompt_synthesis.generators import make_generator
+from prompt_synthesis.generators.speech import MOST_HANGS
 from prompt_synthesis.prompt import Prompt
 from prompt_synthesis.speech_programs import ESPEAK_VARIANTS, Voice, espeak_voice, spoken
 from tests.support.agent import copy_digits_bundle
@@ -50,6 +54,21 @@ def test_higher_voice_is_higher():
 def strongest_hz(sound, rate_hz: int) -> float:
     spectrum = np.abs(np.fft.rfft(sound))[: 400 * len(sound) // rate_hz]
     return float((np.arange(len(spectrum)) * spectrum).sum() / spectrum.sum())
+
+
+def test_program_that_hangs_is_waited_for_three_times_and_the_other_goes_on(task, tmp_path, monkeypatch):
+    calls, flite = tmp_path / "calls", tmp_path / "flite"
+    flite.write_text(f"#!/bin/sh\necho >> {calls}\nexec sleep 60\n")
+    flite.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(speech_programs, "LONGEST_SECONDS", 0.2)
+    speech = make_generator("speech", of_shape(task, [16_000]))
+    data = speech.generate([Prompt(3, "three", "", 1)], 20, seed=5)
+    assert 0 < len(data.labels) < 20
+    assert all("espeak-ng" in origin for origin in data.origins)
+    assert len(calls.read_text().splitlines()) == MOST_HANGS
+    with pytest.raises(GeneratorError, match="flite is not asked for 'three' any more: it has hung 3 times"):
+        speech.generate([Prompt(3, "three", "voice=slt", 1)], 5, seed=5)
 
 
 @pytest.mark.parametrize("word", ["", "a\x1b[2Jb", "x" * 201])

@@ -40,7 +40,7 @@ STATUS = Status(
     ],
     coordinator_key="ab" * 32,
     dropped={"digits": {"balanced": 3, "waiting": 1}},
-    queries=QueryUse(answered=4, refused=1, epsilon=1.5),
+    queries=QueryUse(answered=4, refused=1, epsilon=1.5, promised=0.5),
 )
 
 
@@ -48,7 +48,7 @@ def test_every_task_is_shown_with_state_reason_and_what_it_waits_for():
     assert words_of(msgspec.json.encode(STATUS)).splitlines() == [
         "pi: sleeping, not connected to the broker",
         "updates: 2 waiting for a receipt; since the start 5 accepted, 1 refused, 0 not sent",
-        "queries: 4 answered, 1 refused; epsilon 1.5 counts now",
+        "queries: 4 answered, 1 refused; epsilon 1.5 counts now, 0.5 more is promised to rounds to come",
         "coordinator key: abababababababababababababababababababababababababababababababab",
         "digits: sleeping; guard refused: 15 stored samples",
         "  version 7, 40 samples stored, 12 new",
@@ -62,6 +62,12 @@ def test_every_task_is_shown_with_state_reason_and_what_it_waits_for():
         "  it does not run now: MqttError: refused",
         "in the round: training, step 3 of 40",
     ]
+
+
+def test_words_of_a_sensor_can_not_act_on_a_terminal():
+    source = msgspec.structs.replace(STATUS.sources[0], last_refusal="not_json: '\x1b[2J\u202e'")
+    lines = words_of(msgspec.json.encode(msgspec.structs.replace(STATUS, sources=[source]))).splitlines()
+    assert "  the last refusal: not_json: '?[2J?'" in lines
 
 
 def test_answer_of_another_release_is_said_to_be_one():

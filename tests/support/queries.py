@@ -51,6 +51,11 @@ def asked(ask: str, **keys: Any) -> Query:
     return stored(ask, **keys).query
 
 
+def numbered(query: Query, number: int, **changed: object) -> Query:
+    """The same under another number, with these fields changed."""
+    return msgspec.structs.replace(query, number=number, **changed)
+
+
 def facts_of(report: AnalyticsReport) -> ReportFacts:
     """As the journal has it."""
     return ReportFacts(report.query, report.round, report.outcome, report.numbers, report.word)

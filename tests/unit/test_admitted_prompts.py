@@ -67,7 +67,10 @@ def test_what_no_samples_have_is_refused_with_the_reason(task, name):
     assert refused.value.reason is reason
 
 
-@pytest.mark.parametrize(("scale", "words"), [(5.0, "up to 2.5"), (-1.0, "from -0.0999"), (200, "means")])
+@pytest.mark.parametrize(
+    ("scale", "words"),
+    [(5.0, "means from 2.5 to 2.5"), (-1.0, "from -0.0999"), (200, "means")],
+)
 def test_absurd_but_finite_moments_are_refused(task, scale, words):
     with pytest.raises(ProtocolError, match=words):
         PROMPTS_CONSUMER.admit(offered(moments(task, scale), task))

@@ -10,6 +10,7 @@ from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.sources.unix_socket import Status
 from fleet_protocol.kinds import UPDATE
 from workbench.data.digits import split_digits
+from workbench.data.head_rounds import Rounds
 from workbench.demo.brokers import BrokerPlan
 from workbench.demo.fleet_files import TASK, plan_files
 from workbench.demo.helper import HelperFiles
@@ -62,6 +63,16 @@ def test_summary_table_and_histogram_count_the_same_updates(monitor):
     assert len(history.staleness) == summary.updates_applied
     assert history.devices[2].staleness is None, "its only update waits"
     assert summary.dense_uplink_bytes == 6 * 4 * summary.parameters
+
+
+def test_messages_that_a_head_is_solved_from_have_no_staleness(monitor, monkeypatch):
+    assert monitor.conclude(seed=0, stopped_early=False).summary.median_staleness == 1.0
+    monkeypatch.setattr(Measurement, "is_solved", True)
+    monkeypatch.setattr(Measurement, "rounds", lambda _: Rounds(0.1, [0.5], [100]))
+    history = monitor.conclude(seed=0, stopped_early=False)
+    assert (history.summary.median_staleness, history.staleness) == (None, [])
+    assert [(device.applied, device.staleness) for device in history.devices] == [(4, None), (1, None), (0, None)]
+    assert "median staleness" not in render_report(history)
 
 
 def test_a_helper_has_a_row_of_its_own_and_counts_in_no_total_of_devices(monitor, tmp_path):

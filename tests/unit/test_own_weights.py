@@ -1,11 +1,14 @@
 """Of a version's file a device reads the tensors of its own blocks, and checks those."""
 
+import math
+
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
 from edge_agent.training.split.own_weights import read_own_weights
 from fleet_protocol.errors import ProtocolError, Reason
+from tests.support.safetensors_file import safetensors
 from tests.support.split_session import shipped, shipped_weights
 
 TASK = shipped().description
@@ -35,6 +38,17 @@ def test_a_tensor_that_is_not_what_the_task_says_is_refused(change, reason, tmp_
     with pytest.raises(ProtocolError) as caught:
         read_own_weights(tmp_path / "weights", TASK, OWN)
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("BF16", 16), ("F8_E4M3", 8), ("F4", 4)])
+def test_tensor_of_a_dtype_that_numpy_lacks_is_refused(dtype, bits, tmp_path):
+    tensors = {name: ("F32", [*tensor.shape], tensor.tobytes()) for name, tensor in load(shipped().weights).items()}
+    _, shape, _ = tensors["6.weight"]
+    tensors["6.weight"] = (dtype, shape, bytes(bits * math.prod(shape) // 8))
+    (tmp_path / "weights").write_bytes(safetensors(tensors))
+    with pytest.raises(ProtocolError) as caught:
+        read_own_weights(tmp_path / "weights", TASK, OWN)
+    assert caught.value.reason is Reason.WRONG_SHAPE
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from importlib.metadata import EntryPoint
 
 import msgspec
 import numpy as np
@@ -17,6 +18,7 @@ from edge_agent.training.prompts import prompts_of
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Prompts
 from fleet_protocol.prompt_plan import PromptPlan
+from prompt_synthesis import generators
 from prompt_synthesis.generator import GeneratorError
 from prompt_synthesis.generators import make_generator
 from prompt_synthesis.progress import ProgressBar
@@ -92,6 +94,15 @@ def test_features_of_devices_that_told_none_are_refused_in_words(bundle):
 def test_generator_of_no_such_name_is_refused_with_those_there_are(bundle):
     with pytest.raises(ConfigurationError, match="name one of speech, glyphs, features, diffusers"):
         make_generator("nope", bundle.description)
+
+
+@pytest.mark.parametrize("made", [None, {"generate": 1}])
+def test_generator_that_a_package_does_not_make_is_refused_with_what_it_makes(bundle, monkeypatch, made):
+    brought = EntryPoint("birds", "my_package.birds:make", generators.GROUP)
+    monkeypatch.setattr(EntryPoint, "load", lambda _: lambda _task, _argument: made)
+    monkeypatch.setattr(generators, "entry_points", lambda group: [brought])
+    with pytest.raises(ConfigurationError, match=rf"'birds' \(my_package.birds:make\) makes a {type(made).__name__},"):
+        make_generator("birds", bundle.description)
 
 
 @given(st.text(max_size=160))

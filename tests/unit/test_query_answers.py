@@ -102,6 +102,7 @@ def test_device_that_gives_no_answer_and_sends_numbers_all_the_same_is_refused()
         {"ask": "distinct", "epsilon": 1.0},
         {"ask": "heavy_hitters", "epsilon": 1.0, "share": 1.0},
         {"round": 1},
+        {"rounds": 2},
     ],
 )
 def test_query_that_is_none_is_not_understood(changed) -> None:

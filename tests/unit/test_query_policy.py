@@ -2,12 +2,15 @@
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_agent.core.analytics.policy import Spent, judge, refused_unseen
 from edge_agent.core.analytics.settings import AnalyticsSettings, AskableField
-from fleet_protocol.kinds import AnswerOutcome
+from edge_agent.core.analytics.terms import terms_of
+from fleet_protocol.kinds import AnswerOutcome, Condition, Query
 from fleet_protocol.limits import MAX_EPSILON
-from tests.support.queries import TASK, asked
+from tests.support.queries import TASK, asked, numbered
 
 LABELS = asked("labels", field="label", epsilon=0.5)
 ALLOWED = AnalyticsSettings([AskableField("tiny", "label")], epsilon_budget=2.0, queries_per_day=2)
@@ -56,20 +59,57 @@ def test_query_that_costs_more_than_the_owner_allows_is_refused() -> None:
 def test_what_is_left_of_the_budget_has_to_pay_for_the_answer() -> None:
     assert judged(spent=Spent(epsilon=1.5)) is AnswerOutcome.ANSWERED
     assert judged(spent=Spent(epsilon=1.6)) is AnswerOutcome.BUDGET_SPENT
-    in_rounds = asked("quantiles", field="label", epsilon=0.9, rounds=3, lower=0.0, upper=3.0)
-    assert judged(in_rounds, spent=Spent(epsilon=1.7)) is AnswerOutcome.ANSWERED, "a round costs a third"
 
 
-def test_query_that_says_otherwise_in_later_rounds_costs_no_more_than_the_owner_allows_for_one() -> None:
-    told = Spent()
-    for number in range(20):
-        query = msgspec.structs.replace(asked("labels", field="label", epsilon=0.9), rounds=number + 1, round=number)
-        if judged(query, spent=told) is not AnswerOutcome.ANSWERED:
-            break
-        of_query = told.epsilon_of_query + query.epsilon_of_round
-        told = Spent(epsilon=of_query, queries_today=1, is_begun=True, epsilon_of_query=of_query)
-    assert 0 < told.epsilon_of_query <= 0.9 * (1 + 1e-9)
-    assert judged(query, spent=told) is AnswerOutcome.NOT_PRIVATE_ENOUGH
+IN_ROUNDS = asked("quantiles", field="label", epsilon=0.9, rounds=3, lower=0.0, upper=3.0)
+
+
+def test_first_round_is_answered_where_the_budget_pays_for_all_of_them() -> None:
+    assert judged(IN_ROUNDS, spent=Spent(epsilon=1.1)) is AnswerOutcome.ANSWERED
+    assert judged(IN_ROUNDS, spent=Spent(epsilon=1.2)) is AnswerOutcome.BUDGET_SPENT, "one round would cost 0.3"
+    begun = Spent(epsilon=1.4, is_begun=True, epsilon_of_query=0.3)
+    assert judged(IN_ROUNDS, spent=begun) is AnswerOutcome.ANSWERED, "0.6 of it is to come"
+
+
+def test_what_is_promised_to_queries_that_are_begun_is_left_to_them() -> None:
+    assert judged(spent=Spent(epsilon=1.0, promised=0.5)) is AnswerOutcome.ANSWERED
+    assert judged(spent=Spent(epsilon=1.0, promised=0.6)) is AnswerOutcome.BUDGET_SPENT
+
+
+def begun(query: Query, rounds: int = 1, task: str = TASK.task) -> Spent:
+    """After so many rounds of it."""
+    cost = rounds * query.epsilon_of_round
+    return Spent(cost, queries_today=2, is_begun=True, epsilon_of_query=cost, terms=terms_of(query, task))
+
+
+@given(st.data())
+def test_later_round_that_differs_in_anything_but_edges_and_prefixes_is_refused(data) -> None:
+    everything = AnalyticsSettings(
+        [AskableField("tiny", each, exact=True) for each in ("label", "input", "received_at")]
+    )
+    other = asked("histogram", field="input[1]", edges=[1.0], samples_per_device=5, minimum_devices=20)
+    other = numbered(other, 8, name="other", rounds=2, share=0.5, since=1, until=2, lower=-1.0, upper=1.0)
+    other = msgspec.structs.replace(other, epsilon=0.6, where=(Condition("label", 1.0, None),))
+    free = {"round", "edges", "prefixes"}
+    changed = data.draw(st.sets(st.sampled_from(sorted(set(Query.__struct_fields__) - free)), max_size=3))
+    later = msgspec.structs.replace(IN_ROUNDS, round=1, edges=(0.5, 1.5), prefixes=("a",))
+    later = msgspec.structs.replace(later, **{name: getattr(other, name) for name in changed})
+    expected = AnswerOutcome.CHANGED if changed else AnswerOutcome.ANSWERED
+    assert judged(later, everything, begun(IN_ROUNDS)) is expected
+
+
+def test_query_that_was_begun_about_another_task_is_refused() -> None:
+    later = msgspec.structs.replace(IN_ROUNDS, round=1)
+    assert judged(later, spent=begun(IN_ROUNDS)) is AnswerOutcome.ANSWERED
+    assert judged(later, spent=begun(IN_ROUNDS, task="digits")) is AnswerOutcome.CHANGED
+
+
+def test_query_whose_terms_are_not_known_costs_no_more_than_the_owner_allows_for_one() -> None:
+    of_an_earlier_release = Spent(epsilon=0.6, is_begun=True, epsilon_of_query=0.6)
+    last = msgspec.structs.replace(IN_ROUNDS, round=2)
+    assert judged(last, spent=of_an_earlier_release) is AnswerOutcome.ANSWERED
+    cheaper = msgspec.structs.replace(last, epsilon=0.6)
+    assert judged(cheaper, spent=of_an_earlier_release) is AnswerOutcome.NOT_PRIVATE_ENOUGH
 
 
 def test_rounds_of_one_query_count_once_a_day() -> None:

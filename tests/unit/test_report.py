@@ -56,7 +56,13 @@ SUMMARY = Summary(
     parameters=9_610,
 )
 NO_VERSIONS = msgspec.structs.replace(
-    SUMMARY, versions=0, updates_applied=0, uplink_bytes=0, dense_uplink_bytes=0, stopped_early=True
+    SUMMARY,
+    versions=0,
+    updates_applied=0,
+    median_staleness=None,
+    uplink_bytes=0,
+    dense_uplink_bytes=0,
+    stopped_early=True,
 )
 
 

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from broker_coordinator.aggregation.solved_heads import cholesky, most_counted, pooled, solve
 from broker_coordinator.aggregation.solved_heads.cholesky import factor
 from broker_coordinator.aggregation.solved_heads.cholesky import solve as solve_equations
+from broker_coordinator.consumers.possible_statistics import check_possible
 from fleet_protocol.codec import ClassStatistics
-from fleet_protocol.codec.class_statistics import rounding_of
+from fleet_protocol.errors import ProtocolError
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
+from fleet_protocol.sample_schema import LabelSchema
 from fleet_protocol.solved_head import SolvedHead
+from tests.support.queries import described
 from tests.support.solved_heads import Featured, fleet, head_of, pooled_ridge
 
 SOLVERS = ["ridge", "means", "gaussian"]
@@ -115,20 +118,38 @@ def test_half_of_the_devices_at_least_never_exceed_the_bound_and_two_devices_nev
     assert most_counted(statistics, EXACT, MAX_SAMPLES_PER_UPDATE) >= statistics["many"].samples
 
 
+def is_admitted(statistics: ClassStatistics, plan: SolvedHead) -> bool:
+    try:
+        check_possible(statistics, described(LabelSchema(4)), plan)
+    except ProtocolError:
+        return False
+    return True
+
+
+def lie_at_the_bound(place: int, plan: SolvedHead, size: int = 8) -> ClassStatistics:
+    """Its largest variance is at one place; it is as negative as admission takes in the direction of the last two."""
+    covariance = np.zeros((size, size))
+    covariance[place, place] = 2e3
+    counts = np.array([MAX_SAMPLES_PER_UPDATE, 0, 0, 0])
+    least, most = 0.0, 2e3
+    for _ in range(60):
+        covariance[-1, -2] = (least + most) / 2
+        lie = ClassStatistics(counts, np.zeros((4, size)), covariance[np.tril_indices(size)])
+        least, most = (covariance[-1, -2], most) if is_admitted(lie, plan) else (least, covariance[-1, -2])
+    covariance[-1, -2] = least
+    return ClassStatistics(counts, np.zeros((4, size)), covariance[np.tril_indices(size)])
+
+
 @pytest.mark.parametrize("precision", ["float16", "float32", "float64"])
 def test_devices_that_together_claim_more_rounding_than_there_is_stop_no_head(precision):
-    """Each has its largest variance elsewhere, and is as negative as admission takes in a direction that all share."""
     plan = SolvedHead(solver="ridge", precision=precision, ridge=1e-6)
-    size, largest = 8, 4e6
-    statistics = {f"pi-{number}": device.statistics(4, plan) for number, device in enumerate(fleet(7, 9))}
+    honest = [Featured(device.features / 1000, device.labels) for device in fleet(7, 9)]
+    statistics = {f"pi-{number}": device.statistics(4, plan) for number, device in enumerate(honest)}
     for number in range(5):
-        covariance = np.zeros((size, size))
-        covariance[number, number] = largest
-        covariance[6, 7] = covariance[7, 6] = 1.99 * size * rounding_of(precision) * largest
-        claimed = np.array([40, 0, 0, 0])
-        statistics[f"liar-{number}"] = ClassStatistics(claimed, np.zeros((4, size)), covariance[np.tril_indices(size)])
-    head = solve(pooled(statistics, "ridge", most_counted(statistics, plan, MAX_SAMPLES_PER_UPDATE)), plan)
-    assert np.isfinite(head.flat()).all()
+        statistics[f"liar-{number}"] = lie_at_the_bound(number, plan)
+    for most in (most_counted(statistics, plan, MAX_SAMPLES_PER_UPDATE), MAX_SAMPLES_PER_UPDATE):
+        head = solve(pooled(statistics, "ridge", most), plan)
+        assert np.isfinite(head.flat()).all()
 
 
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1))

@@ -1,7 +1,9 @@
 """From prompts to data: what is asked of a generator, what becomes of its failures, and what is not made again."""
 
+import os
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,9 +17,14 @@ from prompt_synthesis.prompt import combined
 from prompt_synthesis.report import write_report
 from prompt_synthesis.synthesis import planned, synthesise
 from tests.support.prompts import bundle_with_prompts
+from tests.support.safetensors_file import safetensors
 
 PLAN = PromptPlan(names=["ant", "bee", "cat", "dog"])
 TWO = Prompts("class", bytes([4, 0, 4, 0]), "small")
+
+
+LACKING = {"BF16": 16, "F8_E4M3": 8, "F4": 4}
+"""Bits of the dtypes of safetensors that numpy lacks, some."""
 
 
 @pytest.fixture
@@ -109,6 +116,8 @@ def raising(error: BaseException):
         (lambda _: None, "returned a NoneType"),
         (raising(GeneratorError("")), "does not say why"),
         (raising(GeneratorError("\ud800")), "?"),
+        (raising(GeneratorError("clears \x1b[2J\u202e the screen")), "clears ?[2J? the screen"),
+        (raising(MemoryError()), "MemoryError: the memory is full"),
         (raising(UnspeakableError()), "UnspeakableError"),
         (raising(SystemExit(0)), "SystemExit: 0"),
     ],
@@ -130,13 +139,13 @@ def test_what_is_too_much_is_cut_off_and_what_is_too_little_is_known(bundle, tmp
         def generate(self, prompts, count, seed):
             return super().generate(prompts, 40 * count if prompts[0].word == "ant" else 2, seed)
 
-    assert [(note.order.count, note.made) for note in made(bundle, tmp_path / "data", Uncounting({}))] == [
-        (5, 5),
-        (5, 2),
-    ]
+    notes = made(bundle, tmp_path / "data", Uncounting({}))
+    assert [(note.made, note.missing) for note in notes] == [(5, 0), (2, 3)]
+    report = write_report(DataFolder(tmp_path / "data", plan_of(bundle)[0]), bundle.description)
+    assert "<li>cat (small): 3 of 5 samples are missing" in report.read_text()
 
 
-@pytest.mark.parametrize("spoilt", ["labels", "values", "shape", "origins"])
+@pytest.mark.parametrize("spoilt", ["labels", "values", "shape", "origins", "number"])
 def test_part_that_somebody_changed_is_made_again(bundle, tmp_path, spoilt):
     made(bundle, tmp_path / "data", Odd({}))
     data = DataFolder(tmp_path / "data", plan_of(bundle)[0])
@@ -146,6 +155,7 @@ def test_part_that_somebody_changed_is_made_again(bundle, tmp_path, spoilt):
         "values": lambda made: replace(made, inputs=made.inputs + np.float32(5e29)),
         "shape": lambda made: replace(made, inputs=made.inputs[:, :1]),
         "origins": lambda made: replace(made, origins=[]),
+        "number": lambda made: Synthetic(*(np.repeat(each, 2, 0) for each in (made.inputs, made.labels)), ["odd"] * 10),
     }[spoilt]
     data.keep(0, replace(part, data=changed(part.data)))
     again = Odd({})
@@ -186,18 +196,50 @@ def test_what_failed_is_tried_again_and_nothing_else(bundle, tmp_path):
     assert again.asked == ["ant"]
 
 
-def test_damaged_part_is_made_again(bundle, tmp_path):
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"half a part",
+        *(safetensors({"inputs": (dtype, [8], bytes(bits))}, {"origins": "[]"}) for dtype, bits in LACKING.items()),
+    ],
+    ids=["half", *LACKING],
+)
+def test_damaged_part_is_made_again(bundle, tmp_path, damaged):
     made(bundle, tmp_path / "data", Odd({}))
-    (tmp_path / "data" / "part-00000.safetensors").write_bytes(b"half a part")
+    (tmp_path / "data" / "part-00000.safetensors").write_bytes(damaged)
     again = Odd({})
     made(bundle, tmp_path / "data", again)
     assert again.asked == ["ant"]
 
 
-def test_folder_of_another_plan_is_refused(bundle, tmp_path):
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"seed": 1}, "made with seed 1, not odd with seed 0"),
+        ({"generator": "even"}, "holds what even made with seed 0, not odd with seed 0"),
+        ({"task": "beasts"}, "holds data of the task beasts, not tiny"),
+        ({"bundle": "0" * 64}, "tiny was published anew since it was made"),
+        ({"prompts": "0" * 64}, "devices tell other prompts since it was made, or --count was another"),
+    ],
+)
+def test_folder_of_another_plan_is_refused_with_what_differs(bundle, tmp_path, changed, words):
+    DataFolder(tmp_path / "data", msgspec.structs.replace(plan_of(bundle)[0], **changed))
+    with pytest.raises(ConfigurationError, match=f"is in use: .*{words}; name another folder, or delete it"):
+        made(bundle, tmp_path / "data", Odd({}))
+
+
+def test_pipe_in_place_of_a_part_or_of_the_plan_is_not_waited_for(bundle, tmp_path):
+    (tmp_path / "data").mkdir()
+    for name in ("part-00000.safetensors", "plan.json"):
+        os.mkfifo(tmp_path / "data" / name)
+    assert [note.made for note in made(bundle, tmp_path / "data", Odd({}))] == [5, 5]
+
+
+def test_folder_whose_plan_is_damaged_is_refused(bundle, tmp_path):
     made(bundle, tmp_path / "data", Odd({}))
-    with pytest.raises(ConfigurationError, match="holds data of other prompts"):
-        made(bundle, tmp_path / "data", Odd({}), seed=1)
+    (tmp_path / "data" / "plan.json").write_bytes(b"half a")
+    with pytest.raises(ConfigurationError, match=r"plan.json can't be read; name another folder"):
+        made(bundle, tmp_path / "data", Odd({}))
 
 
 def test_folder_that_can_not_be_written_is_named(bundle, tmp_path):

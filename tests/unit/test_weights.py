@@ -1,26 +1,14 @@
 """Weights: a flat vector and a safetensors file are two forms of one thing; no other file is taken for it."""
 
-import json
-import struct
-
 import numpy as np
 import pytest
 
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.task_description import Parameter
+from tests.support.safetensors_file import safetensors
 
 PARAMETERS = [Parameter("head.weight", [2, 3]), Parameter("head.bias", [2]), Parameter("scale", [])]
-
-
-def safetensors(tensors: dict[str, tuple[str, list[int], bytes]]) -> bytes:
-    """A file written by hand: u64 length of the header, JSON header, data."""
-    header, data = {}, b""
-    for name, (dtype, shape, content) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(content)]}
-        data += content
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text + data
 
 
 def refusal_of(data: bytes, parameters: list[Parameter]) -> ProtocolError:

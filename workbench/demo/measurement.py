@@ -54,6 +54,11 @@ class Measurement:
         return self._description.averaged_versions
 
     @property
+    def is_solved(self) -> bool:
+        """Whether the model's head is solved, from messages that are of no version, and so never stale."""
+        return self._description.solved_head is not None
+
+    @property
     def initial_weights(self) -> bytes:
         """Version 0, as a safetensors file."""
         return (self._bundle / WEIGHTS_FILE).read_bytes()
@@ -78,7 +83,7 @@ class Measurement:
         """The same head trained in `ROUNDS` rounds of all devices, at the recipe's learning rate; None where no head is
         solved.
         """
-        if self._description.solved_head is None:
+        if not self.is_solved:
             return None
         parts = [self._runner.featured(part) for part in self._data.parts]
         contest = Contest(load_bundle(self._bundle), self._bundle, parts, self._held_out)

@@ -147,7 +147,7 @@ class FleetMonitor:
         databases |= {each.name: each.database for each in self.helpers}
         ledgers = {name: read_ledger(database) for name, database in databases.items() if database.exists()}
         found = audit(ledgers, self._journal)
-        staleness = [row.staleness for row in self._of_devices() if row.aggregate is not None]
+        staleness = self._staleness(self._of_devices())
         devices = self.rows()
         sums = Totals.of(devices)
         newest_accuracy = self.measurement.accuracy(self._newest or self.measurement.initial_weights)
@@ -161,7 +161,7 @@ class FleetMonitor:
             uplink_bytes=sums.uplink_bytes,
             dense_uplink_bytes=(sums.applied + sums.buffered) * self.measurement.dense_bytes,
             versions=self._accuracy[-1].version if self._accuracy else 0,
-            median_staleness=float(median(staleness)) if staleness else 0.0,
+            median_staleness=float(median(staleness)) if staleness else None,
             wall_seconds=round(self.elapsed_seconds, 1),
             broker=self.broker,
             agents=len(self.sensors),
@@ -186,6 +186,10 @@ class FleetMonitor:
         helpers = {helper.name for helper in self.helpers}
         return [row for row in self._journal if row.device not in helpers]
 
+    def _staleness(self, rows: Sequence[JournalledPayload]) -> list[int]:
+        """Of what versions contain; nothing where it has none."""
+        return [] if self.measurement.is_solved else [row.staleness for row in rows if row.aggregate is not None]
+
     def _helper_row(self, name: str) -> HelperRow:
         applied = sum(row.device == name and row.aggregate is not None for row in self._journal)
         return HelperRow(name, applied, self.observer.relayed_up[name], self.observer.relayed_down[name])
@@ -193,14 +197,14 @@ class FleetMonitor:
     def _row(self, device: DeviceFiles, sensor: Sensor, status: Status | None) -> DeviceRow:
         name = device.name
         own = [row for row in self._journal if row.device == name]
-        staleness = [row.staleness for row in own if row.aggregate is not None]
+        applied, staleness = sum(row.aggregate is not None for row in own), self._staleness(own)
         return DeviceRow(
             name=name,
             state=_state_in_words(status),
             version=status.versions.get(self.files.task, 0) if status else 0,
             staleness=fmean(staleness) if staleness else None,
-            applied=len(staleness),
-            buffered=len(own) - len(staleness),
+            applied=applied,
+            buffered=len(own) - applied,
             uplink_bytes=self.observer.uplink[name],
             samples=sensor.delivered,
             samples_expected=sensor.total,

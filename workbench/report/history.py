@@ -36,7 +36,8 @@ class Summary(msgspec.Struct, frozen=True):
     uplink_bytes: int
     dense_uplink_bytes: int
     versions: int
-    median_staleness: float
+    median_staleness: float | None
+    """Of applied updates; None where none was applied, and where a head was solved."""
     wall_seconds: float
     broker: str
     agents: int
@@ -130,7 +131,7 @@ class RunHistory(msgspec.Struct, frozen=True):
     summary: Summary
     accuracy: list[AccuracyPoint]
     staleness: list[int]
-    """One entry per applied update."""
+    """One entry per applied update; empty where a head was solved."""
     devices: list[DeviceRow]
     events: list[str] = []
     """What happened to the fleet, oldest first."""

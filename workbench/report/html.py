@@ -144,7 +144,7 @@ def _key_figures(summary: Summary, subject: Subject) -> tuple[KeyFigure, ...]:
         KeyFigure(
             _count(summary.versions, "version"),
             "of the shared model",
-            f"median staleness of an update: {summary.median_staleness:g}" if summary.updates_applied else "",
+            "" if summary.median_staleness is None else f"median staleness of an update: {summary.median_staleness:g}",
         ),
         KeyFigure(
             duration_label(summary.wall_seconds),

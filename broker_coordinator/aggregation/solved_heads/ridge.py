@@ -15,13 +15,15 @@ from broker_coordinator.aggregation.solved_heads.cholesky import solve
 from broker_coordinator.aggregation.solved_heads.head import Head
 from broker_coordinator.aggregation.solved_heads.pooling import Pooled, weighted_sum
 from fleet_protocol.codec.class_statistics import Table, rounding_of
+from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 from fleet_protocol.solved_head import SolvedHead
 
 
 def solve_ridge(statistics: Pooled, plan: SolvedHead) -> Head:
     """The formulas above. The ridge is never smaller than what rounding may take from the matrix: it stays positive
     definite. That is a share of its largest variance, as devices' largest ones are of the same feature or nearly so.
-    Where they are not, as of devices that lie together, it may take a share of all variances, and no more.
+    Where they are not, as of devices that lie together, it may take a share of all variances, and no more: what
+    admission lets pass, sums of the most samples that a device may claim included.
     """
     apart = statistics.means - statistics.mean
     scatter = statistics.within.copy()
@@ -33,6 +35,7 @@ def solve_ridge(statistics: Pooled, plan: SolvedHead) -> Head:
     try:
         weight = _solved(scatter, max(plan.ridge, rounding * float(variances.max())), sums)
     except ArithmeticError:
+        rounding += 2 * (MAX_SAMPLES_PER_UPDATE + len(scatter)) * float(np.finfo(np.float64).eps)
         weight = _solved(scatter, max(plan.ridge, rounding * float(variances.sum())), sums)
     shares = statistics.counts / statistics.samples
     return Head(weight, shares - weighted_sum(statistics.mean, weight.T))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edge_agent.core.analytics.settings import AnalyticsSettings, AskableField
+from edge_agent.core.analytics.terms import terms_of
 from fleet_protocol.analytics.answers import SEEN, WORDS, is_understood
 from fleet_protocol.analytics.fields import RECEIVED_AT, UnknownFieldError, find_field, is_covered
 from fleet_protocol.kinds import AnswerOutcome, Query
@@ -17,22 +18,29 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Of the days that still count: epsilon of all answers, and how many queries were answered today. `is_begun`: an
-    earlier round of this query was answered, on whichever day; `epsilon_of_query` is what those rounds have cost.
+    """Of the days that still count: epsilon of all answers, what the rounds to come of other queries that are begun
+    will cost (`promised`), and how many queries were answered today. `is_begun`: an earlier round of this query was
+    answered, on whichever day; `epsilon_of_query` is what those rounds have cost, and `terms` are those on which it was
+    begun, empty where they are not known.
     """
 
     epsilon: float = 0.0
+    promised: float = 0.0
     queries_today: int = 0
     is_begun: bool = False
     epsilon_of_query: float = 0.0
+    terms: bytes = b""
 
 
 class QueryUse(msgspec.Struct, frozen=True):
-    """What a device remembers of queries, for its owner: rounds answered and refused, and epsilon that counts now."""
+    """What a device remembers of queries, for its owner: rounds answered and refused, epsilon that counts now, and what
+    is promised to rounds to come.
+    """
 
     answered: int = 0
     refused: int = 0
     epsilon: float = 0.0
+    promised: float = 0.0
 
 
 def refused_unseen(query: Query, task: str, allowed: AnalyticsSettings) -> AnswerOutcome | None:
@@ -55,13 +63,9 @@ def judge(
         return refused
     if not _all_known(query, task, texts):
         return AnswerOutcome.UNKNOWN_FIELD
-    if not spent.is_begun and spent.queries_today >= allowed.queries_per_day:
-        return AnswerOutcome.TOO_OFTEN
-    if spent.epsilon_of_query + query.epsilon_of_round > query.epsilon * (1 + ROUNDING):
-        return AnswerOutcome.NOT_PRIVATE_ENOUGH  # its rounds have become more, or cheaper, since the first one
-    if spent.epsilon + query.epsilon_of_round > allowed.epsilon_budget * (1 + ROUNDING):
-        return AnswerOutcome.BUDGET_SPENT
-    return AnswerOutcome.ANSWERED
+    if spent.terms and spent.terms != terms_of(query, task.task):
+        return AnswerOutcome.CHANGED
+    return _refused_for_what_is_spent(query, allowed, spent) or AnswerOutcome.ANSWERED
 
 
 def fields_of(query: Query) -> Iterator[str]:
@@ -71,6 +75,17 @@ def fields_of(query: Query) -> Iterator[str]:
     yield from (condition.field for condition in query.where)
     if query.since or query.until:
         yield RECEIVED_AT
+
+
+def _refused_for_what_is_spent(query: Query, allowed: AnalyticsSettings, spent: Spent) -> AnswerOutcome | None:
+    if not spent.is_begun and spent.queries_today >= allowed.queries_per_day:
+        return AnswerOutcome.TOO_OFTEN
+    if spent.epsilon_of_query + query.epsilon_of_round > query.epsilon * (1 + ROUNDING):
+        return AnswerOutcome.NOT_PRIVATE_ENOUGH  # the terms on which it was begun are not known, and were others
+    this_and_later_rounds = query.epsilon - spent.epsilon_of_query
+    if spent.epsilon + spent.promised + this_and_later_rounds > allowed.epsilon_budget * (1 + ROUNDING):
+        return AnswerOutcome.BUDGET_SPENT
+    return None
 
 
 def _covering(query: Query, task: str, allowed: AnalyticsSettings) -> list[list[AskableField]]:

@@ -26,7 +26,7 @@ class AskableField(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A query may cost at most this. 0 allows none with noise."""
     exact: bool = False
     """Answer without noise too, and for distinct values and frequent words. Whoever runs the coordinator then sees what
-    is true of this device."""
+    is true of this device, and so can whoever is shown results from before and after its answer."""
 
     def __post_init__(self) -> None:
         """Refuse what names no field; raises ValueError."""

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from edge_agent.core.analytics.policy import QueryUse, judge, refused_unseen
 from edge_agent.core.analytics.settings import AnalyticsSettings
+from edge_agent.core.analytics.terms import terms_of
 from edge_agent.core.daily_use import DAY_SECONDS
 from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.core.version_choice import VersionUnavailableError
@@ -164,7 +165,8 @@ class Questions:
     def _spool(self, task: str, query: Query, report: AnalyticsReport) -> None:
         is_answer = report.outcome is AnswerOutcome.ANSWERED
         epsilon = query.epsilon_of_round if is_answer else 0.0
-        answer = QueryAnswer(query.number, query.round, self._today(), is_answer, epsilon)
+        terms = terms_of(query, task)
+        answer = QueryAnswer(query.number, query.round, self._today(), is_answer, epsilon, terms, query.epsilon)
         unsigned = OutboxRow(UNNUMBERED, self._kind, task, "", 0, self._recipient, encode_payload(report))
         self._database.answer_query(answer, unsigned, self._sign)
         self._spooled()

@@ -66,6 +66,8 @@ class SpooledRound:
     epochs: float = 0.0
 
 
+NO_QUERY = 0
+"""The number that no query has."""
 UNNUMBERED = 0
 """Stands for the sequence number of a payload that the database has given none yet."""
 
@@ -251,13 +253,14 @@ class DeviceDatabase:
         return was_answered(self._connection, query, round_number)
 
     def spent_on_queries(self, query: int, today: int, days: int) -> Spent:
-        """What answers have cost on the last so many days, `today` included."""
+        """What answers have cost on the last so many days, `today` included, and what others' rounds will cost."""
         return read_spent(self._connection, query, today, days)
 
     def query_use(self, today: int, days: int) -> QueryUse:
         """What is remembered of queries, and what they have cost on the last so many days."""
         answered, refused = count_answers(self._connection)
-        return QueryUse(answered, refused, read_spent(self._connection, 0, today, days).epsilon)
+        spent = read_spent(self._connection, NO_QUERY, today, days)
+        return QueryUse(answered, refused, spent.epsilon, spent.promised)
 
     def _insert(self, unsigned: OutboxRow, sign: SignRow) -> OutboxRow:
         """Give a payload its number, and let it wait."""

@@ -5,11 +5,12 @@ then stays spent.
 """
 
 import sqlite3
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 from edge_agent.core.analytics.policy import Spent
 from edge_agent.core.analytics.settings import MAX_BUDGET_DAYS
+from edge_agent.shell.storage.begun_queries import forget_unanswered, note_begun, read_promised, read_terms
 
 TABLE: Final = """CREATE TABLE IF NOT EXISTS query_answers (
     number INTEGER PRIMARY KEY, query INTEGER NOT NULL, round INTEGER NOT NULL, day INTEGER NOT NULL,
@@ -24,13 +25,17 @@ _SURPLUS: Final = """DELETE FROM query_answers WHERE number <= (SELECT MAX(numbe
 
 @dataclass(frozen=True, slots=True)
 class QueryAnswer:
-    """The round of a query that was answered or refused, on which day, and what it cost."""
+    """The round of a query that was answered or refused, on which day, and what it cost. `terms` are the query's
+    (`edge_agent.core.analytics.terms`), and `epsilon_of_query` is what all its rounds cost.
+    """
 
     query: int
     round: int
     day: int
     answered: bool
     epsilon: float
+    terms: bytes
+    epsilon_of_query: float
 
 
 def was_answered(connection: sqlite3.Connection, query: int, round_number: int) -> bool:
@@ -44,10 +49,14 @@ def write_answer(connection: sqlite3.Connection, answer: QueryAnswer) -> None:
     owner allows: the budget bounds how many have cost epsilon, and `queries_per_day` those of the last day.
     """
     connection.execute(
-        "INSERT INTO query_answers (query, round, day, answered, epsilon) VALUES (?, ?, ?, ?, ?)", astuple(answer)
+        "INSERT INTO query_answers (query, round, day, answered, epsilon) VALUES (?, ?, ?, ?, ?)",
+        (answer.query, answer.round, answer.day, answer.answered, answer.epsilon),
     )
+    if answer.answered:
+        note_begun(connection, answer.query, answer.terms, answer.epsilon_of_query)
     surplus = {"kept": ANSWERS_KEPT, "last": _last_day(connection), "days": MAX_BUDGET_DAYS}
-    connection.execute(_SURPLUS, surplus)
+    if connection.execute(_SURPLUS, surplus).rowcount:
+        forget_unanswered(connection)
 
 
 def count_answers(connection: sqlite3.Connection) -> tuple[int, int]:
@@ -58,7 +67,9 @@ def count_answers(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def read_spent(connection: sqlite3.Connection, query: int, today: int, days: int) -> Spent:
-    """What answers have cost on the last so many days up to `today`, or up to the last day on which there was one."""
+    """What answers have cost on the last so many days up to `today`, or up to the last day on which there was one, and
+    what is promised to other queries than this one.
+    """
     now = max(today, _last_day(connection))
     epsilon, queries = connection.execute(
         "SELECT IFNULL(SUM(epsilon), 0), COUNT(DISTINCT CASE WHEN day = ? THEN query END)"
@@ -68,7 +79,8 @@ def read_spent(connection: sqlite3.Connection, query: int, today: int, days: int
     rounds, of_query = connection.execute(
         "SELECT COUNT(*), IFNULL(SUM(epsilon), 0) FROM query_answers WHERE query = ? AND answered", (query,)
     ).fetchone()
-    return Spent(epsilon, queries, rounds > 0, of_query)
+    promised = read_promised(connection, query, now - days)
+    return Spent(epsilon, promised, queries, rounds > 0, of_query, read_terms(connection, query))
 
 
 def _last_day(connection: sqlite3.Connection) -> int:

@@ -25,6 +25,7 @@ LOST: Final = {
     "held_versions": "which version is complete here; the next one is fetched whole",
     "sample_use": "how often rounds have gone over the task's samples; they are as new",
     "query_answers": "that a query was answered, and what the answer cost; it may be answered again",
+    "begun_queries": "on which terms a query was begun; its next round is taken as it comes",
     "outbox": "an update that waited, or was to be learned again",
 }
 """The tables whose rows are sealed, and what a damaged row means."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.codec.weights import UNREADABLE
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.task_description import Parameter, TaskDescription
 
@@ -33,6 +34,8 @@ def read_own_weights(path: Path, task: TaskDescription, blocks: Collection[int])
                 vector[end - parameter.size : end] = _checked(file.get_tensor(parameter.name), parameter)
     except SafetensorError as error:
         raise ProtocolError(Reason.MALFORMED, f"weights: not a safetensors file ({error})") from error
+    except UNREADABLE as error:
+        raise ProtocolError(Reason.WRONG_SHAPE, f"weights: a tensor is not float32 ({error})") from error
     return vector
 
 

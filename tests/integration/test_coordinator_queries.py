@@ -1,9 +1,6 @@
-"""Queries with real databases: a device answers once and keeps account, a coordinator goes on from round to round."""
+"""Queries at the coordinator, with a real database: round follows round, and no report hurts another query."""
 
-import asyncio
-import itertools
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,16 +14,6 @@ from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.query_registry import QueryRegistry
 from broker_coordinator.storage.task_registry import TaskRegistry
-from edge_agent.core.analytics.policy import QueryUse, Spent
-from edge_agent.core.analytics.settings import AnalyticsSettings, AskableField
-from edge_agent.core.outbox import OutboxRow
-from edge_agent.core.version_choice import VersionUnavailableError
-from edge_agent.shell.analytics.questions import AskedAbout, Questions
-from edge_agent.shell.samples.sample_store import SampleStore
-from edge_agent.shell.storage import query_answers
-from edge_agent.shell.storage.device_database import DeviceDatabase
-from edge_agent.shell.storage.query_answers import QueryAnswer
-from edge_agent.sources.text_file import TextFile
 from fleet_protocol.analytics.answers import answered
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import (
@@ -41,212 +28,11 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import MAX_OPEN_QUERIES
-from fleet_protocol.task_description import TaskDescription
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK as TINY
 from tests.support.bundles import write_bundle
 from tests.support.device import SigningDevice
-from tests.support.queries import TASK, asked, stored
-
-ALLOWED = AnalyticsSettings(
-    [AskableField("tiny", "label", exact=True), AskableField("tiny", "text", exact=True)], epsilon_budget=1.0
-)
-HOUR = 3600
-
-
-class Answering:
-    """A device's side of queries, without a network. Its task's description is there once it is `described`."""
-
-    def __init__(self, folder: Path, allowed: AnalyticsSettings = ALLOWED, texts: Sequence[TextFile] = ()) -> None:
-        self.described: TaskDescription | None = TASK
-        self.fetches = 0
-        self._spooled = asyncio.Event()
-        self.database = DeviceDatabase(folder / "agent.db")
-        self.samples = SampleStore(folder / "samples.db", 1000)
-        self.signer = SigningDevice("pi")
-        self.questions = Questions(
-            AskedAbout(allowed, texts, self.samples.path),
-            self.database,
-            self,
-            take_manifest=self._wait,
-            judge=self.samples.judge,
-            address=self.signer.identity.address,
-            sign=self.sign,
-            spooled=self._spooled.set,
-            draws=random.Random(1),
-        )
-        self.sign_fails = False
-
-    def sign(self, row: OutboxRow) -> bytes:
-        if self.sign_fails:
-            raise OSError("the power fails")
-        return self.signer.identity.sign_row(row)
-
-    async def _wait(self, _: str) -> None:
-        pass
-
-    def description(self, _: str) -> TaskDescription | None:
-        return self.described
-
-    async def fetch_description(self, task: str) -> None:
-        self.fetches += 1
-        if self.fetches == 1:
-            raise VersionUnavailableError(f"no manifest of {task} has come yet")
-        self.described = TASK
-
-    def close(self) -> None:
-        self.database.close()
-        self.samples.close()
-
-    async def hears(self, *queries: Query, reports: int = 0) -> None:
-        """Take a message, and go on until all of it is answered, or so many `reports` wait."""
-        self.questions.receive("tiny", Queries(queries))
-        running = asyncio.create_task(self.questions.run())
-        async with asyncio.timeout(20):
-            while not self._is_done(queries, reports):
-                self._spooled.clear()
-                await self._spooled.wait()
-        running.cancel()
-
-    def _is_done(self, queries: Sequence[Query], reports: int) -> bool:
-        if reports:
-            return len(self.said()) == reports
-        return all(self.database.was_answered(each.number, each.round) for each in queries)
-
-    def said(self) -> list[AnalyticsReport]:
-        """What waits in its outbox."""
-        rows = [self.database.read(number) for number in self.database.waiting_numbers()]
-        return [decode_payload(row.payload, AnalyticsReport) for row in rows if row is not None]
-
-
-@pytest.fixture
-def device(tmp_path):
-    device = Answering(tmp_path)
-    for label in (0, 1, 1, 2):
-        device.samples.add("tiny", bytes(16), label)
-    yield device
-    device.close()
-
-
-LABELS = asked("labels", field="label", minimum_devices=10)
-
-
-def numbered(query: Query, number: int, **changed: object) -> Query:
-    return msgspec.structs.replace(query, number=number, **changed)
-
-
-async def test_query_is_answered_once_whatever_comes_again(device, tmp_path) -> None:
-    await device.hears(LABELS)
-    await device.hears(LABELS, numbered(LABELS, 8))
-    assert [(report.query, report.numbers) for report in device.said()] == [
-        (7, (0.25, 0.5, 0.25)),
-        (8, (0.25, 0.5, 0.25)),
-    ]
-    device.close()
-    again = Answering(tmp_path)
-    await again.hears(LABELS, numbered(LABELS, 9, field="input[0]"))
-    assert [report.outcome for report in again.said()][2:] == [AnswerOutcome.NOT_ALLOWED]
-    assert again.questions.use == QueryUse(answered=2, refused=1, epsilon=0.0)
-    again.close()
-
-
-async def test_answer_and_its_cost_are_stored_together_or_not_at_all(device) -> None:
-    device.sign_fails = True
-    query = numbered(LABELS, 11, epsilon=0.5)
-    device.questions.receive("tiny", Queries((query,)))
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(device.questions.run(), 0.2)
-    assert device.said() == []
-    assert device.database.spent_on_queries(11, 0, 30).epsilon == 0.0
-    device.sign_fails = False
-    await device.hears(query)
-    assert device.database.spent_on_queries(11, 0, 30).epsilon == 0.5
-    assert len(device.said()) == 1
-
-
-async def test_budget_lasts_over_restarts_and_what_it_does_not_reach_for_is_refused(device, tmp_path) -> None:
-    costly = numbered(LABELS, 1, epsilon=0.6)
-    await device.hears(costly)
-    device.close()
-    again = Answering(tmp_path)
-    await again.hears(numbered(costly, 2), numbered(costly, 3, epsilon=0.4), numbered(costly, 4, epsilon=0.01))
-    outcomes = [report.outcome for report in again.said()]
-    assert outcomes == [
-        AnswerOutcome.ANSWERED,
-        AnswerOutcome.BUDGET_SPENT,
-        AnswerOutcome.ANSWERED,
-        AnswerOutcome.BUDGET_SPENT,
-    ]
-    again.close()
-
-
-def test_what_was_spent_is_forgotten_after_the_budgets_days_and_not_by_a_clock_that_goes_back(tmp_path) -> None:
-    database = DeviceDatabase(tmp_path / "agent.db")
-    row = OutboxRow(0, ANALYTICS_REPORT.number, "tiny", "", 0, b"", b"")
-    sign = SigningDevice("pi").identity.sign_row
-    for day, epsilon in ((100, 0.25), (110, 0.5), (110, 0.0)):
-        answer = QueryAnswer(day * 10 + int(epsilon > 0), 0, day, True, epsilon)
-        database.answer_query(answer, row, sign)
-    assert database.spent_on_queries(1, 110, 30).epsilon == 0.75
-    assert database.spent_on_queries(1, 110, 30).queries_today == 2
-    assert database.spent_on_queries(1, 129, 30).epsilon == 0.75
-    assert database.spent_on_queries(1, 130, 30).epsilon == 0.5
-    assert database.spent_on_queries(1, 0, 30).epsilon == 0.75, "without the time it is the last day still"
-    assert database.spent_on_queries(1101, 300, 30).is_begun
-    database.close()
-
-
-def test_refusals_that_somebody_provokes_push_out_no_answer_that_still_counts(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(query_answers, "ANSWERS_KEPT", 5)
-    database = DeviceDatabase(tmp_path / "agent.db")
-    row = OutboxRow(0, ANALYTICS_REPORT.number, "tiny", "", 0, b"", b"")
-    sign = SigningDevice("pi").identity.sign_row
-
-    numbers = itertools.count(1)
-
-    def told(*days: int, answers: bool = False, epsilon: float = 0.0) -> None:
-        for day in days:
-            database.answer_query(QueryAnswer(next(numbers), 0, day, answers, epsilon), row, sign)
-
-    told(100, answers=True, epsilon=0.75)
-    told(120, answers=True)
-    told(*[120] * 20)
-    assert database.spent_on_queries(1, 120, 30) == Spent(0.75, 1, is_begun=True, epsilon_of_query=0.75)
-    assert database.query_use(120, 30).refused == 5
-    told(*[1000] * 20)
-    assert database.spent_on_queries(1, 1000, 366) == Spent(), "what counts no more makes room"
-    database.close()
-
-
-async def test_description_that_is_not_here_is_fetched_and_waiting_samples_count(tmp_path) -> None:
-    device = Answering(tmp_path)
-    device.described = None
-    await device.hears(numbered(LABELS, 5, field="input[1]"))
-    assert device.fetches == 0, "what is refused anyway needs no look at the task"
-    await device.hears(LABELS)
-    assert device.fetches == 2
-    assert device.said()[1] == AnalyticsReport(7, 0, AnswerOutcome.ANSWERED, (0.0, 0.0, 0.0))
-    device.close()
-
-
-async def test_words_come_from_the_owners_file_and_a_missing_one_is_empty(tmp_path) -> None:
-    file = tmp_path / "rooms.txt"
-    file.write_bytes(b"kitchen\n\n  kitchen \r\n" + b"kitchen\xff" + b"x" * 100)
-    words = asked("heavy_hitters", field="text.rooms", longest=8)
-    missing = asked("distinct", field="text.gone")
-    device = Answering(tmp_path, texts=[TextFile("rooms", file), TextFile("gone", tmp_path / "gone.txt")])
-    await device.hears(words, numbered(missing, 8))
-    assert [(report.word, report.numbers) for report in device.said()] == [("k", ()), ("", ())]
-    device.close()
-
-
-async def test_damaged_samples_cost_no_other_query_its_answer(device) -> None:
-    device.samples._connection.execute("DROP TABLE arrivals")
-    await device.hears(LABELS, numbered(LABELS, 8, field="input[0]"), reports=1)
-    assert [report.query for report in device.said()] == [8]
-
-
-# The coordinator's side.
+from tests.support.queries import numbered, stored
 
 DEVICES = [SigningDevice(f"pi-{number}") for number in range(5)]
 HALVES = stored("quantiles", lower=0.0, upper=8.0, bins=2, rounds=3, minimum_devices=4, round_hours=1.0)

@@ -7,7 +7,7 @@ updates, weighted by their staleness; this is the shipped coordinator, in virtua
 
 The learning rate of each, and the strategy of updates, are those of `RATES` and `STRATEGIES` that do best on a held-out
 fifth of the training recordings; devices have the other four fifths then, and all for what is reported. A round is as
-many updates as there are devices.
+many updates as there are devices. Then five rounds of updates begin with what prompts made, in each of these ways.
 """
 
 import math
@@ -28,7 +28,9 @@ from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from edge_agent.core.prompt_settings import PromptSettings
 from fleet_protocol.aggregation_plan import AggregationPlan, StrategyName
-from fleet_protocol.codec import read_weights
+from fleet_protocol.bundle_files import WEIGHTS_FILE
+from fleet_protocol.codec import read_weights, write_weights
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.update_plan import UpdatePlan
 from models.keyword_dscnn.samples import CLIP_SAMPLES, inputs_from_sound
@@ -49,7 +51,7 @@ STRANGERS = (4, 5)
 RATES = (0.003, 0.01, 0.03)
 STRATEGIES: tuple[StrategyName, ...] = ("fedbuff", "ca2fl")
 """The usual one, and the recipe's."""
-UPDATES_TO_CHOOSE = 5 * DEVICES
+FEW_ROUNDS = 5
 HELD_OUT_PLACES = 5
 """Every fifth recording, at random."""
 UPDATE = UpdatePlan(0.1)
@@ -120,6 +122,15 @@ def read(data: Path, strangers: Sequence[int] = ()) -> Recordings:
     return Recordings(found.take(order), found.take(order[~held_out]), found.take(order[held_out]), test)
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What comes of synthetic sounds: weights f32[P], their `accuracy` on the test, and what is `told` of it."""
+
+    weights: FloatVector
+    accuracy: float
+    told: dict[str, object]
+
+
 class FromScratch:
     """Both ways to train the network, on recordings that are divided by a skew."""
 
@@ -127,9 +138,10 @@ class FromScratch:
         self._name = name
         self._folder = find_recipe("keyword_dscnn") / "bundle"
         self._bundle = load_bundle(self._folder)
+        self._runner = BundleRunner(self._bundle.description, self._bundle.files)
         self._recordings = recordings
         self._effort = effort
-        self._by_told: dict[tuple[Prompt, ...], tuple[float, dict[str, object]]] = {}
+        self._by_told: dict[tuple[Prompt, ...], Trained] = {}
 
     def report(self, skew: str) -> dict[str, object]:
         """Prompts and updates, each as does best for it."""
@@ -139,63 +151,78 @@ class FromScratch:
         asked = tuple(replace(prompt, devices=1) for prompt in combined(told.told, plan))
         if asked not in self._by_told:
             self._by_told[asked] = self._trained(asked)
-        accuracy, prompts = self._by_told[asked]
+        trained = self._by_told[asked]
         return {
             "scenario": self._name,
             "skew": skew,
-            "prompts": prompts | {"message_bytes": max(told.message_bytes), "bytes_of_all": sum(told.message_bytes)},
-            "updates": self._updates(skew, accuracy),
-        }
+            "prompts": trained.told
+            | {"message_bytes": max(told.message_bytes), "bytes_of_all": sum(told.message_bytes)},
+        } | self._updates(skew, trained)
 
-    def _trained(self, asked: tuple[Prompt, ...]) -> tuple[float, dict[str, object]]:
-        """Accuracy on the test of what is trained on sounds by these prompts, and what to report."""
+    def _trained(self, asked: tuple[Prompt, ...]) -> Trained:
+        """What comes of sounds by these prompts."""
         made = Speech((CLIP_SAMPLES,), RATE_HZ).generate(asked, self._effort.count, 0)
         synthetic = Samples(np.stack([inputs_from_sound(clip(sound)) for sound in made.inputs]), made.labels)
         held_out = self._recordings.held_out
-        tried = {rate: self._by_prompts(synthetic, rate, held_out) for rate in self._effort.rates}
+        by_rate = {rate: self._by_prompts(synthetic, rate) for rate in self._effort.rates}
+        tried = {rate: self._accuracy(weights, held_out) for rate, weights in by_rate.items()}
         rate = max(tried, key=lambda rate: tried[rate])
-        accuracy = self._by_prompts(synthetic, rate, self._recordings.test)
-        return accuracy, {
+        accuracy = self._accuracy(by_rate[rate], self._recordings.test)
+        told = {
             "learning_rate": rate,
             "held_out": {str(rate): round(found, 4) for rate, found in tried.items()},
             "accuracy": round(accuracy, 4),
         }
+        return Trained(by_rate[rate], accuracy, told)
 
-    def _updates(self, skew: str, wanted: float) -> dict[str, object]:
-        """What to report; `wanted` is the accuracy of prompts."""
+    def _updates(self, skew: str, trained: Trained) -> dict[str, object]:
+        """What to report of updates from scratch, and of some from what is `trained` by prompts."""
         kept, held_out = _divided(self._recordings.kept, skew), self._recordings.held_out
         choices = [Choice(strategy, rate) for strategy in self._effort.strategies for rate in self._effort.rates]
-        tried = {choice: self._by_updates(kept, choice, held_out, UPDATES_TO_CHOOSE) for choice in choices}
+        tried = {choice: self._by_updates(kept, choice, held_out, FEW_ROUNDS) for choice in choices}
         chosen = max(tried, key=lambda choice: tried[choice].summary.score)
         training = _divided(self._recordings.training, skew)
-        found = self._by_updates(training, chosen, self._recordings.test, self._effort.rounds * DEVICES)
-        return {
+        test = self._recordings.test
+        found = self._by_updates(training, chosen, test, self._effort.rounds)
+        then = {choice: self._by_updates(training, choice, test, FEW_ROUNDS, trained.weights) for choice in choices}
+        updates = {
             "strategy": chosen.strategy,
             "learning_rate": chosen.rate,
             "held_out": {choice.name: round(run.summary.score, 4) for choice, run in tried.items()},
             "after_rounds": _after(found.history),
             "accuracy": round(found.summary.score, 4),
-            "first_as_good_as_prompts": _first(found.history, wanted),
+            "first_as_good_as_prompts": _first(found.history, trained.accuracy),
             "uplink_bytes": found.summary.uplink_bytes,
             "staleness": found.summary.staleness,
             "devices": len(training),
             "devices_short_of_samples": found.summary.devices_short_of_samples,
         }
+        return {
+            "updates": updates,
+            "prompts_then_updates": {choice.name: _after(run.history) for choice, run in then.items()},
+        }
 
     def _prompted(self, plan: PromptPlan, rate: float) -> Bundle:
         return with_prompts(self._bundle, plan, UPDATE, rate, DEVICES)
 
-    def _by_prompts(self, synthetic: Samples, rate: float, heard: Samples) -> float:
-        """Accuracy on `heard`, which training has not seen."""
+    def _by_prompts(self, synthetic: Samples, rate: float) -> FloatVector:
+        """The weights after training on synthetic sounds."""
         bundle = self._prompted(PromptPlan("class", WORDS, "speech"), rate)
         first = read_weights(bundle.weights, bundle.description.parameters)
-        trained = SyntheticTrainer(bundle, 1).train(first, synthetic, self._effort.epochs, 0, lambda _: None)
-        found = BundleRunner(bundle.description, bundle.files).evaluate_features(trained.weights, heard)
-        return found.accuracy or 0.0
+        return SyntheticTrainer(bundle, 1).train(first, synthetic, self._effort.epochs, 0, lambda _: None).weights
 
-    def _by_updates(self, parts: list[Samples], choice: Choice, heard: Samples, updates: int) -> Result:
-        """A simulation that is scored on `heard` after every round."""
+    def _accuracy(self, weights: FloatVector, heard: Samples) -> float:
+        return self._runner.evaluate_features(weights, heard).accuracy or 0.0
+
+    def _by_updates(
+        self, parts: list[Samples], choice: Choice, heard: Samples, rounds: int, first: FloatVector | None = None
+    ) -> Result:
+        """A simulation that is scored on `heard` after every round; it begins with `first`, or with the bundle's."""
         bundle = contenders_bundle(self._bundle, choice.contender, Rates(choice.rate, 1.0, 0.0))
+        if first is not None:
+            weights = write_weights(first, bundle.description.parameters)
+            bundle = Bundle(bundle.description, {**bundle.files, WEIGHTS_FILE: weights})
+        updates = rounds * DEVICES
         options = Options(seed=0, seconds=math.inf, updates=updates, score_every=DEVICES, concurrent=TRAINING_AT_A_TIME)
         workload = trained_workload(self._folder, bundle.description, parts, heard)
         return Simulation(unequal_fleet(0, len(parts)), bundle, workload, options).run()

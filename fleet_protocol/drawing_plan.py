@@ -13,7 +13,8 @@ from fleet_protocol.sample_schema import FieldName, InputSchema
 MAX_DRAWN_CLASSES: Final = 1000
 MAX_PICTURE_VALUES: Final = 1 << 20
 MAX_LATENT: Final = 1 << 16
-GREY_OR_RED_GREEN_BLUE: Final = (1, 3)
+CHANNELS: Final = (1, 3)
+"""Grey, or red, green and blue."""
 
 
 class DrawingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,18 +46,19 @@ def check_drawing(plan: DrawingPlan, inputs: Mapping[str, InputSchema], name: st
             f" [inputs.{missing[0]}]"
         )
     picture, label = inputs[plan.picture], inputs[plan.label]
-    *channels, height, width = [1, *picture.shape]
-    if len(picture.shape) < 2 or math.prod(channels) not in GREY_OR_RED_GREEN_BLUE or len(picture.shape) > 3:
+    if len(picture.shape) not in (2, 3) or (len(picture.shape) == 3 and picture.shape[0] not in CHANNELS):
         raise ConfigurationError(
             f"{name}: inputs.{plan.picture}.shape is {picture.shape}, which is no picture; write [H, W], [1, H, W] or"
             " [3, H, W]"
         )
+    height, width = picture.shape[-2:]
     if height * width > MAX_PICTURE_VALUES:
         raise ConfigurationError(
             f"{name}: a picture of {height} by {width} exceeds MAX_PICTURE_VALUES ({MAX_PICTURE_VALUES}); draw smaller"
             " ones"
         )
-    if label.size != 1 or not label.whole or not (0 <= label.minimum <= label.maximum < MAX_DRAWN_CLASSES):
+    is_bounded = 0 <= label.minimum <= label.maximum <= MAX_DRAWN_CLASSES - 1
+    if label.size != 1 or not label.whole or not is_bounded or not drawn_classes(plan, inputs):
         raise ConfigurationError(
             f"{name}: inputs.{plan.label} has to be one whole number from 0 to at most {MAX_DRAWN_CLASSES - 1}; write"
             " shape = [1], whole = true, and as minimum and maximum the first class and the last"

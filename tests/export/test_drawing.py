@@ -159,10 +159,24 @@ def test_what_the_database_lacks_is_named(run, database, tmp_path, words, said):
         (["--weights", str(SHIPPED / "weights.safetensors")], "are missing or unknown; name what"),
         (["--weights", str(SHIPPED / "task.json")], "not a safetensors file"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--weights", "/dev/zero"], "/dev/zero: 0 bytes, or no regular file"),
+        (["--weights", "/"], "or no regular file"),
         (["--version", "3"], "a file holds one model"),
         (["--out", "/dev/null/out"], "/dev/null/out: Not a directory; name a new folder"),
     ],
-    ids=["class", "negative", "many", "draws nothing", "other task", "no weights", "no file", "version", "folder"],
+    ids=[
+        "class",
+        "negative",
+        "many",
+        "draws nothing",
+        "other task",
+        "no weights",
+        "no file",
+        "endless",
+        "a folder",
+        "version",
+        "no folder",
+    ],
 )
 def test_what_can_not_be_drawn_is_told_in_words(run, asked, tmp_path, words, said):
     assert said in run([*asked, *words], 2)

@@ -1,5 +1,6 @@
 """A task's bundle with the weights to draw with: out of a coordinator's database, or out of files."""
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +55,7 @@ def from_file(task: str, weights: Path | None, version: int | None, cluster: int
         )
     bundle = load_bundle(find_bundle(task))
     try:
-        if weights.stat().st_size > MAX_BLOB_BYTES:
-            raise ConfigurationError(f"{weights}: exceeds MAX_BLOB_BYTES ({MAX_BLOB_BYTES}); it is no task's model")
-        return ModelAtHand(bundle, read_weights(weights.read_bytes(), bundle.description.parameters))
+        return ModelAtHand(bundle, read_weights(_content(weights), bundle.description.parameters))
     except OSError as error:
         raise ConfigurationError(f"{weights}: {why_unreadable(error, 'name a file that exists')}") from error
     except ProtocolError as error:
@@ -64,3 +63,13 @@ def from_file(task: str, weights: Path | None, version: int | None, cluster: int
             f"{weights}: {error.detail}; name what `broker-coordinator tasks export` wrote of task"
             f" {bundle.description.task!r}"
         ) from error
+
+
+def _content(path: Path) -> bytes:
+    status = path.stat()
+    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BLOB_BYTES:
+        return path.read_bytes()
+    raise ConfigurationError(
+        f"{path}: {status.st_size} bytes, or no regular file; a model is a regular file of at most MAX_BLOB_BYTES"
+        f" ({MAX_BLOB_BYTES}); name what `broker-coordinator tasks export` wrote"
+    )

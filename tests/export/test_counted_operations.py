@@ -84,15 +84,16 @@ def pair_with_costs(folder: Path) -> ExportedTask:
 
 
 def check(task: TaskDescription, files: Mapping[str, bytes]) -> None:
-    """Forward graphs to a hundredth, those of a backward pass from two thirds of what is counted (where the forward
-    pass need not run again: a linear layer's) to four thirds (where a convolution's gradient has a wider edge).
+    """Forward graphs to a hundredth, those of a backward pass from a little less than two thirds of what is counted
+    (where the forward pass need not run again: a linear layer's, whose bias and statistics are forward alone) to four
+    thirds (where a convolution's gradient has a wider edge).
     """
     rows, blocks = task.training.batch_size, task.split.blocks[:-1]
     forward = [rows * block.forward_flops for block in blocks]
     numbers = range(len(blocks))
     assert counted(task, files, [forward_file(each) for each in numbers]) == pytest.approx(forward, rel=0.01)
     for found, once in zip(counted(task, files, [backward_file(each) for each in numbers]), forward, strict=True):
-        assert 0.66 < found / (BACKWARD_GRAPH * once) < 1.34
+        assert 0.64 < found / (BACKWARD_GRAPH * once) < 1.34
 
 
 def test_of_a_pair_that_trains_in_turn(tmp_path: Path):

@@ -25,7 +25,7 @@ def test_two_devices_and_a_helper_make_a_version_and_the_next_one(fleet) -> None
     helper = fleet.helper("cellar-pi")
     kitchen, attic = fleet.agent("kitchen"), fleet.agent("attic")
     until(lambda: fleet.accepted() >= 3, "two devices' updates and the helper's are accepted")
-    first = fleet.versions()
+    first = until(lambda: max(0, fleet.versions()), "a version is made of them")
     assert helper.status()["steps"] == 2 * 2 * 4, "each of two rounds has four steps, of two passes"
     kitchen.feed(4, first=16)
     attic.feed(4, first=16)

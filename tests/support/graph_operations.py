@@ -13,6 +13,17 @@ PRODUCTS, CONVOLUTIONS = ("MatMul", "Gemm"), ("Conv", "ConvTranspose")
 
 def operations(model: ModelProto, rows: int) -> int:
     """Multiplications and additions of a pass with so many rows."""
+    nodes, shapes = _counted(model, rows)
+    return sum(_operations(node, shapes) for node in nodes)
+
+
+def operations_of_means(model: ModelProto, rows: int) -> int:
+    """Those of them that take means over the rows, as batch normalisation does: no product goes back through these."""
+    nodes, shapes = _counted(model, rows)
+    return sum(_operations(node, shapes) for node in nodes if list(shapes[node.input[0]]) == [1, rows])
+
+
+def _counted(model: ModelProto, rows: int) -> tuple[list[NodeProto], Shapes]:
     graph = GraphProto()
     graph.CopyFrom(model.graph)
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -22,7 +33,7 @@ def operations(model: ModelProto, rows: int) -> int:
     inferred = infer_shapes(onnx.helper.make_model(graph, opset_imports=model.opset_import), data_prop=True).graph
     shapes = {value.name: _shape(value) for value in (*inferred.input, *inferred.output, *inferred.value_info)}
     shapes |= {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
-    return sum(_operations(node, shapes) for node in inferred.node if node.op_type in PRODUCTS + CONVOLUTIONS)
+    return [node for node in inferred.node if node.op_type in PRODUCTS + CONVOLUTIONS], shapes
 
 
 def _operations(node: NodeProto, shapes: Shapes) -> int:

@@ -20,8 +20,8 @@ MAX_PATTERNS: Final = 64
 MOST_NAMES_SAID: Final = 12
 """Of parameters, where a pattern matches none."""
 
-MAX_CALLS: Final = 64
-"""Of a block in one pass."""
+MAX_CALL: Final = 63
+"""Of a block in one pass, counted from 0."""
 
 MAX_VERSIONS_BETWEEN: Final = 10_000
 """For which clusters stay as they are."""
@@ -50,7 +50,7 @@ class ClusterPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     activations: str = ""
     """A point of [split] that every cut leaves to helpers, such as "discriminator.block3": clusters are found by what
     it gives on devices' samples. Left out: an operator says who is in which."""
-    call: Annotated[int, msgspec.Meta(ge=0, lt=MAX_CALLS)] | None = None
+    call: Annotated[int, msgspec.Meta(ge=0, le=MAX_CALL)] | None = None
     """Which of the block's calls in a pass counts, where its output begins with an axis of calls: 1 in `mnist_gan`,
     whose discriminator sees made pictures first and a device's second. Left out: there is no such axis."""
     every: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSIONS_BETWEEN)] = 1

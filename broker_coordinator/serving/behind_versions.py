@@ -1,19 +1,15 @@
 """Runs a verb behind versions that are due, in a child process, one at a time; intake never waits for it."""
 
 import json
-import logging
 import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet_host.child_process import bound
-from fleet_host.log_lines import log_line
-
-logger = logging.getLogger(__name__)
 
 NICENESS = 10
 MAX_ERROR_CHARACTERS = 300
@@ -23,17 +19,16 @@ LONGEST_SECONDS = 900.0
 
 @dataclass(frozen=True, slots=True)
 class VersionVerb:
-    """A verb of broker-coordinator that prints one JSON object: `words` has its noun, and what stands behind it for a
-    task and a version. `is_due` is asked in a thread of its own. `logged` are the fields of the object that the event
-    `done` tells, where they are there; `failed` is that of an error.
+    """A verb of broker-coordinator that prints one JSON object: `words` has what stands behind its noun for a task and
+    a version. `is_due` is asked in a thread of its own. There `done` hears of what was printed, and `failed` of a task
+    and a version of which nothing was, and why.
     """
 
     noun: str
     words: Callable[[str, int], Sequence[str]]
     is_due: Callable[[str, int], bool]
-    done: str
-    logged: Sequence[str]
-    failed: str
+    done: Callable[[Mapping[str, object]], None]
+    failed: Callable[[str, int, str], None]
 
 
 class BehindVersions:
@@ -47,7 +42,7 @@ class BehindVersions:
         self._due: queue.SimpleQueue[tuple[str, int] | None] = queue.SimpleQueue()
         self._child: subprocess.Popen[str] | None = None
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=verb.done, daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"{verb.noun} behind versions", daemon=True)
         self._thread.start()
 
     def note_version(self, task: str, number: int) -> None:
@@ -84,8 +79,6 @@ class BehindVersions:
                 output, _ = self._child.communicate()
                 errors = f"it passed its time limit of {self._longest_seconds:g} s and was killed"
         if self._child.returncode == 0:
-            found = json.loads(output)
-            logger.info(log_line(self._verb.done, **{name: found[name] for name in self._verb.logged if name in found}))
+            self._verb.done(json.loads(output))
         elif not self._stopping:
-            error = errors.strip()[-MAX_ERROR_CHARACTERS:]
-            logger.error(log_line(self._verb.failed, task=task, version=number, error=error))
+            self._verb.failed(task, number, errors.strip()[-MAX_ERROR_CHARACTERS:])

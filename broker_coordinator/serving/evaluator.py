@@ -1,9 +1,13 @@
 """Evaluates every n-th version in a child process, one at a time."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from broker_coordinator.serving.behind_versions import LONGEST_SECONDS, BehindVersions, VersionVerb
+from fleet_host.log_lines import log_line
+
+logger = logging.getLogger(__name__)
 
 LOGGED = ("task", "version", "samples", "loss", "accuracy", "heads")
 """`heads` only where there are several."""
@@ -17,8 +21,15 @@ class Evaluator(BehindVersions):
             "tasks",
             lambda task, number: ["evaluate", task, "--version", str(number)],
             lambda task, number: task in every and number % every[task] == 0,
-            done="version_evaluated",
-            logged=LOGGED,
-            failed="evaluation_failed",
+            _say_evaluated,
+            _say_failed,
         )
         super().__init__(configuration, verb, longest_seconds)
+
+
+def _say_evaluated(found: Mapping[str, object]) -> None:
+    logger.info(log_line("version_evaluated", **{name: found[name] for name in LOGGED if name in found}))
+
+
+def _say_failed(task: str, number: int, error: str) -> None:
+    logger.error(log_line("evaluation_failed", task=task, version=number, error=error))

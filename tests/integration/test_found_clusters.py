@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import func, select, update
 
 from broker_coordinator.cli import main
 from broker_coordinator.commands.found_clusters import find_and_assign
 from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
+from broker_coordinator.storage.schema import payloads
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.cluster_plan import ClusterPlan
@@ -120,6 +122,16 @@ def test_helpers_that_are_allowed_no_more_and_devices_that_are_gone_count_no_mor
     DeviceRegistry(engine).revoke("light-4")
     found = telling.find()
     assert found == {name: cluster for name, cluster in expected(1, 2).items() if name != "light-4"}
+
+
+def test_a_damaged_row_hides_nothing_but_itself(telling):
+    for name in DARK + LIGHT:
+        telling.tell(name)
+    telling.tell("dark-0", kind="light")
+    with telling.bench.journal.engine.begin() as connection:
+        newest = select(func.max(payloads.c.position)).scalar_subquery()
+        connection.execute(update(payloads).where(payloads.c.position == newest).values(facts={"device": 7}))
+    assert telling.find() == expected(1, 2)
 
 
 def test_without_a_word_of_a_helper_nothing_changes(telling):

@@ -14,6 +14,7 @@ from tests.support.session_members import DeviceMember, turning
 from tests.support.split_fleet import SplitFleet
 from tests.support.split_session import shipped
 from tests.support.waiting import until
+from workbench.demo.audit import audit, read_ledger
 
 PLAN = shipped().description.split
 BEFORE, AFTER = (PLAN.blocks[block].output_shape for block in (0, 1))
@@ -78,3 +79,8 @@ def test_devices_of_two_kinds_are_in_two_clusters_behind_the_second_version(flee
         finding = ClusterRegistry(journal.engine).finding(TASK)
     assert finding.samples == dict.fromkeys(sorted(KINDS), ROWS)
     until(lambda: "clusters_found" in fleet.coordinator.log(), "it is said")
+    helper.stop()
+    ledger = read_ledger(helper.folder / "state" / "agent.db")
+    with fleet.coordinator.journal() as journal:
+        verdict = audit({helper.name: ledger}, [row for row in journal.payloads(TASK) if row.device == helper.name])
+    assert (verdict.lost, verdict.duplicated, verdict.rejected) == (0, 0, 0)

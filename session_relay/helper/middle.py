@@ -71,7 +71,7 @@ class Middle:
         *,
         ready: Callable[[ReadyVersion], None],
         done: Callable[[StepDone], None],
-        seen: Callable[[ReadyVersion, str, Seen], None] = lambda _version, _device, _seen: None,
+        seen: Callable[[ReadyVersion, str, Seen], None],
     ) -> None:
         """The child is limited by `settings`, and by what is the helper's `own`. `ready` hears when the version is
         loaded, `done` of each answered step, `seen` of each session that has ended, with its device.
@@ -106,7 +106,7 @@ class Middle:
         """On the event loop's clock; None where nothing is asked."""
         self._limit = asyncio.timeout(None)
 
-    def join(self, session: bytes, cut: str, samples: int, device: str = "") -> None:
+    def join(self, session: bytes, cut: str, samples: int, device: str) -> None:
         """A session of `device` begins, of this cut, which trains on so many samples."""
         self.sessions.add(session)
         self._devices[session] = device

@@ -2,16 +2,17 @@
 
 `models/keyword_dscnn` begins untrained on both sides; no backbone helps. 30 devices share recordings of six speakers,
 takes 5 and later; takes 0 to 4 are the test. Prompts: devices tell their classes and `band=8000`; the server trains on
-200 sounds of each word. Updates: ten devices of unequal speed train at any time, and a version is made of every five
+800 sounds of each word. Updates: ten devices of unequal speed train at any time, and a version is made of every five
 updates, weighted by their staleness; this is the shipped coordinator, in virtual time.
 
-The learning rate of each is the one of `RATES` that does best on a held-out fifth of the training recordings; devices
-have the other four fifths then, and all for what is reported. A round is as many updates as there are devices.
+The learning rate of each, and the strategy of updates, are those of `RATES` and `STRATEGIES` that do best on a held-out
+fifth of the training recordings; devices have the other four fifths then, and all for what is reported. A round is as
+many updates as there are devices. Then five rounds of updates begin with what prompts made, in each of these ways.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,15 @@ from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from edge_agent.core.prompt_settings import PromptSettings
-from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.codec import read_weights
+from fleet_protocol.aggregation_plan import AggregationPlan, StrategyName
+from fleet_protocol.bundle_files import WEIGHTS_FILE
+from fleet_protocol.codec import read_weights, write_weights
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.update_plan import UpdatePlan
 from models.keyword_dscnn.samples import CLIP_SAMPLES, inputs_from_sound
 from prompt_synthesis.generators.speech import Speech
-from prompt_synthesis.prompt import combined
+from prompt_synthesis.prompt import Prompt, combined
 from prompt_synthesis.training import SyntheticTrainer
 from workbench.recipe_folder import find_recipe
 from workbench.simulation.ledger import Point
@@ -45,25 +48,46 @@ DEVICES = 30
 TRAINING_AT_A_TIME = 10
 STRANGERS = (4, 5)
 """Of speakers 0 to 5, where those of the test are not to be heard before."""
-RATES = (0.003, 0.01)
-UPDATES_FOR_A_RATE = 5 * DEVICES
+RATES = (0.003, 0.01, 0.03)
+STRATEGIES: tuple[StrategyName, ...] = ("fedbuff", "ca2fl")
+"""The usual one, and the recipe's."""
+FEW_ROUNDS = 5
 HELD_OUT_PLACES = 5
 """Every fifth recording, at random."""
-CONTENDER = Contender(UpdatePlan(0.1), AggregationPlan(buffer_size=5, max_staleness=20))
-"""A tenth of the values, ternary, as by default; polynomial weights of staleness."""
+UPDATE = UpdatePlan(0.1)
+"""A tenth of the values, ternary, as by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How updates are learned from."""
+
+    strategy: StrategyName
+    rate: float
+
+    @property
+    def name(self) -> str:
+        """For the report."""
+        return f"{self.strategy} {self.rate}"
+
+    @property
+    def contender(self) -> Contender:
+        """With polynomial weights of staleness."""
+        return Contender(UPDATE, AggregationPlan(buffer_size=5, strategy=self.strategy, max_staleness=20))
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """`count` sounds of each word, over which training goes `epochs` times; `rounds` of updates; `rates` to try."""
+    """`count` sounds of each word, over which training goes `epochs` times; `rounds` of updates; what to try."""
 
-    count: int = 200
-    epochs: int = 30
+    count: int = 800
+    epochs: int = 12
     rounds: int = 20
     rates: tuple[float, ...] = RATES
+    strategies: tuple[StrategyName, ...] = STRATEGIES
 
 
-QUICK = Effort(count=40, epochs=10, rounds=3, rates=(0.01,))
+QUICK = Effort(count=40, epochs=10, rounds=3, rates=(0.01,), strategies=("fedbuff",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +122,15 @@ def read(data: Path, strangers: Sequence[int] = ()) -> Recordings:
     return Recordings(found.take(order), found.take(order[~held_out]), found.take(order[held_out]), test)
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What comes of synthetic sounds: weights f32[P], their `accuracy` on the test, and what is `told` of it."""
+
+    weights: FloatVector
+    accuracy: float
+    told: dict[str, object]
+
+
 class FromScratch:
     """Both ways to train the network, on recordings that are divided by a skew."""
 
@@ -105,76 +138,91 @@ class FromScratch:
         self._name = name
         self._folder = find_recipe("keyword_dscnn") / "bundle"
         self._bundle = load_bundle(self._folder)
+        self._runner = BundleRunner(self._bundle.description, self._bundle.files)
         self._recordings = recordings
         self._effort = effort
+        self._by_told: dict[tuple[Prompt, ...], Trained] = {}
 
     def report(self, skew: str) -> dict[str, object]:
-        """Prompts and updates, each at the rate of its own choice."""
-        accuracy, prompts = self._prompts(_divided(self._recordings.training, skew))
+        """Prompts and updates, each as does best for it."""
+        plan = PromptPlan("class", WORDS, "speech")
+        parts = _divided(self._recordings.training, skew)
+        told = tell(self._prompted(plan, 0.0), parts, PromptSettings(style=STYLE))
+        asked = tuple(replace(prompt, devices=1) for prompt in combined(told.told, plan))
+        if asked not in self._by_told:
+            self._by_told[asked] = self._trained(asked)
+        trained = self._by_told[asked]
         return {
             "scenario": self._name,
             "skew": skew,
-            "prompts": prompts,
-            "updates": self._updates(skew, accuracy),
-        }
+            "prompts": trained.told
+            | {"message_bytes": max(told.message_bytes), "bytes_of_all": sum(told.message_bytes)},
+        } | self._updates(skew, trained)
 
-    def _prompts(self, parts: list[Samples]) -> tuple[float, dict[str, object]]:
-        """Accuracy on the test, and what to report."""
-        synthetic, message_bytes = self._synthesised(parts)
+    def _trained(self, asked: tuple[Prompt, ...]) -> Trained:
+        """What comes of sounds by these prompts."""
+        made = Speech((CLIP_SAMPLES,), RATE_HZ).generate(asked, self._effort.count, 0)
+        synthetic = Samples(np.stack([inputs_from_sound(clip(sound)) for sound in made.inputs]), made.labels)
         held_out = self._recordings.held_out
-        tried = {rate: self._by_prompts(synthetic, rate, held_out) for rate in self._effort.rates}
-        rate = _best(tried)
-        accuracy = self._by_prompts(synthetic, rate, self._recordings.test)
-        return accuracy, {
+        by_rate = {rate: self._by_prompts(synthetic, rate) for rate in self._effort.rates}
+        tried = {rate: self._accuracy(weights, held_out) for rate, weights in by_rate.items()}
+        rate = max(tried, key=lambda rate: tried[rate])
+        accuracy = self._accuracy(by_rate[rate], self._recordings.test)
+        told = {
             "learning_rate": rate,
-            "held_out": _rounded(tried),
+            "held_out": {str(rate): round(found, 4) for rate, found in tried.items()},
             "accuracy": round(accuracy, 4),
-            "message_bytes": max(message_bytes),
-            "bytes_of_all": sum(message_bytes),
         }
+        return Trained(by_rate[rate], accuracy, told)
 
-    def _updates(self, skew: str, wanted: float) -> dict[str, object]:
-        """What to report; `wanted` is the accuracy of prompts."""
+    def _updates(self, skew: str, trained: Trained) -> dict[str, object]:
+        """What to report of updates from scratch, and of some from what is `trained` by prompts."""
         kept, held_out = _divided(self._recordings.kept, skew), self._recordings.held_out
-        runs = {rate: self._by_updates(kept, rate, held_out, UPDATES_FOR_A_RATE) for rate in self._effort.rates}
-        tried = {rate: run.summary.score for rate, run in runs.items()}
-        rate = _best(tried)
+        choices = [Choice(strategy, rate) for strategy in self._effort.strategies for rate in self._effort.rates]
+        tried = {choice: self._by_updates(kept, choice, held_out, FEW_ROUNDS) for choice in choices}
+        chosen = max(tried, key=lambda choice: tried[choice].summary.score)
         training = _divided(self._recordings.training, skew)
-        found = self._by_updates(training, rate, self._recordings.test, self._effort.rounds * DEVICES)
-        return {
-            "learning_rate": rate,
-            "held_out": _rounded(tried),
+        test = self._recordings.test
+        found = self._by_updates(training, chosen, test, self._effort.rounds)
+        then = {choice: self._by_updates(training, choice, test, FEW_ROUNDS, trained.weights) for choice in choices}
+        updates = {
+            "strategy": chosen.strategy,
+            "learning_rate": chosen.rate,
+            "held_out": {choice.name: round(run.summary.score, 4) for choice, run in tried.items()},
             "after_rounds": _after(found.history),
             "accuracy": round(found.summary.score, 4),
-            "first_as_good_as_prompts": _first(found.history, wanted),
+            "first_as_good_as_prompts": _first(found.history, trained.accuracy),
             "uplink_bytes": found.summary.uplink_bytes,
             "staleness": found.summary.staleness,
             "devices": len(training),
             "devices_short_of_samples": found.summary.devices_short_of_samples,
         }
-
-    def _synthesised(self, parts: list[Samples]) -> tuple[Samples, list[int]]:
-        """What the server trains on, by what these devices tell, and the bytes of their messages."""
-        plan = PromptPlan("class", WORDS, "speech")
-        told = tell(self._prompted(plan, 0.0), parts, PromptSettings(style=STYLE))
-        made = Speech((CLIP_SAMPLES,), RATE_HZ).generate(combined(told.told, plan), self._effort.count, 0)
-        inputs = np.stack([inputs_from_sound(clip(sound)) for sound in made.inputs])
-        return Samples(inputs, made.labels), list(told.message_bytes)
+        return {
+            "updates": updates,
+            "prompts_then_updates": {choice.name: _after(run.history) for choice, run in then.items()},
+        }
 
     def _prompted(self, plan: PromptPlan, rate: float) -> Bundle:
-        return with_prompts(self._bundle, plan, CONTENDER.update, rate, DEVICES)
+        return with_prompts(self._bundle, plan, UPDATE, rate, DEVICES)
 
-    def _by_prompts(self, synthetic: Samples, rate: float, heard: Samples) -> float:
-        """Accuracy on `heard`, which training has not seen."""
+    def _by_prompts(self, synthetic: Samples, rate: float) -> FloatVector:
+        """The weights after training on synthetic sounds."""
         bundle = self._prompted(PromptPlan("class", WORDS, "speech"), rate)
         first = read_weights(bundle.weights, bundle.description.parameters)
-        trained = SyntheticTrainer(bundle, 1).train(first, synthetic, self._effort.epochs, 0, lambda _: None)
-        found = BundleRunner(bundle.description, bundle.files).evaluate_features(trained.weights, heard)
-        return found.accuracy or 0.0
+        return SyntheticTrainer(bundle, 1).train(first, synthetic, self._effort.epochs, 0, lambda _: None).weights
 
-    def _by_updates(self, parts: list[Samples], rate: float, heard: Samples, updates: int) -> Result:
-        """A simulation that is scored on `heard` after every round."""
-        bundle = contenders_bundle(self._bundle, CONTENDER, Rates(rate, 1.0, 0.0))
+    def _accuracy(self, weights: FloatVector, heard: Samples) -> float:
+        return self._runner.evaluate_features(weights, heard).accuracy or 0.0
+
+    def _by_updates(
+        self, parts: list[Samples], choice: Choice, heard: Samples, rounds: int, first: FloatVector | None = None
+    ) -> Result:
+        """A simulation that is scored on `heard` after every round; it begins with `first`, or with the bundle's."""
+        bundle = contenders_bundle(self._bundle, choice.contender, Rates(choice.rate, 1.0, 0.0))
+        if first is not None:
+            weights = write_weights(first, bundle.description.parameters)
+            bundle = Bundle(bundle.description, {**bundle.files, WEIGHTS_FILE: weights})
+        updates = rounds * DEVICES
         options = Options(seed=0, seconds=math.inf, updates=updates, score_every=DEVICES, concurrent=TRAINING_AT_A_TIME)
         workload = trained_workload(self._folder, bundle.description, parts, heard)
         return Simulation(unequal_fleet(0, len(parts)), bundle, workload, options).run()
@@ -182,14 +230,6 @@ class FromScratch:
 
 def _divided(samples: Samples, skew: str) -> list[Samples]:
     return [samples.take(rows) for rows in rows_of_devices(samples.labels, DEVICES, skew)]
-
-
-def _best(tried: dict[float, float]) -> float:
-    return max(tried, key=lambda rate: tried[rate])
-
-
-def _rounded(tried: dict[float, float]) -> dict[str, float]:
-    return {str(rate): round(accuracy, 4) for rate, accuracy in tried.items()}
 
 
 def _after(history: list[Point]) -> dict[str, float]:

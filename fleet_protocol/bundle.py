@@ -12,12 +12,14 @@ from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
 from fleet_protocol.bundle_files import (
     BACKBONE_FILE,
     DESCRIPTION_FILE,
+    DRAW_FILE,
     REQUIRED_FILES,
     TRAIN_PER_SAMPLE_FILE,
     verify_blob,
 )
 from fleet_protocol.cluster_plan import check_clusters, check_copies
 from fleet_protocol.configuration import parse_document
+from fleet_protocol.drawing_plan import check_drawing
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.limits import (
     MAX_PARAMETERS,
@@ -66,6 +68,9 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     _check_head(description, name)
     _check_prompts(description, name)
     _check_clusters(description, name)
+    if description.drawing is not None:
+        scaled = description.scaling.inputs is not None
+        check_drawing(description.drawing, description.inputs, name, scaled=scaled)
     return description
 
 
@@ -137,6 +142,8 @@ def _check_files(description: TaskDescription, name: str) -> None:
         raise ConfigurationError(f"{name}: training.per_sample_gradients, but `files` lacks {TRAIN_PER_SAMPLE_FILE}")
     if (description.backbone is None) != (BACKBONE_FILE not in files):
         raise ConfigurationError(f"{name}: `backbone` and {BACKBONE_FILE} in `files` belong together; one is missing")
+    if (description.drawing is None) != (DRAW_FILE not in files):
+        raise ConfigurationError(f"{name}: `drawing` and {DRAW_FILE} in `files` belong together; one is missing")
     if unknown := sorted(description.onnx_versions.keys() - files.keys()):
         raise ConfigurationError(f"{name}: onnx_versions names {', '.join(unknown)}, which `files` lacks")
 

@@ -12,6 +12,7 @@ from fleet_protocol.bundle_files import BACKBONE_FILE, BlobHash
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.configuration import PositiveInt
 from fleet_protocol.downlink_plan import DownlinkPlan
+from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.parameter import Parameter, first_statistic
 from fleet_protocol.prompt_plan import PromptPlan
@@ -81,6 +82,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """Where devices tell from what data like theirs can be synthesised."""
     clusters: ClusterPlan | None = None
     """Where some parameters have a copy for each cluster of devices."""
+    drawing: DrawingPlan | None = None
+    """Where a part of the model draws pictures."""
 
     @property
     def each_input(self) -> dict[str, InputSchema]:

@@ -1,9 +1,7 @@
 """A report of what was synthesised, to look at and to listen to: `report.html`, with a few samples of each class."""
 
 import io
-import struct
 import wave
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from html import escape
@@ -13,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle_runtime.pictures import pixels_of, png
 from fleet_host.new_files import replace_file
 from fleet_protocol.task_description import TaskDescription
 from prompt_synthesis.data_folder import DataFolder, Part
@@ -104,14 +103,10 @@ def _example(folder: Path, number: int, part: Part, place: int, task: TaskDescri
         return f'<audio controls preload="none" title="{title}" src="{name}"></audio>'
     if values.ndim == 1 and (side := round(values.size**0.5)) ** 2 == values.size:
         values = values.reshape(side, side)
-    if values.ndim == 3 and len(values) == 3:
-        values = np.moveaxis(values, 0, -1)
-    elif values.ndim != 2:
+    if values.ndim != 2 and not (values.ndim == 3 and len(values) == 3):
         return ""
-    spread = max(task.input.maximum - task.input.minimum, 1e-9)
-    pixels = np.clip(255 * (values - task.input.minimum) / spread, 0, 255).astype(np.uint8)
     name = f"class-{label:03}-{number}.png"
-    replace_file(folder / name, png(pixels))
+    replace_file(folder / name, png(pixels_of(values, task.input)))
     return f'<img title="{title}" src="{name}" alt="">'
 
 
@@ -123,17 +118,3 @@ def _sound(values: NDArray[np.float32], rate_hz: int) -> bytes:
         file.setframerate(rate_hz)
         file.writeframes((np.clip(values, -1, 1) * 32_767).astype("<i2").tobytes())
     return out.getvalue()
-
-
-def png(pixels: NDArray[np.uint8]) -> bytes:
-    """A grey picture [H, W], or one in red, green and blue [H, W, 3], as PNG (ISO 15948): a signature, a header, one
-    block of compressed rows, an end.
-    """
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 0 if pixels.ndim == 2 else 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, content) for kind, content in chunks)
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

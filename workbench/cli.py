@@ -21,6 +21,7 @@ with missing_extra_named(PROGRAM):
     import typer
 
     from workbench.flash_verb import flash
+    from workbench.generate_verb import generate
     from workbench.profile_verbs import profiles
     from workbench.simulate_verb import simulate
     from workbench.split_verb import split
@@ -29,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(profiles, name="profiles")
 app.add_typer(split, name="split")
 app.command()(flash)
+app.command()(generate)
 app.command()(simulate)
 
 

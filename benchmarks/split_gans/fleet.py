@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.chained_blocks import Chain, ExportedTask, Held
-from benchmarks.split_gans.scenario import Participant
+from benchmarks.split_gans.scenario import ROWS, Participant
 from broker_coordinator.aggregation.clusters import BlockMean, averaged
 from bundle_runtime.blocks import BlockRunner
 from bundle_runtime.samples import Samples
@@ -68,18 +68,22 @@ class GanFleet:
                 self._held.setdefault((holder, block), Held.untrained(runner, block, exported.weights))
             samples = participant.data.samples()
             chain = Chain(exported, [self._held[key] for key in keys], samples.labels, Rates(learning_rate))
-            batches = plan_batches(len(samples), iterations, participant.rows, seed * 1000 + number)
+            batches = plan_batches(len(samples), iterations * participant.steps, ROWS, seed * 1000 + number)
             self._trainees[participant.name] = Trainee(participant, samples, batches, chain)
 
     def iterate(self, iteration: int) -> None:
-        """A step of each participant; iterations count from 0."""
+        """The steps of each participant; iterations count from 0."""
         for trainee in self._trainees.values():
-            rows, mask = trainee.batches.rows[iteration], trainee.batches.mask[iteration]
-            batch, seed = trainee.samples.take(rows), (trainee.batches.seed + iteration) % 2**32
-            trainee.chain.train(batch, mask / mask.sum(), seed)
-            given = trainee.chain.given[self._looked_at + 1][mask > 0]
-            trainee.looked_at = trainee.looked_at + given[:, REAL].reshape(len(given), -1).mean(axis=0, dtype=float)
-            trainee.steps += 1
+            first = iteration * trainee.participant.steps
+            for step in range(first, first + trainee.participant.steps):
+                self._step(trainee, step)
+
+    def _step(self, trainee: Trainee, step: int) -> None:
+        rows, mask = trainee.batches.rows[step], trainee.batches.mask[step]
+        trainee.chain.train(trainee.samples.take(rows), mask / mask.sum(), (trainee.batches.seed + step) % 2**32)
+        given = trainee.chain.given[self._looked_at + 1][mask > 0]
+        trainee.looked_at = trainee.looked_at + given[:, REAL].reshape(len(given), -1).mean(axis=0, dtype=float)
+        trainee.steps += 1
 
     def take_activations(self) -> dict[str, NDArray[np.float64]]:
         """Each participant's mean activation f64[V] since they were last taken."""

@@ -18,6 +18,8 @@ FEWEST, MOST = 266, 1313
 """Pictures of a device."""
 DEEPEST, SHALLOWEST = "g3ht-d3ht", "g3-d3"
 """The cuts that leave a device least, and most."""
+ROWS = 16
+"""Of a mini-batch."""
 HARD_PRESSED = 5
 """Pictures of a device that has hardly any."""
 
@@ -57,13 +59,13 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Who trains: a device, or whoever has the pictures of several. `rows` are of a mini-batch."""
+    """Who trains: a device, or whoever has the pictures of several, and takes as many `steps` an iteration."""
 
     name: str
     domain: str
     data: Labelled
     cut: str
-    rows: int = 16
+    steps: int = 1
 
     def draws(self, domain: Domain) -> bool:
         """Whether its generator is one for that domain."""
@@ -135,8 +137,8 @@ def nearly_empty(scenario: Scenario, _: int) -> Scenario:
 
 
 def all_together(devices: Sequence[Participant], data: Labelled) -> Participant:
-    """One machine that has what all devices have, and takes as many pictures in a step as all of them."""
-    return Participant("all", EVERY_DOMAIN, data, SHALLOWEST, sum(each.rows for each in devices))
+    """One machine that has what all devices have, and takes as many steps as all of them."""
+    return Participant("all", EVERY_DOMAIN, data, SHALLOWEST, sum(each.steps for each in devices))
 
 
 def _missing(generator: np.random.Generator) -> list[Classes]:

@@ -34,7 +34,7 @@ class Generator(nn.Module):
         super().__init__()
         self.block1 = First(LATENT)
         self.block2, self.block3, self.block4 = layer(WIDE, WIDE), layer(WIDE, WIDE), layer(WIDE, WIDE)
-        self.block5 = nn.Sequential(nn.Linear(WIDE, 784), nn.Sigmoid())
+        self.block5 = nn.Sequential(nn.Linear(WIDE, 784), nn.Sigmoid(), nn.Unflatten(1, (1, 28, 28)))
 
     def forward(self, latent, digit):
         return self.block5(self.block4(self.block3(self.block2(self.block1(latent, digit)))))
@@ -48,7 +48,8 @@ class Discriminator(nn.Module):
         self.block5 = nn.Linear(WIDE, 1)
 
     def forward(self, picture, digit):
-        return self.block5(self.block4(self.block3(self.block2(self.block1(picture, digit)))))[:, 0]
+        first = self.block1(picture.flatten(1), digit)
+        return self.block5(self.block4(self.block3(self.block2(first))))[:, 0]
 
 
 class Pair(nn.Module):
@@ -60,7 +61,7 @@ class Pair(nn.Module):
     def forward(self, picture, digit):
         classes = digit[:, 0].long()
         made = self.generator(torch.randn(picture.shape[0], LATENT), classes)
-        real = self.discriminator(picture.flatten(1), classes)
+        real = self.discriminator(picture, classes)
         return {"scores": made, "made": self.discriminator(made, classes), "real": real}
 
 
@@ -81,5 +82,7 @@ def write_tiny_pair(folder: Path) -> Path:
     """Into `folder`: with the task of the shipped pair."""
     folder.mkdir(parents=True)
     (folder / "model.py").write_text(MODEL)
-    (folder / "task.toml").write_text((find_recipe("mnist_gan") / "task.toml").read_text())
+    (folder / "task.toml").write_text(
+        (find_recipe("mnist_gan") / "task.toml").read_text().replace("latent = 100", "latent = 4")
+    )
     return folder

@@ -29,6 +29,10 @@ TRIED: dict[str, dict[str, str]] = {
         "recipe/recipe.py _build 1": "not a module",
         "recipe/repeated_runs.py check_repeats 1": "counts its calls",
     },
+    "test_drawing.py::test_drawing_that_can_not_be_is_refused_in_words": {
+        "recipe/drawing.py check_draws 1": "no such part",
+        "recipe/drawing.py check_draws 2": "another shape",
+    },
     "test_found_learning_rate.py::test_samples_that_teach_nothing_are_named_with_the_remedy": {
         "trials/found_rate.py with_learning_rate 1": "",
     },

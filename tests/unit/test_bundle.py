@@ -55,6 +55,11 @@ def test_damaged_file_is_named(files, name, damage):
     assert caught.value.reason is Reason.WRONG_HASH
 
 
+def test_plan_of_drawing_without_its_graph_is_refused():
+    plan = {"module": "generator", "latent": 4, "picture": "picture", "label": "digit"}
+    assert "`drawing` and draw.onnx in `files` belong together" in refusal_of(described(drawing=plan))
+
+
 @pytest.mark.parametrize("name", REQUIRED_FILES)
 def test_missing_file_is_named(files, name):
     del files[name]

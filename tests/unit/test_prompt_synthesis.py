@@ -1,8 +1,6 @@
 """Prompts, styles, sounds, pictures and the report of synthesised data."""
 
 import io
-import struct
-import zlib
 from importlib.metadata import EntryPoint
 
 import msgspec
@@ -23,7 +21,6 @@ from prompt_synthesis.generator import GeneratorError
 from prompt_synthesis.generators import make_generator
 from prompt_synthesis.progress import ProgressBar
 from prompt_synthesis.prompt import Prompt, allotted, combined
-from prompt_synthesis.report import png
 from prompt_synthesis.sound import Place, recorded, resampled, trimmed
 from prompt_synthesis.style import Style
 from tests.support.prompts import CENTRES, bundle_with_prompts, stored
@@ -157,16 +154,6 @@ def test_narrow_band_holds_hardly_any_high_frequencies():
 def test_tone_keeps_its_pitch_at_another_rate():
     tone = np.sin(2 * np.pi * 440 * np.arange(8_000) / 8_000)
     assert np.abs(np.fft.rfft(resampled(tone, 8_000, 16_000))).argmax() == 440
-
-
-def test_picture_of_a_report_is_a_png_with_the_same_pixels():
-    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    written = png(grey)
-    assert written[:8] == b"\x89PNG\r\n\x1a\n"
-    assert struct.unpack(">II", written[16:24]) == (4, 3)
-    (size,) = struct.unpack(">I", written[33:37])
-    rows = zlib.decompress(written[41 : 41 + size])
-    assert rows == b"".join(b"\0" + row.tobytes() for row in grey)
 
 
 def test_progress_is_a_line_for_each_tenth_where_there_is_no_terminal():

@@ -15,6 +15,7 @@ from fleet_protocol.bundle import parse_description, verify_bundle
 from fleet_protocol.bundle_files import (
     BACKBONE_FILE,
     DESCRIPTION_FILE,
+    DRAW_FILE,
     EVALUATE_FILE,
     PREDICT_FILE,
     TRAIN_FILE,
@@ -29,7 +30,7 @@ from workbench.export.blocks.block_graphs import block_models
 from workbench.export.blocks.division import Division, divide
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.conversion.unexportable import explained
-from workbench.export.graphs.inference_graphs import evaluation_graph, prediction_graph
+from workbench.export.graphs.inference_graphs import drawing_graph, evaluation_graph, prediction_graph
 from workbench.export.graphs.training_graph import training_graph
 from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe.probe import probe_inputs
@@ -129,6 +130,8 @@ def _models(recipe: Recipe) -> dict[str, ModelProto]:
     makers = {TRAIN_FILE: training_graph, EVALUATE_FILE: evaluation_graph, PREDICT_FILE: prediction_graph}
     if recipe.task.training.per_sample_gradients:
         makers[TRAIN_PER_SAMPLE_FILE] = partial(training_graph, per_sample=True)
+    if recipe.task.drawing is not None:
+        makers[DRAW_FILE] = partial(drawing_graph, plan=recipe.task.drawing)
     models = {}
     for file, make in makers.items():
         recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE))

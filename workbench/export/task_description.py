@@ -49,6 +49,7 @@ def described(
         solved_head=recipe.task.solved_head,
         prompts=recipe.task.prompts,
         clusters=recipe.task.clusters,
+        drawing=recipe.task.drawing,
     )
 
 

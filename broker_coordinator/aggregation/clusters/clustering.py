@@ -1,9 +1,9 @@
 """Which devices are alike: how many clusters there are is found, and may be one. Pure.
 
 A set of devices is divided where the best division of k-means (by the mean silhouette, over the number of clusters)
-is better than the best division of every one of `DRAWS` sets that are a single cluster: Gaussian points with the
-devices' covariance, as SigClust has it (Liu, Hayes, Nobel & Marron 2008). Each part is then looked at alone: else one
-device far from all others would hide how these differ.
+is better than that of nearly all of `DRAWS` sets that are a single cluster with exactly the devices' covariance: a
+rotation test (Langsrud 2005), with the question that SigClust asks (Liu, Hayes, Nobel & Marron 2008). Each part is then
+looked at alone: else one device far from all others would hide how these differ.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from broker_coordinator.aggregation.clusters.k_means import Labels, Points, k_means, silhouette
 
-DRAWS = 19
-"""So one set in twenty that is a single cluster is divided."""
+DRAWS, MOST_AS_GOOD = 39, 1
+"""So one set in twenty that is a single cluster is divided: where one draw, or none, divides as well as the devices."""
 MOST_AT_ONCE = 6
 """Clusters that one division makes, at most."""
 MOST_DEVICES = 256
@@ -112,9 +112,16 @@ def _best_division(points: Points, generator: np.random.Generator) -> tuple[Labe
 
 
 def _is_no_single_cluster(points: Points, separation: float, generator: np.random.Generator) -> bool:
-    centred = points - points.mean(axis=0)
+    as_good = 0
     for _ in range(DRAWS):
-        mixing = generator.standard_normal((len(points), len(points)))
-        if _best_division(mixing @ centred, generator)[1] >= separation:
+        as_good += _best_division(_single_cluster(points, generator), generator)[1] >= separation
+        if as_good > MOST_AS_GOOD:
             return False
     return True
+
+
+def _single_cluster(principal: Points, generator: np.random.Generator) -> Points:
+    """Gaussian points of the same covariance as `principal`, whose columns are orthogonal and have no mean."""
+    drawn = generator.standard_normal(principal.shape)
+    directions, _ = np.linalg.qr(drawn - drawn.mean(axis=0))
+    return np.array(directions * np.linalg.norm(principal, axis=0))

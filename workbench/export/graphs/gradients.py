@@ -1,4 +1,4 @@
-"""The functions that become graphs: one training step, evaluation, prediction.
+"""The functions that become graphs: one training step, evaluation, prediction, drawing.
 
 Each takes positional tensors, in the order of the names that it was made for.
 """
@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value, vjp, vmap
 
+from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.sample_schema import qualified
 from workbench.export.graphs.flat_weights import Cut, join, split
 from workbench.export.graphs.optimisers import OPTIMISERS, Rates, clipped
 from workbench.export.layers.exportable_layers import exportable_layers
 from workbench.export.layers.layer_context import LayerContext
+from workbench.export.recipe.drawing import DrawingPart
 from workbench.export.recipe.heads import Batch
 from workbench.export.recipe.recipe import Recipe
 
@@ -127,6 +129,18 @@ def prediction(recipe: Recipe) -> GraphFunction:
             return recipe.objective.scores(functional_call(recipe.module, tensors, (inputs,)))
 
     return predict
+
+
+def drawing(recipe: Recipe, plan: DrawingPlan) -> GraphFunction:
+    """`(weights f32[P], latent f32[N, latent], labels i64[N])` to what the part that `plan` names makes of them."""
+    part = DrawingPart(recipe.module, plan)
+
+    def draw(weights: Tensor, latent: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        tensors = {f"whole.{name}": value for name, value in split(weights, recipe.parameters).items()}
+        with exportable_layers(part, LayerContext(seed=EVALUATION_SEED)):
+            return (functional_call(part, tensors, (latent, labels)),)
+
+    return draw
 
 
 def pulled(gradient: Tensor, named: Tensors, weights: Tensor, anchor: Tensor, *, clips: bool) -> Tensor:

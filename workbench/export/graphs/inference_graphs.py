@@ -1,13 +1,15 @@
-"""The graphs that don't train: evaluation and prediction, from the flat weight vector."""
+"""The graphs that don't train: evaluation, prediction and drawing, from the flat weight vector."""
 
 from dataclasses import replace
 
+import torch
 from onnx import GraphProto
 
+from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.sample_schema import qualified
 from workbench.export.conversion.onnx_conversion import convert
 from workbench.export.conversion.tracing import BATCH, GraphInput
-from workbench.export.graphs.gradients import evaluation, evaluation_outputs, prediction
+from workbench.export.graphs.gradients import drawing, evaluation, evaluation_outputs, prediction
 from workbench.export.graphs.scaled_graphs import model_side, scale_values, unscale_scores
 from workbench.export.graphs.training_graph import label_input
 from workbench.export.recipe.recipe import Recipe
@@ -37,6 +39,18 @@ def prediction_graph(recipe: Recipe) -> GraphProto:
     scale_values(graph, recipe, ["inputs"])
     unscale_scores(graph, recipe)
     graph.name = "predict"
+    return graph
+
+
+def drawing_graph(recipe: Recipe, plan: DrawingPlan) -> GraphProto:
+    """The graph of `draw.onnx`.
+
+    Inputs: `weights` f32[P], `latent` f32[N, latent], `labels` i64[N]. Output: `pictures` f32[N, *shape].
+    """
+    weights, _ = _inputs(recipe)
+    latent = GraphInput("latent", (BATCH, plan.latent))
+    graph = convert(drawing(recipe, plan), [weights, latent, GraphInput("labels", (BATCH,), torch.int64)], ["pictures"])
+    graph.name = "draw"
     return graph
 
 

@@ -8,6 +8,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.configuration import Name, PositiveFloat
 from fleet_protocol.downlink_plan import DownlinkPlan
+from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
@@ -120,6 +121,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     solved_head: SolvedHead | None = None
     prompts: PromptPlan | None = None
     clusters: ClusterPlan | None = None
+    drawing: DrawingPlan | None = None
     loss: LossName | None = None
     """`balanced_cross_entropy` (usual for label kind `class`): cross entropy with half the log of the device's own
     class frequencies added to the scores in training (logit adjustment, Menon et al. 2021), as devices see unequal

@@ -1,0 +1,1 @@
+"""Pictures that a version of a task draws, for people to look at."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from fleet_protocol.activation_plan import check_activations
 from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
 from fleet_protocol.bundle_files import (
     BACKBONE_FILE,
@@ -204,6 +205,7 @@ def _check_clusters(description: TaskDescription, name: str) -> None:
         has_prompts=description.prompts is not None,
         name=name,
     )
+    check_activations(plan, description.split, name)
     layout = description.version
     check_copies(plan, [each.name for each in layout.parameters], sorted(layout.copied), layout.size, name)
 

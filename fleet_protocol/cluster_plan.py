@@ -20,6 +20,12 @@ MAX_PATTERNS: Final = 64
 MOST_NAMES_SAID: Final = 12
 """Of parameters, where a pattern matches none."""
 
+MAX_CALL: Final = 63
+"""Of a block in one pass, counted from 0."""
+
+MAX_VERSIONS_BETWEEN: Final = 10_000
+"""For which clusters stay as they are."""
+
 NO_CLUSTER: Final = 0
 """Of a device that is in none, and the number of the copy that such devices train."""
 
@@ -40,6 +46,15 @@ class ClusterPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     parameters: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_PATTERNS)] = ()
     """Patterns of names, as shells match files, of the parameters that are copied. Left out: all; of a task with a
     [split], those of blocks that some cut leaves to devices."""
+
+    activations: str = ""
+    """A point of [split] that every cut leaves to helpers, such as "discriminator.block3": clusters are found by what
+    it gives on devices' samples. Left out: an operator says who is in which."""
+    call: Annotated[int, msgspec.Meta(ge=0, le=MAX_CALL)] | None = None
+    """Which of the block's calls in a pass counts, where its output begins with an axis of calls: 1 in `mnist_gan`,
+    whose discriminator sees made pictures first and a device's second. Left out: there is no such axis."""
+    every: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSIONS_BETWEEN)] = 1
+    """Clusters are found behind each so many versions, from the second on."""
 
     def copies(self, name: str, block: int, split: SplitPlan | None) -> bool:
         """Whether the parameter of this name in this block has copies."""

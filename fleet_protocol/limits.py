@@ -60,6 +60,12 @@ MAX_CUTS = 256
 MAX_CLUSTERS = 8
 """Copies of a task's parameters, each for a cluster of devices; every version holds all of them."""
 
+MAX_ACTIVATION_VALUES = 1024
+"""Channels of a block's output whose mean over a device's samples a helper tells."""
+
+MAX_SUMMARY_BYTES = 8 * KIB
+"""A signed message with that many."""
+
 MAX_ROWS_PER_STEP = 4096
 """Samples of one mini-batch whose activations travel to a helper."""
 

@@ -1,20 +1,22 @@
-"""`broker-coordinator clusters show | assign`: which devices of a task train which copy of its parameters."""
+"""`broker-coordinator clusters show | assign | find`: which devices of a task train which copy of its parameters."""
 
 import argparse
 
 from broker_coordinator.admission.fleet_view import DeviceState
-from broker_coordinator.commands.output import add_noun, write_rows
+from broker_coordinator.commands.found_clusters import find_and_assign
+from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
-from broker_coordinator.storage.cluster_registry import ClusterRegistry, check_has
+from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding, check_has
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.limits import MAX_CLUSTERS
+from fleet_protocol.task_description import TaskDescription
 
 CLUSTER = whole_number(NO_CLUSTER, MAX_CLUSTERS)
-SHOWN = ("device", "cluster", "state")
+SHOWN = ("device", "cluster", "state", "found")
 
 
 def add_cluster_option(verb: argparse.ArgumentParser) -> None:
@@ -33,7 +35,8 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     verb = add_noun(nouns, "clusters", "Show or change which devices train together.", *parents)
     show = verb("show", "List the devices of a task with the cluster of each.")
     assign = verb("assign", "Put a device into a cluster: from its next receipt on it trains that one's copy.")
-    for each in (show, assign):
+    find = verb("find", "Find clusters by what helpers saw of devices, as a coordinator does, and assign them.")
+    for each in (show, assign, find):
         each.add_argument("task", type=name_of("task"), metavar="TASK", help="a task with [clusters]")
     assign.add_argument("name", type=name_of("device"), metavar="DEVICE", help="the device's name")
     assign.add_argument("cluster", type=CLUSTER, metavar="CLUSTER", help="1 to clusters.most of the task; 0 for none")
@@ -47,17 +50,47 @@ def run(options: argparse.Namespace) -> None:
         task = TaskRegistry(journal.engine).bundle(options.task).description
         registry = ClusterRegistry(journal.engine)
         check_has(task)
+        if options.action == "find":
+            _find(journal, task, as_json=options.json)
+            return
         if options.action == "assign":
             registry.assign(task, {options.name: options.cluster})
-        rows = _rows(registry.assigned().get(task.task, {}), DeviceRegistry(journal.engine))
+        assigned = registry.assigned().get(task.task, {})
+        rows = _rows(assigned, DeviceRegistry(journal.engine), registry.finding(task.task))
     write_rows(rows, SHOWN, as_json=options.json, when_empty="no device is known")
 
 
-def _rows(assigned: dict[str, int], devices: DeviceRegistry) -> list[dict[str, object]]:
+def _find(journal: Journal, task: TaskDescription, *, as_json: bool) -> None:
+    assigned, finding = find_and_assign(journal, task)
+    row = {
+        "task": task.task,
+        "version": finding.version,
+        "devices": len(finding.samples),
+        "clusters": finding.clusters,
+        "assigned": [{"device": name, "cluster": assigned[name]} for name in sorted(assigned)],
+        "left_out": [{"device": name, "reason": reason} for name, reason in sorted(finding.left_out.items())],
+    }
+    write_fields(row, as_json=as_json)
+
+
+def _rows(assigned: dict[str, int], devices: DeviceRegistry, finding: Finding | None) -> list[dict[str, object]]:
     """Every device that is approved or has a cluster."""
     states = {each.name: each.state.value for each in devices.devices() if each.state is not DeviceState.REVOKED}
     approved = {name for name, state in states.items() if state == DeviceState.APPROVED.value}
     return [
-        {"device": name, "cluster": assigned.get(name, NO_CLUSTER), "state": states.get(name)}
+        {
+            "device": name,
+            "cluster": assigned.get(name, NO_CLUSTER),
+            "state": states.get(name),
+            "found": _how(name, finding),
+        }
         for name in sorted(approved | assigned.keys())
     ]
+
+
+def _how(device: str, finding: Finding | None) -> str:
+    """In words, what the last finding made of a device; empty where that did not know it."""
+    if finding is None or device not in finding.samples:
+        return ""
+    by = f"behind version {finding.version}, by {finding.samples[device]} samples"
+    return f"{by}: {why}" if (why := finding.left_out.get(device)) else by

@@ -13,13 +13,16 @@ from broker_coordinator.commands.relay_child import RelayChild
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.mqtt.link import MqttLink
+from broker_coordinator.serving.cluster_finder import ClusterFinder
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.serving.evaluator import Evaluator
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.takeover import take_over
+from broker_coordinator.serving.version_maker import OnVersion
 from broker_coordinator.storage.database import DatabaseSetBackError
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError, intake_of
+from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.command_line import Verbs, add_verb
 from fleet_host.log_lines import log_line
@@ -57,7 +60,13 @@ def run(options: argparse.Namespace) -> int:
     if not take_over(lease, stopping):
         return 0
     evaluator = Evaluator(options.config, {each.task: each.every for each in configuration.evaluations})
-    coordinator = _coordinator(configuration, journal, lease, evaluator)
+    finder = ClusterFinder(options.config, TaskRegistry(journal.engine))
+
+    def note_version(task: str, number: int) -> None:
+        for each in (evaluator, finder):
+            each.note_version(task, number)
+
+    coordinator = _coordinator(configuration, journal, lease, note_version)
     link = MqttLink(
         configuration.broker,
         configuration.fleet,
@@ -92,6 +101,7 @@ def run(options: argparse.Namespace) -> int:
         return 1
     finally:
         evaluator.stop()
+        finder.stop()
         if relay is not None:
             relay.stop()
     lease.release()
@@ -100,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _coordinator(
-    configuration: CoordinatorConfiguration, journal: Journal, lease: Lease, evaluator: Evaluator
+    configuration: CoordinatorConfiguration, journal: Journal, lease: Lease, on_version: OnVersion
 ) -> Coordinator:
     keys = configuration.keys()
     metrics = Metrics()
@@ -113,7 +123,7 @@ def _coordinator(
         configuration.admission_settings(keys),
         retention=configuration.retention.rule(),
         metrics=metrics,
-        on_version=evaluator.note_version,
+        on_version=on_version,
         keep_lease=lease.keep,
         manages_accounts=configuration.broker_accounts is not None,
         authorities=authority_sets(configuration.broker.tls.authority) if configuration.broker.tls else (),

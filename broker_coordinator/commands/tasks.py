@@ -15,7 +15,7 @@ from broker_coordinator.commands.refine import refine
 from broker_coordinator.commands.scale import scale_shown
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
-from broker_coordinator.serving.evaluator import LONGEST_SECONDS
+from broker_coordinator.serving.behind_versions import LONGEST_SECONDS
 from broker_coordinator.serving.replay import require_memory
 from broker_coordinator.storage.cluster_registry import check_has
 from broker_coordinator.storage.journal import Journal

@@ -7,6 +7,7 @@ from broker_coordinator.admission.consumer import (
     JournalledConsumer,
     VersionConsumer,
 )
+from broker_coordinator.consumers.activation_summary import ACTIVATION_SUMMARY_CONSUMER
 from broker_coordinator.consumers.analytics_report import ANALYTICS_REPORT_CONSUMER
 from broker_coordinator.consumers.enrolment import ENROLMENT_CONSUMER
 from broker_coordinator.consumers.feature_statistics import FEATURE_STATISTICS_CONSUMER
@@ -29,6 +30,7 @@ CONSUMERS: dict[PayloadKind, Consumer] = {
     FEATURE_STATISTICS_CONSUMER.kind: FEATURE_STATISTICS_CONSUMER,
     ANALYTICS_REPORT_CONSUMER.kind: ANALYTICS_REPORT_CONSUMER,
     PROMPTS_CONSUMER.kind: PROMPTS_CONSUMER,
+    ACTIVATION_SUMMARY_CONSUMER.kind: ACTIVATION_SUMMARY_CONSUMER,
 }
 """An encrypted kind is consumed as the kind that is in its box."""
 

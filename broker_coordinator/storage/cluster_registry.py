@@ -1,17 +1,32 @@
 """Which cluster each device of a task is in (docs/clusters.md)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
 from broker_coordinator.storage.change_counters import CLUSTERS, count_up
 from broker_coordinator.storage.database import reading, writing
-from broker_coordinator.storage.schema import clusters
+from broker_coordinator.storage.schema import clusters, findings
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
 
 ByDevice = dict[str, int]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What clusters were found by, when `version` was the newest: the `samples` behind each device's activation, how
+    many `clusters` there were before any was left out as one too many, and whose activation was of no use, and why.
+    """
+
+    version: int
+    samples: dict[str, int]
+    clusters: int
+    left_out: dict[str, str] = {}
+
+
+Found = tuple[ByDevice, Finding]
 
 
 class ClusterRegistry:
@@ -39,19 +54,29 @@ class ClusterRegistry:
         """
         check_has(task, *wanted.values())
         with writing(self._engine) as connection:
-            changed = _changed(connection, task.task, wanted)
-            if not changed:
-                return
-            one = clusters.c.task == task.task, clusters.c.device == bindparam("left")
-            connection.execute(delete(clusters).where(*one), [{"left": device} for device in changed])
-            rows = [
-                {"task": task.task, "device": device, "cluster": cluster}
-                for device, cluster in changed.items()
-                if cluster != NO_CLUSTER
-            ]
-            if rows:
-                connection.execute(insert(clusters), rows)
-            count_up(connection, CLUSTERS)
+            _assign(connection, task.task, wanted)
+
+    def assign_found(self, task: TaskDescription, number: Callable[[ByDevice], Found]) -> Found:
+        """Put devices into the clusters that were found, and keep what they were found by, in one transaction; returns
+        both. `number` is given the clusters that devices are in now.
+
+        Raises:
+            ConfigurationError: the task has no clusters, or fewer.
+        """
+        with writing(self._engine) as connection:
+            wanted, finding = number(_now(connection, task.task))
+            check_has(task, *wanted.values())
+            _assign(connection, task.task, wanted)
+            connection.execute(delete(findings).where(findings.c.task == task.task))
+            document = msgspec.json.encode(finding).decode()
+            connection.execute(insert(findings).values(task=task.task, version=finding.version, document=document))
+            return wanted, finding
+
+    def finding(self, task: str) -> Finding | None:
+        """What the task's clusters were found by last; None where they never were."""
+        with reading(self._engine) as connection:
+            document = connection.scalar(select(findings.c.document).where(findings.c.task == task))
+            return msgspec.json.decode(document, type=Finding) if document else None
 
 
 def check_has(task: TaskDescription, *wanted: int) -> None:
@@ -69,8 +94,28 @@ def check_has(task: TaskDescription, *wanted: int) -> None:
             )
 
 
+def _assign(connection: Connection, task: str, wanted: Mapping[str, int]) -> None:
+    changed = _changed(connection, task, wanted)
+    if not changed:
+        return
+    one = clusters.c.task == task, clusters.c.device == bindparam("left")
+    connection.execute(delete(clusters).where(*one), [{"left": device} for device in changed])
+    rows = [
+        {"task": task, "device": device, "cluster": cluster}
+        for device, cluster in changed.items()
+        if cluster != NO_CLUSTER
+    ]
+    if rows:
+        connection.execute(insert(clusters), rows)
+    count_up(connection, CLUSTERS)
+
+
+def _now(connection: Connection, task: str) -> ByDevice:
+    query = select(clusters.c.device, clusters.c.cluster).where(clusters.c.task == task)
+    return {row.device: row.cluster for row in connection.execute(query)}
+
+
 def _changed(connection: Connection, task: str, wanted: Mapping[str, int]) -> ByDevice:
     """Those of `wanted` that are not so."""
-    query = select(clusters.c.device, clusters.c.cluster).where(clusters.c.task == task)
-    now = {row.device: row.cluster for row in connection.execute(query)}
+    now = _now(connection, task)
     return {device: cluster for device, cluster in wanted.items() if now.get(device, NO_CLUSTER) != cluster}

@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 15
+SCHEMA = 16
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -96,6 +96,15 @@ clusters = Table(
     Column("device", String(48), primary_key=True),
     Column("cluster", Integer, nullable=False, comment="1 at least: who is in none has no row"),
     comment="which copy of a task's parameters a device trains, whether it has enrolled or not",
+)
+
+findings = Table(
+    "findings",
+    metadata,
+    Column("task", String(48), primary_key=True),
+    Column("version", BigInteger, nullable=False, comment="behind which clusters were found"),
+    Column("document", Text, nullable=False, comment="JSON of storage.cluster_registry.Finding"),
+    comment="what the clusters of a task's devices were found by, last",
 )
 
 change_counters = Table(

@@ -9,6 +9,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 from broker_coordinator.storage.schema import (
     SCHEMA,
     clusters,
+    findings,
     helpers,
     invitations,
     metadata,
@@ -105,6 +106,10 @@ def _from_14(connection: Connection) -> None:
     connection.execute(CreateTable(clusters))
 
 
+def _from_15(connection: Connection) -> None:
+    connection.execute(CreateTable(findings))
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -117,5 +122,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     12: _from_12,
     13: _from_13,
     14: _from_14,
+    15: _from_15,
 }
 """By the schema that is there, what makes it the next one."""

@@ -1,5 +1,10 @@
 """Every kind of payload, one file each, in one table: all that envelope, outbox, journal and receipts look at."""
 
+from fleet_protocol.kinds.activation_summary import (
+    ACTIVATION_SUMMARY,
+    ENCRYPTED_ACTIVATION_SUMMARY,
+    ActivationSummary,
+)
 from fleet_protocol.kinds.analytics_report import (
     ANALYTICS_REPORT,
     ENCRYPTED_ANALYTICS_REPORT,
@@ -70,6 +75,8 @@ KINDS: dict[int, PayloadKind] = {
         QUERIES,
         PROMPTS,
         ENCRYPTED_PROMPTS,
+        ACTIVATION_SUMMARY,
+        ENCRYPTED_ACTIVATION_SUMMARY,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -91,6 +98,8 @@ def register(kind: PayloadKind) -> PayloadKind:
 
 
 __all__ = [
+    "ACTIVATION_SUMMARY",
+    "ActivationSummary",
     "ANALYTICS_REPORT",
     "AnalyticsReport",
     "AnswerOutcome",
@@ -102,6 +111,7 @@ __all__ = [
     "BlobRequest",
     "Condition",
     "Count",
+    "ENCRYPTED_ACTIVATION_SUMMARY",
     "ENCRYPTED_ANALYTICS_REPORT",
     "ENCRYPTED_FEATURE_STATISTICS",
     "ENCRYPTED_PROMPTS",

@@ -35,6 +35,7 @@ from session_relay.helper.compute_contract import (
     NothingLearned,
     Order,
     Ready,
+    Seen,
     Step,
     StepDone,
     frame,
@@ -149,6 +150,7 @@ class Computation:
         self._answer([order for order in orders if isinstance(order, Step)])
         for order in orders:
             if isinstance(order, Leave):
+                self._send(self._seen(order.session))
                 self._middle.close(order.session)
             elif isinstance(order, Contribute):
                 self._send(self._contribution(order))
@@ -164,6 +166,10 @@ class Computation:
         for (step, _), answer in zip(read, answers, strict=True):
             encoded = msgspec.msgpack.encode(answer)
             self._send(StepDone(step.session, step.number, encoded, refused=answer.problem))
+
+    def _seen(self, session: bytes) -> Seen:
+        found = self._middle.take_activation(session)
+        return Seen(session, found.rows, found.mean.astype("<f4").tobytes()) if found else Seen(session)
 
     def _contribution(self, order: Contribute) -> Learned:
         made = self._middle.take_contribution()

@@ -86,6 +86,16 @@ class StepDone(msgspec.Struct, frozen=True, tag="step_done"):
     refused: str = ""
 
 
+class Seen(msgspec.Struct, frozen=True, tag="seen"):
+    """Of a session that has ended: the mean of what a block gave, f32[channels] in little endian, over so many rows. No
+    rows where there were too few, or the task asks for none.
+    """
+
+    session: bytes
+    rows: int = 0
+    mean: bytes = b""
+
+
 class NothingLearned(msgspec.Struct, frozen=True, tag="nothing_learned"):
     """No step has trained anything since: there is nothing to contribute."""
 
@@ -101,7 +111,7 @@ class ComputeFailure(msgspec.Struct, frozen=True, tag="compute_failure"):
 
 
 Learned = TrainingResult | NothingLearned
-Message = Ready | StepDone | Unconfined | Learned | ComputeFailure
+Message = Ready | StepDone | Seen | Unconfined | Learned | ComputeFailure
 _ORDERS: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)
 _JOBS: msgspec.msgpack.Decoder[ComputeJob] = msgspec.msgpack.Decoder(ComputeJob)
 _MESSAGES: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)

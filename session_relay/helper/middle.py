@@ -29,6 +29,7 @@ from session_relay.helper.compute_contract import (
     NothingLearned,
     Order,
     Ready,
+    Seen,
     Step,
     StepDone,
     frame,
@@ -70,9 +71,10 @@ class Middle:
         *,
         ready: Callable[[ReadyVersion], None],
         done: Callable[[StepDone], None],
+        seen: Callable[[ReadyVersion, str, Seen], None],
     ) -> None:
         """The child is limited by `settings`, and by what is the helper's `own`. `ready` hears when the version is
-        loaded, `done` of each answered step.
+        loaded, `done` of each answered step, `seen` of each session that has ended, with its device.
         """
         self.version = version
         self.sessions: set[bytes] = set()
@@ -91,6 +93,8 @@ class Middle:
         self._own = own
         self._ready = ready
         self._done = done
+        self._seen = seen
+        self._devices: dict[bytes, str] = {}
         self._process: RunningProcess | None = None
         self._orders: asyncio.StreamWriter | None = None
         self._early: list[bytes] = []
@@ -102,9 +106,10 @@ class Middle:
         """On the event loop's clock; None where nothing is asked."""
         self._limit = asyncio.timeout(None)
 
-    def join(self, session: bytes, cut: str, samples: int) -> None:
-        """A session begins, of this cut, whose device trains on so many samples."""
+    def join(self, session: bytes, cut: str, samples: int, device: str) -> None:
+        """A session of `device` begins, of this cut, which trains on so many samples."""
         self.sessions.add(session)
+        self._devices[session] = device
         self._order(Join(session, cut, samples))
 
     def ask(self, session: bytes, number: int, request: bytes) -> None:
@@ -173,6 +178,8 @@ class Middle:
                     self._ready(self.version)
                 case Unconfined() if not self.is_loaded:
                     logger.warning(log_line("worker_not_confined", lacking=message.lacking, remedy=CONFINEMENT))
+                case Seen() if message.session in self._devices.keys() - self.sessions:
+                    self._seen(self.version, self._devices.pop(message.session), message)
                 case ComputeFailure():
                     words = message.error[:MAX_PROBLEM_CHARACTERS]  # a bundle may have taken the child over
                     return ComputeFailure(words, message.is_packed)

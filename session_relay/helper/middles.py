@@ -18,7 +18,7 @@ from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.limits import MAX_PROBLEM_CHARACTERS
 from fleet_protocol.sessions.events import Requested, Wanted
-from session_relay.helper.compute_contract import ComputeFailure, Learned, StepDone
+from session_relay.helper.compute_contract import ComputeFailure, Learned, Seen, StepDone
 from session_relay.helper.configuration import HelperSettings
 from session_relay.helper.middle import Middle
 
@@ -39,6 +39,9 @@ class Watcher(Protocol):
 
     def middle_failed(self, session: bytes, why: str) -> None:
         """A session has lost its middle."""
+
+    def seen(self, version: ReadyVersion, device: str, seen: Seen) -> None:
+        """What a block gave on the samples of a device whose session has ended."""
 
     def version_loaded(self, version: ReadyVersion) -> None:
         """Its weights are in their file, whole."""
@@ -90,10 +93,10 @@ class Middles:
         """Whether a session of this version can be taken."""
         return self._serving(version) is not None or len(self._running) < MOST_MIDDLES
 
-    def open(self, session: bytes, version: ReadyVersion, wanted: Wanted) -> None:
-        """Serve a session."""
+    def open(self, session: bytes, version: ReadyVersion, wanted: Wanted, device: str) -> None:
+        """Serve a session of `device`."""
         middle = self._serving(version) or self._start(version)
-        middle.join(session, wanted.cut, wanted.samples)
+        middle.join(session, wanted.cut, wanted.samples, device)
         self._of_session[session] = middle
 
     def ask(self, request: Requested) -> None:
@@ -141,7 +144,8 @@ class Middles:
 
     def _start(self, version: ReadyVersion) -> Middle:
         ready, done = self._watcher.version_loaded, self._note_done
-        middle = Middle(version, self._worker, self._settings, ready=ready, done=done)
+        seen = self._watcher.seen
+        middle = Middle(version, self._worker, self._settings, ready=ready, done=done, seen=seen)
         self._running[middle] = asyncio.ensure_future(self._run(middle))
         return middle
 

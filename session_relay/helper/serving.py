@@ -16,10 +16,11 @@ from fleet_protocol.kinds import OfferedTask, Receipt, SessionReason
 from fleet_protocol.limits import MAX_PROBLEM_CHARACTERS
 from fleet_protocol.sessions.events import Asked, Closed, HelperEvent, OfferRefused, Requested, Wanted
 from fleet_protocol.sessions.helper_sessions import HelperSessions
-from session_relay.helper.compute_contract import StepDone
+from session_relay.helper.compute_contract import Seen, StepDone
 from session_relay.helper.configuration import HelperConfiguration
 from session_relay.helper.middles import Middles
 from session_relay.helper.served_versions import ServedVersions
+from session_relay.helper.summary_spool import SummarySpool
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Serving:
         self._offering_again: asyncio.TimerHandle | None = None
         self._sessions = HelperSessions(member.identity.party(), secrets.token_bytes)
         self._carrier = SessionCarrier(self._sessions, member.identity.session_topic, member.link, self._handle)
+        self._summaries = SummarySpool(member.database, address=member.identity.address, sign=member.identity.sign_row)
         self._middles = Middles(configuration.helper, configuration.worker, member.database, spool, self)
 
     @property
@@ -159,6 +161,11 @@ class Serving:
         """What a session was served by is gone."""
         self._end_session(session, SessionReason.HELPER_FAILED, why)
 
+    def seen(self, version: ReadyVersion, device: str, seen: Seen) -> None:
+        """The coordinator finds clusters by it."""
+        if self._summaries.put(version, device, seen):
+            self.spooled()
+
     def version_loaded(self, version: ReadyVersion) -> None:
         """A middle runs it."""
         self._versions.loaded(version)
@@ -206,7 +213,7 @@ class Serving:
         except ProtocolError as error:
             self._sessions.refuse(asked.session, SessionReason.MALFORMED, error.detail, BUSY_SECONDS)
             return
-        self._middles.open(asked.session, self._versions.ready[wanted.task], wanted)
+        self._middles.open(asked.session, self._versions.ready[wanted.task], wanted, asked.device)
         logger.info(
             log_line(
                 "session_opened",

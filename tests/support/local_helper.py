@@ -31,8 +31,8 @@ def middle_of(
     assert task.split is not None
     files = {name: bundle / name for name in split_files(task, blocks_of_helpers(task.split))}
     version = ReadyVersion(1, "bundle", task, files, bundle / WEIGHTS_FILE)
-    middle = Middle(version, settings, own, ready=lambda _: None, done=done)
-    middle.join(SESSION, job.cut.name, samples)
+    middle = Middle(version, settings, own, ready=lambda _: None, done=done, seen=lambda *_: None)
+    middle.join(SESSION, job.cut.name, samples, "kitchen-pi")
     return middle
 
 

@@ -33,6 +33,7 @@ class Member:
     """A connection to the broker, and everything that has come over it."""
 
     def __init__(self, name: str, broker: Broker, coordinator_key: VerifyKey, key: SigningKey) -> None:
+        self.key = key
         pinned = write_verify_key(coordinator_key)
         self.identity = Identity(FLEET, SHARD, name, key, pinned)
         self.identity.boot = int(time.time())
@@ -51,6 +52,10 @@ class Member:
     def publish(self, outgoing: Outgoing) -> None:
         """On the member's own topic."""
         self._client.publish(self.party.topic, outgoing.data, qos=1 if outgoing.at_least_once else 0)
+
+    def send_up(self, data: bytes) -> None:
+        """A message to the coordinator."""
+        self._client.publish(self.identity.up_topic, data, qos=1)
 
     def close(self) -> None:
         """Leave the broker."""

@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey
+from fleet_protocol.kinds import ACTIVATION_SUMMARY
 from tests.support.broker import Broker, free_port
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.cut_link import CutLink
@@ -86,6 +88,16 @@ class SplitFleet:
         with self.coordinator.journal() as journal:
             newest = journal.newest_version(TASK)
         return newest.number if newest else -1
+
+    def summaries(self) -> int:
+        """What helpers have said of devices' activations, and the coordinator has made an aggregate of."""
+        with self.coordinator.journal() as journal:
+            return journal.newest_aggregate(TASK, ACTIVATION_SUMMARY.number).number
+
+    def clusters(self) -> dict[str, int]:
+        """Of the devices that are in one."""
+        with self.coordinator.journal() as journal:
+            return ClusterRegistry(journal.engine).assigned().get(TASK, {})
 
     def accepted(self) -> int:
         """Updates of devices and helpers."""

@@ -98,7 +98,9 @@ async def test_version_rests_whose_process_ends_before_it_has_computed_anything(
     settings, failure = HelperSettings(), ComputeFailure("passed its memory limit of 512 MiB")
     version = ReadyVersion(1, "bundle", shipped().description, {}, Path("weights"))
     middles = Middles(settings, WorkerSettings(), cast(Any, None), cast(Any, None), cast(Any, watcher))
-    middle = Middle(version, WorkerSettings(), settings, ready=lambda _: None, done=lambda _: None)
+    middle = Middle(
+        version, WorkerSettings(), settings, ready=lambda _: None, done=lambda _: None, seen=lambda *_: None
+    )
     middle.is_loaded = True
     middles._note_failure(middle, failure)
     middle.has_answered = True

@@ -19,10 +19,12 @@ from fleet_protocol.codec.selection import random_indices
 from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.keys import SigningKey, key_id
 from fleet_protocol.kinds import (
+    ACTIVATION_SUMMARY,
     ANALYTICS_REPORT,
     AUTHORITY_SUCCESSION,
     BLOB_CHUNK,
     BLOB_REQUEST,
+    ENCRYPTED_ACTIVATION_SUMMARY,
     ENCRYPTED_ANALYTICS_REPORT,
     ENCRYPTED_FEATURE_STATISTICS,
     ENCRYPTED_PROMPTS,
@@ -42,6 +44,7 @@ from fleet_protocol.kinds import (
     STATISTICS,
     UPDATE,
     WEIGHTS_REQUEST,
+    ActivationSummary,
     AnalyticsReport,
     AnswerOutcome,
     AuthoritySuccession,
@@ -134,6 +137,8 @@ ASKED = Query(
 )
 PROMPTS_OF_3 = Prompts("class", bytes([2, 0, 1]), "voice=en-gb")
 """Two or three samples of class 0, one of class 2, of three."""
+SUMMARY_OF_16 = ActivationSummary("kitchen-pi", 16, bytes.fromhex("0000803f000000bf"))
+"""Sixteen samples, whose two channels have the means 1 and -0.5."""
 MESSAGES = [
     (ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
@@ -165,6 +170,12 @@ MESSAGES = [
     (
         ENCRYPTED_ANALYTICS_REPORT,
         EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(REPORT))),
+        UP,
+    ),
+    (ACTIVATION_SUMMARY, SUMMARY_OF_16, UP),
+    (
+        ENCRYPTED_ACTIVATION_SUMMARY,
+        EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(SUMMARY_OF_16))),
         UP,
     ),
     (PROMPTS, PROMPTS_OF_3, UP),

@@ -9,6 +9,7 @@ from broker_coordinator.aggregation.clusters.averaging_plan import (
 )
 from broker_coordinator.aggregation.clusters.clustering import Clusters, find_clusters
 from broker_coordinator.aggregation.clusters.divergence_weights import Direction, divergence_weights, divergences
+from broker_coordinator.aggregation.clusters.numbering import numbered
 
 __all__ = [
     "PLAIN_FEDERATIONS",
@@ -21,4 +22,5 @@ __all__ = [
     "divergence_weights",
     "divergences",
     "find_clusters",
+    "numbered",
 ]

@@ -233,6 +233,14 @@ class DeviceDatabase:
         self.merged_back += merged
         return rows
 
+    def spool_beside(self, unsigned: OutboxRow, sign: SignRow) -> bool:
+        """Let a payload wait that is of no round and can be spared: not where the outbox is full. Whether it does."""
+        with self._transaction():
+            if waiting_bytes(self._connection) >= self._maximum_waiting_bytes:
+                return False
+            self._insert(unsigned, sign)
+        return True
+
     def note_sent(self, sequence: int) -> None:
         """Before a payload is handed to the link: whatever waits now may have been sent from here on."""
         if sequence > self._counter("sent_through"):

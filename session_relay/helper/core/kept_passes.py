@@ -4,6 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bundle_runtime.blocks import Floats
 from bundle_runtime.trained_block import Then
 
@@ -25,6 +28,8 @@ class KeptPass:
     inputs: Sequence[Floats]
     blocks: Sequence[Then]
     seed: int
+    activation: NDArray[np.float64] | None = None
+    """`session_relay.helper.core.activation_means` of it; None of a pass through other blocks."""
 
     @property
     def rows(self) -> int:

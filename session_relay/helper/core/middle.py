@@ -5,10 +5,11 @@ each session's gradient as it comes. The last update counts less the more others
 (`fleet_protocol.sessions.staleness`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle_runtime.blocks import Backward, BlockRunner, Floats, Rates
 from bundle_runtime.trained_block import TrainedBlock
@@ -18,6 +19,7 @@ from fleet_protocol.limits import KIB, MAX_SESSION_MESSAGE_BYTES
 from fleet_protocol.sessions.steps import StepAnswer
 from fleet_protocol.split_plan import Cut, SplitPlan, is_helpers
 from fleet_protocol.task_description import TaskDescription
+from session_relay.helper.core.activation_means import ActivationMean, ActivationMeans
 from session_relay.helper.core.contribution import Contribution, SessionChanges
 from session_relay.helper.core.kept_passes import KeptPass, KeptPasses
 from session_relay.helper.core.requests import Asked, ReadRequest, StepRefusedError, groups, read_request, refusal
@@ -68,6 +70,7 @@ class Middle:
         self._generator = generator
         self._kept = KeptPasses(kept_bytes)
         self._learned = SessionChanges()
+        self._activations = ActivationMeans.of(task.clusters, plan)
         self._cuts: dict[bytes, Cut] = {}
         self._blocks = {block: self._held(block, weights) for block in helpers_blocks(plan)}
         self._alone = frozenset(
@@ -85,6 +88,7 @@ class Middle:
         if (cut := self._cuts.pop(session, None)) is not None:
             self._learned.close(session, self._weights_of(cut))
         self._kept.forget(session)
+        self.take_activation(session)
 
     @property
     def sessions(self) -> int:
@@ -113,6 +117,10 @@ class Middle:
         for group in groups(read, "forward", self._alone):
             answers |= self._forward(group)
         return [answers[place] for place in range(len(asked))]
+
+    def take_activation(self, session: bytes) -> ActivationMean | None:
+        """By what the session's device is told from others; None where nothing is, or by too little."""
+        return self._activations.take(session) if self._activations else None
 
     def take_contribution(self) -> Contribution | None:
         """What was changed while those sessions were open that have ended since the last one was taken; None where
@@ -155,15 +163,22 @@ class Middle:
         for block in range(first, end):
             inputs.append(values)
             values = self._blocks[block].trained.forward(self._runner, values, group[0].request.seed)
+        outputs = dict(zip(range(first, end), [*inputs[1:], values], strict=True))
         blocks = [self._blocks[block].trained.now(self._company(block)) for block in range(first, end)]
         answers, start = {}, 0
         for each in group:
             rows = slice(start, start + each.request.rows)
             start = rows.stop
-            kept = KeptPass([np.array(array[rows]) for array in inputs], blocks, each.request.seed)
+            activation = self._activation(outputs, rows)
+            kept = KeptPass([np.array(array[rows]) for array in inputs], blocks, each.request.seed, activation)
             self._kept.keep(each.key, kept, MOST_ABANDONED * self._plan.most_in_flight)
             answers[each.place] = self._answered(each, values[rows])
         return answers
+
+    def _activation(self, outputs: Mapping[int, Floats], rows: slice) -> NDArray[np.float64] | None:
+        if self._activations is None or self._activations.block not in outputs:
+            return None
+        return self._activations.sums(outputs[self._activations.block][rows])
 
     def _backward(self, group: Sequence[ReadRequest]) -> dict[int, StepAnswer]:
         answers: dict[int, StepAnswer] = {}
@@ -238,6 +253,13 @@ class Middle:
                 self._blocks[block].changes.count(norms[block])
                 for each in passed:
                     self._learned.count(each.read.key.session, block, each.kept.rows)
+        if update:
+            self._count_activations(passed)
+
+    def _count_activations(self, passed: Sequence[_Passed]) -> None:
+        for each in passed:
+            if self._activations and each.kept.activation is not None:
+                self._activations.count(each.read.key.session, each.kept.rows, each.kept.activation)
 
     def _answered(self, read: ReadRequest, values: Floats) -> StepAnswer:
         request = read.request

@@ -1,0 +1,200 @@
+"""Clusters that the coordinator finds in what helpers have said of devices."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import func, select, update
+
+from broker_coordinator.cli import main
+from broker_coordinator.commands.found_clusters import find_and_assign
+from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding
+from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.helper_registry import HelperRegistry
+from broker_coordinator.storage.schema import payloads
+from broker_coordinator.storage.task_registry import TaskRegistry
+from bundle_runtime.bundle import Bundle
+from fleet_protocol.cluster_plan import ClusterPlan
+from fleet_protocol.encryption import encrypt_payload
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import SigningKey
+from fleet_protocol.kinds import (
+    ACTIVATION_SUMMARY,
+    ENCRYPTED_ACTIVATION_SUMMARY,
+    ActivationSummary,
+    Outcome,
+    encode_payload,
+)
+from tests.support.bench import OPEN, Bench
+from tests.support.device import SigningDevice
+from tests.support.helper import TASK, copy_split_bundle
+
+CELLAR, SHED = SigningDevice("cellar-pi"), SigningDevice("shed-pi")
+DARK, LIGHT = [f"dark-{number}" for number in range(5)], [f"light-{number}" for number in range(5)]
+CHANNELS = 16
+KEY = SigningKey.generate()
+NO_DATABASE_TAKES_IT = 2**64
+
+
+def split_bundle(folder: Path, **more: object) -> Bundle:
+    return copy_split_bundle(folder, clusters=ClusterPlan(3, activations="4", **more), buffer_size=1)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """Ten approved devices, of two kinds, and two helpers."""
+    bench = Bench(tmp_path / "coordinator.db", split_bundle(tmp_path / "bundle"), replace(OPEN, keys=(KEY,)))
+    for helper in (CELLAR, SHED):
+        bench.handle(helper, helper.enrolment())
+        HelperRegistry(bench.journal.engine).allow(helper.name)
+    for name in DARK + LIGHT:
+        DeviceRegistry(bench.journal.engine).approve(name, SigningDevice(name).key.verify_key)
+    bench.said()
+    return bench
+
+
+def mean(name: str, kind: str = "") -> bytes:
+    seed = (DARK + LIGHT).index(name)
+    centre = 3.0 if (kind or name).startswith("light") else -3.0
+    return (centre + np.random.default_rng(seed).standard_normal(CHANNELS)).astype("<f4").tobytes()
+
+
+class Telling:
+    """Helpers that say something, each message with its own number."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench, self.sequence = bench, 0
+
+    def tell(self, name: str, *, kind: str = "", helper: SigningDevice = CELLAR, encrypted: bool = False) -> None:
+        self.sequence += 1
+        payload = encode_payload(ActivationSummary(name, 16, mean(name, kind)))
+        if encrypted:
+            payload = encrypt_payload(helper.key, KEY.verify_key, self.sequence, payload)
+        of_kind = ENCRYPTED_ACTIVATION_SUMMARY if encrypted else ACTIVATION_SUMMARY
+        self.bench.handle(helper, helper.sign(of_kind, payload, sequence=self.sequence, task=TASK))
+        (receipt,) = self.bench.receipts()
+        assert receipt.outcome is Outcome.ACCEPTED, receipt.detail
+        self.bench.make_versions()
+
+    def find(self) -> dict[str, int]:
+        assigned, _ = find_and_assign(self.bench.journal, self.bench.description)
+        stored = ClusterRegistry(self.bench.journal.engine).assigned().get(TASK, {})
+        assert {name: cluster for name, cluster in assigned.items() if cluster}.items() <= stored.items()
+        return assigned
+
+
+@pytest.fixture
+def telling(bench: Bench) -> Telling:
+    return Telling(bench)
+
+
+def expected(dark: int, light: int) -> dict[str, int]:
+    return dict.fromkeys(DARK, dark) | dict.fromkeys(LIGHT, light)
+
+
+def test_two_kinds_are_told_apart_and_keep_their_numbers_and_a_device_that_changes_goes_over(telling):
+    for number, name in enumerate(DARK + LIGHT):
+        telling.tell(name, helper=(CELLAR, SHED)[number % 2], encrypted=number % 3 == 0)
+    assert telling.find() == expected(1, 2)
+    telling.bench.restart()
+    assert telling.find() == expected(1, 2), "the same journal gives the same"
+    telling.tell("dark-0", kind="light")
+    assert telling.find() == expected(1, 2) | {"dark-0": 2}, "the newest counts"
+
+
+def test_devices_of_which_nothing_was_said_keep_their_cluster(telling):
+    ClusterRegistry(telling.bench.journal.engine).assign(telling.bench.description, {"attic": 3, "light-0": 1})
+    for name in DARK + LIGHT[1:]:
+        telling.tell(name)
+    assert telling.find() == {name: cluster for name, cluster in expected(1, 2).items() if name != "light-0"}
+    assigned = ClusterRegistry(telling.bench.journal.engine).assigned()[TASK]
+    assert (assigned["attic"], assigned["light-0"]) == (3, 1)
+
+
+def test_helpers_that_are_allowed_no_more_and_devices_that_are_gone_count_no_more(telling):
+    engine = telling.bench.journal.engine
+    for name in DARK + LIGHT:
+        telling.tell(name)
+    telling.tell("dark-0", kind="light", helper=SHED)
+    HelperRegistry(engine).deny(SHED.name)
+    DeviceRegistry(engine).revoke("light-4")
+    found = telling.find()
+    assert found == {name: cluster for name, cluster in expected(1, 2).items() if name != "light-4"}
+
+
+def test_a_damaged_row_hides_nothing_but_itself(telling):
+    for name in DARK + LIGHT:
+        telling.tell(name)
+    telling.tell("dark-0", kind="light")
+    with telling.bench.journal.engine.begin() as connection:
+        newest = select(func.max(payloads.c.position)).scalar_subquery()
+        connection.execute(update(payloads).where(payloads.c.position == newest).values(facts={"device": 7}))
+    assert telling.find() == expected(1, 2)
+
+
+def test_without_a_word_of_a_helper_nothing_changes(telling):
+    ClusterRegistry(telling.bench.journal.engine).assign(telling.bench.description, {"attic": 3})
+    assert telling.find() == {}
+    assert ClusterRegistry(telling.bench.journal.engine).assigned()[TASK] == {"attic": 3}
+
+
+def test_devices_of_one_kind_stay_in_none(telling):
+    for name in DARK:
+        telling.tell(name)
+    assert telling.find() == dict.fromkeys(DARK, 0)
+
+
+def test_a_device_that_is_no_helper_is_refused(telling):
+    stranger = SigningDevice("dark-9")
+    telling.bench.handle(stranger, stranger.enrolment())
+    telling.bench.said()
+    payload = encode_payload(ActivationSummary("dark-0", 16, mean("dark-0")))
+    telling.bench.handle(stranger, stranger.sign(ACTIVATION_SUMMARY, payload, sequence=1, task=TASK))
+    (receipt,) = telling.bench.receipts()
+    assert (receipt.outcome, receipt.reason) == (Outcome.REJECTED, "out_of_bounds")
+
+
+def test_clusters_and_what_they_were_found_by_are_kept_together_or_not_at_all(telling):
+    for name in DARK + LIGHT:
+        telling.tell(name)
+    registry, task = ClusterRegistry(telling.bench.journal.engine), telling.bench.description
+    for wanted, finding, error in (
+        ({"dark-0": 1}, Finding(NO_DATABASE_TAKES_IT, {}, 1), OverflowError),
+        ({"dark-0": 1, "dark-1": 4}, Finding(0, {}, 1), ConfigurationError),
+    ):
+        with pytest.raises(error):
+            registry.assign_found(task, lambda _, found=(wanted, finding): found)
+        assert (registry.assigned(), registry.finding(TASK)) == ({}, None)
+    telling.find()
+    assert registry.finding(TASK).clusters == 2
+    TaskRegistry(telling.bench.journal.engine).remove(TASK)
+    assert (registry.assigned(), registry.finding(TASK)) == ({}, None)
+
+
+def test_verbs_say_how_clusters_were_found(telling, tmp_path, capsys):
+    path = tmp_path / "coordinator.toml"
+    path.write_text('fleet = "lab"\nkey_file = "key"\ndatabase = "coordinator.db"\n[broker]\nhost = "localhost"\n')
+    for name in DARK + LIGHT:
+        telling.tell(name)
+
+    def asked(verb: str):
+        capsys.readouterr()
+        assert main(["clusters", "--config", str(path), "--json", verb, TASK]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    assert {each["found"] for each in asked("show")} == {""}
+    found = asked("find")
+    assert (found["version"], found["devices"], found["clusters"], found["left_out"]) == (0, 10, 2, [])
+    assert {each["device"]: each["cluster"] for each in found["assigned"]} == expected(1, 2)
+    shown = {each["device"]: each["found"] for each in asked("show")}
+    assert shown["dark-0"] == "behind version 0, by 16 samples"
+    assert shown[CELLAR.name] == ""
+
+
+def test_a_task_that_names_no_activation_is_refused_with_what_to_do(tmp_path):
+    bundle = copy_split_bundle(tmp_path / "bundle", clusters=ClusterPlan(2))
+    bench = Bench(tmp_path / "coordinator.db", bundle)
+    with pytest.raises(ConfigurationError, match="does not say by which activations"):
+        find_and_assign(bench.journal, bundle.description)

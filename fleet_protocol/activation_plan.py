@@ -8,7 +8,7 @@ from fleet_protocol.limits import MAX_ACTIVATION_VALUES
 from fleet_protocol.split_plan import SplitPlan, is_helpers
 
 LEAST_ROWS: Final = 8
-"""Samples behind a mean; one of fewer says more of these samples than of their kind."""
+"""Different samples behind a mean; one of fewer says more of these samples than of their kind."""
 
 
 def activation_block(plan: ClusterPlan, split: SplitPlan) -> int:

@@ -56,7 +56,9 @@ class Serving:
         self._offering_again: asyncio.TimerHandle | None = None
         self._sessions = HelperSessions(member.identity.party(), secrets.token_bytes)
         self._carrier = SessionCarrier(self._sessions, member.identity.session_topic, member.link, self._handle)
-        self._summaries = SummarySpool(member.database, address=member.identity.address, sign=member.identity.sign_row)
+        self._summaries = SummarySpool(
+            member.database, address=member.identity.encrypted_address, sign=member.identity.sign_row
+        )
         self._middles = Middles(configuration.helper, configuration.worker, member.database, spool, self)
 
     @property

@@ -18,7 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 class SummarySpool:
-    """`address` and `sign` are as for any payload in the outbox."""
+    """`address` and `sign` are as for any payload in the outbox; it is of another device's samples, so `address` is one
+    that encrypts whatever this helper's `encrypt_updates` says.
+    """
 
     def __init__(
         self, database: DeviceDatabase, *, address: Callable[[PayloadKind], tuple[int, bytes]], sign: SignRow

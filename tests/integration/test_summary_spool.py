@@ -11,7 +11,7 @@ from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey, write_verify_key
-from fleet_protocol.kinds import ACTIVATION_SUMMARY, ENCRYPTED_ACTIVATION_SUMMARY, ActivationSummary, decode_payload
+from fleet_protocol.kinds import ENCRYPTED_ACTIVATION_SUMMARY, ActivationSummary, decode_payload
 from session_relay.helper.compute_contract import Seen
 from session_relay.helper.summary_spool import SummarySpool
 from tests.support.fleet import FLEET, SHARD
@@ -22,19 +22,20 @@ VERSION = ReadyVersion(3, "ab" * 32, TASK, {}, Path("weights"))
 SEEN = Seen(b"s" * 16, 16, bytes(64))
 
 
-def spool_of(database: DeviceDatabase, *, encrypted: bool = False) -> SummarySpool:
+def spool_of(database: DeviceDatabase, *, encrypt_updates: bool = False) -> SummarySpool:
     coordinator = write_verify_key(SigningKey.generate().verify_key)
-    identity = Identity(FLEET, SHARD, "cellar-pi", SigningKey.generate(), coordinator, encrypt_updates=encrypted)
-    return SummarySpool(database, address=identity.address, sign=identity.sign_row)
+    identity = Identity(FLEET, SHARD, "cellar-pi", SigningKey.generate(), coordinator, encrypt_updates=encrypt_updates)
+    return SummarySpool(database, address=identity.encrypted_address, sign=identity.sign_row)
 
 
-@pytest.mark.parametrize("encrypted", [False, True])
-def test_a_summary_waits_with_the_version_that_its_session_began_with(tmp_path, encrypted):
+@pytest.mark.parametrize("encrypt_updates", [False, True])
+def test_a_summary_waits_encrypted_with_the_version_that_its_session_began_with(tmp_path, encrypt_updates):
     database = DeviceDatabase(tmp_path / "agent.db")
-    assert spool_of(database, encrypted=encrypted).put(VERSION, "kitchen-pi", SEEN)
+    assert spool_of(database, encrypt_updates=encrypt_updates).put(VERSION, "kitchen-pi", SEEN)
     (number,) = database.waiting_numbers()
     row = database.read(number)
-    assert row.kind == (ENCRYPTED_ACTIVATION_SUMMARY if encrypted else ACTIVATION_SUMMARY).number
+    assert row.kind == ENCRYPTED_ACTIVATION_SUMMARY.number
+    assert row.recipient, "whatever the helper does with its updates"
     assert (row.task, row.bundle, row.base_version) == (TASK.task, VERSION.bundle, 3)
     assert decode_payload(row.payload, ActivationSummary) == ActivationSummary("kitchen-pi", 16, bytes(64))
 

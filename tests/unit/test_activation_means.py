@@ -42,7 +42,7 @@ def test_passes_add_up_to_the_mean_over_all_rows_and_the_space(output, half):
     means = new_means()
     for rows in (output[:half], output[half:]):
         count(means, A, rows)
-    taken = means.take(A)
+    taken = means.take(A, samples=12)
     assert taken.rows == 12
     largest = np.abs(output).max()
     expected = output.astype(np.float64).mean(axis=(0, 2, 3))
@@ -63,6 +63,24 @@ def test_a_session_of_too_few_rows_has_none_and_one_of_enough_is_of_its_own_rows
     count(means, B, np.zeros((LEAST_ROWS, 3), np.float32))
     assert means.take(A) is None
     np.testing.assert_array_equal(means.take(B).mean, [0, 0, 0])
+
+
+def test_few_samples_have_no_mean_however_often_they_are_trained_on():
+    means = new_means()
+    one = np.ones((1, 3), np.float32)
+    for _ in range(100 * LEAST_ROWS):
+        count(means, A, one)
+        count(means, B, np.ones((LEAST_ROWS - 1, 3), np.float32))
+    assert means.take(A) is None
+    assert means.take(B) is None, "nobody says how many there are, and no mini-batch has enough different ones"
+
+
+@pytest.mark.parametrize(("samples", "has_mean"), [(1, False), (LEAST_ROWS - 1, False), (LEAST_ROWS, True)])
+def test_small_mini_batches_add_up_where_the_device_says_that_it_has_enough_samples(samples, has_mean):
+    means = new_means()
+    for _ in range(LEAST_ROWS):
+        count(means, A, np.ones((1, 3), np.float32))
+    assert (means.take(A, samples) is not None) == has_mean
 
 
 @pytest.mark.parametrize("strange", [np.nan, np.inf, -np.inf])
@@ -115,6 +133,15 @@ def test_sessions_that_are_computed_together_are_told_apart():
     of_b = middle.take_activation(B)
     np.testing.assert_allclose(of_b.mean, alone.take_activation(B).mean, rtol=1e-5)
     assert not np.allclose(of_b.mean, middle.take_activation(A).mean, rtol=1e-5)
+
+
+def test_a_session_over_one_picture_leaves_no_mean():
+    middle = middle_of(type(shipped())(TASK, shipped().files), PLAN, shipped_weights())
+    middle.open(A, PLAN.cuts[0], samples=1)
+    for step in range(LEAST_ROWS):
+        for direction, shape in (("forward", BEFORE), ("backward", AFTER)):
+            middle.answer([Asked(A, request(direction, step, 0, shape, update=direction == "backward"))])
+    assert middle.take_activation(A) is None
 
 
 def test_a_task_that_asks_for_none_has_none():

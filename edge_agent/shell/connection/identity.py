@@ -92,6 +92,14 @@ class Identity:
         """
         if not self._encrypts:
             return kind.number, b""
+        return self.encrypted_address(kind)
+
+    def encrypted_address(self, kind: PayloadKind) -> tuple[int, bytes]:
+        """The same for what is encrypted whether or not this device encrypts its updates.
+
+        Raises:
+            ConfigurationError: the kind has no encrypted form.
+        """
         for encrypted in KINDS.values():
             if encrypted.content is kind:
                 return encrypted.number, bytes(self.coordinator)

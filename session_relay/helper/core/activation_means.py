@@ -25,6 +25,7 @@ class ActivationMean:
 class _Total:
     sums: Sums
     rows: int = 0
+    most_at_once: int = 0
 
 
 @dataclass(slots=True)
@@ -55,10 +56,14 @@ class ActivationMeans:
             total = self._totals.setdefault(session, _Total(np.zeros(self.channels)))
             total.sums += sums
             total.rows += rows
+            total.most_at_once = max(total.most_at_once, rows)
 
-    def take(self, session: bytes) -> ActivationMean | None:
-        """What a session has come to, which is forgotten; None of too few rows (`LEAST_ROWS`)."""
+    def take(self, session: bytes, samples: int = 0) -> ActivationMean | None:
+        """What a session has come to, which is forgotten; None of too few different samples (`LEAST_ROWS`).
+
+        Its device has so many `samples`; where that is 0, unknown, those of one mini-batch are different ones.
+        """
         total = self._totals.pop(session, None)
-        if total is None or total.rows < LEAST_ROWS:
+        if total is None or min(total.rows, samples or total.most_at_once) < LEAST_ROWS:
             return None
         return ActivationMean(total.rows, (total.sums / total.rows).astype(np.float32))

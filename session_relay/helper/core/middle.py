@@ -72,6 +72,7 @@ class Middle:
         self._learned = SessionChanges()
         self._activations = ActivationMeans.of(task.clusters, plan)
         self._cuts: dict[bytes, Cut] = {}
+        self._samples: dict[bytes, int] = {}
         self._blocks = {block: self._held(block, weights) for block in helpers_blocks(plan)}
         self._alone = frozenset(
             block for block in self._blocks if not plan.blocks[block].rows_are_alone or runner.draws(block)
@@ -81,6 +82,7 @@ class Middle:
     def open(self, session: bytes, cut: Cut, samples: int = 0) -> None:
         """Serve a session of this cut, whose device trains on so many samples, if that is known."""
         self._cuts[session] = cut
+        self._samples[session] = samples
         self._learned.open(session, samples, self._weights_of(cut))
 
     def close(self, session: bytes) -> None:
@@ -89,6 +91,7 @@ class Middle:
             self._learned.close(session, self._weights_of(cut))
         self._kept.forget(session)
         self.take_activation(session)
+        self._samples.pop(session, None)
 
     @property
     def sessions(self) -> int:
@@ -120,7 +123,7 @@ class Middle:
 
     def take_activation(self, session: bytes) -> ActivationMean | None:
         """By what the session's device is told from others; None where nothing is, or by too little."""
-        return self._activations.take(session) if self._activations else None
+        return self._activations.take(session, self._samples.get(session, 0)) if self._activations else None
 
     def take_contribution(self) -> Contribution | None:
         """What was changed while those sessions were open that have ended since the last one was taken; None where

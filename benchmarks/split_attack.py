@@ -16,7 +16,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -25,18 +24,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.inversion.decoder import STEPS as DECODER_STEPS
+from benchmarks.inversion.decoder import decoder, rebuilt, step, trained_decoder
+from benchmarks.inversion.helper_view import HelperView
+from benchmarks.inversion.likeness import Likeness, likeness
 from benchmarks.mnist import read_mnist
 from benchmarks.split_accuracy import BUNDLE, plan_of
 from benchmarks.split_rounds import SplitFleet, Traffic
-from bundle_runtime.blocks import BlockRunner, Floats
+from bundle_runtime.blocks import Floats
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
-from edge_agent.training.split.outgoing import packed_activations
 from fleet_protocol.codec import read_weights
-from fleet_protocol.codec.activations import unpack_rows
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.split_plan import SplitPlan
 
@@ -44,46 +45,11 @@ PRIVATE, KNOWN, SHOWN = 4000, 4000, 300
 """Digits that devices train on, that the attacker has, and that it is judged by: some of the private ones."""
 ROUNDS, STEPS = 4, 60
 BATCH = 32
-DECODER_STEPS = 300
 HIJACKING_STEPS = 1500
 MOMENTS = 10.0
 """Weight of means and deviations among what the hijacker makes alike: without them, the device's block dies out."""
 NOISE = (0.0, 0.5, 1.0, 2.0)
 DISTANCE_CORRELATION = (0.5, 5.0)
-WINDOW = 7
-STABLE_MEAN, STABLE_VARIANCE = 0.01**2, 0.03**2
-"""Of SSIM, for brightness from 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """How near rebuilt pictures are to the real ones, in the mean."""
-
-    ssim: float
-    squared_error: float
-
-
-def likeness(rebuilt: Tensor, real: Tensor) -> Likeness:
-    """Of pictures f32[N, 1, H, W]."""
-
-    def mean(values: Tensor) -> Tensor:
-        return functional.avg_pool2d(values, WINDOW, stride=1)
-
-    means = mean(rebuilt), mean(real)
-    variances = mean(rebuilt**2) - means[0] ** 2, mean(real**2) - means[1] ** 2
-    covariance = mean(rebuilt * real) - means[0] * means[1]
-    above = (2 * means[0] * means[1] + STABLE_MEAN) * (2 * covariance + STABLE_VARIANCE)
-    below = (means[0] ** 2 + means[1] ** 2 + STABLE_MEAN) * (variances[0] + variances[1] + STABLE_VARIANCE)
-    return Likeness(round(float((above / below).mean()), 3), round(float(((rebuilt - real) ** 2).mean()), 4))
-
-
-def decoder(channels: int, side: int) -> nn.Module:
-    """Activations f32[N, channels, side, side] to pictures f32[N, 1, 28, 28]."""
-    layers: list[nn.Module] = [nn.BatchNorm2d(channels), nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU()]
-    while side < 28:
-        layers += [nn.ConvTranspose2d(16, 16, 4, stride=2, padding=1), nn.ReLU()]
-        side *= 2
-    return nn.Sequential(*layers, nn.Conv2d(16, 1, 3, padding=1), nn.Sigmoid())
 
 
 def trained_weights(bundle: Bundle, samples: Samples) -> FloatVector:
@@ -106,38 +72,16 @@ def learned_with_helper(bundle: Bundle, plan: SplitPlan, samples: Samples) -> Fl
     return weights
 
 
-class Bottom:
-    """The device's blocks in front of a point, as the helper sees them: through the codec and the defences."""
-
-    def __init__(self, bundle: Bundle, weights: FloatVector, blocks: int) -> None:
-        self._runner = BlockRunner(bundle.description, bundle.files, range(blocks))
-        self._weights = [self._runner.weights_of(block, weights) for block in range(blocks)]
-
-    def seen(self, images: Floats, plan: SplitPlan, generator: np.random.Generator) -> Tensor:
-        """What reaches the helper of images f32[N, 1, 28, 28], a mini-batch at a time."""
-        parts = []
-        for start in range(0, len(images), BATCH):
-            values = images[start : start + BATCH]
-            for block, weights in enumerate(self._weights):
-                values = self._runner.forward(block, weights, values, seed=0)
-            packed = packed_activations(values, plan, generator)
-            parts.append(unpack_rows(packed, plan.activations, len(values), values.shape[1:]))
-        return torch.from_numpy(np.concatenate(parts))
+def view_of(bundle: Bundle, weights: FloatVector, blocks: int) -> HelperView:
+    """Of a helper that has all but so many blocks."""
+    return HelperView(bundle.description, bundle.files, weights, blocks, rows=BATCH)
 
 
-def reconstruct(bottom: Bottom, plan: SplitPlan, known: Floats, shown: Floats) -> Likeness:
+def reconstruct(view: HelperView, plan: SplitPlan, known: Floats, shown: Floats) -> Likeness:
     """The best of a decoder that was trained on what the same blocks make of known pictures, noise and all."""
-    torch.manual_seed(0)
     generator = np.random.default_rng(5)
-    inputs, pictures = bottom.seen(known, plan, generator), torch.from_numpy(known)
-    model = decoder(inputs.shape[1], inputs.shape[2])
-    optimiser = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(DECODER_STEPS):
-        rows = torch.randint(len(inputs), (BATCH,))
-        _step(optimiser, functional.mse_loss(model(inputs[rows]), pictures[rows]))
-    model.eval()
-    with torch.no_grad():
-        return likeness(model(bottom.seen(shown, plan, generator)), torch.from_numpy(shown))
+    model = trained_decoder(view.seen(known, plan, generator), torch.from_numpy(known))
+    return likeness(rebuilt(model, view.seen(shown, plan, generator)), torch.from_numpy(shown))
 
 
 class HijackedDevice(nn.Module):
@@ -174,7 +118,7 @@ def hijack(noise: float, private: Floats, known: Floats, shown: Floats) -> Liken
     own = torch.optim.Adam([*encoder.parameters(), *inverse.parameters()], 3e-3)
     for _ in range(DECODER_STEPS):
         batch = pictures[torch.randint(len(pictures), (BATCH,))]
-        _step(own, functional.mse_loss(inverse(encoder(batch)), batch))
+        step(own, functional.mse_loss(inverse(encoder(batch)), batch))
     of_judge = torch.optim.Adam(judge.parameters(), 1e-3, betas=(0.5, 0.99))
     # The device has no such optimiser: the helper scales what it answers as it likes.
     of_device = torch.optim.Adam(device.parameters(), 1e-3, betas=(0.5, 0.99))
@@ -182,18 +126,12 @@ def hijack(noise: float, private: Floats, known: Floats, shown: Floats) -> Liken
         sent = device(secret[torch.randint(len(secret), (BATCH,))])
         with torch.no_grad():
             encoded = encoder(pictures[torch.randint(len(pictures), (BATCH,))])
-        _step(of_judge, functional.softplus(-judge(encoded)).mean() + functional.softplus(judge(sent.detach())).mean())
+        step(of_judge, functional.softplus(-judge(encoded)).mean() + functional.softplus(judge(sent.detach())).mean())
         alike = functional.mse_loss(sent.mean(0), encoded.mean(0)) + functional.mse_loss(sent.std(0), encoded.std(0))
-        _step(of_device, functional.softplus(-judge(sent)).mean() + MOMENTS * alike)
+        step(of_device, functional.softplus(-judge(sent)).mean() + MOMENTS * alike)
     inverse.eval()
     with torch.no_grad():
         return likeness(inverse(device(torch.from_numpy(shown))), torch.from_numpy(shown))
-
-
-def _step(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad()
-    torch.autograd.backward(loss)
-    optimiser.step()
 
 
 def measure(data: Path, told: Callable[[str, Likeness], None]) -> dict[str, dict[str, float]]:
@@ -212,16 +150,17 @@ def measure(data: Path, told: Callable[[str, Likeness], None]) -> dict[str, dict
     mean = torch.from_numpy(known).mean(0, keepdim=True).expand(SHOWN, -1, -1, -1)
     note("guess: the mean picture", likeness(mean, torch.from_numpy(shown)))
     for blocks in (1, 2):
-        bottom = Bottom(bundle, weights, blocks)
+        view = view_of(bundle, weights, blocks)
         for noise in NOISE:
             plan = msgspec.structs.replace(plan_of(bundle), activation_noise=noise)
             name = f"reconstruction behind convolution {blocks}, noise {noise:g}"
-            note(name, reconstruct(bottom, plan, known, shown))
+            note(name, reconstruct(view, plan, known, shown))
     for weight in DISTANCE_CORRELATION:
         plan = msgspec.structs.replace(plan_of(bundle), distance_correlation=weight, most_in_flight=1)
-        bottom = Bottom(bundle, learned_with_helper(bundle, plan, Samples(private, digits.labels[:PRIVATE])), 1)
+        learned = learned_with_helper(bundle, plan, Samples(private, digits.labels[:PRIVATE]))
+        view = view_of(bundle, learned, 1)
         name = f"reconstruction behind convolution 1, distance correlation {weight:g}"
-        note(name, reconstruct(bottom, plan, known, shown))
+        note(name, reconstruct(view, plan, known, shown))
     for noise in NOISE:
         note(f"hijacking behind convolution 1, noise {noise:g}", hijack(noise, private, known, shown))
     return found

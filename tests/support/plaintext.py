@@ -1,11 +1,13 @@
 """What a device keeps to itself in split learning, as the bytes that would show it on the wire."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import permutations
 
 import msgspec
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from bundle_runtime.blocks import BlockRunner
@@ -19,6 +21,10 @@ PIECE_BYTES = 24
 FEWEST_DIFFERENT = 12
 """Bytes in a piece: chance gives none of them, and no run of zeros is one."""
 PIECES_OF_PACKED = 6
+ZSTD_MAGIC = zstandard.MAGIC_NUMBER.to_bytes(4, "little")
+PACKED_MASK, PACKED_ZSTD = 0xF0, 0x30
+"""Of the first byte of packed values that are compressed: docs/wire-format.md."""
+FIRST_OF_ZLIB, DETECT_GZIP = (0x1F, 0x78), 32
 WIRES: Sequence[WireFormat] = ("float32", "float16", "int8")
 
 Secrets = Mapping[str, Collection[bytes]]
@@ -35,6 +41,38 @@ def pieces(data: bytes) -> list[bytes]:
     """All that is telling of some bytes, in pieces one behind the other."""
     cut = (data[at : at + PIECE_BYTES] for at in range(0, len(data) - PIECE_BYTES + 1, PIECE_BYTES))
     return [piece for piece in cut if len(set(piece)) >= FEWEST_DIFFERENT]
+
+
+def unpacked(published: Iterable[bytes]) -> list[bytes]:
+    """Whatever decompresses in what was published, at any offset: zlib and zstd frames, and values as a step packs
+    them, whose zstd frame has lost its magic. Of the latter chance makes some that repeat a byte or two: these are
+    left out.
+    """
+    return [content for data in set(published) for at in range(len(data)) for content in _frame_at(data, at)]
+
+
+def _frame_at(data: bytes, at: int) -> Iterator[bytes]:
+    """What the frame that begins there holds, if one does."""
+    if data[at] in FIRST_OF_ZLIB:
+        inflated = zlib.decompressobj(wbits=zlib.MAX_WBITS | DETECT_GZIP)
+        content = _decompressed(data[at:], inflated.decompress)
+        is_whole = inflated.eof
+    elif data[at] & PACKED_MASK == PACKED_ZSTD or data.startswith(ZSTD_MAGIC, at):
+        is_whole = data.startswith(ZSTD_MAGIC, at)
+        frame = data[at:] if is_whole else ZSTD_MAGIC + data[at + 1 :]
+        content = _decompressed(frame, zstandard.ZstdDecompressor().decompressobj().decompress)
+    else:
+        return
+    if is_whole or len(set(content)) >= FEWEST_DIFFERENT:
+        yield content
+
+
+def _decompressed(frame: bytes, decompress: Callable[[bytes], bytes]) -> bytes:
+    """Empty where it is no frame."""
+    try:
+        return decompress(frame)
+    except (zstandard.ZstdError, zlib.error):
+        return b""
 
 
 def sample_texts(samples: Samples) -> dict[str, bytes]:

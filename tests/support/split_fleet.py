@@ -12,6 +12,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import ACTIVATION_SUMMARY
@@ -32,6 +33,7 @@ class SplitFleet:
     def __init__(self, folder: Path, broker: Broker) -> None:
         self._folder = folder
         self._broker = broker
+        self.task = TASK
         self.coordinator: CoordinatorProcess
         self.helpers: list[HelperProcess] = []
         self.agents: list[SplitAgent] = []
@@ -40,11 +42,15 @@ class SplitFleet:
     def begin(
         self, *, steps: int, buffer_size: int, batch_size: int = 8, clusters: ClusterPlan | None = None
     ) -> Bundle:
-        """Start the coordinator. Returns what it serves."""
+        """Start the coordinator with the shipped mnist_cnn. Returns what it serves."""
         folder = self._folder / TASK
-        bundle = copy_split_bundle(
-            folder, steps=steps, batch_size=batch_size, clusters=clusters, buffer_size=buffer_size
-        )
+        copy_split_bundle(folder, steps=steps, batch_size=batch_size, clusters=clusters, buffer_size=buffer_size)
+        return self.serve(folder)
+
+    def serve(self, folder: Path) -> Bundle:
+        """Start the coordinator with the bundle in a folder, which is returned."""
+        bundle = load_bundle(folder)
+        self.task = bundle.description.task
         self._metrics_port = free_port()
         more = f"[relay]\nmetrics_port = {self._metrics_port}\n"
         self.coordinator = CoordinatorProcess(self._folder / "coordinator", self._broker, [folder], more=more)
@@ -55,6 +61,7 @@ class SplitFleet:
     def helper(self, name: str, **options: Any) -> HelperProcess:
         """One that offers a version, and that the relay has for devices."""
         others = self.relay_counts("edgeflock_helpers")[""]
+        options = {"task": self.task} | options
         helper = HelperProcess(self._folder / name, name, self._broker, self.coordinator.public_key, **options)
         self.helpers.append(helper)
         self.coordinator.helpers("allow", name)
@@ -66,6 +73,7 @@ class SplitFleet:
         self, name: str, broker: Broker | CutLink | None = None, *, samples: int = 16, **options: Any
     ) -> SplitAgent:
         """A device that leaves the middle to a helper, and that has samples, of which four are enough for a round."""
+        options = {"task": self.task} | options
         agent = SplitAgent(self._folder / name, name, broker or self._broker, self.coordinator.public_key, **options)
         self.agents.append(agent)
         agent.start()
@@ -86,23 +94,23 @@ class SplitFleet:
     def versions(self) -> int:
         """The newest one's number."""
         with self.coordinator.journal() as journal:
-            newest = journal.newest_version(TASK)
+            newest = journal.newest_version(self.task)
         return newest.number if newest else -1
 
     def summaries(self) -> int:
         """What helpers have said of devices' activations, and the coordinator has made an aggregate of."""
         with self.coordinator.journal() as journal:
-            return journal.newest_aggregate(TASK, ACTIVATION_SUMMARY.number).number
+            return journal.newest_aggregate(self.task, ACTIVATION_SUMMARY.number).number
 
     def clusters(self) -> dict[str, int]:
         """Of the devices that are in one."""
         with self.coordinator.journal() as journal:
-            return ClusterRegistry(journal.engine).assigned().get(TASK, {})
+            return ClusterRegistry(journal.engine).assigned().get(self.task, {})
 
     def accepted(self) -> int:
         """Updates of devices and helpers."""
         with self.coordinator.journal() as journal:
-            return journal.overview.update_counts(TASK)[0]
+            return journal.overview.update_counts(self.task)[0]
 
     def relay_counts(self, metric: str) -> Counter[str]:
         """A metric of the relay by its label; by "" where it has none."""
@@ -117,7 +125,7 @@ class SplitFleet:
             each.stop()
         ledgers = {each.name: read_ledger(each.folder / "state" / "agent.db") for each in (*self.agents, *self.helpers)}
         with self.coordinator.journal() as journal:
-            return audit(ledgers, list(journal.updates(TASK)))
+            return audit(ledgers, list(journal.updates(self.task)))
 
     def end(self) -> None:
         """Kill all."""

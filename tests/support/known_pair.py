@@ -11,10 +11,10 @@ from bundle_runtime.blocks import BlockRunner, Floats
 from bundle_runtime.bundle import Bundle, written
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE, blob_hash
-from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.activations import pack_activations, unpack_rows
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.split_placement import Leg, legs_of
+from tests.support.plaintext import weights_of_first_version
 
 FOLDER = Path(__file__).parent / "small_pair" / "bundle"
 """`edgeflock export tests/support/small_pair --out tests/support/small_pair/bundle`."""
@@ -60,7 +60,7 @@ def crossings(bundle: Bundle, cut: str, inputs: Floats) -> dict[str, Floats]:
     plan = bundle.description.split
     assert plan is not None
     runner = BlockRunner(bundle.description, bundle.files, range(len(plan.blocks) - 1))
-    weights = read_weights(bundle.weights, bundle.description.parameters)
+    weights = weights_of_first_version(bundle)
     passed: dict[str, Floats] = {}
 
     def through(leg: Leg, values: Floats) -> Floats:

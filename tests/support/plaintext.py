@@ -10,11 +10,13 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from broker_coordinator.aggregation.version import version_zero
 from bundle_runtime.blocks import BlockRunner
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.samples import Samples
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.activations import pack_activations, unpack_rows
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.split_plan import WireFormat
 
 PIECE_BYTES = 24
@@ -100,12 +102,18 @@ def label_texts(labels: NDArray[np.int64], classes: int) -> dict[str, bytes]:
     }
 
 
+def weights_of_first_version(bundle: Bundle) -> FloatVector:
+    """f32[P] as devices and helpers have them: rounded, where the task's versions are."""
+    version = bundle.description.version
+    return read_weights(version_zero(bundle).weights, version.parameters)[: bundle.description.parameter_count]
+
+
 class Activations:
     """Of the first mini-batch of a round, which holds all of a device's samples, in whichever order."""
 
     def __init__(self, bundle: Bundle, samples: Samples) -> None:
         self._runner = BlockRunner(bundle.description, bundle.files, [0, 1])
-        self._weights = read_weights(bundle.weights, bundle.description.parameters)
+        self._weights = weights_of_first_version(bundle)
         self._samples = samples
 
     def of(self, order: Sequence[int]) -> NDArray[np.float32]:

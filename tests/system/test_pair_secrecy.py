@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,16 +11,14 @@ from broker_coordinator.consumers.activation_summary import SummaryFacts
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec.activations import pack_activations
 from fleet_protocol.kinds import ACTIVATION_SUMMARY, ActivationSummary, encode_payload
-from fleet_protocol.sessions import device_end
-from fleet_protocol.sessions.events import Granted, Wanted
-from fleet_protocol.sessions.frames import FrameType, is_frame, read_frame
-from fleet_protocol.sessions.secrecy import session_keys, unseal
+from fleet_protocol.sessions.frames import is_frame
 from fleet_protocol.sessions.steps import StepRequest
 from tests.support.broker import Broker
 from tests.support.known_pair import CUTS, SIDE, copy_known_pair, crossings
+from tests.support.overheard_session import decrypted, noted_keys, pass_forward
 from tests.support.pair_secrets import PairDevice, secrets_of, shown_by
 from tests.support.plaintext import found, unpacked
-from tests.support.session_members import DeviceMember, turning
+from tests.support.session_members import DeviceMember
 from tests.support.split_fleet import SplitFleet
 from tests.support.waiting import until
 from tests.support.wiretap import Wiretap
@@ -58,39 +55,10 @@ def train(fleet: SplitFleet, each: PairDevice) -> None:
         assert agent.ask(asked) == {"ok": True}
 
 
-def decrypted(published: list[bytes], keys: dict[bytes, tuple[bytes, bytes]]) -> list[bytes]:
-    """The frames of sessions whose keys are known, by session, in the clear."""
-    frames = [read_frame(data) for data in published if is_frame(data)]
-    return [
-        unseal(keys[frame.session][frame.direction], frame.number, frame.index, frame.count, frame.body)
-        for frame in frames
-        if frame.session in keys and frame.type is FrameType.CONTENT
-    ]
-
-
-def noted_keys(monkeypatch: pytest.MonkeyPatch) -> dict[bytes, tuple[bytes, bytes]]:
-    """Those of sessions that the test itself opens, as they come."""
-    keys: dict[bytes, tuple[bytes, bytes]] = {}
-
-    def note(session: bytes, *others: Any) -> tuple[bytes, bytes]:
-        keys[session] = session_keys(session, *others)
-        return keys[session]
-
-    monkeypatch.setattr(device_end, "session_keys", note)
-    return keys
-
-
-def ask_as(member: DeviceMember, each: PairDevice, bundle: Bundle) -> None:
-    """Begin a step as the device will begin its own."""
-    member.open(Wanted(bundle.description.task, bytes.fromhex(bundle.hash), each.cut, 0))
-    turning(member, when=lambda: member.events, what="the relay has answered")
-    assert isinstance(member.events[0], Granted), member.events[0]
+def request_of(each: PairDevice, bundle: Bundle) -> StepRequest:
+    """With which the device begins on its pictures."""
     packed = pack_activations(crossings(bundle, each.cut, each.inputs)[SENT], "int8")
-    request = StepRequest(1, "forward", 0, 6, 7, ROWS, 0, False, "int8", packed)
-    asked = member.end.request(msgspec.msgpack.encode(request))
-    turning(member, when=lambda: asked in member.answers, what="the helper has answered")
-    member.end.leave()
-    member.turn()
+    return StepRequest(1, "forward", 0, 6, 7, ROWS, 0, False, "int8", packed)
 
 
 def summaries_of(fleet: SplitFleet) -> dict[str, ActivationSummary]:
@@ -109,7 +77,7 @@ def test_no_label_picture_activation_or_mean_of_a_pair_is_in_any_payload(fleet, 
     keys = noted_keys(monkeypatch)
     fleet.serve(tmp_path / "pair")
     fleet.helper("cellar-pi")
-    ask_as(fleet.member(DeviceMember, "probe"), trained[0], bundle)
+    pass_forward(fleet.member(DeviceMember, "probe"), bundle, trained[0].cut, request_of(trained[0], bundle))
     for each in trained:
         train(fleet, each)
     until(lambda: fleet.accepted() > len(trained), "the devices' updates and the helper's are accepted")

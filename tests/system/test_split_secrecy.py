@@ -12,8 +12,19 @@ from fleet_protocol.sessions.frames import Frame, FrameType, is_frame, write_fra
 from fleet_protocol.sessions.secrecy import Direction
 from fleet_protocol.sessions.steps import StepAnswer, StepRequest
 from tests.support.broker import Broker
-from tests.support.helper import TASK
-from tests.support.plaintext import WIRES, Activations, Secrets, found, label_texts, pieces, sample_texts
+from tests.support.helper import CUT, TASK
+from tests.support.overheard_session import decrypted, noted_keys, pass_forward
+from tests.support.plaintext import (
+    WIRES,
+    Activations,
+    Secrets,
+    found,
+    label_texts,
+    pieces,
+    sample_texts,
+    weights_of_first_version,
+)
+from tests.support.session_members import DeviceMember
 from tests.support.split_session import (
     SESSION,
     DirectExchange,
@@ -23,7 +34,6 @@ from tests.support.split_session import (
     middle_of,
     plan_of,
     rates_of,
-    shipped_weights,
 )
 from tests.support.waiting import until
 from tests.support.wiretap import Wiretap
@@ -65,10 +75,11 @@ def passed(bundle: Bundle, samples: Samples, wire: str) -> tuple[StepRequest, St
         return [answer]
 
     plan = plan_of(bundle.description, activations=wire)
-    exchange = DirectExchange(middle_of(bundle, plan, shipped_weights()), note)
+    weights = weights_of_first_version(bundle)
+    exchange = DirectExchange(middle_of(bundle, plan, weights), note)
     exchange.middle.open(SESSION, plan.cuts[0])
     engine = engine_of(bundle, plan, plan.cuts[0], exchange)
-    engine.train(shipped_weights(), samples, batches_of(samples, 1, SAMPLES), rates_of(bundle.description))
+    engine.train(weights, samples, batches_of(samples, 1, SAMPLES), rates_of(bundle.description))
     return exchange.asked[0], answers[0]
 
 
@@ -87,18 +98,23 @@ def assert_search_finds_what_is_in_the_clear(secrets: Secrets, bundle: Bundle, s
     assert len(secrets) == len(shown) + 2
 
 
-def test_no_label_no_sample_and_no_activation_is_in_any_message(fleet, wiretap) -> None:
+def test_no_label_no_sample_and_no_activation_is_in_any_message(fleet, wiretap, monkeypatch) -> None:
+    keys = noted_keys(monkeypatch)
     bundle = fleet.begin(steps=STEPS, batch_size=SAMPLES, buffer_size=1)
     helper = fleet.helper("cellar-pi")
     samples = pictures()
+    request, _ = passed(bundle, samples, "int8")
+    pass_forward(fleet.member(DeviceMember, "probe"), bundle, CUT, request)
     kitchen = fleet.agent("kitchen", samples=0, new_samples=SAMPLES)
     for inputs in samples.inputs:
         asked = {"task": TASK, "inputs": inputs.ravel().tolist(), "label": LABEL}
         assert kitchen.ask(asked) == {"ok": True}
     until(lambda: fleet.accepted() == 2, "the device's update and the helper's are accepted")
-    assert helper.status()["steps"] == 2 * STEPS
+    assert helper.status()["steps"] == 2 * STEPS + 1, "and the pass in the clear"
     published = [payload for _, payload in wiretap.received]
     assert sum(map(is_frame, published)) >= 2 * 2 * 2 * STEPS, "each of them twice: to the relay and from it"
     secrets = secrets_of(bundle, samples)
     assert_search_finds_what_is_in_the_clear(secrets, bundle, samples)
     assert found(secrets, published) == set()
+    in_clear = found(secrets, decrypted(published, keys))
+    assert in_clear == {"activations packed", "activations answers packed"}, "of a session with the shipped helper"

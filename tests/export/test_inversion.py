@@ -44,7 +44,7 @@ def seen_by(discriminator: nn.Module, blocks: int) -> torch.Tensor:
     pictures, classes = bars()
     with torch.no_grad():
         seen = discriminator.block1(pictures, classes)
-        return discriminator.block2(seen) if blocks == len(("block1", "block2")) else seen
+        return discriminator.block2(seen) if blocks > 1 else seen
 
 
 @pytest.mark.parametrize(("blocks", "at_most"), [(1, 0.5), (2, 1.0)])

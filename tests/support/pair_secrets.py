@@ -72,5 +72,5 @@ def _activation_texts(values: Floats) -> dict[str, list[bytes]]:
         "float16": [row.astype(np.float16).tobytes() for row in rows],
         "JSON": [json.dumps(row.tolist()).encode() for row in rows],
         "compact JSON": [msgspec.json.encode(row.tolist()) for row in rows],
-        "int8": [coded] if values.ndim == len(("row", "channel")) else alone,
+        "int8": [coded] if length == 1 else alone,
     }

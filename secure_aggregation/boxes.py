@@ -71,10 +71,12 @@ def opened_seeds(
     """The seeds in the box for helper `number`, whose key this is, in the order of `plan.held_by`.
 
     Raises:
-        ProtocolError: `MALFORMED`: it doesn't open: altered, cut, for another helper, or of another update.
+        ProtocolError: `MALFORMED`: it doesn't open: altered, or for another helper or update.
     """
+    expected = BOX_OVERHEAD_BYTES + SEED_BYTES * len(plan.held_by(number))
+    if len(box) != expected:
+        raise ProtocolError(Reason.MALFORMED, f"box {number} has {len(box)} bytes; with its seeds it has {expected}")
     secret = crypto_sign_ed25519_sk_to_curve25519(bytes(key) + bytes(key.verify_key))
-    held = len(plan.held_by(number))
     try:
         shared = crypto_scalarmult(secret, ephemeral)
         box_key = _box_key(shared, ephemeral, crypto_scalarmult_base(secret))
@@ -84,10 +86,6 @@ def opened_seeds(
             Reason.MALFORMED,
             f"box {number} does not open: it was altered, or is for another helper, device, cohort or sequence number",
         ) from error
-    if len(content) != held * SEED_BYTES:
-        raise ProtocolError(
-            Reason.MALFORMED, f"box {number} has {len(content)} bytes, not {held} seeds of {SEED_BYTES} bytes"
-        )
     return tuple(content[at : at + SEED_BYTES] for at in range(0, len(content), SEED_BYTES))
 
 

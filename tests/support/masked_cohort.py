@@ -12,7 +12,7 @@ from secure_aggregation.coordinator import AdmittedUpdate, admitted, proposed_se
 from secure_aggregation.device import MaskedRound, masked_round
 from secure_aggregation.helper.claims import Claims, ClaimsInMemory
 from secure_aggregation.helper.mask_helper import MaskHelper
-from secure_aggregation.helper.set_checks import HelperPolicy
+from secure_aggregation.helper.set_checks import HelperPolicy, Roster
 from secure_aggregation.manifest import seed_plan_of
 from secure_aggregation.messages import CohortManifest, CohortSet, Signed, SumRequest
 from secure_aggregation.positions import shared_positions
@@ -26,7 +26,7 @@ def key_of(name: str) -> SigningKey:
     return SigningKey(hashlib.sha256(name.encode()).digest())
 
 
-def manifest_of(helpers: int = 4, colluding: int = 1, **fields: Any) -> CohortManifest:
+def manifest_of(helpers: int = 4, colluding: int = 1, /, **fields: Any) -> CohortManifest:
     """A dense cohort of 16 entries in 8 bits, unless the fields say otherwise."""
     entries = fields.get("entries", 16)
     usual: dict[str, Any] = {
@@ -86,7 +86,7 @@ class MaskedCohort:
         """The set of these devices, each with its weight."""
         return proposed_set(self.manifest, [(self.admitted[name], weight) for name, weight in weights.items()])
 
-    def request(self, cohort_set: CohortSet, **changed: Any) -> SumRequest:
+    def request(self, cohort_set: CohortSet, /, **changed: Any) -> SumRequest:
         """What a coordinator asks a helper; `changed` are fields that it gets wrong."""
         request = SumRequest(
             signed(self.coordinator, self.manifest),
@@ -96,10 +96,14 @@ class MaskedCohort:
         return msgspec.structs.replace(request, **changed)
 
     def helper(
-        self, number: int, claims: Claims | None = None, policy: HelperPolicy = SMALL_SETS, **roster: Any
+        self,
+        number: int,
+        claims: Claims | None = None,
+        policy: HelperPolicy = SMALL_SETS,
+        roster: Roster | None = None,
     ) -> MaskHelper:
-        """A helper of the cohort, which has claimed nothing unless `claims` say so."""
-        known = self.roster | roster
+        """A helper of the cohort, which has claimed nothing unless `claims` say so, and knows all unless `roster`."""
+        known = self.roster if roster is None else roster
         return MaskHelper(
             key_of(f"helper-{number}"), self.coordinator.verify_key, known, policy, claims or ClaimsInMemory()
         )

@@ -8,14 +8,14 @@ import numpy as np
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector, IndexVector
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.keys import SigningKey
+from fleet_protocol.keys import SigningKey, VerifyKey
 from secure_aggregation.bit_packing import pack
 from secure_aggregation.boxes import EPHEMERAL_BYTES, sealed_seeds
 from secure_aggregation.field import Levels
 from secure_aggregation.manifest import check_manifest, field_of, seed_plan_of
 from secure_aggregation.masks import key_stream, mask, update_place
-from secure_aggregation.messages import SEED_BYTES, CohortManifest, MaskedUpdate, SealedSeeds, message_hash
-from secure_aggregation.signatures import signed
+from secure_aggregation.messages import SEED_BYTES, CohortManifest, MaskedUpdate, SealedSeeds, Signed, message_hash
+from secure_aggregation.signatures import signed, verified
 
 RandomBytes = Callable[[int], bytes]
 """So many bytes that nobody can foresee: on a device `nacl.utils.random`."""
@@ -44,12 +44,13 @@ class MaskedRound:
     sent: SparseUpdate
 
 
-def check_cohort(manifest: CohortManifest, policy: DevicePolicy, base_version: int) -> None:
-    """Check that a device may join a cohort with an update of this version. Its signature was verified before.
+def accepted_cohort(message: Signed, coordinator: VerifyKey, policy: DevicePolicy, base_version: int) -> CohortManifest:
+    """The manifest of a cohort that this device may join with an update of this version.
 
     Raises:
-        ProtocolError: with what this device's owner asks for instead.
+        ProtocolError: it is not the coordinator's, contradicts itself, or is not what this device's owner asks for.
     """
+    manifest = verified(message, CohortManifest, coordinator, "the coordinator that this device trusts")
     check_manifest(manifest)
     for key in manifest.helpers:
         if key not in policy.trusted_helpers:
@@ -75,6 +76,7 @@ def check_cohort(manifest: CohortManifest, policy: DevicePolicy, base_version: i
             f"version {base_version} is not from {manifest.oldest_version} to {manifest.newest_version}, as cohort"
             f" {manifest.number} asks; train again from the newest",
         )
+    return manifest
 
 
 def masked_round(

@@ -11,6 +11,7 @@ import pytest
 TREE = Path(__file__).parents[2]
 PACKAGES = (
     "fleet_protocol",
+    "secure_aggregation",
     "fleet_host",
     "bundle_runtime",
     "edge_agent",

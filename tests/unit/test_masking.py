@@ -17,13 +17,14 @@ from fleet_protocol.update_plan import UpdatePlan
 from secure_aggregation.bit_packing import pack, packed_bytes, unpack
 from secure_aggregation.boxes import opened_seeds, sealed_seeds
 from secure_aggregation.coordinator import admitted, unmasked, weighted_mean
-from secure_aggregation.device import DevicePolicy, check_cohort, masked_round
+from secure_aggregation.device import DevicePolicy, accepted_cohort, masked_round
 from secure_aggregation.field import Field
 from secure_aggregation.manifest import check_manifest
 from secure_aggregation.masks import key_stream, mask, update_place
 from secure_aggregation.messages import SEED_BYTES
 from secure_aggregation.positions import momentum_hash, shared_positions
 from secure_aggregation.seed_plan import SeedPlan
+from secure_aggregation.signatures import signed
 from tests.support.masked_cohort import MaskedCohort, key_of, manifest_of
 
 PLACE = update_place(bytes(32), "pi-0000", 5)
@@ -184,21 +185,19 @@ def test_a_device_joins_only_cohorts_that_its_owner_would():
     manifest = manifest_of(fewest_devices=10, fewest_per_weight=5)
     trusted = frozenset(manifest.helpers)
     policy = DevicePolicy(trusted)
-    check_cohort(manifest, policy, 3)
-    refused(
-        Reason.UNKNOWN_KEY, "does not trust", check_cohort, manifest, DevicePolicy(trusted - {manifest.helpers[2]}), 3
-    )
-    for fields in ({"fewest_devices": 9}, {"fewest_per_weight": 4}):
-        refused(
-            Reason.OUT_OF_BOUNDS,
-            f"{next(iter(fields))} . is below",
-            check_cohort,
-            replace(manifest, **fields),
-            policy,
-            3,
-        )
-    refused(Reason.OUT_OF_BOUNDS, "colluding 1 is below 2", check_cohort, manifest, DevicePolicy(trusted, 2, 2, 2), 3)
-    refused(Reason.TOO_STALE, "version 2 is not from 3 to 6", check_cohort, manifest, policy, 2)
+    coordinator = key_of("coordinator")
+
+    def join(fields, owner=policy, base_version=3, key=coordinator):
+        return accepted_cohort(signed(key, replace(manifest, **fields)), coordinator.verify_key, owner, base_version)
+
+    assert join({}) == manifest
+    refused(Reason.BAD_SIGNATURE, "that this device trusts", join, {}, key=key_of("stranger"))
+    refused(Reason.OUT_OF_BOUNDS, "clip nan", join, {"clip": math.nan})
+    refused(Reason.UNKNOWN_KEY, "does not trust", join, {}, DevicePolicy(trusted - {manifest.helpers[2]}))
+    refused(Reason.OUT_OF_BOUNDS, "fewest_devices 9 is below 10", join, {"fewest_devices": 9})
+    refused(Reason.OUT_OF_BOUNDS, "fewest_per_weight 4 is below 5", join, {"fewest_per_weight": 4})
+    refused(Reason.OUT_OF_BOUNDS, "colluding 1 is below 2", join, {}, DevicePolicy(trusted, fewest_colluding=2))
+    refused(Reason.TOO_STALE, "version 2 is not from 3 to 6", join, {}, base_version=2)
 
 
 def test_what_a_device_sends_is_checked_as_far_as_it_can_be_seen():

@@ -27,8 +27,8 @@ Roster = Mapping[str, VerifyKey]
 class HelperPolicy:
     """What a helper's owner asks of every set, whatever its manifest says.
 
-    `most_masked_entries` bounds the work of one answer: entries times devices times seeds that the helper holds; the
-    default is a second or two of one core of a Raspberry Pi 4.
+    `most_masked_entries` bounds the work of one answer: entries times devices times seeds that the helper holds. A
+    cohort of 200 devices with 50,890 entries takes 31 million where a helper holds three.
     """
 
     fewest_devices: int = 10

@@ -5,8 +5,10 @@ what is seen with the second. Statistical: what is sent is even over the whole m
 short enough to look for seeds.
 """
 
+import re
 from collections import Counter
 from itertools import combinations, count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from secure_aggregation.messages import SEED_BYTES, message_hash
 from secure_aggregation.seed_plan import SeedPlan
 from tests.support.masked_cohort import MaskedCohort, manifest_of
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "secure-aggregation.md"
 MODULUS = 256
 
 
@@ -106,3 +109,15 @@ def test_no_seed_or_level_is_drawn_twice_and_the_cohort_is_named_by_its_manifest
     again = [cohort.round_of(cohort.names[0], 5, np.zeros(16, np.float32)).update for _ in range(50)]
     assert len({update.values for update in again}) == len({update.seeds.content for update in again}) == 50
     assert message_hash(manifest_of(number=2)) != message_hash(manifest_of())
+
+
+def test_the_documents_table_of_helpers_is_what_the_plan_says():
+    rows = re.findall(
+        r"^\| (\d), (\d) \| (\d+) \| (\d) \| (\d) \| (\d|none) \| (\d) \|$", DOCUMENT.read_text(), re.MULTILINE
+    )
+    assert len(rows) == 8
+    for helpers, colluding, seeds, held, answers, signatures, dead in rows:
+        plan = SeedPlan(int(helpers), int(colluding))
+        needed = max(plan.answers_needed, plan.signatures_needed)
+        told = (plan.seeds, len(plan.held_by(0)), plan.answers_needed, plan.signatures_needed, plan.helpers - needed)
+        assert told == (int(seeds), int(held), int(answers), int(signatures.replace("none", "0")), int(dead))

@@ -1,21 +1,28 @@
-"""What secure aggregation costs: `python -m benchmarks.secure_aggregation`.
+"""What secure aggregation costs: `python -m benchmarks.secure_aggregation [--flower]`.
 
 Bytes that each party sends and receives, and processor milliseconds, for dense updates of 8 bits at the sizes and
 cohorts of docs/secure-aggregation.md, 30 % of the devices gone. Each time is the least of `REPETITIONS`, for sums and
 helpers of `SUM_REPETITIONS`. Every sum is compared with that of the plain levels. `plain_bytes` is the same
-update without masks: one level in 8 bits an entry.
+update without masks: one level in 8 bits an entry. `--flower` runs Flower's SecAgg+ on the same numbers of entries and
+devices, in an environment that it makes (`benchmarks.secagg_plus_child`).
 """
 
+import argparse
 import hashlib
 import json
+import os
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from nacl.utils import random as random_bytes
 
+from benchmarks.footprint.environments import environment_with
+from benchmarks.footprint.flower_side import PACKAGE
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import encode_payload
 from secure_aggregation.coordinator import AdmittedUpdate, CohortSum, admitted, proposed_set, unmasked
@@ -194,8 +201,26 @@ def is_exact(fleet: Fleet, cohort_set: CohortSet, total: CohortSum) -> bool:
     return bool((total.levels == plain).all())
 
 
+def flowers(entries: int, devices: int) -> dict[str, object]:
+    """One round of SecAgg+, each party's share of it as `benchmarks.secagg_plus_child` prints it."""
+    python = environment_with("flower-1.42", PACKAGE)
+    child = Path(__file__).with_name("secagg_plus_child.py")
+    done = subprocess.run(
+        [python, child, str(entries), str(devices), str(GONE)],
+        env=os.environ | {"FLWR_TELEMETRY_ENABLED": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return {"entries": entries, "devices": devices} | measured
+
+
 def main() -> None:
     """Print one line a cohort, then everything as one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--flower", action="store_true", help="compare with Flower's SecAgg+")
+    with_flower = parser.parse_args().flower
     cases = []
     for helpers, colluding in PLANS:
         for entries in ENTRIES:
@@ -203,7 +228,10 @@ def main() -> None:
                 case = measure(helpers, colluding, entries, devices)
                 print(case)
                 cases.append(asdict(case))
-    print(json.dumps({"benchmark": "secure_aggregation", "gone": GONE, "bits": BITS, "cohorts": cases}))
+    peers = [flowers(entries, devices) for entries in ENTRIES for devices in COHORTS] if with_flower else []
+    print(
+        json.dumps({"benchmark": "secure_aggregation", "gone": GONE, "bits": BITS, "cohorts": cases, "flower": peers})
+    )
 
 
 if __name__ == "__main__":

@@ -44,14 +44,22 @@ class MaskedRound:
     sent: SparseUpdate
 
 
-def accepted_cohort(message: Signed, coordinator: VerifyKey, policy: DevicePolicy, base_version: int) -> CohortManifest:
-    """The manifest of a cohort that this device may join with an update of this version.
+def accepted_cohort(
+    message: Signed, coordinator: VerifyKey, policy: DevicePolicy, parameters: int, base_version: int
+) -> CohortManifest:
+    """The manifest of a cohort that this device may join with an update of so many parameters and this version.
 
     Raises:
         ProtocolError: it is not the coordinator's, contradicts itself, or is not what this device's owner asks for.
     """
     manifest = verified(message, CohortManifest, coordinator, "the coordinator that this device trusts")
     check_manifest(manifest)
+    if manifest.parameters != parameters:
+        raise ProtocolError(
+            Reason.WRONG_SHAPE,
+            f"cohort {manifest.number} is of {manifest.parameters} parameters, this task has {parameters}; publish the"
+            " task again",
+        )
     for key in manifest.helpers:
         if key not in policy.trusted_helpers:
             raise ProtocolError(

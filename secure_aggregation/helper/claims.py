@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-UpdateName: TypeAlias = tuple[str, int]
-"""Device and sequence number."""
+UpdateName: TypeAlias = tuple[bytes, int]
+"""A device's Ed25519 key and the sequence number. Not its name: a card with a new key counts from the start again."""
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierClaim:
-    """What stands in the way: `claimed`, in words, is already of the set with this hash."""
+    """What stands in the way: the set with this hash has the update already, or the cohort where that is None."""
 
-    claimed: str
+    update: UpdateName | None
     set_hash: bytes
 
 
@@ -43,10 +43,10 @@ class ClaimsInMemory:
         """See `Claims`."""
         named = tuple(updates)
         if (earlier := self._of_cohorts.get(cohort, set_hash)) != set_hash:
-            return EarlierClaim(f"cohort {cohort[:8].hex()}", earlier)
-        for device, sequence in named:
-            if (earlier := self._of_updates.get((device, sequence), set_hash)) != set_hash:
-                return EarlierClaim(f"update {sequence} of {device}", earlier)
+            return EarlierClaim(None, earlier)
+        for update in named:
+            if (earlier := self._of_updates.get(update, set_hash)) != set_hash:
+                return EarlierClaim(update, earlier)
         self._of_cohorts[cohort] = set_hash
         self._of_updates.update(dict.fromkeys(named, set_hash))
         return None

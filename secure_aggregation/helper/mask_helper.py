@@ -100,14 +100,18 @@ class MaskHelper:
             return None
 
     def _claim(self, checked: CheckedSet) -> None:
-        updates = ((member.device, member.sequence) for member in checked.members)
-        earlier = self._claims.claim(checked.cohort, checked.set_hash, updates)
-        if earlier is not None:
-            raise ProtocolError(
-                Reason.SEQUENCE_REUSED,
-                f"{earlier.claimed} is of the set {earlier.set_hash[:8].hex()}, not {checked.set_hash[:8].hex()}; a"
-                " helper speaks for one set: the updates of this one go back to their devices",
-            )
+        devices = {(bytes(self._roster[member.device]), member.sequence): member.device for member in checked.members}
+        earlier = self._claims.claim(checked.cohort, checked.set_hash, devices)
+        if earlier is None:
+            return
+        claimed = f"cohort {checked.cohort[:8].hex()}"
+        if earlier.update is not None:
+            claimed = f"update {earlier.update[1]} of {devices[earlier.update]}"
+        raise ProtocolError(
+            Reason.SEQUENCE_REUSED,
+            f"{claimed} is of the set {earlier.set_hash[:8].hex()}, not {checked.set_hash[:8].hex()}; a helper speaks"
+            " for one set: the updates of this one go back to their devices",
+        )
 
 
 def _check_signatures(checked: CheckedSet, signatures: Sequence[Signed]) -> None:

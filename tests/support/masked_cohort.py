@@ -55,12 +55,15 @@ def manifest_of(helpers: int = 4, colluding: int = 1, /, **fields: Any) -> Cohor
 class MaskedCohort:
     """`devices` updates of a cohort, all admitted; nobody has been asked for a sum yet."""
 
-    def __init__(self, manifest: CohortManifest, devices: int, seed: int = 0, sequence: int = 5) -> None:
+    def __init__(
+        self, manifest: CohortManifest, devices: int, seed: int = 0, sequence: int = 5, key_prefix: str = ""
+    ) -> None:
         self.manifest = manifest
+        self.key_prefix = key_prefix
         self.generator = np.random.default_rng(seed)
         self.coordinator = key_of("coordinator")
         self.names = [f"pi-{number:04}" for number in range(devices)]
-        self.roster = {name: key_of(name).verify_key for name in self.names}
+        self.roster = {name: key_of(key_prefix + name).verify_key for name in self.names}
         self.rounds: dict[str, MaskedRound] = {name: self.round_of(name, sequence) for name in self.names}
         self.admitted = {name: self._admitted(name) for name in self.names}
 
@@ -72,7 +75,7 @@ class MaskedCohort:
             self.manifest,
             shared_positions(self.manifest),
             vector,
-            key=key_of(name),
+            key=key_of(self.key_prefix + name),
             device=name,
             sequence=sequence,
             base_version=self.manifest.newest_version,

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from fleet_protocol.errors import ProtocolError, Reason
-from secure_aggregation.helper.claims import ClaimsInMemory
+from secure_aggregation.helper.claims import ClaimsInMemory, EarlierClaim
 from secure_aggregation.helper.set_checks import HelperPolicy
 from secure_aggregation.messages import SealedSeeds, SetSignature, message_hash
 from secure_aggregation.signatures import read_unverified, signed
@@ -144,9 +144,17 @@ def test_an_update_is_summed_once_in_a_helpers_life_whatever_cohort_it_is_shown_
 
 def test_claims_that_conflict_change_nothing():
     claims = ClaimsInMemory()
-    assert claims.claim(b"c1", b"s1", [("a", 1)]) is None
-    assert claims.claim(b"c2", b"s2", [("b", 1), ("a", 1)]).set_hash == b"s1"
-    assert claims.claim(b"c2", b"s3", [("b", 1)]) is None
+    assert claims.claim(b"c1", b"s1", [(b"a", 1)]) is None
+    assert claims.claim(b"c2", b"s2", [(b"b", 1), (b"a", 1)]) == EarlierClaim((b"a", 1), b"s1")
+    assert claims.claim(b"c2", b"s3", [(b"b", 1)]) is None
+    assert claims.claim(b"c2", b"s2", [(b"c", 1)]) == EarlierClaim(None, b"s3")
+
+
+def test_a_card_with_a_new_key_counts_from_the_start_again(cohort):
+    claims = ClaimsInMemory()
+    cohort.helper(0, claims).sign(cohort.request(cohort.set_of(ones(cohort.names))))
+    later = MaskedCohort(manifest_of(number=2), 10, key_prefix="new ")
+    assert later.helper(0, claims).sign(later.request(later.set_of(ones(later.names))))
 
 
 def test_small_sets_are_refused_by_manifest_and_by_owner(cohort):

@@ -188,7 +188,8 @@ def test_a_device_joins_only_cohorts_that_its_owner_would():
     coordinator = key_of("coordinator")
 
     def join(fields, owner=policy, base_version=3, key=coordinator):
-        return accepted_cohort(signed(key, replace(manifest, **fields)), coordinator.verify_key, owner, base_version)
+        message = signed(key, replace(manifest, **fields))
+        return accepted_cohort(message, coordinator.verify_key, owner, 16, base_version)
 
     assert join({}) == manifest
     refused(Reason.BAD_SIGNATURE, "that this device trusts", join, {}, key=key_of("stranger"))
@@ -198,6 +199,8 @@ def test_a_device_joins_only_cohorts_that_its_owner_would():
     refused(Reason.OUT_OF_BOUNDS, "fewest_per_weight 4 is below 5", join, {"fewest_per_weight": 4})
     refused(Reason.OUT_OF_BOUNDS, "colluding 1 is below 2", join, {}, DevicePolicy(trusted, fewest_colluding=2))
     refused(Reason.TOO_STALE, "version 2 is not from 3 to 6", join, {}, base_version=2)
+    larger = {"parameters": 2**24, "entries": 2**24}
+    refused(Reason.WRONG_SHAPE, "16777216 parameters, this task has 16", join, larger)
 
 
 def test_what_a_device_sends_is_checked_as_far_as_it_can_be_seen():

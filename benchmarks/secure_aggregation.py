@@ -91,6 +91,11 @@ class Fleet:
         roster = {name: key.verify_key for name, key in self.device_keys.items()}
         return MaskHelper(self.helper_keys[number], self.coordinator.verify_key, roster, OWNER, ClaimsInMemory())
 
+    def request(self, cohort_set: CohortSet) -> SumRequest:
+        """What helpers are asked."""
+        seeds = tuple(self.admitted[member.device].seeds for member in cohort_set.members)
+        return SumRequest(signed(self.coordinator, self.manifest), signed(self.coordinator, cohort_set), seeds)
+
 
 def least_ms(repetitions: int, call: Callable[[], Result]) -> tuple[float, Result]:
     """The least processor time of so many calls, in milliseconds, and what the last one gave."""
@@ -148,11 +153,7 @@ def measure(helpers: int, colluding: int, entries: int, devices: int) -> Case:
     key = fleet.device_keys[name].verify_key
     admission_ms, _ = least_ms(REPETITIONS, lambda: admitted(manifest, done.update, name, key))
     cohort_set = chosen_set(fleet)
-    request = SumRequest(
-        signed(fleet.coordinator, manifest),
-        signed(fleet.coordinator, cohort_set),
-        tuple(fleet.admitted[member.device].seeds for member in cohort_set.members),
-    )
+    request = fleet.request(cohort_set)
     sign_ms, _ = least_ms(SUM_REPETITIONS, lambda: fleet.helper(0).sign(request))
     signatures = [fleet.helper(number).sign(request) for number in range(seed_plan_of(manifest).signatures_needed)]
     answer_ms, answer = least_ms(SUM_REPETITIONS, lambda: fleet.helper(0).answer(request, signatures))

@@ -1,7 +1,7 @@
 """What must hold between the fields of a cohort's manifest, and what follows from them. Pure."""
 
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeAlias
 
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MAX_MASK_HELPERS
@@ -12,6 +12,8 @@ from secure_aggregation.seed_plan import SeedPlan
 SMALLEST_CLIP: Final = 2.0**-60
 LARGEST_CLIP: Final = 2.0**60
 """Magnitudes of an entry whose levels and sums are ordinary float32 numbers."""
+_Rule: TypeAlias = tuple[bool, str]
+"""Whether it holds, and what is said where it does not."""
 
 
 def check_manifest(manifest: CohortManifest) -> None:
@@ -20,26 +22,38 @@ def check_manifest(manifest: CohortManifest) -> None:
     Raises:
         ProtocolError: `OUT_OF_BOUNDS`, with the field, its value and what it must be.
     """
-    rules = (
+    for holds, otherwise in (*_rules_of_entries(manifest), *_rules_of_members(manifest)):
+        if not holds:
+            raise ProtocolError(Reason.OUT_OF_BOUNDS, f"manifest of cohort {manifest.number}: {otherwise}")
+    field_of(manifest).check()
+
+
+def _rules_of_entries(manifest: CohortManifest) -> tuple[_Rule, ...]:
+    is_dense = manifest.positions == "dense"
+    hash_bytes = HASH_BYTES if manifest.positions == "momentum" else 0
+    return (
         (
             SMALLEST_CLIP <= manifest.clip <= LARGEST_CLIP,
             f"clip {manifest.clip} is not from {SMALLEST_CLIP:.3g} to {LARGEST_CLIP:.3g}",
         ),
         (
-            manifest.oldest_version <= manifest.newest_version,
-            f"oldest_version {manifest.oldest_version} is above newest_version {manifest.newest_version}",
-        ),
-        (
-            manifest.entries == manifest.parameters
-            if manifest.positions == "dense"
-            else manifest.entries < manifest.parameters,
+            manifest.entries == manifest.parameters if is_dense else manifest.entries < manifest.parameters,
             f"{manifest.entries} entries of {manifest.parameters} parameters with {manifest.positions} positions;"
             " dense sends all of them, every other rule fewer",
         ),
         (
-            len(manifest.momentum_hash) == (HASH_BYTES if manifest.positions == "momentum" else 0),
-            f"momentum_hash has {len(manifest.momentum_hash)} bytes; it has {HASH_BYTES} where positions follow the"
-            " server's momentum, and none elsewhere",
+            len(manifest.momentum_hash) == hash_bytes,
+            f"momentum_hash has {len(manifest.momentum_hash)} bytes; with {manifest.positions} positions it has"
+            f" {hash_bytes}",
+        ),
+    )
+
+
+def _rules_of_members(manifest: CohortManifest) -> tuple[_Rule, ...]:
+    return (
+        (
+            manifest.oldest_version <= manifest.newest_version,
+            f"oldest_version {manifest.oldest_version} is above newest_version {manifest.newest_version}",
         ),
         (
             all(before < after for before, after in pairwise(manifest.weights)),
@@ -52,18 +66,13 @@ def check_manifest(manifest: CohortManifest) -> None:
         ),
         (
             len(set(manifest.helpers)) == len(manifest.helpers),
-            "a mask helper's key stands there twice; name 2 to"
-            f" {MAX_MASK_HELPERS} helpers of different keys",
+            f"a mask helper's key stands there twice; name 2 to {MAX_MASK_HELPERS} helpers of different keys",
         ),
         (
             manifest.colluding < len(manifest.helpers),
             f"colluding {manifest.colluding} is not below the {len(manifest.helpers)} mask helpers",
         ),
-    )  # fmt: skip
-    for holds, otherwise in rules:
-        if not holds:
-            raise ProtocolError(Reason.OUT_OF_BOUNDS, f"manifest of cohort {manifest.number}: {otherwise}")
-    field_of(manifest).check()
+    )
 
 
 def field_of(manifest: CohortManifest) -> Field:

@@ -180,6 +180,21 @@ SMALLEST_EPSILON = 1e-3
 MAX_EPSILON = 64.0
 """Of one query: e^64 is no privacy, and still far from the largest float64."""
 
+MAX_MASK_HELPERS = 5
+"""Of one cohort of secure aggregation."""
+
+MAX_MASK_SEEDS = 10
+"""That a device draws for them: 5 helpers of which 2 may collude, or 3."""
+
+MAX_SEALED_SEEDS_BYTES = 16 * MAX_MASK_SEEDS + 16
+"""Of one helper's box of them."""
+
+MAX_COHORT_DEVICES = 1024
+"""Whose updates are summed behind masks: the values of a set of so many stay below MAX_CBOR_ITEMS."""
+
+MAX_STALENESS_WEIGHT = 4
+"""Of one update behind a mask, a whole number from 1."""
+
 MAX_CBOR_DEPTH = 8
 """Nesting of any CBOR item in the protocol; the deepest message we write has depth 5."""
 

@@ -74,6 +74,7 @@ from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.update_plan import UpdatePlan
 from tests.fuzz.agent_targets import SAMPLES, check_packet_gate, check_sample_line
 from tests.fuzz.graph_target import GRAPHS, check_any_graph
+from tests.fuzz.mask_targets import MASKED, check_masked
 from tests.support.sessions_world import World
 
 ROOT = Path(__file__).parents[2]
@@ -476,6 +477,7 @@ TARGETS: Mapping[str, Target] = {
         check_updates_together_memory,
         [update[1:] for update in packed_updates(LARGE_SHAPES) if update[0] in SIGNS_IN_BITS],
     ),
+    "masked_cohort": Target(check_masked, MASKED),
     "mqtt_traffic": Target(check_mqtt_traffic, broker_streams()),
     "packet_gate": Target(check_packet_gate, broker_streams()),
     "sample_line": Target(check_sample_line, SAMPLES),

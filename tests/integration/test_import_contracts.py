@@ -11,6 +11,7 @@ import pytest
 TREE = Path(__file__).parents[2]
 PACKAGES = (
     "fleet_protocol",
+    "secure_aggregation",
     "fleet_host",
     "bundle_runtime",
     "edge_agent",
@@ -67,6 +68,11 @@ def copy(tmp_path_factory) -> Path:
             "import prompt_synthesis.publishing",
             "prompt_synthesis.generators is not allowed to import prompt_synthesis.publishing",
         ),
+        (
+            "secure_aggregation/device.py",
+            "import secure_aggregation.coordinator",
+            "secure_aggregation.device is not allowed to import secure_aggregation.coordinator",
+        ),
     ],
     ids=[
         "clock in a core",
@@ -76,6 +82,7 @@ def copy(tmp_path_factory) -> Path:
         "upward",
         "training in the agent",
         "journal in a generator",
+        "coordinator behind a mask",
     ],
 )
 def test_planted_import_breaks_its_contract(copy, file, planted, words):

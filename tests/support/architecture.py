@@ -18,6 +18,7 @@ PACKAGES = (
     "broker_coordinator",
     "bundle_runtime",
     "fleet_host",
+    "secure_aggregation",
     "fleet_protocol",
 )
 WITH_ROOMS = frozenset({"workbench", "session_relay", "edge_agent", "broker_coordinator"})

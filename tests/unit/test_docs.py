@@ -45,6 +45,7 @@ TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 CONSTANT = re.compile(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)`")
 PACKAGES = (
     "fleet_protocol",
+    "secure_aggregation",
     "fleet_host",
     "bundle_runtime",
     "edge_agent",

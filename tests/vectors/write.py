@@ -73,6 +73,7 @@ from fleet_protocol.kinds import (
 from fleet_protocol.limits import BOOT_SHIFT
 from fleet_protocol.update_plan import UpdatePlan
 from tests.vectors.home_assistant import home_assistant_vectors
+from tests.vectors.masked_cohort import masked_vectors
 from tests.vectors.sessions import SESSIONS, session_vectors
 
 FOLDER = Path(__file__).parent
@@ -376,6 +377,7 @@ def main() -> None:
         "random_positions": random_vectors(),
         "differences": difference_vectors(),
         "activations": activation_vectors(),
+        "masked_cohort": masked_vectors(),
         "sessions": session_vectors(),
         "home_assistant": home_assistant_vectors(),
     }

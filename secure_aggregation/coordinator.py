@@ -1,0 +1,179 @@
+"""The coordinator's part: it takes masked updates in, proposes a set, and unmasks the sum or nothing. Pure.
+
+Imports neither device nor helper.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.keys import VerifyKey
+from secure_aggregation.bit_packing import Words, unpack
+from secure_aggregation.field import Levels
+from secure_aggregation.manifest import field_of, seed_plan_of
+from secure_aggregation.messages import (
+    CohortManifest,
+    CohortSet,
+    HelperAnswer,
+    MaskedUpdate,
+    Member,
+    SealedSeeds,
+    Signed,
+    message_hash,
+)
+from secure_aggregation.signatures import read_unverified, verified
+
+
+class VoidCohortError(Exception):
+    """A cohort that gives no sum, and why. Its updates are rejected, so devices take them back into residuals."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedUpdate:
+    """A masked update that may be a member of a set; `masked` is uint32[entries]."""
+
+    device: str
+    sequence: int
+    base_version: int
+    seeds: Signed
+    seeds_hash: bytes
+    masked: Words
+
+
+@dataclass(frozen=True, slots=True)
+class CohortSum:
+    """The weighted sum of a set's levels, int64[entries], and of its weights."""
+
+    levels: Levels
+    total_weight: int
+    devices: int
+
+
+def admitted(manifest: CohortManifest, update: MaskedUpdate, device: str, key: VerifyKey) -> AdmittedUpdate:
+    """Check a masked update of this device. What its boxes hold, and what its mask hides, can't be seen here.
+
+    Raises:
+        ProtocolError: with what is wrong.
+    """
+    seeds = verified(update.seeds, SealedSeeds, key, device)
+    if seeds.device != device or seeds.cohort != message_hash(manifest):
+        raise ProtocolError(
+            Reason.WRONG_RECIPIENT,
+            f"{device} sent seeds of {seeds.device} for cohort {seeds.cohort[:8].hex()}; this one is"
+            f" {message_hash(manifest)[:8].hex()}",
+        )
+    if not manifest.oldest_version <= seeds.base_version <= manifest.newest_version:
+        raise ProtocolError(
+            Reason.TOO_STALE,
+            f"update of version {seeds.base_version}; the cohort takes {manifest.oldest_version} to"
+            f" {manifest.newest_version}",
+        )
+    if len(seeds.boxes) != len(manifest.helpers):
+        raise ProtocolError(
+            Reason.WRONG_SHAPE, f"{len(seeds.boxes)} boxes of seeds for {len(manifest.helpers)} helpers"
+        )
+    masked = unpack(update.values, manifest.entries, field_of(manifest).width)
+    return AdmittedUpdate(device, seeds.sequence, seeds.base_version, update.seeds, message_hash(seeds), masked)
+
+
+def proposed_set(manifest: CohortManifest, weighted: Iterable[tuple[AdmittedUpdate, int]]) -> CohortSet:
+    """The set of these updates with these weights, in the order that helpers ask for."""
+    members = (Member(update.device, update.sequence, weight, update.seeds_hash) for update, weight in weighted)
+    return CohortSet(message_hash(manifest), tuple(sorted(members, key=lambda member: member.device)))
+
+
+def unmasked(
+    manifest: CohortManifest, cohort_set: CohortSet, updates: Mapping[str, AdmittedUpdate], answers: Iterable[Signed]
+) -> CohortSum:
+    """The weighted sum of a set's updates, by device, from the answers of enough helpers, in whatever order.
+
+    Raises:
+        VoidCohortError: too few answers, answers that disagree, or a sum that no updates have.
+    """
+    plan, field = seed_plan_of(manifest), field_of(manifest)
+    usable = _usable_answers(manifest, cohort_set, answers)
+    if len(usable) < plan.answers_needed:
+        raise VoidCohortError(
+            f"cohort {manifest.number}: {len(usable)} of {plan.helpers} mask helpers answered, {plan.answers_needed}"
+            " must; its updates go back into residuals"
+        )
+    total = np.zeros(manifest.entries, np.uint32)
+    for member in cohort_set.members:
+        total += np.uint32(member.weight) * updates[member.device].masked
+    for sum_of_masks in _sums_of_seeds(manifest, usable):
+        total -= unpack(sum_of_masks, manifest.entries, field.width)
+    total_weight = sum(member.weight for member in cohort_set.members)
+    try:
+        levels = field.signed_sum(total, total_weight)
+    except ProtocolError as error:
+        raise VoidCohortError(f"cohort {manifest.number}: {error.detail}") from error
+    return CohortSum(levels, total_weight, len(cohort_set.members))
+
+
+def weighted_mean(manifest: CohortManifest, total: CohortSum) -> FloatVector:
+    """The mean update at the cohort's positions, each device by its weight; float32[entries]."""
+    return (total.levels * (field_of(manifest).step / total.total_weight)).astype(np.float32)
+
+
+def checked_answer(manifest: CohortManifest, message: Signed) -> HelperAnswer:
+    """Check a helper's answer to a cohort.
+
+    Raises:
+        ProtocolError: with what is wrong.
+    """
+    number = read_unverified(message, HelperAnswer).helper
+    if number >= len(manifest.helpers):
+        raise ProtocolError(
+            Reason.OUT_OF_BOUNDS, f"answer of helper {number}; the cohort's last is {len(manifest.helpers) - 1}"
+        )
+    answer = verified(message, HelperAnswer, VerifyKey(manifest.helpers[number]), f"helper {number}")
+    if answer.cohort != message_hash(manifest):
+        raise ProtocolError(Reason.WRONG_HASH, f"answer for cohort {answer.cohort[:8].hex()}, which this one is not")
+    held = len(seed_plan_of(manifest).held_by(number))
+    if len(answer.sums) != held:
+        raise ProtocolError(
+            Reason.WRONG_SHAPE, f"helper {number} answered {len(answer.sums)} sums for the {held} seeds that it holds"
+        )
+    for sum_of_masks in answer.sums:
+        unpack(sum_of_masks, manifest.entries, field_of(manifest).width)
+    return answer
+
+
+def _usable_answers(
+    manifest: CohortManifest, cohort_set: CohortSet, answers: Iterable[Signed]
+) -> dict[int, HelperAnswer]:
+    """Answers for this set by helper, each once; what is none, or no longer fits, is left out."""
+    set_hash = message_hash(cohort_set)
+    usable: dict[int, HelperAnswer] = {}
+    for message in answers:
+        try:
+            answer = checked_answer(manifest, message)
+        except ProtocolError:
+            continue
+        if answer.set_hash == set_hash:
+            usable.setdefault(answer.helper, answer)
+    return usable
+
+
+def _sums_of_seeds(manifest: CohortManifest, usable: Mapping[int, HelperAnswer]) -> Sequence[bytes]:
+    """The sum of each seed's masks. Helpers that hold one seed must agree: one that lies would move the model.
+
+    Raises:
+        VoidCohortError: two of them differ.
+    """
+    plan = seed_plan_of(manifest)
+    sums: list[bytes | None] = [None] * plan.seeds
+    told_by: list[int] = [0] * plan.seeds
+    for helper, answer in sorted(usable.items()):
+        for number, told in zip(plan.held_by(helper), answer.sums, strict=True):
+            if sums[number] is None:
+                sums[number], told_by[number] = told, helper
+            elif sums[number] != told:
+                raise VoidCohortError(
+                    f"cohort {manifest.number}: helpers {told_by[number]} and {helper} answered differently for one"
+                    " seed, so one of them is wrong; its updates go back into residuals"
+                )
+    return [told for told in sums if told is not None]

@@ -1,0 +1,124 @@
+"""A device's one message to a cohort, after which it may sleep. Imports neither helper nor coordinator. Pure."""
+
+from collections.abc import Callable, Set
+from dataclasses import dataclass
+
+import numpy as np
+
+from fleet_protocol.codec import SparseUpdate
+from fleet_protocol.codec.sparse import FloatVector, IndexVector
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.keys import SigningKey, VerifyKey
+from secure_aggregation.bit_packing import pack
+from secure_aggregation.boxes import EPHEMERAL_BYTES, sealed_seeds
+from secure_aggregation.field import Levels
+from secure_aggregation.manifest import check_manifest, field_of, seed_plan_of
+from secure_aggregation.masks import key_stream, mask, update_place
+from secure_aggregation.messages import SEED_BYTES, CohortManifest, MaskedUpdate, SealedSeeds, Signed, message_hash
+from secure_aggregation.signatures import signed, verified
+
+RandomBytes = Callable[[int], bytes]
+"""So many bytes that nobody can foresee: on a device `nacl.utils.random`."""
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePolicy:
+    """What a device's owner asks of a cohort: helpers that are trusted, by Ed25519 key, and how many sums hide it.
+
+    `fewest_colluding` is how many helpers may join the coordinator and still learn nothing.
+    """
+
+    trusted_helpers: Set[bytes]
+    fewest_devices: int = 10
+    fewest_per_weight: int = 5
+    fewest_colluding: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedRound:
+    """What is sent, and what its receivers will count: `sent`, which error feedback takes, or takes back if void."""
+
+    update: MaskedUpdate
+    levels: Levels
+    sent: SparseUpdate
+
+
+def accepted_cohort(
+    message: Signed, coordinator: VerifyKey, policy: DevicePolicy, parameters: int, base_version: int
+) -> CohortManifest:
+    """The manifest of a cohort that this device may join with an update of so many parameters and this version.
+
+    Raises:
+        ProtocolError: it is not the coordinator's, contradicts itself, or is not what this device's owner asks for.
+    """
+    manifest = verified(message, CohortManifest, coordinator, "the coordinator that this device trusts")
+    check_manifest(manifest)
+    if manifest.parameters != parameters:
+        raise ProtocolError(
+            Reason.WRONG_SHAPE,
+            f"cohort {manifest.number} is of {manifest.parameters} parameters, this task has {parameters}; publish the"
+            " task again",
+        )
+    for key in manifest.helpers:
+        if key not in policy.trusted_helpers:
+            raise ProtocolError(
+                Reason.UNKNOWN_KEY,
+                f"cohort {manifest.number} has a mask helper {key.hex()} that this device does not trust; add the key"
+                " to its trusted helpers, or have the task name others",
+            )
+    floors = (
+        ("fewest_devices", manifest.fewest_devices, policy.fewest_devices),
+        ("fewest_per_weight", manifest.fewest_per_weight, policy.fewest_per_weight),
+        ("colluding", manifest.colluding, policy.fewest_colluding),
+    )
+    for name, offered, asked in floors:
+        if offered < asked:
+            raise ProtocolError(
+                Reason.OUT_OF_BOUNDS,
+                f"cohort {manifest.number}: {name} {offered} is below {asked}, which this device's owner asks for",
+            )
+    if not manifest.oldest_version <= base_version <= manifest.newest_version:
+        raise ProtocolError(
+            Reason.TOO_STALE,
+            f"version {base_version} is not from {manifest.oldest_version} to {manifest.newest_version}, as cohort"
+            f" {manifest.number} asks; train again from the newest",
+        )
+    return manifest
+
+
+def masked_round(
+    manifest: CohortManifest,
+    positions: IndexVector,
+    vector: FloatVector,
+    *,
+    key: SigningKey,
+    device: str,
+    sequence: int,
+    base_version: int,
+    random_bytes: RandomBytes,
+) -> MaskedRound:
+    """Round, mask and sign the entries of `vector`, float32[parameters], at the cohort's positions.
+
+    `sequence` must be a number that this device has never sent another masked update under.
+
+    Raises:
+        ProtocolError: `WRONG_SHAPE`: not the cohort's parameters or entries. `NOT_FINITE`: the update.
+    """
+    if vector.size != manifest.parameters or positions.size != manifest.entries:
+        raise ProtocolError(
+            Reason.WRONG_SHAPE,
+            f"{positions.size} entries of {vector.size} parameters; cohort {manifest.number} takes {manifest.entries}"
+            f" of {manifest.parameters}",
+        )
+    field, plan, cohort = field_of(manifest), seed_plan_of(manifest), message_hash(manifest)
+    place = update_place(cohort, device, sequence)
+    levels = field.rounded(vector[positions], key_stream(random_bytes(_KEY_BYTES), manifest.entries))
+    seeds = [random_bytes(SEED_BYTES) for _ in range(plan.seeds)]
+    ephemeral, boxes = sealed_seeds(seeds, plan, manifest.helpers, place, random_bytes(EPHEMERAL_BYTES))
+    masked = field.residues(levels)
+    for number, seed in enumerate(seeds):
+        masked = masked + mask(seed, place, number, manifest.entries)
+    sealed = signed(key, SealedSeeds(cohort, device, sequence, base_version, ephemeral, boxes))
+    update = MaskedUpdate(sealed, pack(np.asarray(masked), field.width))
+    return MaskedRound(update, levels, SparseUpdate(positions, field.values(levels)))

@@ -1,0 +1,85 @@
+"""What must hold between the fields of a cohort's manifest, and what follows from them. Pure."""
+
+from itertools import pairwise
+from typing import Final, TypeAlias
+
+from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.limits import MAX_MASK_HELPERS
+from secure_aggregation.field import Field
+from secure_aggregation.messages import HASH_BYTES, CohortManifest
+from secure_aggregation.seed_plan import SeedPlan
+
+SMALLEST_CLIP: Final = 2.0**-60
+LARGEST_CLIP: Final = 2.0**60
+"""Magnitudes of an entry whose levels and sums are ordinary float32 numbers."""
+_Rule: TypeAlias = tuple[bool, str]
+"""Whether it holds, and what is said where it does not."""
+
+
+def check_manifest(manifest: CohortManifest) -> None:
+    """Refuse a manifest that no cohort can keep to.
+
+    Raises:
+        ProtocolError: `OUT_OF_BOUNDS`, with the field, its value and what it must be.
+    """
+    for holds, otherwise in (*_rules_of_entries(manifest), *_rules_of_members(manifest)):
+        if not holds:
+            raise ProtocolError(Reason.OUT_OF_BOUNDS, f"manifest of cohort {manifest.number}: {otherwise}")
+    field_of(manifest).check()
+
+
+def _rules_of_entries(manifest: CohortManifest) -> tuple[_Rule, ...]:
+    is_dense = manifest.positions == "dense"
+    hash_bytes = HASH_BYTES if manifest.positions == "momentum" else 0
+    return (
+        (
+            SMALLEST_CLIP <= manifest.clip <= LARGEST_CLIP,
+            f"clip {manifest.clip} is not from {SMALLEST_CLIP:.3g} to {LARGEST_CLIP:.3g}",
+        ),
+        (
+            manifest.entries == manifest.parameters if is_dense else manifest.entries < manifest.parameters,
+            f"{manifest.entries} entries of {manifest.parameters} parameters with {manifest.positions} positions;"
+            " dense sends all of them, every other rule fewer",
+        ),
+        (
+            len(manifest.momentum_hash) == hash_bytes,
+            f"momentum_hash has {len(manifest.momentum_hash)} bytes; with {manifest.positions} positions it has"
+            f" {hash_bytes}",
+        ),
+    )
+
+
+def _rules_of_members(manifest: CohortManifest) -> tuple[_Rule, ...]:
+    return (
+        (
+            manifest.oldest_version <= manifest.newest_version,
+            f"oldest_version {manifest.oldest_version} is above newest_version {manifest.newest_version}",
+        ),
+        (
+            all(before < after for before, after in pairwise(manifest.weights)),
+            f"weights {manifest.weights} are not in ascending order, each once",
+        ),
+        (
+            manifest.fewest_per_weight <= manifest.fewest_devices <= manifest.most_devices,
+            f"fewest_per_weight {manifest.fewest_per_weight}, fewest_devices {manifest.fewest_devices} and most_devices"
+            f" {manifest.most_devices} are not in ascending order",
+        ),
+        (
+            len(set(manifest.helpers)) == len(manifest.helpers),
+            f"a mask helper's key stands there twice; name 2 to {MAX_MASK_HELPERS} helpers of different keys",
+        ),
+        (
+            manifest.colluding < len(manifest.helpers),
+            f"colluding {manifest.colluding} is not below the {len(manifest.helpers)} mask helpers",
+        ),
+    )
+
+
+def field_of(manifest: CohortManifest) -> Field:
+    """The numbers of a cohort: room for its largest weight on every one of its devices."""
+    return Field(manifest.clip, manifest.bits, manifest.most_devices * manifest.weights[-1])
+
+
+def seed_plan_of(manifest: CohortManifest) -> SeedPlan:
+    """Which helper of a cohort holds which seeds."""
+    return SeedPlan(len(manifest.helpers), manifest.colluding)

@@ -148,12 +148,18 @@ class SplitAgent(AgentProcess):
     """A device that leaves the middle to a helper."""
 
     def __init__(
-        self, *arguments: Any, cut: str = CUT, worker: str = "", answer_seconds: float = 90.0, **options: Any
+        self,
+        *arguments: Any,
+        task: str = TASK,
+        cut: str = CUT,
+        worker: str = "",
+        answer_seconds: float = 90.0,
+        **options: Any,
     ) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, task=task, **options)
+        name = f'name = "{task}"'
         text = self.configuration.read_text().replace(
-            'name = "digits"',
-            f'name = "{TASK}"\nsplit = {{ cut = "{cut}", answer_seconds = {answer_seconds} }}',
+            name, f'{name}\nsplit = {{ cut = "{cut}", answer_seconds = {answer_seconds} }}'
         )
         self.configuration.write_text(f"{text}\n[worker]\nnice = 0\n{worker}\n")
 

@@ -29,9 +29,10 @@ AnyMember = TypeVar("AnyMember", bound=Member)
 class SplitFleet:
     """A coordinator that serves one task, and the helpers and devices that a test starts."""
 
-    def __init__(self, folder: Path, broker: Broker) -> None:
+    def __init__(self, folder: Path, broker: Broker, task: str = TASK) -> None:
         self._folder = folder
         self._broker = broker
+        self.task = task
         self.coordinator: CoordinatorProcess
         self.helpers: list[HelperProcess] = []
         self.agents: list[SplitAgent] = []
@@ -40,22 +41,27 @@ class SplitFleet:
     def begin(
         self, *, steps: int, buffer_size: int, batch_size: int = 8, clusters: ClusterPlan | None = None
     ) -> Bundle:
-        """Start the coordinator. Returns what it serves."""
-        folder = self._folder / TASK
+        """Start the coordinator with the small task. Returns what it serves."""
+        folder = self._folder / self.task
         bundle = copy_split_bundle(
             folder, steps=steps, batch_size=batch_size, clusters=clusters, buffer_size=buffer_size
         )
+        self.serve(folder)
+        return bundle
+
+    def serve(self, folder: Path) -> None:
+        """Start the coordinator with the bundle in a folder."""
         self._metrics_port = free_port()
         more = f"[relay]\nmetrics_port = {self._metrics_port}\n"
         self.coordinator = CoordinatorProcess(self._folder / "coordinator", self._broker, [folder], more=more)
         self.coordinator.start_serving()
         until(lambda: "relay_connected" in self.coordinator.log(), "the relay has reached the broker")
-        return bundle
 
     def helper(self, name: str, **options: Any) -> HelperProcess:
         """One that offers a version, and that the relay has for devices."""
         others = self.relay_counts("edgeflock_helpers")[""]
-        helper = HelperProcess(self._folder / name, name, self._broker, self.coordinator.public_key, **options)
+        key = self.coordinator.public_key
+        helper = HelperProcess(self._folder / name, name, self._broker, key, task=self.task, **options)
         self.helpers.append(helper)
         self.coordinator.helpers("allow", name)
         helper.serve()
@@ -66,7 +72,8 @@ class SplitFleet:
         self, name: str, broker: Broker | CutLink | None = None, *, samples: int = 16, **options: Any
     ) -> SplitAgent:
         """A device that leaves the middle to a helper, and that has samples, of which four are enough for a round."""
-        agent = SplitAgent(self._folder / name, name, broker or self._broker, self.coordinator.public_key, **options)
+        at = broker or self._broker
+        agent = SplitAgent(self._folder / name, name, at, self.coordinator.public_key, task=self.task, **options)
         self.agents.append(agent)
         agent.start()
         agent.feed(samples)
@@ -86,23 +93,23 @@ class SplitFleet:
     def versions(self) -> int:
         """The newest one's number."""
         with self.coordinator.journal() as journal:
-            newest = journal.newest_version(TASK)
+            newest = journal.newest_version(self.task)
         return newest.number if newest else -1
 
     def summaries(self) -> int:
         """What helpers have said of devices' activations, and the coordinator has made an aggregate of."""
         with self.coordinator.journal() as journal:
-            return journal.newest_aggregate(TASK, ACTIVATION_SUMMARY.number).number
+            return journal.newest_aggregate(self.task, ACTIVATION_SUMMARY.number).number
 
     def clusters(self) -> dict[str, int]:
         """Of the devices that are in one."""
         with self.coordinator.journal() as journal:
-            return ClusterRegistry(journal.engine).assigned().get(TASK, {})
+            return ClusterRegistry(journal.engine).assigned().get(self.task, {})
 
     def accepted(self) -> int:
         """Updates of devices and helpers."""
         with self.coordinator.journal() as journal:
-            return journal.overview.update_counts(TASK)[0]
+            return journal.overview.update_counts(self.task)[0]
 
     def relay_counts(self, metric: str) -> Counter[str]:
         """A metric of the relay by its label; by "" where it has none."""
@@ -112,12 +119,12 @@ class SplitFleet:
         return Counter({next(iter(each.labels.values()), ""): int(each.value) for each in samples})
 
     def audited(self) -> Audit:
-        """The verdict on all updates, once every device and helper has ended."""
+        """The verdict on all that was sent to count, once every device and helper has ended."""
         for each in (*self.agents, *self.helpers):
             each.stop()
         ledgers = {each.name: read_ledger(each.folder / "state" / "agent.db") for each in (*self.agents, *self.helpers)}
         with self.coordinator.journal() as journal:
-            return audit(ledgers, list(journal.updates(TASK)))
+            return audit(ledgers, list(journal.payloads(self.task)))
 
     def end(self) -> None:
         """Kill all."""

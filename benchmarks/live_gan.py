@@ -1,0 +1,95 @@
+"""Six devices of two strengths and two domains train clustered generators over a real Mosquitto with one helper.
+
+`python -m benchmarks.live_gan --data ../shared/data --disturbed` starts broker, coordinator, helper and agents as they
+ship, three devices with the deepest cut and three that keep blocks 2 and 4, and lets them make so many versions; then
+the same again while a device, the helper and the broker are killed (-9) and started again. The pictures that each
+domain's cluster draws are judged as `benchmarks.huscf_gan` judges. It prints a JSON object for each run, and one with
+all of them as its last line. `lost` and `duplicated` of `audit` must be 0.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.live_gans.devices import six_devices
+from benchmarks.live_gans.disturbances import IN_ORDER
+from benchmarks.live_gans.judging import Judges
+from benchmarks.live_gans.pair_bundle import write_pair
+from benchmarks.live_gans.run import LiveRun, Result
+from benchmarks.split_gans.scenario import read_domains
+from workbench.recipe_folder import find_recipe
+
+BUFFER = 3
+"""Devices' updates in a version: nobody waits for the slowest three."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long is trained, and on how much is judged."""
+
+    versions: int = 40
+    steps: int = 25
+    drawn: int = 6000
+    tested: int = 2000
+
+
+QUICK = Effort(versions=6, steps=4, drawn=200, tested=200)
+
+
+def tell(words: str) -> None:
+    """How far it is."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def accuracy_lost(runs: Sequence[Result]) -> list[dict[str, float]]:
+    """By domain, of each disturbed run against the undisturbed one of its seed: positive where it is worse."""
+    plain = {run.seed: run for run in runs if not run.disturbances}
+    return [
+        {
+            name: round(plain[run.seed].domains[name].scores.accuracy - judged.scores.accuracy, 4)
+            for name, judged in run.domains.items()
+        }
+        for run in runs
+        if run.disturbances
+    ]
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the data sets")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of devices and draws")
+    parser.add_argument("--versions", type=int, help="that each run makes")
+    parser.add_argument("--disturbed", action="store_true", help="each run again, with kills in the middle")
+    parser.add_argument("--quick", action="store_true", help="a few versions, steps and pictures")
+    parser.add_argument("--recipe", type=Path, default=find_recipe("mnist_gan"), help="folder of the pair")
+    parser.add_argument("--bundle", type=Path, help="what `edgeflock export` made of that recipe")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    effort = QUICK if options.quick else Effort()
+    if options.versions:
+        effort = dataclasses.replace(effort, versions=options.versions)
+    domains = read_domains(options.data, effort.tested)
+    judges = Judges.of(domains, effort.drawn)
+    runs = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        bundle = write_pair(options.recipe, options.bundle, folder / "pair", steps=effort.steps, buffer_size=BUFFER)
+        for seed in options.seeds:
+            live = LiveRun(bundle, folder / "pair", six_devices(domains, seed), effort.versions, seed, tell)
+            for disturbances in [(), IN_ORDER] if options.disturbed else [()]:
+                runs.append(live.run(folder / f"run-{len(runs)}", judges, disturbances))
+                print(json.dumps(dataclasses.asdict(runs[-1])), flush=True)
+    runs_told = [dataclasses.asdict(run) for run in runs]
+    print(json.dumps({"effort": dataclasses.asdict(effort), "runs": runs_told, "accuracy_lost": accuracy_lost(runs)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""A pair of networks in a fleet of which some devices have hardly anything to learn from: every program as it ships."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
+from fleet_protocol.cluster_plan import ClusterPlan
+from tests.support.broker import Broker
+from tests.support.helper import SplitAgent
+from tests.support.split_fleet import SplitFleet
+from tests.support.tiny_pair import write_tiny_pair
+from tests.support.waiting import until
+from workbench.export.bundle_writer import export_bundle
+
+TASK = "mnist_gan"
+STEPS = 3
+DEEPEST, SHALLOWEST = "g3ht-d3ht", "g3-d3"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a tiny pair, of which three devices' updates make a version."""
+    folder = write_tiny_pair(tmp_path_factory.mktemp("pair") / "recipe")
+    export_bundle(folder, folder / "bundle", tell=lambda _: None)
+    file = folder / "bundle" / DESCRIPTION_FILE
+    description = parse_description(file.read_bytes())
+    changed = msgspec.structs.replace(
+        description,
+        training=msgspec.structs.replace(description.training, steps=STEPS, maximum_epochs=0),
+        aggregation=msgspec.structs.replace(description.aggregation, buffer_size=3),
+        clusters=ClusterPlan(3, activations="discriminator.block3", call=1),
+    )
+    file.write_bytes(msgspec.json.encode(changed))
+    return folder / "bundle"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, broker: Broker, bundle: Path) -> Iterator[SplitFleet]:
+    """Of that task, with a helper."""
+    fleet = SplitFleet(tmp_path, broker, TASK)
+    fleet.serve(bundle)
+    fleet.helper("cellar-pi")
+    yield fleet
+    fleet.end()
+
+
+def picture(seed: int, digit: int, side: int = 28) -> dict[str, object]:
+    """A sample as an agent takes it."""
+    values = np.random.default_rng(seed).random(side * side, np.float32)
+    return {"task": TASK, "inputs": {"picture": values.tolist(), "digit": [digit]}}
+
+
+def device(fleet: SplitFleet, name: str, digits: list[int], cut: str) -> SplitAgent:
+    """One that trains from every version, on a picture of each of these digits."""
+    agent = fleet.agent(name, samples=0, cut=cut, new_version=True, minimum_samples=len(digits))
+    for number, digit in enumerate(digits):
+        assert agent.ask(picture(number, digit)) == {"ok": True}
+    return agent
+
+
+def test_devices_with_one_class_a_few_pictures_or_of_another_size_hold_nobody_up(fleet: SplitFleet) -> None:
+    usual = device(fleet, "usual", [number % 10 for number in range(20)], SHALLOWEST)
+    device(fleet, "one-class", [7] * 20, DEEPEST)
+    device(fleet, "five-pictures", [0, 1, 2, 3, 4], DEEPEST)
+    other_size = fleet.agent("other-size", samples=0, cut=DEEPEST, new_version=True, minimum_samples=1)
+    refused = other_size.ask(picture(0, 3, side=32))["error"]
+    assert "1024" in refused, "it says how many values came"
+    assert "784" in refused, "and how many are wanted"
+    until(lambda: fleet.versions() >= 3, "versions are made")
+    until(lambda: fleet.clusters() or "clusters_found" in fleet.coordinator.log(), "clusters are looked for")
+    with fleet.coordinator.journal() as journal:
+        senders = {row.device for row in journal.updates(TASK)}
+    assert senders >= {"usual", "one-class", "five-pictures", "cellar-pi"}
+    assert "other-size" not in senders
+    assert "variety_measured" in fleet.coordinator.log() or fleet.versions() < 5
+    assert "round_failed" not in usual.log()
+    verdict = fleet.audited()
+    assert (verdict.lost, verdict.duplicated, verdict.rejected) == (0, 0, 0)

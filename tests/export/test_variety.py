@@ -1,4 +1,4 @@
-"""Pictures that have become alike are said, of the cluster that draws them: measured behind versions as they are made."""
+"""Pictures that have become alike are said, of the cluster that draws them: measured behind versions."""
 
 import json
 from pathlib import Path

@@ -111,7 +111,7 @@ class FleetMonitor:
     async def refresh(self) -> None:
         """Ask every agent, and read what is new in the journal."""
         self._statuses = list(await asyncio.gather(*(ask_status(device.socket) for device in self.files.devices)))
-        self.read_journal()
+        await asyncio.to_thread(self.read_journal)  # drawing takes a while, and the observer counts meanwhile
 
     def read_journal(self) -> None:
         """Read new updates and versions; a journal that does not exist yet, or is busy, is read the next time."""

@@ -25,7 +25,7 @@ from workbench.demo.demo_kind import PLAIN, DemoKind
 from workbench.demo.drawn.gallery import Gallery
 from workbench.demo.drawn.measurement import DrawingMeasurement
 from workbench.demo.drawn.picture_folder import PictureFolder
-from workbench.demo.feeding import WATCH_SECONDS, feed
+from workbench.demo.feeding import feed
 from workbench.demo.fleet_files import FleetFiles, plan_files, program, write_fleet
 from workbench.demo.helper import allow_helper, helper_child, until_ready, write_helper
 from workbench.demo.measurement import Measurement
@@ -135,7 +135,7 @@ class Demo:
         finally:
             for group in (agents, helpers, [coordinator]):
                 await asyncio.gather(*(child.stop() for child in group))
-            await asyncio.sleep(WATCH_SECONDS)  # so that the last messages reach the observer
+            await monitor.observer.until_silent()
             observing.cancel()
             await broker_child.stop()
         monitor.read_journal()

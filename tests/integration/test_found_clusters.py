@@ -124,6 +124,25 @@ def test_helpers_that_are_allowed_no_more_and_devices_that_are_gone_count_no_mor
     assert found == {name: cluster for name, cluster in expected(1, 2).items() if name != "light-4"}
 
 
+def test_what_was_said_of_a_forgotten_device_counts_no_more_and_what_is_said_later_does(telling):
+    for name in DARK + LIGHT:
+        telling.tell(name)
+    assert telling.find() == expected(1, 2)
+    telling.tell("dark-0", kind="light")
+    DeviceRegistry(telling.bench.journal.engine).forget("dark-0")
+    assert telling.find() == {name: cluster for name, cluster in expected(1, 2).items() if name != "dark-0"}
+    telling.tell("dark-0")
+    assert telling.find() == expected(1, 2)
+
+
+def test_what_a_forgotten_helper_said_counts_no_more_and_what_others_said_stays(telling):
+    for name in DARK + LIGHT:
+        telling.tell(name, helper=SHED)
+    telling.tell("dark-0", kind="light")
+    DeviceRegistry(telling.bench.journal.engine).forget(CELLAR.name)
+    assert telling.find() == expected(1, 2)
+
+
 def test_a_damaged_row_hides_nothing_but_itself(telling):
     for name in DARK + LIGHT:
         telling.tell(name)

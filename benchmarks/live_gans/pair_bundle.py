@@ -9,20 +9,7 @@ from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
-from fleet_protocol.cluster_plan import ClusterPlan
-from fleet_protocol.update_plan import UpdatePlan
 from workbench.export.bundle_writer import export_bundle
-
-OWN_BLOCKS = (
-    "generator.block1.*",
-    "generator.block5.*",
-    "discriminator.block1.*",
-    "discriminator.block5.*",
-)
-"""Those that every cut leaves to devices."""
-CLUSTERS = ClusterPlan(4, OWN_BLOCKS, activations="discriminator.block3", call=1)
-DENSE = UpdatePlan(keep_fraction=1.0, quantisation="int8", selection="dense")
-"""A generator and a discriminator that get only parts of each other's steps drift apart."""
 
 
 def write_pair(recipe: Path, exported: Path | None, folder: Path, *, steps: int, buffer_size: int) -> Bundle:
@@ -36,8 +23,6 @@ def write_pair(recipe: Path, exported: Path | None, folder: Path, *, steps: int,
     description = parse_description((folder / DESCRIPTION_FILE).read_bytes())
     training = msgspec.structs.replace(description.training, steps=steps, epochs_per_round=0, maximum_epochs=0)
     aggregation = msgspec.structs.replace(description.aggregation, buffer_size=buffer_size)
-    changed = msgspec.structs.replace(
-        description, training=training, aggregation=aggregation, update=DENSE, clusters=CLUSTERS
-    )
+    changed = msgspec.structs.replace(description, training=training, aggregation=aggregation)
     (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(changed))
     return load_bundle(folder)

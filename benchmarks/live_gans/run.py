@@ -68,8 +68,8 @@ class LiveRun:
             broker.kill()
 
     def _begin(self, fleet: SplitFleet) -> None:
+        """The helper comes last: no device trains before all have their pictures."""
         fleet.serve(self.bundle_folder)
-        fleet.helper(HELPER)
         for device in self.devices:
             agent = fleet.agent(
                 device.name,
@@ -82,6 +82,7 @@ class LiveRun:
             with AgentClient(agent.socket) as client:
                 for picture, digit in zip(device.data.pictures, device.data.classes, strict=True):
                     client.send(self.bundle.description.task, {"picture": picture.tolist(), "digit": [int(digit)]})
+        fleet.helper(HELPER)
 
     def _train(self, fleet: SplitFleet, broker: Broker, disturbances: Sequence[Disturbance]) -> None:
         due = {self.versions * (place + 1) // (len(disturbances) + 1): each for place, each in enumerate(disturbances)}

@@ -60,11 +60,11 @@ def run(options: argparse.Namespace) -> int:
     manager.status("waits for its database: another coordinator has it, or it does not answer")
     if not take_over(lease, stopping):
         return 0
-    metrics, registry = Metrics(), TaskRegistry(journal.engine)
+    metrics = Metrics()
     behind = (
         Evaluator(options.config, {each.task: each.every for each in configuration.evaluations}),
-        ClusterFinder(options.config, registry),
-        VarietyWatch(options.config, registry, metrics),
+        ClusterFinder(options.config, journal),
+        VarietyWatch(options.config, TaskRegistry(journal.engine), metrics),
     )
 
     def note_version(task: str, number: int) -> None:

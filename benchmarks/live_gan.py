@@ -10,6 +10,7 @@ all of them as its last line. `lost` and `duplicated` of `audit` must be 0.
 import argparse
 import dataclasses
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -49,7 +50,7 @@ def tell(words: str) -> None:
 
 
 def accuracy_lost(runs: Sequence[Result]) -> list[dict[str, float]]:
-    """By domain, of each disturbed run against the undisturbed one of its seed: positive where it is worse."""
+    """By domain, of each disturbed run against the undisturbed one of its seed, if any: positive where it is worse."""
     plain = {run.seed: run for run in runs if not run.disturbances}
     return [
         {
@@ -57,7 +58,7 @@ def accuracy_lost(runs: Sequence[Result]) -> list[dict[str, float]]:
             for name, judged in run.domains.items()
         }
         for run in runs
-        if run.disturbances
+        if run.disturbances and run.seed in plain
     ]
 
 
@@ -67,24 +68,28 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the data sets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of devices and draws")
     parser.add_argument("--versions", type=int, help="that each run makes")
-    parser.add_argument("--disturbed", action="store_true", help="each run again, with kills in the middle")
+    kills = parser.add_mutually_exclusive_group()
+    kills.add_argument("--disturbed", action="store_true", help="each run again, with kills in the middle")
+    kills.add_argument("--disturbed-alone", action="store_true", help="with kills, and not without")
     parser.add_argument("--quick", action="store_true", help="a few versions, steps and pictures")
     parser.add_argument("--recipe", type=Path, default=find_recipe("mnist_gan"), help="folder of the pair")
     parser.add_argument("--bundle", type=Path, help="what `edgeflock export` made of that recipe")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended, with its fleet"))
     effort = QUICK if options.quick else Effort()
     if options.versions:
         effort = dataclasses.replace(effort, versions=options.versions)
     domains = read_domains(options.data, effort.tested)
     judges = Judges.of(domains, effort.drawn)
-    runs = []
+    wanted = [IN_ORDER] if options.disturbed_alone else [(), IN_ORDER] if options.disturbed else [()]
+    runs: list[Result] = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         bundle = write_pair(options.recipe, options.bundle, folder / "pair", steps=effort.steps, buffer_size=BUFFER)
         for seed in options.seeds:
             live = LiveRun(bundle, folder / "pair", six_devices(domains, seed), effort.versions, seed, tell)
-            for disturbances in [(), IN_ORDER] if options.disturbed else [()]:
+            for disturbances in wanted:
                 runs.append(live.run(folder / f"run-{len(runs)}", judges, disturbances))
                 print(json.dumps(dataclasses.asdict(runs[-1])), flush=True)
     runs_told = [dataclasses.asdict(run) for run in runs]

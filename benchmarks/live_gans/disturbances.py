@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.support.broker import Broker
+from tests.support.helper import SplitAgent
 from tests.support.split_fleet import SplitFleet
 from tests.support.waiting import until
 
@@ -14,11 +15,8 @@ Disturbance = Callable[[SplitFleet, Broker], None]
 
 def kill_device(fleet: SplitFleet, _broker: Broker) -> None:
     """A device that is training is killed, and started again."""
-    device = until(
-        lambda: next((each for each in fleet.agents if each.status().get("state") == "training"), None),
-        "a device trains",
-        PATIENCE_SECONDS,
-    )
+    device = until(lambda: _training(fleet), "a device trains", PATIENCE_SECONDS)
+    assert device
     device.kill()
     device.start()
 
@@ -36,6 +34,10 @@ def kill_broker(_fleet: SplitFleet, broker: Broker) -> None:
     """The broker is killed, and started again."""
     broker.kill()
     broker.start()
+
+
+def _training(fleet: SplitFleet) -> SplitAgent | None:
+    return next((each for each in fleet.agents if each.status().get("state") == "training"), None)
 
 
 IN_ORDER: Final[tuple[Disturbance, ...]] = (kill_device, kill_helper, kill_broker)

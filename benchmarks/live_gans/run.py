@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from benchmarks.live_gans.disturbances import PATIENCE_SECONDS, Disturbance
@@ -87,7 +88,7 @@ class LiveRun:
     def _train(self, fleet: SplitFleet, broker: Broker, disturbances: Sequence[Disturbance]) -> None:
         due = {self.versions * (place + 1) // (len(disturbances) + 1): each for place, each in enumerate(disturbances)}
         for number in range(1, self.versions + 1):
-            until(lambda wanted=number: fleet.versions() >= wanted, f"version {number} is made", PATIENCE_SECONDS)
+            until(partial(_has_version, fleet, number), f"version {number} is made", PATIENCE_SECONDS)
             self.tell(f"version {number} of {self.versions}, clusters {fleet.clusters()}")
             if disturbance := due.get(number):
                 self.tell(f"{disturbance.__doc__}")
@@ -123,3 +124,7 @@ class LiveRun:
         }
         found = [cluster for domain in by_domain.values() for cluster in domain]
         return len(found) == len(set(found)) == len(by_domain) and 0 not in found
+
+
+def _has_version(fleet: SplitFleet, number: int) -> bool:
+    return fleet.versions() >= number

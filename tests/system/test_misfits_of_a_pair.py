@@ -18,13 +18,13 @@ from tests.support.waiting import until
 from workbench.export.bundle_writer import export_bundle
 
 TASK = "mnist_gan"
-STEPS = 3
+STEPS = 2
 DEEPEST, SHALLOWEST = "g3ht-d3ht", "g3-d3"
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a tiny pair, of which three devices' updates make a version."""
+    """Of a tiny pair, of which two devices' updates make a version."""
     folder = write_tiny_pair(tmp_path_factory.mktemp("pair") / "recipe")
     export_bundle(folder, folder / "bundle", tell=lambda _: None)
     file = folder / "bundle" / DESCRIPTION_FILE
@@ -32,8 +32,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     changed = msgspec.structs.replace(
         description,
         training=msgspec.structs.replace(description.training, steps=STEPS, maximum_epochs=0),
-        aggregation=msgspec.structs.replace(description.aggregation, buffer_size=3),
-        clusters=ClusterPlan(3, activations="discriminator.block3", call=1),
+        aggregation=msgspec.structs.replace(description.aggregation, buffer_size=2),
+        clusters=ClusterPlan(2, activations="discriminator.block3", call=1),
     )
     file.write_bytes(msgspec.json.encode(changed))
     return folder / "bundle"
@@ -63,6 +63,12 @@ def device(fleet: SplitFleet, name: str, digits: list[int], cut: str) -> SplitAg
     return agent
 
 
+def senders(fleet: SplitFleet) -> set[str]:
+    """Whose updates are accepted."""
+    with fleet.coordinator.journal() as journal:
+        return {row.device for row in journal.updates(TASK)}
+
+
 def test_devices_with_one_class_a_few_pictures_or_of_another_size_hold_nobody_up(fleet: SplitFleet) -> None:
     usual = device(fleet, "usual", [number % 10 for number in range(20)], SHALLOWEST)
     device(fleet, "one-class", [7] * 20, DEEPEST)
@@ -71,13 +77,10 @@ def test_devices_with_one_class_a_few_pictures_or_of_another_size_hold_nobody_up
     refused = other_size.ask(picture(0, 3, side=32))["error"]
     assert "1024" in refused, "it says how many values came"
     assert "784" in refused, "and how many are wanted"
-    until(lambda: fleet.versions() >= 3, "versions are made")
-    until(lambda: fleet.clusters() or "clusters_found" in fleet.coordinator.log(), "clusters are looked for")
-    with fleet.coordinator.journal() as journal:
-        senders = {row.device for row in journal.updates(TASK)}
-    assert senders >= {"usual", "one-class", "five-pictures", "cellar-pi"}
-    assert "other-size" not in senders
-    assert "variety_measured" in fleet.coordinator.log() or fleet.versions() < 5
+    wanted = {"usual", "one-class", "five-pictures", "cellar-pi"}
+    until(lambda: senders(fleet) >= wanted, "all who can have sent something")
+    until(lambda: fleet.versions() >= 2, "versions are made")
+    assert "other-size" not in senders(fleet)
     assert "round_failed" not in usual.log()
     verdict = fleet.audited()
     assert (verdict.lost, verdict.duplicated, verdict.rejected) == (0, 0, 0)

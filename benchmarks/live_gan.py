@@ -22,10 +22,9 @@ import torch
 from benchmarks.live_gans.devices import six_devices
 from benchmarks.live_gans.disturbances import IN_ORDER
 from benchmarks.live_gans.judging import Judges
-from benchmarks.live_gans.pair_bundle import write_pair
+from benchmarks.live_gans.pair_bundle import write_short_pair
 from benchmarks.live_gans.run import LiveRun, Result
 from benchmarks.split_gans.scenario import read_domains
-from workbench.recipe_folder import find_recipe
 
 BUFFER = 3
 """Devices' updates in a version: nobody waits for the slowest three."""
@@ -72,8 +71,6 @@ def main() -> None:
     kills.add_argument("--disturbed", action="store_true", help="each run again, with kills in the middle")
     kills.add_argument("--disturbed-alone", action="store_true", help="with kills, and not without")
     parser.add_argument("--quick", action="store_true", help="a few versions, steps and pictures")
-    parser.add_argument("--recipe", type=Path, default=find_recipe("mnist_gan"), help="folder of the pair")
-    parser.add_argument("--bundle", type=Path, help="what `edgeflock export` made of that recipe")
     options = parser.parse_args()
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended, with its fleet"))
@@ -86,7 +83,7 @@ def main() -> None:
     runs: list[Result] = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        bundle = write_pair(options.recipe, options.bundle, folder / "pair", steps=effort.steps, buffer_size=BUFFER)
+        bundle = write_short_pair(folder / "pair", steps=effort.steps, buffer_size=BUFFER)
         for seed in options.seeds:
             live = LiveRun(bundle, folder / "pair", six_devices(domains, seed), effort.versions, seed, tell)
             for disturbances in wanted:

@@ -3,40 +3,24 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 
-from fleet_protocol.bundle import parse_description
-from fleet_protocol.bundle_files import DESCRIPTION_FILE
-from fleet_protocol.cluster_plan import ClusterPlan
+from benchmarks.live_gans.pair_bundle import write_short_pair
 from tests.support.broker import Broker
 from tests.support.helper import SplitAgent
 from tests.support.split_fleet import SplitFleet
-from tests.support.tiny_pair import write_tiny_pair
 from tests.support.waiting import until
-from workbench.export.bundle_writer import export_bundle
 
 TASK = "mnist_gan"
-STEPS = 2
 DEEPEST, SHALLOWEST = "g3ht-d3ht", "g3-d3"
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a tiny pair, of which two devices' updates make a version."""
-    folder = write_tiny_pair(tmp_path_factory.mktemp("pair") / "recipe")
-    export_bundle(folder, folder / "bundle", tell=lambda _: None)
-    file = folder / "bundle" / DESCRIPTION_FILE
-    description = parse_description(file.read_bytes())
-    changed = msgspec.structs.replace(
-        description,
-        training=msgspec.structs.replace(description.training, steps=STEPS, maximum_epochs=0),
-        aggregation=msgspec.structs.replace(description.aggregation, buffer_size=2),
-        clusters=ClusterPlan(2, activations="discriminator.block3", call=1),
-    )
-    file.write_bytes(msgspec.json.encode(changed))
-    return folder / "bundle"
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """The shipped pair with short rounds, of which two devices' updates make a version."""
+    write_short_pair(tmp_path / "bundle", steps=2, buffer_size=2)
+    return tmp_path / "bundle"
 
 
 @pytest.fixture

@@ -58,6 +58,8 @@ def test_devices_with_one_class_a_few_pictures_or_of_another_size_hold_nobody_up
     device(fleet, "one-class", [7] * 20, DEEPEST)
     device(fleet, "five-pictures", [0, 1, 2, 3, 4], DEEPEST)
     other_size = fleet.agent("other-size", samples=0, cut=DEEPEST, new_version=True, minimum_samples=1)
+    assert other_size.ask(picture(0, 3, side=32)) == {"ok": True}, "what the task takes is not known yet"
+    until(lambda: "event=samples_dropped" in other_size.log(), "it is fetched, and the picture dropped with words")
     refused = other_size.ask(picture(0, 3, side=32))["error"]
     assert "1024" in refused, "it says how many values came"
     assert "784" in refused, "and how many are wanted"

@@ -35,7 +35,8 @@ from tests.support.helper import TASK, copy_split_bundle
 
 CELLAR, SHED = SigningDevice("cellar-pi"), SigningDevice("shed-pi")
 DARK, LIGHT = [f"dark-{number}" for number in range(5)], [f"light-{number}" for number in range(5)]
-CHANNELS = 16
+VALUES = 16 * 7 * 7
+"""That block 4 gives of a sample."""
 KEY = SigningKey.generate()
 NO_DATABASE_TAKES_IT = 2**64
 
@@ -60,7 +61,7 @@ def bench(tmp_path: Path) -> Bench:
 def mean(name: str, kind: str = "") -> bytes:
     seed = (DARK + LIGHT).index(name)
     centre = 3.0 if (kind or name).startswith("light") else -3.0
-    return (centre + np.random.default_rng(seed).standard_normal(CHANNELS)).astype("<f4").tobytes()
+    return (centre + np.random.default_rng(seed).standard_normal(VALUES)).astype("<f4").tobytes()
 
 
 class Telling:

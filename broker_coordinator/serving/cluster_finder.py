@@ -6,7 +6,7 @@ from pathlib import Path
 
 from broker_coordinator.aggregation.clusters import PLAIN_FEDERATIONS
 from broker_coordinator.serving.behind_versions import BehindVersions, VersionVerb
-from broker_coordinator.serving.told_devices import has_newcomers
+from broker_coordinator.serving.told_devices import has_newcomers, is_undivided
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
@@ -33,7 +33,9 @@ class ClusterFinder(BehindVersions):
                 federations = number - stored.first_version
                 if is_found_behind(plan, federations):
                     return True
-                return may_be_found_behind(plan, federations) and has_newcomers(journal, task)
+                if not may_be_found_behind(plan, federations):
+                    return False
+                return has_newcomers(journal, task) or (is_again_due(federations) and is_undivided(journal, task))
             except (ConfigurationError, JournalUnavailableError):  # removed meanwhile, say; or the next version's turn
                 return False
 
@@ -50,6 +52,11 @@ class ClusterFinder(BehindVersions):
 def may_be_found_behind(plan: ClusterPlan | None, federations: int) -> bool:
     """Whether clusters are found at all when so many versions were made since the bundle's own; the first are plain."""
     return plan is not None and bool(plan.activations) and federations >= PLAIN_FEDERATIONS
+
+
+def is_again_due(federations: int) -> bool:
+    """Whether devices that were of one kind so far are looked at again: less and less often, as they may stay so."""
+    return federations > PLAIN_FEDERATIONS and (federations - PLAIN_FEDERATIONS).bit_count() == 1
 
 
 def is_found_behind(plan: ClusterPlan | None, federations: int) -> bool:

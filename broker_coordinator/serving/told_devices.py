@@ -33,3 +33,13 @@ def has_newcomers(journal: JournalReader, task: str) -> bool:
     if last is None or len(last.samples) >= MOST_DEVICES:
         return False
     return not told_devices(journal, task).keys() <= last.samples.keys()
+
+
+def is_undivided(journal: JournalReader, task: str) -> bool:
+    """Whether the last finding has found no more than one cluster.
+
+    Raises:
+        JournalUnavailableError: the database failed.
+    """
+    last = ClusterRegistry(journal.engine).finding(task)
+    return last is not None and last.clusters <= 1

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from broker_coordinator.cli import main
 from broker_coordinator.commands.found_clusters import find_and_assign
 from broker_coordinator.serving import told_devices
-from broker_coordinator.serving.told_devices import has_newcomers
+from broker_coordinator.serving.told_devices import has_newcomers, is_undivided
 from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
@@ -109,6 +109,7 @@ def test_two_kinds_are_told_apart_and_keep_their_numbers_and_a_device_that_chang
 
 def test_devices_that_come_after_the_first_look_are_newcomers_until_the_next(telling, monkeypatch):
     journal = telling.bench.journal
+    assert not is_undivided(journal, TASK)
     for name in DARK:
         telling.tell(name)
     assert not has_newcomers(journal, TASK), "the first look is due by itself"
@@ -121,7 +122,9 @@ def test_devices_that_come_after_the_first_look_are_newcomers_until_the_next(tel
     monkeypatch.setattr(told_devices, "MOST_DEVICES", len(DARK))
     assert not has_newcomers(journal, TASK), "more than are looked at would come behind every version"
     monkeypatch.undo()
+    assert is_undivided(journal, TASK)
     assert set(telling.find().values()) == {1, 2}
+    assert not is_undivided(journal, TASK)
     assert not has_newcomers(journal, TASK)
     DeviceRegistry(journal.engine).revoke(LIGHT[0])
     assert not has_newcomers(journal, TASK)

@@ -1,7 +1,7 @@
 """Six devices of two strengths and two domains train clustered generators over a real Mosquitto with one helper.
 
 `python -m benchmarks.live_gan --data ../shared/data --disturbed` starts broker, coordinator, helper and agents as they
-ship, three devices with the deepest cut and three that keep blocks 2 and 4, and lets them make so many versions; then
+ship, three devices with the deepest cut and three that keep blocks 2 and 4, and lets them train so many rounds; then
 the same again while a device, the helper and the broker are killed (-9) and started again. The pictures that each
 domain's cluster draws are judged as `benchmarks.huscf_gan` judges. It prints a JSON object for each run, and one with
 all of them as its last line. `lost` and `duplicated` of `audit` must be 0.
@@ -34,13 +34,13 @@ BUFFER = 3
 class Effort:
     """How long is trained, and on how much is judged."""
 
-    versions: int = 40
+    rounds: int = 240
     steps: int = 25
     drawn: int = 6000
     tested: int = 2000
 
 
-QUICK = Effort(versions=6, steps=4, drawn=200, tested=200)
+QUICK = Effort(rounds=18, steps=4, drawn=200, tested=200)
 
 
 def tell(words: str) -> None:
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with the data sets")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of devices and draws")
-    parser.add_argument("--versions", type=int, help="that each run makes")
+    parser.add_argument("--rounds", type=int, help="of all devices together, in each run")
     kills = parser.add_mutually_exclusive_group()
     kills.add_argument("--disturbed", action="store_true", help="each run again, with kills in the middle")
     kills.add_argument("--disturbed-alone", action="store_true", help="with kills, and not without")
@@ -75,8 +75,8 @@ def main() -> None:
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended, with its fleet"))
     effort = QUICK if options.quick else Effort()
-    if options.versions:
-        effort = dataclasses.replace(effort, versions=options.versions)
+    if options.rounds:
+        effort = dataclasses.replace(effort, rounds=options.rounds)
     domains = read_domains(options.data, effort.tested)
     judges = Judges.of(domains, effort.drawn)
     wanted = [IN_ORDER] if options.disturbed_alone else [(), IN_ORDER] if options.disturbed else [()]
@@ -85,7 +85,7 @@ def main() -> None:
         folder = Path(place)
         bundle = write_short_pair(folder / "pair", steps=effort.steps, buffer_size=BUFFER)
         for seed in options.seeds:
-            live = LiveRun(bundle, folder / "pair", six_devices(domains, seed), effort.versions, seed, tell)
+            live = LiveRun(bundle, folder / "pair", six_devices(domains, seed), effort.rounds, seed, tell)
             for disturbances in wanted:
                 runs.append(live.run(folder / f"run-{len(runs)}", judges, disturbances))
                 print(json.dumps(dataclasses.asdict(runs[-1])), flush=True)

@@ -44,18 +44,17 @@ class Judges:
         self,
         journal: JournalReader,
         bundle: Bundle,
-        version: int,
         devices: Sequence[Participant],
         clusters: Mapping[str, int],
         *,
         seed: int,
     ) -> dict[str, Judged]:
-        """By domain, with the model that `tasks export` writes of a version."""
+        """By domain, with the model that `tasks export` writes of the newest version."""
         found = {}
         for domain in self.domains:
             own = Counter(clusters.get(each.name, NO_CLUSTER) for each in devices if each.domain == domain.name)
             (cluster, _), *_ = own.most_common(1)
-            model = model_of(journal, bundle.description.task, version, single=False, cluster=cluster)
+            model = model_of(journal, bundle.description.task, None, single=False, cluster=cluster)
             drawer = Drawer(bundle, read_weights(model, bundle.description.parameters))
             drawn = drawn_by(drawer, self.drawn // CLASSES, seed)
             shares = trained_on(drawn, seed).shares(domain.tested.pictures)

@@ -40,12 +40,12 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """`bundle` lies in `bundle_folder`; the devices train until there are so many `versions`."""
+    """`bundle` lies in `bundle_folder`; devices train until so many `rounds` of theirs are accepted, all together."""
 
     bundle: Bundle
     bundle_folder: Path
     devices: Sequence[Participant]
-    versions: int
+    rounds: int
     seed: int
     tell: Tell
 
@@ -86,10 +86,10 @@ class LiveRun:
         fleet.helper(HELPER)
 
     def _train(self, fleet: SplitFleet, broker: Broker, disturbances: Sequence[Disturbance]) -> None:
-        due = {self.versions * (place + 1) // (len(disturbances) + 1): each for place, each in enumerate(disturbances)}
-        for number in range(1, self.versions + 1):
-            until(partial(_has_version, fleet, number), f"version {number} is made", PATIENCE_SECONDS)
-            self.tell(f"version {number} of {self.versions}, clusters {fleet.clusters()}")
+        due = {self.rounds * (place + 1) // (len(disturbances) + 1): each for place, each in enumerate(disturbances)}
+        for number in range(1, self.rounds + 1):
+            until(partial(_has_rounds, fleet, number), f"round {number} is accepted", PATIENCE_SECONDS)
+            self.tell(f"round {number} of {self.rounds}, version {fleet.versions()}, clusters {fleet.clusters()}")
             if disturbance := due.get(number):
                 self.tell(f"{disturbance.__doc__}")
                 disturbance(fleet, broker)
@@ -101,12 +101,13 @@ class LiveRun:
         clusters = fleet.clusters()
         task = self.bundle.description.task
         with fleet.coordinator.journal() as journal:
-            judged = judges.judged(journal, self.bundle, self.versions, self.devices, clusters, seed=self.seed)
+            judged = judges.judged(journal, self.bundle, self.devices, clusters, seed=self.seed)
+            versions = journal.newest_number(task)
             senders = [row.device for row in journal.updates(task)]
         return Result(
             [each.__name__ for each in disturbances],
             self.seed,
-            self.versions,
+            versions,
             judged,
             clusters,
             self._is_right(clusters),
@@ -126,5 +127,5 @@ class LiveRun:
         return len(found) == len(set(found)) == len(by_domain) and 0 not in found
 
 
-def _has_version(fleet: SplitFleet, number: int) -> bool:
-    return fleet.versions() >= number
+def _has_rounds(fleet: SplitFleet, number: int) -> bool:
+    return fleet.accepted_of_devices() >= number

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import func, select
 
 from broker_coordinator.storage.cluster_registry import ClusterRegistry
+from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.schema import payloads
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey
@@ -110,6 +113,13 @@ class SplitFleet:
         """Updates of devices and helpers."""
         with self.coordinator.journal() as journal:
             return journal.overview.update_counts(self.task)[0]
+
+    def accepted_of_devices(self) -> int:
+        """The same of the agents alone."""
+        names = [each.name for each in self.agents]
+        query = select(func.count()).where(payloads.c.task == self.task, payloads.c.device.in_(names))
+        with self.coordinator.journal() as journal, reading(journal.engine) as connection:
+            return connection.scalar(query) or 0
 
     def relay_counts(self, metric: str) -> Counter[str]:
         """A metric of the relay by its label; by "" where it has none."""

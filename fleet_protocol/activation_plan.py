@@ -1,5 +1,6 @@
 """Which activation tells devices apart: the mean of a block's output over a device's samples (docs/clusters.md)."""
 
+import math
 from typing import Final
 
 from fleet_protocol.cluster_plan import ClusterPlan
@@ -22,9 +23,14 @@ def activation_shape(plan: ClusterPlan, split: SplitPlan) -> list[int]:
     return list(shape if plan.call is None else shape[1:])
 
 
-def channels(plan: ClusterPlan, split: SplitPlan) -> int:
-    """How many values a mean has."""
-    return activation_shape(plan, split)[0]
+def summary_values(plan: ClusterPlan, split: SplitPlan) -> int:
+    """How many values a mean has: all that the block gives or, where these are too many, one for each channel.
+
+    Behind a batch normalisation the means of channels are nearly the same for any samples.
+    """
+    shape = activation_shape(plan, split)
+    every = math.prod(shape)
+    return every if every <= MAX_ACTIVATION_VALUES else shape[0]
 
 
 def check_activations(plan: ClusterPlan, split: SplitPlan | None, name: str) -> None:

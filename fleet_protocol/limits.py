@@ -61,7 +61,7 @@ MAX_CLUSTERS = 8
 """Copies of a task's parameters, each for a cluster of devices; every version holds all of them."""
 
 MAX_ACTIVATION_VALUES = 1024
-"""Channels of a block's output whose mean over a device's samples a helper tells."""
+"""Values of a block's output whose means over a device's samples a helper tells."""
 
 MAX_SUMMARY_BYTES = 8 * KIB
 """A signed message with that many."""

@@ -134,7 +134,7 @@ def demo(
         int | None,
         _option(
             "N",
-            "How many agents, each a process of its own: 8, with --split 6, with --data-dir a speaker each.",
+            "How many agents, each a process of its own: 8, with --split or --gan 6, with --data-dir a speaker each.",
             min=1,
             max=64,
         ),
@@ -146,6 +146,10 @@ def demo(
     broker: Annotated[str, _option("BROKER", "auto, mosquitto, embedded, or HOST:PORT of one that runs.")] = "auto",
     split: Annotated[
         bool, typer.Option("--split", help="Every second device is weak, and leaves blocks of the model to a helper.")
+    ] = False,
+    gan: Annotated[
+        bool,
+        typer.Option("--gan", help="Weak devices with digits or letters train generators of them; takes four minutes."),
     ] = False,
     speech: Annotated[
         bool, typer.Option("--speech", help="Each device has one speaker's words, and says once what it has learned.")
@@ -159,7 +163,7 @@ def demo(
     from workbench.demo.demo_kind import chosen  # noqa: PLC0415 - numpy and scikit-learn take a second to import
     from workbench.demo.show import show_demo  # noqa: PLC0415
 
-    kind, usual_agents = chosen(split=split, speech=speech, recordings=data_dir)
+    kind, usual_agents = chosen(split=split, speech=speech, gan=gan, recordings=data_dir)
     show_demo(agents or usual_agents, seed, out, broker, kind)
 
 

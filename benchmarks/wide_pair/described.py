@@ -1,5 +1,6 @@
 """The description of `models/mnist_gan` with the widths and mini-batches of the paper, without exporting its graphs."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,9 +22,14 @@ from workbench.recipe_folder import TASK_FILE, find_recipe
 BATCH: Final = 64
 CHANGES: Final = (
     ("model.py", "WIDTH: Final = 1 / 8", "WIDTH: Final = 1"),
+    ("model.py", 'NORM: Final = "group"', 'NORM: Final = "batch"'),
     (TASK_FILE, "batch_size = 16", f"batch_size = {BATCH}"),
 )
 """In which file of the recipe what becomes what."""
+LEFT_OUT: Final = re.compile(r"^\[(update|aggregation|clusters)\].*?(?=^\[|\Z)", re.MULTILINE | re.DOTALL)
+"""Tables of the task without which updates are compressed as usual, and versions have one model: as in the figures of
+docs/split-learning.md.
+"""
 
 
 @contextmanager
@@ -41,6 +47,7 @@ def wide_folder() -> Iterator[Path]:
             if before not in text:
                 raise ValueError(f"models/mnist_gan/{name} has no {before!r}; say in {__name__} what it has instead")
             (copy / name).write_text(text.replace(before, after))
+        (copy / TASK_FILE).write_text(LEFT_OUT.sub("", (copy / TASK_FILE).read_text()))
         yield copy
 
 

@@ -2,14 +2,10 @@
 
 import numpy as np
 
-from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.aggregation.clusters import find_clusters, numbered
-from broker_coordinator.aggregation.clusters.clustering import MOST_DEVICES
+from broker_coordinator.serving.told_devices import told_devices
 from broker_coordinator.storage.cluster_registry import ByDevice, ClusterRegistry, Finding, Found, check_has
-from broker_coordinator.storage.device_registry import DeviceRegistry
-from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal_reader import JournalReader
-from broker_coordinator.storage.told_activations import told_activations
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
@@ -24,11 +20,8 @@ def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
         JournalUnavailableError: the database failed; nothing is assigned.
     """
     plan = _plan(task)
-    helpers = set(HelperRegistry(journal.engine).allowed())
-    registered = DeviceRegistry(journal.engine).devices()
-    devices = {each.name for each in registered if each.state is DeviceState.APPROVED} - helpers
     version = journal.newest_number(task.task)
-    told = told_activations(journal, task.task, helpers=helpers, devices=devices, most=MOST_DEVICES)
+    told = told_devices(journal, task.task)
     found = find_clusters({name: np.array(facts.mean, np.float32) for name, facts in told.items()})
     samples = {name: told[name].rows for name in sorted(told)}
     finding = Finding(version, samples, found.count, dict(found.left_out))

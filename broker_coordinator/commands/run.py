@@ -18,6 +18,7 @@ from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.serving.evaluator import Evaluator
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.takeover import take_over
+from broker_coordinator.serving.variety_watch import VarietyWatch
 from broker_coordinator.serving.version_maker import OnVersion
 from broker_coordinator.storage.database import DatabaseSetBackError
 from broker_coordinator.storage.journal import Journal
@@ -59,14 +60,18 @@ def run(options: argparse.Namespace) -> int:
     manager.status("waits for its database: another coordinator has it, or it does not answer")
     if not take_over(lease, stopping):
         return 0
-    evaluator = Evaluator(options.config, {each.task: each.every for each in configuration.evaluations})
-    finder = ClusterFinder(options.config, TaskRegistry(journal.engine))
+    metrics = Metrics()
+    behind = (
+        Evaluator(options.config, {each.task: each.every for each in configuration.evaluations}),
+        ClusterFinder(options.config, journal),
+        VarietyWatch(options.config, TaskRegistry(journal.engine), metrics),
+    )
 
     def note_version(task: str, number: int) -> None:
-        for each in (evaluator, finder):
+        for each in behind:
             each.note_version(task, number)
 
-    coordinator = _coordinator(configuration, journal, lease, note_version)
+    coordinator = _coordinator(configuration, journal, lease, metrics, note_version)
     link = MqttLink(
         configuration.broker,
         configuration.fleet,
@@ -100,8 +105,8 @@ def run(options: argparse.Namespace) -> int:
         )
         return 1
     finally:
-        evaluator.stop()
-        finder.stop()
+        for each in behind:
+            each.stop()
         if relay is not None:
             relay.stop()
     lease.release()
@@ -110,10 +115,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _coordinator(
-    configuration: CoordinatorConfiguration, journal: Journal, lease: Lease, on_version: OnVersion
+    configuration: CoordinatorConfiguration, journal: Journal, lease: Lease, metrics: Metrics, on_version: OnVersion
 ) -> Coordinator:
     keys = configuration.keys()
-    metrics = Metrics()
     if configuration.metrics.port is not None:
         metrics.serve(configuration.metrics.address, configuration.metrics.port)
     return Coordinator(

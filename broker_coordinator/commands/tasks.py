@@ -96,6 +96,10 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--version", type=_VERSION, metavar="N", help="this version, not the newest")
     evaluate.add_argument("--data", type=Path, metavar="FILE", help="not the file that coordinator.toml names")
     add_cluster_option(evaluate)
+    measured = verb_of_task(
+        "variety", "Measure how much the pictures differ that a version draws, beside earlier ones."
+    )
+    measured.add_argument("--version", type=_VERSION, metavar="N", help="this version, not the newest")
     verify = verb_of_task("verify", "Compute the versions again from the journal, and compare every bit.")
     verify.add_argument(
         "--from", type=_VERSION, dest="start", metavar="N", help="those after this version, not the bundle's own"
@@ -231,6 +235,15 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
     write_fields(row, as_json=options.json)
 
 
+def _variety(journal: JournalReader, options: argparse.Namespace, _: CoordinatorConfiguration) -> int:
+    from broker_coordinator.serving.variety import narrowings  # noqa: PLC0415 - onnxruntime is for this alone
+
+    version, found = narrowings(journal, options.task, options.version)
+    clusters = [asdict(each) | {"narrow": each.is_narrow} for each in found]
+    write_fields({"task": options.task, "version": version, "clusters": clusters}, as_json=options.json)
+    return 0
+
+
 def _verify(journal: JournalReader, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> int:
     found = verify_versions(journal, options.task, options.start, configuration.keys())
     write_fields(asdict(found) | {"equal": found.difference is None}, as_json=options.json)
@@ -307,5 +320,6 @@ VERBS_THAT_LOOK = frozenset({"list", "show", "diagnose", "invite"})
 _READING_VERBS: Mapping[str, ReadingVerb] = {
     "export": _export,
     "bundle": _bundle,
+    "variety": _variety,
     "verify": _verify,
 }

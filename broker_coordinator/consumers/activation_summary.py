@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from broker_coordinator.admission.consumer import Admitted, JournalledConsumer, Offered
-from fleet_protocol.activation_plan import LEAST_ROWS, channels
+from fleet_protocol.activation_plan import LEAST_ROWS, summary_values
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import ACTIVATION_SUMMARY, ActivationSummary
 from fleet_protocol.kinds.activation_summary import FLOAT_BYTES
@@ -46,11 +46,11 @@ def admit(offered: Offered[ActivationSummary]) -> Admitted[SummaryFacts, int]:
         )
     if summary.rows < LEAST_ROWS:
         raise ProtocolError(Reason.OUT_OF_BOUNDS, f"a mean over {summary.rows} samples; {LEAST_ROWS} are the least")
-    expected = channels(task.clusters, task.split)
+    expected = summary_values(task.clusters, task.split)
     if len(summary.mean) != FLOAT_BYTES * expected:
         raise ProtocolError(
             Reason.WRONG_SHAPE,
-            f"a mean of {len(summary.mean)} bytes; {task.clusters.activations} has {expected} channels of"
+            f"a mean of {len(summary.mean)} bytes; {task.clusters.activations} has {expected} values of"
             f" {FLOAT_BYTES} bytes",
         )
     mean = np.frombuffer(summary.mean, "<f4")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from broker_coordinator.aggregation.clusters import PLAIN_FEDERATIONS
 from broker_coordinator.serving.behind_versions import BehindVersions, VersionVerb
+from broker_coordinator.serving.told_devices import has_newcomers, is_undivided
 from broker_coordinator.storage.database import JournalUnavailableError
+from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.cluster_plan import ClusterPlan
@@ -18,15 +20,24 @@ LOGGED = ("task", "version", "devices", "clusters")
 
 
 class ClusterFinder(BehindVersions):
-    """Runs `clusters find` behind versions of tasks whose description says by which activations."""
+    """Runs `clusters find` behind versions of tasks whose description says by which activations: of those that are due,
+    and of those behind which there are devices that the last finding did not know.
+    """
 
-    def __init__(self, configuration: Path, registry: TaskRegistry) -> None:
+    def __init__(self, configuration: Path, journal: JournalReader) -> None:
+        registry = TaskRegistry(journal.engine)
+
         def is_due(task: str, number: int) -> bool:
             try:
                 stored, plan = registry.task(task), registry.bundle(task).description.clusters
+                federations = number - stored.first_version
+                if is_found_behind(plan, federations):
+                    return True
+                if not may_be_found_behind(plan, federations):
+                    return False
+                return has_newcomers(journal, task) or (is_again_due(federations) and is_undivided(journal, task))
             except (ConfigurationError, JournalUnavailableError):  # removed meanwhile, say; or the next version's turn
                 return False
-            return is_found_behind(plan, number - stored.first_version)
 
         verb = VersionVerb(
             "clusters",
@@ -38,9 +49,19 @@ class ClusterFinder(BehindVersions):
         super().__init__(configuration, verb)
 
 
+def may_be_found_behind(plan: ClusterPlan | None, federations: int) -> bool:
+    """Whether clusters are found at all when so many versions were made since the bundle's own; the first are plain."""
+    return plan is not None and bool(plan.activations) and federations >= PLAIN_FEDERATIONS
+
+
+def is_again_due(federations: int) -> bool:
+    """Whether devices that were of one kind so far are looked at again: less and less often, as they may stay so."""
+    return federations > PLAIN_FEDERATIONS and (federations - PLAIN_FEDERATIONS).bit_count() == 1
+
+
 def is_found_behind(plan: ClusterPlan | None, federations: int) -> bool:
-    """Whether clusters are found when so many versions were made since the bundle's own; the first are plain."""
-    if plan is None or not plan.activations or federations < PLAIN_FEDERATIONS:
+    """Whether they are found then whoever has come since."""
+    if plan is None or not may_be_found_behind(plan, federations):
         return False
     return (federations - PLAIN_FEDERATIONS) % plan.every == 0
 

@@ -65,6 +65,9 @@ class Metrics:
         )
         self._stopped = self._gauge("edgeflock_versions_stopped", "1 while an error stops them from being made", "task")
         self._paused = self._gauge("edgeflock_task_paused", "1 while the operator has paused the task", "task")
+        self._variety = self._gauge(
+            "edgeflock_drawn_variety", "How much the pictures of a class differ that a version draws", "task", "cluster"
+        )
         self._devices = self._gauge("edgeflock_devices", "Keys of devices", "state")
         self._dropped = self._counter("edgeflock_dropped", "What a limit has kept from being answered", "what")
         for what in DROPPED:
@@ -126,6 +129,10 @@ class Metrics:
         self._version.labels(name).set(task.newest.number)
         self._paused.labels(name).set(task.paused)
         self._step.labels(name).set(task.state.step)
+
+    def show_variety(self, task: str, cluster: int, variety: float) -> None:
+        """What a version draws for a cluster."""
+        self._variety.labels(task, str(cluster)).set(variety)
 
     def show_devices(self, numbers: Mapping[DeviceState, int]) -> None:
         """How many devices there are now, by state."""

@@ -1,25 +1,33 @@
 """Devices that leave: in the transaction that revokes or forgets one, what later versions lack is noted."""
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
 
 from broker_coordinator.storage.change_counters import TASKS, count_up
-from broker_coordinator.storage.schema import WAITING, departures, payloads, versions
-from fleet_protocol.kinds import PROMPTS
+from broker_coordinator.storage.schema import FACTS, WAITING, departures, payloads, tasks, versions
+from fleet_protocol.kinds import ACTIVATION_SUMMARY, PROMPTS
 
 LEFT = "its device was revoked or forgotten"
 
 
 def note_departure(connection: Connection, device: str) -> None:
-    """Let a device leave every task that it has sent something to: its payloads that wait are set aside, and all
-    prompts that it told; and versions from now on remember nothing of it.
+    """Let a device leave every task that it has sent something to: its payloads that wait are set aside, all prompts
+    that it told, and all that was said of activations, by it or of it; and versions from now on remember nothing of it.
     """
     sent_to = select(payloads.c.task).where(payloads.c.device == device).distinct()
     for task in connection.scalars(sent_to).all():
         newest = select(func.max(versions.c.number)).where(versions.c.task == task)
         insert_departure(connection, task, device, connection.scalar(newest) or 0)
-    unused = (payloads.c.device == device, or_(WAITING, payloads.c.kind == PROMPTS.number))
-    connection.execute(update(payloads).where(*unused).values(set_aside=LEFT))
+    told_kinds = payloads.c.kind.in_([PROMPTS.number, ACTIVATION_SUMMARY.number])
+    its_own = and_(payloads.c.device == device, or_(WAITING, told_kinds))
+    connection.execute(update(payloads).where(or_(its_own, _said_of(device))).values(set_aside=LEFT))
     count_up(connection, TASKS)
+
+
+def _said_of(device: str) -> ColumnElement[bool]:
+    """Of a payload: a helper said it of the device. Facts are read as text, so that a damaged row is no obstacle."""
+    named = FACTS.element.contains(f'"device":"{device}"', autoescape=True)
+    of_any_task = payloads.c.task.in_(select(tasks.c.name))  # by which an index finds the few of this kind
+    return and_(of_any_task, payloads.c.kind == ACTIVATION_SUMMARY.number, named)
 
 
 def insert_departure(

@@ -15,8 +15,8 @@ FLOAT_BYTES = 4
 class ActivationSummary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Of one session of `device`. It takes the place of what any helper said of the device before.
 
-    `rows` are samples, each as often as it was trained on. `mean` is float32[channels], little endian: over them, and
-    over the space of the block's output.
+    `rows` are samples, each as often as it was trained on. `mean` is float32[values], little endian: over them, of each
+    value of the block's output or, where these are too many, of each channel.
     """
 
     device: Name

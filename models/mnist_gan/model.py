@@ -15,6 +15,11 @@ WIDTH: Final = 1 / 8
 """Times the published number of channels."""
 LOSS: Final = "non_saturating"
 """Or "hinge"."""
+NORM: Final = "group"
+"""Of the generator: each picture by itself, so that a version draws as devices did while they trained. Or "batch", as
+published, which draws with running means and variances, and those of a fleet lag behind its weights."""
+GROUP: Final = 8
+"""Channels that are normalised together, at most."""
 SPECTRAL_NORM: Final = False
 """In place of batch normalisation in the discriminator, whose weights it limits: Miyato et al. 2018."""
 CLASSES: Final = 10
@@ -33,12 +38,13 @@ class GeneratorHead(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(CLASSES, EMBEDDED)
         self.linear = nn.Linear(LATENT + EMBEDDED, channels(256) * SIDE * SIDE, bias=False)
-        self.norm = nn.BatchNorm1d(channels(256) * SIDE * SIDE)
+        self.shape = nn.Unflatten(1, (channels(256), SIDE, SIDE))
+        self.norm = _normalised(channels(256))
 
     def forward(self, latent: Tensor, digit: Tensor) -> Tensor:
         """What the first transposed convolution takes."""
         given = torch.cat([latent, self.embedding(digit)], dim=1)
-        return functional.relu(self.norm(self.linear(given))).reshape(-1, channels(256), SIDE, SIDE)
+        return functional.relu(self.norm(self.shape(self.linear(given))))
 
 
 class Generator(nn.Module):
@@ -137,7 +143,11 @@ def loss_generator(outputs: dict[str, Tensor]) -> Tensor:
 def _wider(published_in: int, published_out: int, kernel: int, stride: int) -> nn.Sequential:
     inputs, outputs = channels(published_in), channels(published_out)
     layer = nn.ConvTranspose2d(inputs, outputs, kernel, stride, 1, bias=False)  # normalisation would take a bias away
-    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
+    return nn.Sequential(layer, _normalised(outputs), nn.ReLU())
+
+
+def _normalised(outputs: int) -> nn.Module:
+    return nn.BatchNorm2d(outputs) if NORM == "batch" else nn.GroupNorm(max(1, outputs // GROUP), outputs)
 
 
 def _narrower(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:

@@ -8,7 +8,7 @@ from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.shell.storage.device_database import UNNUMBERED, DeviceDatabase
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from fleet_host.log_lines import log_line
-from fleet_protocol.activation_plan import LEAST_ROWS, channels
+from fleet_protocol.activation_plan import LEAST_ROWS, summary_values
 from fleet_protocol.kinds import ACTIVATION_SUMMARY, ActivationSummary, PayloadKind, encode_payload
 from fleet_protocol.kinds.activation_summary import FLOAT_BYTES
 from fleet_protocol.task_description import TaskDescription
@@ -60,4 +60,4 @@ def is_summary(seen: Seen, task: TaskDescription) -> bool:
     """Whether it is a mean as the task asks for: what a bundle may have made of the child that says it is not sent."""
     if task.clusters is None or not task.clusters.activations or task.split is None:
         return False
-    return seen.rows >= LEAST_ROWS and len(seen.mean) == FLOAT_BYTES * channels(task.clusters, task.split)
+    return seen.rows >= LEAST_ROWS and len(seen.mean) == FLOAT_BYTES * summary_values(task.clusters, task.split)

@@ -6,19 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from benchmarks.chained_blocks import ExportedTask
 from benchmarks.split_gans.drawing import load
 from benchmarks.split_gans.variant import write_variant
+from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, plan_batches
+from fleet_protocol.codec import read_weights
 from tests.support.chained_blocks import train_chained, train_whole
+from workbench.export.bundle_writer import export_bundle
 from workbench.export.graphs.flat_weights import join
 from workbench.export.layers.layer_context import LayerContext
 from workbench.export.layers.seeded_noise import SeededNoise
 from workbench.export.recipe.recipe import Recipe, read_recipe
 from workbench.export.trials.random_samples import random_samples
-from workbench.recipe_folder import find_recipe
+from workbench.recipe_folder import find_bundle, find_recipe
 
 STEPS, ROWS, SAMPLES, TOLERANCE = 20, 8, 40, 1e-5
 SHIPPED: Mapping[str, object] = {}
@@ -110,3 +114,13 @@ def test_with_hinge_losses_and_spectral_normalisation_too(tmp_path: Path):
 def test_constant_that_a_recipe_lacks_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match=r"model.py: has no line `DEPTH: Final = ...`"):
         with_constants({"DEPTH": 3}, tmp_path)
+
+
+@pytest.mark.long
+def test_the_shipped_bundle_is_what_the_recipe_exports(tmp_path: Path):
+    shipped, fresh = load_bundle(find_bundle("mnist_gan")), tmp_path / "bundle"
+    export_bundle(find_recipe("mnist_gan"), fresh)
+    exported = load_bundle(fresh)
+    assert replace(shipped.description, files={}) == replace(exported.description, files={})
+    weights = [read_weights(bundle.weights, bundle.description.parameters) for bundle in (shipped, exported)]
+    np.testing.assert_allclose(weights[0], weights[1], rtol=0, atol=1e-6)

@@ -10,6 +10,8 @@ from sqlalchemy import func, select, update
 
 from broker_coordinator.cli import main
 from broker_coordinator.commands.found_clusters import find_and_assign
+from broker_coordinator.serving import told_devices
+from broker_coordinator.serving.told_devices import has_newcomers, is_undivided
 from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
@@ -33,7 +35,8 @@ from tests.support.helper import TASK, copy_split_bundle
 
 CELLAR, SHED = SigningDevice("cellar-pi"), SigningDevice("shed-pi")
 DARK, LIGHT = [f"dark-{number}" for number in range(5)], [f"light-{number}" for number in range(5)]
-CHANNELS = 16
+VALUES = 16 * 7 * 7
+"""That block 4 gives of a sample."""
 KEY = SigningKey.generate()
 NO_DATABASE_TAKES_IT = 2**64
 
@@ -58,7 +61,7 @@ def bench(tmp_path: Path) -> Bench:
 def mean(name: str, kind: str = "") -> bytes:
     seed = (DARK + LIGHT).index(name)
     centre = 3.0 if (kind or name).startswith("light") else -3.0
-    return (centre + np.random.default_rng(seed).standard_normal(CHANNELS)).astype("<f4").tobytes()
+    return (centre + np.random.default_rng(seed).standard_normal(VALUES)).astype("<f4").tobytes()
 
 
 class Telling:
@@ -104,6 +107,29 @@ def test_two_kinds_are_told_apart_and_keep_their_numbers_and_a_device_that_chang
     assert telling.find() == expected(1, 2) | {"dark-0": 2}, "the newest counts"
 
 
+def test_devices_that_come_after_the_first_look_are_newcomers_until_the_next(telling, monkeypatch):
+    journal = telling.bench.journal
+    assert not is_undivided(journal, TASK)
+    for name in DARK:
+        telling.tell(name)
+    assert not has_newcomers(journal, TASK), "the first look is due by itself"
+    telling.find()
+    telling.tell(DARK[0])
+    assert not has_newcomers(journal, TASK)
+    for name in LIGHT:
+        telling.tell(name)
+    assert has_newcomers(journal, TASK)
+    monkeypatch.setattr(told_devices, "MOST_DEVICES", len(DARK))
+    assert not has_newcomers(journal, TASK), "more than are looked at would come behind every version"
+    monkeypatch.undo()
+    assert is_undivided(journal, TASK)
+    assert set(telling.find().values()) == {1, 2}
+    assert not is_undivided(journal, TASK)
+    assert not has_newcomers(journal, TASK)
+    DeviceRegistry(journal.engine).revoke(LIGHT[0])
+    assert not has_newcomers(journal, TASK)
+
+
 def test_devices_of_which_nothing_was_said_keep_their_cluster(telling):
     ClusterRegistry(telling.bench.journal.engine).assign(telling.bench.description, {"attic": 3, "light-0": 1})
     for name in DARK + LIGHT[1:]:
@@ -122,6 +148,25 @@ def test_helpers_that_are_allowed_no_more_and_devices_that_are_gone_count_no_mor
     DeviceRegistry(engine).revoke("light-4")
     found = telling.find()
     assert found == {name: cluster for name, cluster in expected(1, 2).items() if name != "light-4"}
+
+
+def test_what_was_said_of_a_forgotten_device_counts_no_more_and_what_is_said_later_does(telling):
+    for name in DARK + LIGHT:
+        telling.tell(name)
+    assert telling.find() == expected(1, 2)
+    telling.tell("dark-0", kind="light")
+    DeviceRegistry(telling.bench.journal.engine).forget("dark-0")
+    assert telling.find() == {name: cluster for name, cluster in expected(1, 2).items() if name != "dark-0"}
+    telling.tell("dark-0")
+    assert telling.find() == expected(1, 2)
+
+
+def test_what_a_forgotten_helper_said_counts_no_more_and_what_others_said_stays(telling):
+    for name in DARK + LIGHT:
+        telling.tell(name, helper=SHED)
+    telling.tell("dark-0", kind="light")
+    DeviceRegistry(telling.bench.journal.engine).forget(CELLAR.name)
+    assert telling.find() == expected(1, 2)
 
 
 def test_a_damaged_row_hides_nothing_but_itself(telling):

@@ -102,6 +102,23 @@ def test_each_copy_moves_by_the_mean_of_its_own_devices_and_what_they_share_by_t
         np.testing.assert_allclose(moved, [0.05, 0.05, 0.05, own, own], atol=1e-5)
 
 
+def test_a_cluster_that_is_away_stays_as_it_was_and_one_of_a_single_device_is_what_that_makes_of_it(tmp_path):
+    bench = served(tmp_path)
+    assign(bench, attic=1, barn=1, cellar=1, den=2)
+    for sequence in (1, 2, 3):
+        for device in (ATTIC, BARN, CELLAR):
+            send(bench, device, sequence, 1, 1.0)
+        if sequence > 1:
+            send(bench, DEN, sequence - 1, 2, -1.0)
+        else:
+            send(bench, ATTIC, 9, 1, 1.0)
+        bench.make_versions()
+    away, alone, again = (model(bench, 2, number)[3:] for number in (1, 2, 3))
+    np.testing.assert_array_equal(away, model(bench, 2, 0)[3:])
+    np.testing.assert_allclose(alone - away, [-1.0, -1.0], atol=1e-5)
+    np.testing.assert_allclose(again - alone, [-1.0, -1.0], atol=1e-5)
+
+
 def test_a_device_is_told_its_cluster_whenever_it_sends_and_however_often_a_receipt_is_lost(tmp_path):
     bench = served(tmp_path)
     assert send(bench, ATTIC, 1, 0, 1.0) == (*ACCEPTED, 0)

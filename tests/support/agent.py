@@ -39,12 +39,12 @@ protocol = "{protocol}"
 keepalive_seconds = 5
 
 [guards]
-minimum_samples = 4
+minimum_samples = {minimum_samples}
 recheck_seconds = 0.5
 
 [[tasks]]
 name = "{task}"
-trigger = {{ new_samples = {new_samples} }}
+trigger = {{ new_samples = {new_samples}, new_version = {new_version} }}
 
 [store]
 maximum_samples = {maximum_samples}
@@ -105,6 +105,8 @@ class AgentProcess(RestartableProcess):
         protocol: str = "5",
         encrypt: bool = False,
         new_samples: int = 4,
+        new_version: bool = False,
+        minimum_samples: int = 4,
         maximum_samples: int = 5000,
         task: str = "digits",
     ) -> None:
@@ -126,6 +128,8 @@ class AgentProcess(RestartableProcess):
                 protocol=protocol,
                 encrypt_updates=str(encrypt).lower(),
                 new_samples=new_samples,
+                new_version=str(new_version).lower(),
+                minimum_samples=minimum_samples,
                 maximum_samples=maximum_samples,
                 task=task,
             )

@@ -150,16 +150,16 @@ class SplitAgent(AgentProcess):
     def __init__(
         self,
         *arguments: Any,
+        task: str = TASK,
         cut: str = CUT,
         worker: str = "",
         answer_seconds: float = 90.0,
-        task: str = TASK,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, task=task, **options)
+        name = f'name = "{task}"'
         text = self.configuration.read_text().replace(
-            f'name = "{task}"',
-            f'name = "{task}"\nsplit = {{ cut = "{cut}", answer_seconds = {answer_seconds} }}',
+            name, f'{name}\nsplit = {{ cut = "{cut}", answer_seconds = {answer_seconds} }}'
         )
         self.configuration.write_text(f"{text}\n[worker]\nnice = 0\n{worker}\n")
 

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import func, select
 
 from broker_coordinator.storage.cluster_registry import ClusterRegistry
+from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.schema import payloads
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.cluster_plan import ClusterPlan
@@ -42,7 +45,7 @@ class SplitFleet:
     def begin(
         self, *, steps: int, buffer_size: int, batch_size: int = 8, clusters: ClusterPlan | None = None
     ) -> Bundle:
-        """Start the coordinator with the shipped mnist_cnn. Returns what it serves."""
+        """Start the coordinator with the small task. Returns what it serves."""
         folder = self._folder / TASK
         copy_split_bundle(folder, steps=steps, batch_size=batch_size, clusters=clusters, buffer_size=buffer_size)
         return self.serve(folder)
@@ -112,6 +115,13 @@ class SplitFleet:
         with self.coordinator.journal() as journal:
             return journal.overview.update_counts(self.task)[0]
 
+    def accepted_of_devices(self) -> int:
+        """The same of the agents alone."""
+        names = [each.name for each in self.agents]
+        query = select(func.count()).where(payloads.c.task == self.task, payloads.c.device.in_(names))
+        with self.coordinator.journal() as journal, reading(journal.engine) as connection:
+            return connection.scalar(query) or 0
+
     def relay_counts(self, metric: str) -> Counter[str]:
         """A metric of the relay by its label; by "" where it has none."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=DEADLINE_SECONDS) as page:
@@ -120,12 +130,12 @@ class SplitFleet:
         return Counter({next(iter(each.labels.values()), ""): int(each.value) for each in samples})
 
     def audited(self) -> Audit:
-        """The verdict on all updates, once every device and helper has ended."""
+        """The verdict on all that was sent to count, once every device and helper has ended."""
         for each in (*self.agents, *self.helpers):
             each.stop()
         ledgers = {each.name: read_ledger(each.folder / "state" / "agent.db") for each in (*self.agents, *self.helpers)}
         with self.coordinator.journal() as journal:
-            return audit(ledgers, list(journal.updates(self.task)))
+            return audit(ledgers, list(journal.payloads(self.task)))
 
     def end(self) -> None:
         """Kill all."""

@@ -1,9 +1,11 @@
 """Where a task's clusters are found by activations: what is taken of a block's output, and what is refused in words."""
 
+import math
+
 import msgspec
 import pytest
 
-from fleet_protocol.activation_plan import activation_block, activation_shape, channels, check_activations
+from fleet_protocol.activation_plan import activation_block, activation_shape, check_activations, summary_values
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_ACTIVATION_VALUES
@@ -20,12 +22,18 @@ def of_shape(*shape: int) -> SplitPlan:
 @pytest.mark.parametrize(
     ("shape", "call", "expected"), [((4,), None, [4]), ((6, 3, 5), None, [6, 3, 5]), ((2, 6, 3, 5), 1, [6, 3, 5])]
 )
-def test_channels_are_the_first_axis_behind_that_of_calls(shape, call, expected):
+def test_a_mean_has_every_value_of_one_call(shape, call, expected):
     plan, split = ClusterPlan(activations="second", call=call), of_shape(*shape)
     check_activations(plan, split, "task.json")
     assert activation_block(plan, split) == 1
     assert activation_shape(plan, split) == expected
-    assert channels(plan, split) == expected[0]
+    assert summary_values(plan, split) == math.prod(expected)
+
+
+def test_a_mean_has_a_value_for_each_channel_where_all_are_too_many():
+    plan = ClusterPlan(activations="second")
+    assert summary_values(plan, of_shape(16, 8, 8)) == MAX_ACTIVATION_VALUES
+    assert summary_values(plan, of_shape(16, 8, 9)) == 16
 
 
 def test_a_task_whose_devices_are_assigned_by_hand_needs_no_split():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.clusters import numbered
-from broker_coordinator.serving.cluster_finder import is_found_behind
+from broker_coordinator.serving.cluster_finder import is_again_due, is_found_behind
 from fleet_protocol.cluster_plan import ClusterPlan
 
 NAMES = st.sampled_from("abcdefghij")
@@ -77,3 +77,7 @@ def test_the_first_two_federations_are_plain_and_then_clusters_are_found_behind_
     assert [number for number in range(12) if is_found_behind(every_third, number)] == [2, 5, 8, 11]
     assert [number for number in range(5) if is_found_behind(ClusterPlan(activations="x"), number)] == [2, 3, 4]
     assert not any(is_found_behind(plan, 9) for plan in (None, ClusterPlan()))
+
+
+def test_devices_of_one_kind_are_looked_at_again_less_and_less_often():
+    assert [number for number in range(40) if is_again_due(number)] == [3, 4, 6, 10, 18, 34]

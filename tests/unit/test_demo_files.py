@@ -22,6 +22,7 @@ def test_agents_and_coordinator_of_a_demo_read_their_configurations(tmp_path: Pa
             cpu_share=0.6,
             task=TASK,
             new_samples=6,
+            trigger="new_samples = 6, new_version = true",
             cut=WHOLE,
             **BROKER,
         )

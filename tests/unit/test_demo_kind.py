@@ -7,13 +7,18 @@ import pytest
 
 from fleet_protocol.errors import ConfigurationError
 from workbench.demo import demo_kind
-from workbench.demo.demo_kind import PLAIN, SPLIT, chosen
+from workbench.demo.demo_kind import GAN, PLAIN, SPLIT, chosen
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"split": True, "speech": True, "recordings": None}, "--split and --speech are two demos"),
+        ({"split": True, "speech": True, "recordings": None}, "--split and --speech are 2 demos"),
+        (
+            {"split": True, "speech": True, "gan": True, "recordings": None},
+            "--split and --speech and --gan are 3 demos",
+        ),
+        ({"split": False, "speech": False, "gan": True, "recordings": Path()}, "--data-dir is for --speech"),
         ({"split": False, "speech": False, "recordings": Path()}, "--data-dir is for --speech"),
         ({"split": True, "speech": False, "recordings": Path()}, "--data-dir is for --speech"),
     ],
@@ -26,6 +31,7 @@ def test_options_that_contradict_each_other_are_told(options, words):
 def test_each_option_has_its_demo_and_its_usual_number_of_agents():
     assert chosen(split=False, speech=False, recordings=None) == (PLAIN, 8)
     assert chosen(split=True, speech=False, recordings=None) == (SPLIT, 6)
+    assert chosen(split=False, speech=False, gan=True, recordings=None) == (GAN, 6)
 
 
 def test_speech_without_its_bundle_says_how_to_make_it(monkeypatch):

@@ -1,6 +1,7 @@
 """The demo's sensors deliver everything, whatever an agent answers; one that stands still holds up nobody."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,6 +47,24 @@ async def test_sample_that_finds_a_full_disk_is_delivered_again(sensor: Sensor) 
         await sensor.drip()
     assert sensor.delivered == 3
     assert list(answers) == []
+
+
+async def test_class_that_is_an_input_goes_by_its_name_and_is_no_label(sensor: Sensor) -> None:
+    sensor.named = ("picture", "digit")
+    sent: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            sent.append(line)
+            writer.write(OK)
+        writer.close()
+
+    server = await asyncio.start_unix_server(serve, sensor.socket)
+    try:
+        await sensor.drip()
+    finally:
+        server.close()
+    assert json.loads(sent[0]) == {"task": "digits", "inputs": {"picture": [0.0] * 4, "digit": [0]}}
 
 
 async def test_sample_that_is_refused_for_itself_is_a_defect(sensor: Sensor) -> None:

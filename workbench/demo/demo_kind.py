@@ -12,6 +12,7 @@ from fleet_protocol.errors import ConfigurationError
 from prompt_synthesis.speech_programs import ESPEAK
 from workbench.data.digits import FleetData, large_digits, split_digits
 from workbench.data.recordings import RECIPE, WORDS, one_speaker_each, read_recordings, speakers_of
+from workbench.data.two_domains import digits_and_letters
 from workbench.data.voices import speak_digits
 from workbench.demo.fleet_files import TASK, WHOLE
 from workbench.recipe_folder import find_bundle
@@ -37,6 +38,10 @@ class DemoKind:
     sensing_seconds: float = 47.0
     longest_seconds: float = 56.0
     subject: Subject = DIGITS
+    keeps_training: bool = False
+    """Whether devices train at every version, until the longest time is over."""
+    draws: bool = False
+    """Whether the model draws pictures, as the data have several domains."""
     bundle: str = ""
     """A folder, where it is not the recipe's."""
 
@@ -54,6 +59,24 @@ class DemoKind:
 PLAIN = DemoKind(TASK, split_digits)
 SPLIT = DemoKind("mnist_cnn", large_digits, cuts=(WHOLE, "1-2"), cpu_shares=(1.0, 0.4), new_samples=20)
 """A convolutional network, whose second convolution every weak device leaves to the helper."""
+GAN = DemoKind(
+    "mnist_gan",
+    digits_and_letters,
+    cuts=("g3-d3",),
+    cpu_shares=(1.0,),
+    new_samples=24,
+    sensing_seconds=40.0,
+    longest_seconds=300.0,
+    keeps_training=True,
+    draws=True,
+    subject=Subject(
+        "draw digits and letters",
+        "pictures",
+        "Digits are scikit-learn's, letters are drawn by code.",
+        "the classifier has seen the devices' own pictures",
+    ),
+)
+"""A generator and its discriminator, which nobody trains whole."""
 USUAL_AGENTS = 8
 
 
@@ -82,18 +105,22 @@ def speech_of(recordings: Path | None) -> DemoKind:
     )
 
 
-def chosen(*, split: bool, speech: bool, recordings: Path | None) -> tuple[DemoKind, int]:
+def chosen(*, split: bool, speech: bool, gan: bool = False, recordings: Path | None = None) -> tuple[DemoKind, int]:
     """What the command line asks for, and how many agents it has where nobody says it.
 
     Raises:
         ConfigurationError: the options contradict each other, or the recordings can't be read.
     """
-    if split and speech:
-        raise ConfigurationError("--split and --speech are two demos; leave one out")
+    options = {"--split": split, "--speech": speech, "--gan": gan}
+    asked = [name for name, is_asked in options.items() if is_asked]
+    if len(asked) > 1:
+        raise ConfigurationError(f"{' and '.join(asked)} are {len(asked)} demos; keep one of these options")
     if recordings and not speech:
         raise ConfigurationError("--data-dir is for --speech; leave it out, or add --speech")
     if split:
         return SPLIT, 6
+    if gan:
+        return GAN, 6
     if not speech:
         return PLAIN, USUAL_AGENTS
     _require_bundle()

@@ -53,7 +53,7 @@ cpu_share = {cpu_share:.2f}
 
 [[tasks]]
 name = "{task}"
-trigger = {{ new_samples = {new_samples} }}
+trigger = {{ {trigger} }}
 split = {{ cut = "{cut}" }}
 """
 
@@ -123,8 +123,10 @@ async def write_fleet(
     new_samples: int,
     *,
     task: str = "",
+    keeps_training: bool = False,
 ) -> str:
-    """Make every key and write every configuration; returns the coordinator's public key.
+    """Make every key and write every configuration; returns the coordinator's public key. A fleet that `keeps_training`
+    does it at every version, also without new samples.
 
     Raises:
         CommandFailedError: `keygen` failed.
@@ -141,6 +143,7 @@ async def write_fleet(
                 socket=device.socket,
                 cpu_share=cpu_share,
                 new_samples=new_samples,
+                trigger=f"new_samples = {new_samples}" + keeps_training * ", new_version = true",
                 task=task or files.task,
                 cut=device.cut,
                 **address,

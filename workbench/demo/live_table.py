@@ -14,13 +14,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from workbench.demo.drawn.gallery import DrawnGroup
+from workbench.demo.drawn.picture_strip import strip_lines
 from workbench.report.history import AccuracyPoint, DeviceRow, Totals
 from workbench.report.labels import bytes_label, duration_label, percent_label
 
 CHART_ROWS = 5
 EVENT_ROWS = 4
 FIXED_ROWS = 2 + CHART_ROWS + 2 + 1 + EVENT_ROWS
-"""Headline (2), chart, table header with its rule (2), the line below the devices (1), events."""
+"""Headline (2), chart or pictures, table header with its rule (2), the line below the devices (1), events."""
+MOST_PICTURE_ROWS = 7
+"""Lines that pictures take, at least as many as the chart; below them there is a chart too where there is room."""
 SPARE_ROWS = 1
 """A live display as high as the terminal scrolls it when it ends."""
 FEWEST_DEVICES = 3
@@ -48,9 +52,10 @@ def render_live(
     broker: str,
     central_accuracy: float | None,
     events: Sequence[str],
+    drawn: Sequence[DrawnGroup] = (),
 ) -> RenderableType:
     """The present state of a run; `events` are oldest first. Fits 80 columns, uses up to the whole width."""
-    return LiveView(devices, accuracy, elapsed_seconds, broker, central_accuracy, events)
+    return LiveView(devices, accuracy, elapsed_seconds, broker, central_accuracy, events, drawn)
 
 
 def progress_line(
@@ -83,12 +88,20 @@ class LiveView:
     broker: str
     central_accuracy: float | None
     events: Sequence[str]
+    drawn: Sequence[DrawnGroup] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Headline, chart, devices, events; every line is cut rather than wrapped."""
-        room = max(FEWEST_DEVICES, options.max_height - FIXED_ROWS - SPARE_ROWS)
+        room = max(FEWEST_DEVICES, options.max_height - FIXED_ROWS - SPARE_ROWS - bool(self.drawn))
         yield from (_one_row(line, options.max_width) for line in self._headlines())
-        yield from self._chart(options.max_width - LABEL_CELLS)
+        spare = room - len(self.devices)
+        if self.drawn:
+            rows = min(MOST_PICTURE_ROWS, CHART_ROWS + max(0, spare))
+            spare -= rows
+            in_colour = console.color_system is not None
+            yield from strip_lines(self.drawn, options.max_width, rows, in_colour=in_colour)
+        if not self.drawn or spare >= 0:
+            yield from self._chart(options.max_width - LABEL_CELLS)
         yield _device_table(self.devices[:room], wide=options.max_width >= WIDE_COLUMNS)
         hidden = f"  ({len(self.devices) - room} not shown)" if len(self.devices) > room else ""
         yield _one_row(Text(_states(self.devices) + hidden, style="dim"), options.max_width)

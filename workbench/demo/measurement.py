@@ -1,8 +1,9 @@
 """Accuracy of versions on the held-out digits, and what the same model reaches on the pooled data."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import BundleRunner, bundle_paths
@@ -17,6 +18,26 @@ from workbench.data.digits import FleetData
 from workbench.data.head_rounds import Contest, Rounds
 
 ROUNDS = 20
+
+
+class Measured(Protocol):
+    """What a monitor asks of whatever judges versions; `clusters` are those that devices are in by now, by name."""
+
+    @property
+    def parameters(self) -> int: ...
+    @property
+    def tensors(self) -> Sequence[Parameter]: ...
+    @property
+    def dense_bytes(self) -> int: ...
+    @property
+    def held_out_samples(self) -> int: ...
+    @property
+    def averaged_versions(self) -> int | None: ...
+    @property
+    def is_solved(self) -> bool: ...
+    def accuracy(self, version: bytes | None, clusters: Mapping[str, int], /) -> float: ...
+    def central_accuracy(self, updates: int, /) -> float: ...
+    def rounds(self) -> Rounds | None: ...
 
 
 class Measurement:
@@ -64,7 +85,7 @@ class Measurement:
         """The untrained model, as a safetensors file."""
         return (self._bundle / WEIGHTS_FILE).read_bytes()
 
-    def accuracy(self, version: bytes | None) -> float:
+    def accuracy(self, version: bytes | None, _clusters: Mapping[str, int]) -> float:
         """The fraction of held-out digits that a version (safetensors) reads right, or the untrained model without one;
         of a task with clusters, that of devices without one.
         """

@@ -3,30 +3,35 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 
 import numpy as np
 
 from broker_coordinator.aggregation.averaging import RecentVersions
+from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.records import JournalledPayload
 from edge_agent.sources.unix_socket import Status
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.errors import ConfigurationError
 from workbench.data.digits import CLASSES
 from workbench.data.head_rounds import Rounds
 from workbench.demo.audit import audit, read_ledger
+from workbench.demo.drawn.gallery import DrawnGroup, Gallery
+from workbench.demo.drawn.picture_folder import drawn_pictures
 from workbench.demo.fleet_files import WHOLE, DeviceFiles, FleetFiles
 from workbench.demo.helper import HelperFiles
-from workbench.demo.measurement import Measurement
+from workbench.demo.measurement import Measured
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor, ask_status
 from workbench.report.history import (
     DIGITS,
     AccuracyPoint,
     DeviceRow,
+    DrawnPictures,
     HelperRow,
     RoundPoint,
     RunHistory,
@@ -45,6 +50,7 @@ class Snapshot:
     elapsed_seconds: float
     broker: str
     events: list[str]
+    drawn: Sequence[DrawnGroup] = ()
 
 
 @dataclass(slots=True)
@@ -54,15 +60,18 @@ class FleetMonitor:
     files: FleetFiles
     sensors: Sequence[Sensor]
     observer: Observer
-    measurement: Measurement
+    measurement: Measured
     broker: str
     new_samples: int
     helpers: Sequence[HelperFiles] = ()
     subject: Subject = DIGITS
+    gallery: Gallery | None = None
+    """Of a task that draws."""
     events: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _statuses: list[Status | None] = field(default_factory=list)
     _journal: list[JournalledPayload] = field(default_factory=list)
+    _clusters: Mapping[str, int] = field(default_factory=dict)
     _accuracy: list[AccuracyPoint] = field(default_factory=list)
     _newest: bytes | None = None
     """The weights of the last version, as a safetensors file."""
@@ -102,7 +111,7 @@ class FleetMonitor:
     async def refresh(self) -> None:
         """Ask every agent, and read what is new in the journal."""
         self._statuses = list(await asyncio.gather(*(ask_status(device.socket) for device in self.files.devices)))
-        self.read_journal()
+        await asyncio.to_thread(self.read_journal)  # drawing takes a while, and the observer counts meanwhile
 
     def read_journal(self) -> None:
         """Read new updates and versions; a journal that does not exist yet, or is busy, is read the next time."""
@@ -111,17 +120,21 @@ class FleetMonitor:
             JournalReader.open(self.files.coordinator_database) as journal,
         ):
             self._journal = list(journal.updates(self.files.task))
+            self._note_clusters(ClusterRegistry(journal.engine).assigned().get(self.files.task, {}))
             newest = self._accuracy[-1].version if self._accuracy else -1
             for version in journal.versions(self.files.task, after=newest):
                 self._newest = version.weights
                 self._recent.add(version.number, version.weights)
+                model = self._recent.model(self.measurement.tensors)
+                if self.gallery is not None:
+                    self.gallery.add(version.number, model, self._clusters)
                 rows = self._of_devices()
                 held = sum(row.aggregate is not None and row.aggregate <= version.number for row in rows)
                 self._accuracy.append(
                     AccuracyPoint(
                         seconds=self.elapsed_seconds,
                         version=version.number,
-                        accuracy=self.measurement.accuracy(self._recent.model(self.measurement.tensors)),
+                        accuracy=self.measurement.accuracy(model, self._clusters),
                         uplink_bytes=sum(self.observer.uplink[device.name] for device in self.files.devices),
                         dense_uplink_bytes=held * self.measurement.dense_bytes,
                     )
@@ -129,7 +142,8 @@ class FleetMonitor:
 
     def snapshot(self) -> Snapshot:
         """The current state, for display."""
-        return Snapshot(self.rows(), self._accuracy, self.elapsed_seconds, self.broker, self.events)
+        drawn = () if self.gallery is None else self.gallery.groups
+        return Snapshot(self.rows(), self._accuracy, self.elapsed_seconds, self.broker, self.events, drawn)
 
     def rows(self) -> list[DeviceRow]:
         """One row per device, as of the last `refresh`."""
@@ -146,11 +160,11 @@ class FleetMonitor:
         databases = {each.name: each.database for each in self.files.devices}
         databases |= {each.name: each.database for each in self.helpers}
         ledgers = {name: read_ledger(database) for name, database in databases.items() if database.exists()}
-        found = audit(ledgers, self._journal)
+        found = audit(ledgers, self._accepted_payloads())
         staleness = self._staleness(self._of_devices())
         devices = self.rows()
         sums = Totals.of(devices)
-        newest_accuracy = self.measurement.accuracy(self._newest)
+        newest_accuracy = self.measurement.accuracy(self._newest, self._clusters)
         rounds = _points(self.measurement.rounds())
         summary = Summary(
             accuracy=self._accuracy[-1].accuracy if self._accuracy else newest_accuracy,
@@ -179,7 +193,33 @@ class FleetMonitor:
             message_bytes=sum(len(row.envelope or b"") for row in self._journal) if rounds else 0,
             rounds=rounds,
         )
-        return RunHistory(summary, self._accuracy, staleness, devices, self.events, self.helper_rows(), self.subject)
+        return RunHistory(
+            summary, self._accuracy, staleness, devices, self.events, self.helper_rows(), self.subject, self._drawn()
+        )
+
+    def _drawn(self) -> list[DrawnPictures]:
+        return [] if self.gallery is None else [drawn_pictures(group) for group in self.gallery.groups]
+
+    def _note_clusters(self, clusters: Mapping[str, int]) -> None:
+        """Say who is where, when that has changed."""
+        if clusters == self._clusters:
+            return
+        self._clusters = clusters
+        members = [
+            f"{number}: {', '.join(name for name in sorted(clusters) if clusters[name] == number)}"
+            for number in sorted(set(clusters.values()))
+        ]
+        told = f"clusters found, {'; '.join(members)}" if members else "no device is in a cluster any more"
+        self.announce(told)
+
+    def _accepted_payloads(self) -> list[JournalledPayload]:
+        """Of all kinds, as ledgers have them; updates alone where the journal can't be read."""
+        with (
+            contextlib.suppress(ConfigurationError, JournalUnavailableError),
+            JournalReader.open(self.files.coordinator_database) as journal,
+        ):
+            return list(journal.payloads(self.files.task))
+        return self._journal
 
     def _of_devices(self) -> list[JournalledPayload]:
         """What is journalled, without helpers' updates."""
@@ -213,6 +253,7 @@ class FleetMonitor:
             cut="" if device.cut == WHOLE else device.cut,
             relayed_up_bytes=self.observer.relayed_up[name],
             relayed_down_bytes=self.observer.relayed_down[name],
+            cluster=self._clusters.get(name, NO_CLUSTER),
         )
 
 

@@ -12,6 +12,9 @@ from workbench.demo.brokers import BrokerPlan
 from workbench.demo.fleet_files import FLEET
 
 RECONNECT_SECONDS = 0.2
+SILENT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 20.0
+"""For what a busy machine has not counted yet."""
 UPLINK_LEAVES = {"up", "state"}
 TO_RELAY, FROM_RELAY = "session", "relayed"
 """Leaves of what devices and helpers send one another."""
@@ -28,6 +31,7 @@ class Observer:
         self.relayed_down: Counter[str] = Counter()
         self._by_device = dict.fromkeys(UPLINK_LEAVES, self.uplink)
         self._by_device |= {TO_RELAY: self.relayed_up, FROM_RELAY: self.relayed_down}
+        self._messages = 0
         self.subscribed = asyncio.Event()
         self.manifest_received = asyncio.Event()
 
@@ -47,7 +51,17 @@ class Observer:
                         self._count(message)
             await asyncio.sleep(RECONNECT_SECONDS)
 
+    async def until_silent(self) -> None:
+        """Wait until nothing more comes, when everybody else has ended; not for ever."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+                counted = -1
+                while counted != self._messages:
+                    counted = self._messages
+                    await asyncio.sleep(SILENT_SECONDS)
+
     def _count(self, message: aiomqtt.Message) -> None:
+        self._messages += 1
         parts = message.topic.value.split("/")
         if parts[-2] == "task":
             self.manifest_received.set()

@@ -10,16 +10,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
+from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 from workbench.data.digits import FleetData
+from workbench.data.two_domains import DomainData
 from workbench.demo.brokers import BrokerPlan, plan_broker
-from workbench.demo.children import Child
+from workbench.demo.children import Child, ChildFailedError
 from workbench.demo.demo_kind import PLAIN, DemoKind
-from workbench.demo.feeding import WATCH_SECONDS, feed
+from workbench.demo.drawn.gallery import Gallery
+from workbench.demo.drawn.measurement import DrawingMeasurement
+from workbench.demo.drawn.picture_folder import PictureFolder
+from workbench.demo.feeding import feed
 from workbench.demo.fleet_files import FleetFiles, plan_files, program, write_fleet
 from workbench.demo.helper import allow_helper, helper_child, until_ready, write_helper
 from workbench.demo.measurement import Measurement
@@ -35,6 +41,7 @@ NEW_SAMPLES = 6
 SLOWEST_SENSOR = 0.9
 SLOWEST_CPU_SHARE = 0.6
 START_SECONDS = 15.0
+PICTURES = "pictures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ class Demo:
 
         Raises:
             ConfigurationError: the broker or the number of agents is not usable.
-            ChildFailedError: one of the programs ended by itself.
+            ChildFailedError: one of the programs ended by itself before the fleet had begun.
             CommandFailedError: a key could not be made.
         """
         started = time.monotonic()
@@ -81,7 +88,9 @@ class Demo:
         with short_folder() as sockets:
             files = plan_files(self._options.folder, sockets, self._options.agents, task=kind.task, cuts=kind.cuts)
             broker = plan_broker(self._options.broker, files.folder)
-            key = await write_fleet(files, broker, bundle, cpu_shares.tolist(), new_samples)
+            key = await write_fleet(
+                files, broker, bundle, cpu_shares.tolist(), new_samples, keeps_training=kind.keeps_training
+            )
             monitor = fleet_monitor(files, data, [kind.sensing_seconds * pace for pace in paces], bundle, broker)
             monitor.new_samples = new_samples
             monitor.subject = kind.subject
@@ -95,6 +104,7 @@ class Demo:
         helpers = [helper_child(helper, monitor.announce) for helper in monitor.helpers]
         children = [broker_child, coordinator, *helpers, *agents]
         observing = asyncio.create_task(monitor.observer.run())
+        failure = ""
         try:
             await broker_child.start()
             await until_set(monitor.observer.subscribed, f"no broker answers on {broker.host}:{broker.port}")
@@ -108,20 +118,29 @@ class Demo:
                 await until_ready(helper, monitor.files.task)
             for agent in agents:
                 await agent.start()
-            await feed(
-                monitor, self._show, self._stopped, until_seconds=kind.longest_seconds, check=lambda: _check(children)
-            )
+            try:
+                await feed(
+                    monitor,
+                    self._show,
+                    self._stopped,
+                    until_seconds=kind.longest_seconds,
+                    check=lambda: _check(children),
+                    more_to_come=lambda: kind.keeps_training,
+                )
+            except ChildFailedError as error:  # what the fleet has learned until then is reported all the same
+                failure = str(error)
             if kind.speaks_once:
                 await until_all_is_in_a_version(monitor)
             await monitor.refresh()
         finally:
             for group in (agents, helpers, [coordinator]):
                 await asyncio.gather(*(child.stop() for child in group))
-            await asyncio.sleep(WATCH_SECONDS)  # so that the last messages reach the observer
+            await monitor.observer.until_silent()
             observing.cancel()
             await broker_child.stop()
         monitor.read_journal()
-        return monitor.conclude(seed=self._options.seed, stopped_early=self._stopped.is_set())
+        history = monitor.conclude(seed=self._options.seed, stopped_early=self._stopped.is_set() or bool(failure))
+        return msgspec.structs.replace(history, failure=failure)
 
 
 def sensor_paces(devices: int, generator: np.random.Generator) -> list[float]:
@@ -134,11 +153,27 @@ def fleet_monitor(
 ) -> FleetMonitor:
     """What watches a fleet of digits, with a sensor for each device that delivers its part in so many seconds."""
     sensors = [
-        Sensor(device.socket, files.task, part, seconds)
+        Sensor(
+            device.socket, files.task, part, seconds, named=data.input_names if isinstance(data, DomainData) else None
+        )
         for device, part, seconds in zip(files.devices, data.parts, sensing_seconds, strict=True)
     ]
+    if isinstance(data, DomainData):
+        return _drawing_monitor(files, sensors, data, bundle, broker)
     measurement = Measurement(bundle, parse_description((bundle / DESCRIPTION_FILE).read_bytes()), data)
     return FleetMonitor(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
+
+
+def _drawing_monitor(
+    files: FleetFiles, sensors: Sequence[Sensor], data: DomainData, bundle_folder: Path, broker: BrokerPlan
+) -> FleetMonitor:
+    """The same of a fleet whose model draws, with pictures of each version in a folder."""
+    bundle, devices = load_bundle(bundle_folder), [device.name for device in files.devices]
+    measurement = DrawingMeasurement(bundle, data, devices)
+    monitor = FleetMonitor(files, sensors, Observer(broker), measurement, broker.label, NEW_SAMPLES)
+    folder = PictureFolder(files.folder / PICTURES, monitor.announce)
+    monitor.gallery = Gallery(bundle, devices, folder.show)
+    return monitor
 
 
 async def run_demo(options: DemoOptions, show: Callable[[Snapshot], None]) -> RunHistory:

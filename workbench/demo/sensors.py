@@ -20,13 +20,17 @@ STATUS_SECONDS = 3.0
 
 @dataclass(slots=True)
 class Sensor:
-    """One device's sensor: `samples` in order, spread over `seconds`. `delivered` counts those that were stored."""
+    """One device's sensor: `samples` in order, spread over `seconds`. `delivered` counts those that were stored.
+
+    Where a task takes the class as an input, and no label, `named` has what it calls the picture and the class.
+    """
 
     socket: Path
     task: str
     samples: Samples
     seconds: float
     delivered: int = 0
+    named: tuple[str, str] | None = None
 
     @property
     def total(self) -> int:
@@ -52,9 +56,7 @@ class Sensor:
         reader, writer = await asyncio.open_unix_connection(self.socket)
         try:
             while self.delivered < due:
-                inputs, label = self.samples.inputs[self.delivered], self.samples.labels[self.delivered]
-                line = json.dumps({"task": self.task, "inputs": inputs.ravel().tolist(), "label": int(label)})
-                writer.write(line.encode() + b"\n")
+                writer.write(json.dumps(self._sample(self.delivered)).encode() + b"\n")
                 answer = msgspec.json.decode(await _answer(reader), type=Answer)
                 if not answer.ok and answer.error.endswith(IS_DISK_FULL):
                     raise OSError(answer.error)  # it is delivered again
@@ -63,6 +65,13 @@ class Sensor:
                 self.delivered += 1
         finally:
             writer.close()
+
+    def _sample(self, number: int) -> dict[str, object]:
+        inputs, label = self.samples.inputs[number].ravel().tolist(), int(self.samples.labels[number])
+        if self.named is not None:
+            picture, kind = self.named
+            return {"task": self.task, "inputs": {picture: inputs, kind: [label]}}
+        return {"task": self.task, "inputs": inputs, "label": label}
 
 
 class SampleRefusedError(Exception):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,13 +12,15 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
+from fleet_host.new_files import remedy_for
 from fleet_protocol.errors import ConfigurationError
 from workbench.demo.children import ChildFailedError
 from workbench.demo.demo_kind import PLAIN, DemoKind
+from workbench.demo.drawn.picture_folder import PAGE
 from workbench.demo.fleet_files import CommandFailedError
 from workbench.demo.live_table import progress_line, render_live
 from workbench.demo.monitor import Snapshot
-from workbench.demo.run import DemoOptions, run_demo
+from workbench.demo.run import PICTURES, DemoOptions, run_demo
 from workbench.demo.run_folder import claimed
 from workbench.report.history import RunHistory, Subject, Summary
 from workbench.report.html import render_report
@@ -36,24 +38,41 @@ def show_demo(agents: int, seed: int, out: Path, broker: str, kind: DemoKind = P
     """
     options = DemoOptions(agents, seed, out.resolve(), broker, kind)
     with claimed(options.folder):
+        pictures = f"Pictures while it runs: {out / PICTURES / PAGE}" if kind.draws else ""
         headline = " ".join(
-            (f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", kind.subject.source)
+            (f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", kind.subject.source, pictures)
         )
         try:
-            show_run(headline, out, lambda show: run_demo(options, show))
+            history = show_run(headline, out, lambda show: run_demo(options, show))
         except (ChildFailedError, CommandFailedError) as error:
             raise ConfigurationError(str(error)) from error
+        if history.failure:
+            raise ConfigurationError(history.failure)
 
 
-def show_run(headline: str, out: Path, run: Callable[[Show], Coroutine[None, None, RunHistory]]) -> None:
-    """Run a fleet, show it, and write its `summary.json` and `report.html` into `out`, which exists by then."""
+def show_run(headline: str, out: Path, run: Callable[[Show], Coroutine[None, None, RunHistory]]) -> RunHistory:
+    """Run a fleet, show it, and write its `summary.json` and `report.html` into `out`, which exists by then.
+
+    Raises:
+        ConfigurationError: they can't be written; the result is shown all the same.
+    """
     console = Console()
     console.print(headline, highlight=False, markup=False, soft_wrap=True)
     with _live_view(console) as view:
         history = asyncio.run(run(view.show))
+    _print_lines(console, _result_lines(history.summary, history.subject))
+    try:
+        _write_result(history, out)
+    except OSError as error:
+        remedy = remedy_for(error, "name another folder with --out")
+        raise ConfigurationError(f"{out}: the report can't be written: {error.strerror}; {remedy}") from error
+    _print_lines(console, (f"report:  {out / 'report.html'}", f"summary: {out / 'summary.json'}"))
+    return history
+
+
+def _write_result(history: RunHistory, out: Path) -> None:
     (out / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(history.summary), indent=2) + b"\n")
     (out / "report.html").write_text(render_report(history), encoding="utf-8")
-    _print_result(console, history, out)
 
 
 class View:
@@ -80,6 +99,7 @@ class View:
                     broker=snapshot.broker,
                     central_accuracy=None,
                     events=snapshot.events,
+                    drawn=snapshot.drawn,
                 ),
                 refresh=True,
             )
@@ -111,13 +131,8 @@ def _live_view(console: Console) -> Iterator[View]:
         yield View(console, live)
 
 
-def _print_result(console: Console, history: RunHistory, out: Path) -> None:
-    summary = history.summary
-    for line in (
-        *_result_lines(summary, history.subject),
-        f"report:  {out / 'report.html'}",
-        f"summary: {out / 'summary.json'}",
-    ):
+def _print_lines(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -126,7 +141,7 @@ def _result_lines(summary: Summary, subject: Subject) -> Iterator[str]:
         yield "stopped early"
     yield (
         f"accuracy {summary.accuracy:.1%} on {summary.held_out_samples} {subject.samples} that no device has seen"
-        f" (all data in one place: {summary.central_accuracy:.1%})"
+        f" ({summary.central_accuracy:.1%} if {subject.beside})"
     )
     yield (
         f"{summary.updates_applied} updates made {summary.versions} versions in {summary.wall_seconds:.0f} s;"

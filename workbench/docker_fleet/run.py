@@ -11,7 +11,7 @@ import numpy as np
 from fleet_protocol.errors import ConfigurationError
 from workbench.data.digits import split_digits
 from workbench.demo.brokers import BrokerPlan
-from workbench.demo.feeding import WATCH_SECONDS, feed
+from workbench.demo.feeding import feed
 from workbench.demo.monitor import FleetMonitor, Snapshot
 from workbench.demo.run import NEW_SAMPLES, fleet_monitor, on_signals, sensor_paces, until_set
 from workbench.docker_fleet.compose import as_yaml, compose
@@ -161,4 +161,4 @@ async def _learn(
             task.cancel()
         await asyncio.gather(*striking, return_exceptions=True)
     await containers.stop()
-    await asyncio.sleep(WATCH_SECONDS)  # so that the last messages reach the observer
+    await monitor.observer.until_silent()

@@ -12,6 +12,8 @@ class Subject(msgspec.Struct, frozen=True):
     samples: str = "digits"
     source: str = ""
     """Where the samples are from, where a reader could take them for something else."""
+    beside: str = "all samples were pooled on one computer"
+    """On what condition `central_accuracy` is reached."""
 
 
 DIGITS = Subject()
@@ -99,6 +101,8 @@ class DeviceRow(msgspec.Struct, frozen=True):
     """What it sent to a helper, through the relay."""
     relayed_down_bytes: int = 0
     """What it got from one."""
+    cluster: int = 0
+    """That the coordinator has put it into; 0 for none."""
 
 
 class HelperRow(msgspec.Struct, frozen=True):
@@ -108,6 +112,19 @@ class HelperRow(msgspec.Struct, frozen=True):
     applied: int
     relayed_up_bytes: int
     relayed_down_bytes: int
+
+
+class DrawnPictures(msgspec.Struct, frozen=True):
+    """What the last version draws as the devices of a cluster have it; PNG files, empty where no value is finite."""
+
+    title: str
+    devices: list[str]
+    version: int
+    grid: bytes
+    """A column for each class."""
+    formed: bytes = b""
+    """A row for each of `formed_versions`, the first at the top."""
+    formed_versions: list[int] = []
 
 
 class Totals(msgspec.Struct, frozen=True):
@@ -137,3 +154,7 @@ class RunHistory(msgspec.Struct, frozen=True):
     """What happened to the fleet, oldest first."""
     helpers: list[HelperRow] = []
     subject: Subject = DIGITS
+    drawn: list[DrawnPictures] = []
+    """By cluster, of a fleet that learns to draw."""
+    failure: str = ""
+    """Which program ended by itself, and with it the run; empty where none did."""

@@ -8,6 +8,14 @@ from html import escape
 from itertools import zip_longest
 
 from workbench.report import svg_plots
+from workbench.report.drawn_pictures import (
+    DRAWN_DEVICES_HINT,
+    DRAWN_HINT,
+    DRAWN_TIME_HINT,
+    FORMED_HINT,
+    formed_table,
+    pictures_table,
+)
 from workbench.report.helped_devices import RELAYED_HINT, cells, relayed_table
 from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Subject, Summary, Totals
 from workbench.report.labels import bytes_label, duration_label, percent_label
@@ -57,6 +65,7 @@ th, td { text-align: right; padding: 3px 6px; border-bottom: 1px solid var(--rul
 th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 th:last-child, td:last-child { text-align: left; padding-left: 14px; }
+h3 { font-size: 16px; margin: 8px 0 0; } img { image-rendering: pixelated; max-width: 100%; }
 td svg, th svg { display: block; margin: 2px 0; } tfoot td { border: 0; font-weight: 600; }
 """
 
@@ -72,7 +81,7 @@ only weigh less, so a slow or sleepy device still counts and nobody waits for it
 DEVICES_HINT = """Every row is a device, every cell a digit from 0 to 9: the stronger the colour, the more
 samples of that digit the device has seen. <b>An empty cell is a digit it never saw</b>; what the shared model
 knows about that one comes from the others. Samples stay where they are: only changes to the model travel."""
-STOPPED_EARLY = '<p class="notice">The run was stopped early (Ctrl-C): not all samples were used.</p>\n'
+STOPPED_EARLY = '<p class="notice">The run was stopped early ({}): not all samples were used.</p>\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,14 @@ def render_report(history: RunHistory) -> str:
     """The whole page as HTML; complete also for a run that was stopped before its first version."""
     summary = history.summary
     time_hint, devices_hint = (SOLVED_HINT, SPOKEN_HINT) if summary.rounds else (TIME_HINT, DEVICES_HINT)
-    sections = [_section("How fast it learned", _accuracy_over_time(history), time_hint)]
+    sections = []
+    if history.drawn:
+        time_hint, devices_hint = DRAWN_TIME_HINT, DRAWN_DEVICES_HINT
+        sections += [
+            _section("What each cluster draws", pictures_table(history.drawn), DRAWN_HINT),
+            _section("How the pictures formed", formed_table(history.drawn), FORMED_HINT),
+        ]
+    sections += [_section("How fast it learned", _accuracy_over_time(history), time_hint)]
     if summary.rounds:
         sections.append(_section("One message beside rounds", beside_rounds(summary), BESIDE_ROUNDS_HINT))
     else:
@@ -108,7 +124,7 @@ def render_report(history: RunHistory) -> str:
         f"<title>edgeflock demo: {_count(summary.agents, 'device')}</title>\n"
         f"<style>{STYLE}{svg_plots.PLOT_STYLE}</style>\n</head>\n<body>\n<main>\n"
         f'<p class="kicker">edgeflock demo</p>\n<h1>{_headline(summary, history.subject)}</h1>\n'
-        f"{STOPPED_EARLY if summary.stopped_early else ''}"
+        f"{STOPPED_EARLY.format(escape(history.failure) or 'Ctrl-C') if summary.stopped_early else ''}"
         f'<dl class="figures">\n{"".join(map(_card, _key_figures(summary, history.subject)))}</dl>\n'
         f"{''.join(sections)}{_events(history.events)}"
         f"<footer>{escape(history.subject.source)} Seed {summary.seed}. Bytes are those of MQTT payloads; the same"
@@ -131,7 +147,7 @@ def _key_figures(summary: Summary, subject: Subject) -> tuple[KeyFigure, ...]:
         KeyFigure(
             percent_label(summary.accuracy) if summary.versions else "-",
             f"of {summary.held_out_samples:,} unseen {subject.samples} right",
-            f"{percent_label(summary.central_accuracy)} if all samples were pooled on one computer",
+            f"{percent_label(summary.central_accuracy)} if {subject.beside}",
         ),
         _bytes_figure(summary),
         KeyFigure(
@@ -211,7 +227,7 @@ def _accuracy_over_time(history: RunHistory) -> str:
         (Series("shared model", "sent", points),),
         Axis(f"{name} since the start", svg_plots.nice_ticks(0, longest / unit, most=MAX_TICKS), "{:g}".format),
         ACCURACY_AXIS,
-        reference=Reference(central, f"all samples pooled: {percent_label(central)}"),
+        reference=Reference(central, f"if {history.subject.beside}: {percent_label(central)}"),
         about=f"Accuracy of {len(points)} versions over {name}",
     )
 

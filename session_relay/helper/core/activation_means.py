@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.blocks import Floats
-from fleet_protocol.activation_plan import LEAST_ROWS, activation_block, channels
+from fleet_protocol.activation_plan import LEAST_ROWS, activation_block, summary_values
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.split_plan import SplitPlan
 
@@ -15,7 +15,7 @@ Sums = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ActivationMean:
-    """Over so many `rows`, f32[channels]."""
+    """Over so many `rows`, f32[values]."""
 
     rows: int
     mean: Floats
@@ -30,11 +30,11 @@ class _Total:
 
 @dataclass(slots=True)
 class ActivationMeans:
-    """Of what `block` gives in its call `call`; there is one number for each of `channels`."""
+    """Of what `block` gives in its call `call`; a mean has so many `values`: all, or one for each channel."""
 
     block: int
     call: int | None
-    channels: int
+    values: int
     _totals: dict[bytes, _Total] = field(default_factory=dict)
 
     @classmethod
@@ -42,18 +42,18 @@ class ActivationMeans:
         """For a task with these clusters; None where nothing is found by activations."""
         if plan is None or not plan.activations:
             return None
-        return cls(activation_block(plan, split), plan.call, channels(plan, split))
+        return cls(activation_block(plan, split), plan.call, summary_values(plan, split))
 
     def sums(self, output: Floats) -> Sums:
-        """f64[channels] of what the block gave, f32[rows, ...]: the sum over rows of the mean over space."""
+        """f64[values] of what the block gave, f32[rows, ...]: the sum over rows."""
         called = output if self.call is None else output[:, self.call]
-        by_channel = np.asarray(called, np.float64).reshape(len(called), self.channels, -1)
-        return np.array(by_channel.mean(axis=2).sum(axis=0))
+        by_value = np.asarray(called, np.float64).reshape(len(called), self.values, -1)
+        return np.array(by_value.mean(axis=2).sum(axis=0))
 
     def count(self, session: bytes, rows: int, sums: Sums) -> None:
         """Add a pass that has trained the block. One that is not finite does not count."""
         if np.isfinite(sums).all():
-            total = self._totals.setdefault(session, _Total(np.zeros(self.channels)))
+            total = self._totals.setdefault(session, _Total(np.zeros(self.values)))
             total.sums += sums
             total.rows += rows
             total.most_at_once = max(total.most_at_once, rows)

@@ -57,7 +57,7 @@ class LiveRun:
         """
         broker = Broker(folder / "broker")
         broker.start()
-        fleet = SplitFleet(folder, broker, self.bundle.description.task)
+        fleet = SplitFleet(folder, broker)
         try:
             began = time.monotonic()
             self._begin(fleet)

@@ -26,7 +26,7 @@ def bundle(tmp_path: Path) -> Path:
 @pytest.fixture
 def fleet(tmp_path: Path, broker: Broker, bundle: Path) -> Iterator[SplitFleet]:
     """Of that task, with a helper."""
-    fleet = SplitFleet(tmp_path, broker, TASK)
+    fleet = SplitFleet(tmp_path, broker)
     fleet.serve(bundle)
     fleet.helper("cellar-pi")
     yield fleet

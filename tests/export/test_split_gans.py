@@ -9,12 +9,14 @@ import pytest
 
 from benchmarks import huscf_gan
 from benchmarks.chained_blocks import ExportedTask
+from benchmarks.split_gans.averaging_plan import averaging_plan
 from benchmarks.split_gans.fleet import GanFleet
 from benchmarks.split_gans.method import Method, by_cut, members
 from benchmarks.split_gans.methods import METHODS
 from benchmarks.split_gans.scenario import Domain, Labelled, Scenario, unlike_devices
-from broker_coordinator.aggregation.clusters import PLAIN_FEDERATIONS, averaging_plan
-from fleet_protocol.split_plan import is_helpers
+from benchmarks.split_gans.trainee import Training
+from broker_coordinator.aggregation.clusters import PLAIN_FEDERATIONS
+from fleet_protocol.split_plan import WireFormat, is_helpers
 from tests.support.tiny_pair import write_tiny_pair
 from workbench.export.recipe.recipe import read_recipe
 
@@ -48,11 +50,18 @@ def scenario() -> Scenario:
     return unlike_devices([domain("lying", upright=False), domain("standing", upright=True)], seed=1)
 
 
-def trained(exported: ExportedTask, method: Method, scenario: Scenario, federations: int = FEDERATIONS) -> GanFleet:
+def trained(
+    exported: ExportedTask,
+    method: Method,
+    scenario: Scenario,
+    federations: int = FEDERATIONS,
+    *,
+    wire: WireFormat = "float32",
+    lockstep: bool = False,
+) -> GanFleet:
     count = federations * STEPS
-    fleet = GanFleet(
-        exported, method.participants(scenario), method.holder_of, iterations=count, learning_rate=1e-2, seed=1
-    )
+    training = Training(count, learning_rate=1e-2, seed=1, wire=wire, lockstep=lockstep)
+    fleet = GanFleet(exported, method.participants(scenario), method.holder_of, training)
     for iteration in range(count):
         fleet.iterate(iteration)
         if (iteration + 1) % STEPS == 0:

@@ -2,10 +2,11 @@
 
 `python -m benchmarks.huscf_gan --data ../shared/data` prints a JSON object for each run, and one with all of them as
 its last line. The task is `models/mnist_gan`, trained by its exported blocks in this process
-(`benchmarks/split_gans/fleet.py`); `--wire` says how numbers pass between devices and their helper. For each domain a
-small CNN is trained on pictures that the domain's devices draw, and tested on real ones that no device has; `score`
+(`benchmarks/split_gans/fleet.py`); `--between` says how numbers pass between devices and their helper. For each domain
+a small CNN is trained on pictures that the domain's devices draw, and tested on real ones that no device has; `score`
 judges the drawn pictures by a CNN trained on real ones. The pair knows twenty classes, of which `pooled_by_domain`
-alone uses the latter ten. Where a run diverges, it says so, and the others go on.
+alone uses the latter ten. Where a run diverges, it says so, and the others go on. `--keep FOLDER` writes the pair as
+`FOLDER/bundle` and what each run trained, for `edgeflock generate --task FOLDER/bundle --weights ...`.
 """
 
 import argparse
@@ -40,6 +41,7 @@ from benchmarks.split_gans.trainee import Training
 from benchmarks.split_gans.variant import write_variant
 from benchmarks.wide_pair.described import counted_task
 from fleet_protocol.split_plan import WireFormat
+from workbench.export.bundle_writer import export_bundle
 from workbench.export.recipe.recipe import read_recipe
 from workbench.recipe_folder import find_recipe
 
@@ -60,13 +62,21 @@ class Order:
     training: Training
 
 
-def prepared(recipe_folder: Path, domains: list[Domain], effort: Effort) -> Contest:
-    """Export the pair, and train who judges."""
+def prepared(recipe_folder: Path, domains: list[Domain], effort: Effort, kept: Path | None = None) -> Contest:
+    """Export the pair, for those who draw with what is kept too, and train who judges.
+
+    Raises:
+        FileExistsError: the folder for what is kept is there already.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        recipe = read_recipe(write_variant(recipe_folder, Path(folder) / "pair", {}, CLASSES * len(domains)))
+        variant = write_variant(recipe_folder, Path(folder) / "pair", {}, CLASSES * len(domains))
+        recipe = read_recipe(variant)
         exported = ExportedTask.of(recipe)
+        if kept:
+            kept.mkdir(parents=True)
+            export_bundle(variant, kept / "bundle", tell=lambda _: None)
     judges = {domain.name: trained_on(domain.training, 0) for domain in domains}
-    return Contest(recipe, exported, counted_task(recipe), judges, effort)
+    return Contest(recipe, exported, counted_task(recipe), judges, effort, kept)
 
 
 def results(contest: Contest, domains: list[Domain], orders: list[Order], jobs: int) -> Iterator[Result]:
@@ -105,8 +115,8 @@ def main() -> None:
     if options.iterations:
         effort = dataclasses.replace(effort, iterations=options.iterations)
     domains = read_domains(options.data, effort.tested)
-    contest = prepared(options.recipe, domains, effort)
-    asked = itertools.product(options.seeds, options.methods, options.scenarios, options.rates, options.wire)
+    contest = prepared(options.recipe, domains, effort, options.keep)
+    asked = itertools.product(options.seeds, options.methods, options.scenarios, options.rates, options.between)
     orders = [
         Order(method, scenario, Training(effort.iterations, rate, seed, wire, options.lockstep))
         for seed, method, scenario, rate, wire in asked
@@ -125,13 +135,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scenarios", choices=CHANGES, nargs="+", default=["unlike"], help="what devices have")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of devices, batches and draws")
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3], help="learning rates of Adam")
-    parser.add_argument("--wire", choices=get_args(WireFormat), nargs="+", default=["float32"], help="between blocks")
+    parser.add_argument(
+        "--between", choices=get_args(WireFormat), nargs="+", default=["float32"], help="between blocks"
+    )
     parser.add_argument("--lockstep", action="store_true", help="helpers wait for all devices, as published")
     parser.add_argument("--iterations", type=int, help="of each device")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="new folder for what is trained")
     parser.add_argument("--quick", action="store_true", help="a few iterations and pictures")
     parser.add_argument("--recipe", type=Path, default=find_recipe("mnist_gan"), help="folder of the pair")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs}: at least one run at once")
+    return options
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
 
 from benchmarks.chained_blocks import ExportedTask
 from benchmarks.split_gans.classifier import Classifier, trained_on
 from benchmarks.split_gans.costs import CostModel, Costs
 from benchmarks.split_gans.drawing import Painter
 from benchmarks.split_gans.fleet import GanFleet
+from benchmarks.split_gans.keeping import keep, run_name
 from benchmarks.split_gans.method import Method
 from benchmarks.split_gans.scenario import Domain, Labelled, Scenario
 from benchmarks.split_gans.scores import Scores, inception_score, scores
@@ -38,7 +42,7 @@ class Result:
     """Of a run: `clusters` that each federation found, 0 where it did not look; seconds of this process.
 
     `followed` has each domain's score every `between_scores` iterations, `collapsed` the domains whose last one is a
-    fall. A run whose losses are not finite ends in the iteration `diverged`, and what the last federation left is
+    fall. A run whose numbers are not finite ends in the iteration `diverged`, and what the last federation left is
     judged.
     """
 
@@ -74,6 +78,7 @@ class Contest:
     counted: TaskDescription
     judges: Mapping[str, Classifier]
     effort: Effort
+    kept: Path | None = None
 
     def run(self, name: str, method: Method, scenario: Scenario, training: Training) -> Result:
         """Train, draw and judge."""
@@ -82,6 +87,8 @@ class Contest:
         began = time.monotonic()
         run = self._trained(fleet, painter, training.iterations)
         seconds = (time.monotonic() - began) / max(run.iterations, 1)
+        if self.kept:
+            keep(self.kept / run_name(name, scenario.name, training), run.weights, self.exported.task.parameters)
         found = {
             domain.name: self._judged(painter.pictures(run.weights, place, self.effort.drawn), domain, training.seed)
             for place, domain in enumerate(scenario.domains)
@@ -112,7 +119,12 @@ class Contest:
             number, left = divmod(run.iterations, self.effort.between_federations)
             if not left:
                 run.clusters.append(painter.method.federate(fleet, number))
-                run.weights = fleet.all_weights()
+            if not left or run.iterations == iterations:
+                weights = fleet.all_weights()
+                if not all(np.isfinite(flat).all() for flat in weights.values()):
+                    run.diverged = iteration
+                    break
+                run.weights = weights
             if run.iterations % self.effort.between_scores == 0:
                 for place, domain in enumerate(painter.scenario.domains):
                     drawn = painter.pictures(run.weights, place, self.effort.drawn_for_score)

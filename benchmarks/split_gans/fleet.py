@@ -19,6 +19,7 @@ from benchmarks.split_gans.trainee import Trainee, Training
 from bundle_runtime.blocks import BlockRunner
 from edge_agent.training.engine import Rates, plan_batches
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.split_plan import SplitPlan
 
 LOOKED_AT = "discriminator.block3"
@@ -59,8 +60,15 @@ class GanFleet:
             self._trainees[participant.name] = Trainee(participant, samples, batches, border, chain)
 
     def iterate(self, iteration: int) -> bool:
-        """The steps of each participant; iterations count from 0. Whether all losses were finite."""
-        losses = (self._lockstep if self._training.lockstep else self._one_after_another)(iteration)
+        """The steps of each participant; iterations count from 0. Whether all numbers were finite: no session takes
+        others, and a loss may be.
+        """
+        try:
+            losses = (self._lockstep if self._training.lockstep else self._one_after_another)(iteration)
+        except ProtocolError as error:
+            if error.reason is not Reason.NOT_FINITE:
+                raise
+            return False
         return bool(np.isfinite(losses).all())
 
     def _one_after_another(self, iteration: int) -> list[float]:

@@ -26,6 +26,11 @@ def told(scale: float, direction: Direction = "of_device_from_others") -> Method
     return _method(_domains, scale, direction)
 
 
+def one_cluster(scale: float, direction: Direction = "of_device_from_others") -> Method:
+    """With all devices in one cluster: weights by divergence alone."""
+    return _method(lambda _, activations: dict.fromkeys(activations, 0), scale, direction)
+
+
 def _domains(fleet: GanFleet, _: Mapping[str, NDArray[np.float64]]) -> Mapping[str, int]:
     names = sorted({each.domain for each in fleet.participants})
     return {each.name: names.index(each.domain) for each in fleet.participants}

@@ -48,7 +48,7 @@ class SharedStep:
             after[SECOND] = BETA_2 * before[SECOND] + (1 - BETA_2) * gradient**2
             step = (after[FIRST] / after[FIRST_BIAS]) / (np.sqrt(after[SECOND] / after[SECOND_BIAS]) + EPSILON)
             weights[: step.size] = self._weights[: step.size] - self.learning_rate * step
-            self.held.state = {name: each.astype(np.float32) for name, each in zip(names, after, strict=True)}
+            self.held.state = {name: np.asarray(each, np.float32) for name, each in zip(names, after, strict=True)}
         self.held.weights = weights.astype(np.float32)
 
     def _has_trained(self, names: list[str]) -> bool:

@@ -5,6 +5,7 @@ Each block has a holder; chains of several devices may share what a helper holds
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,26 @@ def held_by_sides(exported: ExportedTask, cut: Cut | None) -> list[Held]:
     return [Held.untrained(runners[at_helper[block]], block, exported.weights) for block in blocks]
 
 
+class Passing(Protocol):
+    """What becomes of values on their way from one block's holder to the next one's."""
+
+    def forward(self, block: int, values: Floats) -> Floats:
+        """Of what a block gives, f32[N, ...]."""
+
+    def back(self, block: int, gradient: Floats) -> Floats:
+        """Of the gradient by that, f32[N, ...]."""
+
+
+class AsItIs:
+    """They arrive as they are."""
+
+    def forward(self, _block: int, values: Floats) -> Floats:
+        """The same."""
+        return values
+
+    back = forward
+
+
 class Chain:
     """All blocks of a task, one behind the other, and how they train. `given` is what each took in the last pass."""
 
@@ -106,8 +127,10 @@ class Chain:
         held: Sequence[Held],
         labels: NDArray[np.int64] | NDArray[np.float32],
         rates: Rates,
+        passing: Passing | None = None,
     ) -> None:
         self._task, self._plan, self._rates, self._held = exported.task, exported.plan, rates, held
+        self._passing = passing or AsItIs()
         self._priors = held[-1].runner.log_priors(labels)
         self.given: list[Floats] = []
 
@@ -121,16 +144,16 @@ class Chain:
 
     def train(self, batch: Samples, row_weights: FloatVector, seed: int) -> float:
         """One step, and its loss."""
-        return sum(self._pass(batch, row_weights, seed, part) for part in self._plan.turns)
+        return sum(self.turn(batch, row_weights, seed, part) for part in self._plan.turns)
 
-    def _pass(self, batch: Samples, row_weights: FloatVector, seed: int, part: str) -> float:
+    def turn(self, batch: Samples, row_weights: FloatVector, seed: int, part: str) -> float:
+        """The pass of a step for one part of the task, and its loss."""
         given = [batch.inputs]
         for block, held in enumerate(self._held[:-1]):
-            given.append(
-                held.runner.forward(
-                    block, held.weights, given[-1], seed=seed, row_weights=row_weights, raw=batch.inputs
-                )
+            values = held.runner.forward(
+                block, held.weights, given[-1], seed=seed, row_weights=row_weights, raw=batch.inputs
             )
+            given.append(self._passing.forward(block, values))
         self.given, last = given, self._held[-1]
         made = last.runner.last(
             last.weights,
@@ -159,7 +182,7 @@ class Chain:
                 held.weights,
                 held.state,
                 self.given[block],
-                gradient,
+                self._passing.back(block, gradient),
                 anchor=held.anchor,
                 update=part in ("", self._plan.blocks[block].part),
                 seed=seed,

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from benchmarks.published_latency import AS_PUBLISHED, PROFILES, READINGS, Reading, devices_of
-from benchmarks.wide_pair.described import BATCH, wide_recipe, wide_task
+from benchmarks.wide_pair.described import BATCH, counted_task, wide_recipe
 from benchmarks.wide_pair.lockstep import hourly_steps, members, planned, published_cuts
 from benchmarks.wide_pair.published_fleet import PublishedFleet, exact_seconds
 from fleet_protocol.task_description import TaskDescription
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
     how = Evolution(seed=parser.parse_args().seed)
-    found = {"published_model": published_model(how), "whole_model": whole_model(wide_task(wide_recipe()), how)}
+    found = {"published_model": published_model(how), "whole_model": whole_model(counted_task(wide_recipe()), how)}
     print(json.dumps(found))
 
 

@@ -1,10 +1,14 @@
 """Pictures that a trained generator draws."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.split_gans.scenario import Classes, Labelled, Pictures
+from benchmarks.split_gans.method import Method
+from benchmarks.split_gans.scenario import CLASSES, Classes, Labelled, Pictures, Scenario, joined
 from fleet_protocol.codec.sparse import FloatVector
 from workbench.export.recipe.recipe import Recipe
 
@@ -18,6 +22,29 @@ def load(recipe: Recipe, flat: FloatVector) -> None:
             end = start + int(np.prod(parameter.shape))
             values[parameter.name].copy_(torch.from_numpy(flat[start:end]).reshape(parameter.shape))
             start = end
+
+
+@dataclass(frozen=True, slots=True)
+class Painter:
+    """Draws with what participants of a method have learned."""
+
+    recipe: Recipe
+    method: Method
+    scenario: Scenario
+    seed: int
+
+    def pictures(self, weights: Mapping[str, FloatVector], place: int, count: int) -> Labelled:
+        """About so many of the domain at this place: even parts by each of its participants, of every class alike."""
+        domain = self.scenario.domains[place]
+        drawing = [each for each in self.method.participants(self.scenario) if each.draws(domain)]
+        classes = np.arange(count // len(drawing)) % CLASSES
+        offset = self.method.class_offset(place)
+        return joined(
+            [
+                draw(self.recipe, weights[each.name], classes, offset, self.seed * 1000 + number)
+                for number, each in enumerate(drawing)
+            ]
+        )
 
 
 def draw(recipe: Recipe, flat: FloatVector, classes: Classes, offset: int, seed: int) -> Labelled:

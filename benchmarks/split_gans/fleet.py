@@ -1,45 +1,33 @@
 """Participants that train a generator and its discriminator, block by block, with copies of blocks that some share.
 
 A step is that of the exported graphs, chained (benchmarks/chained_blocks.py): a device's own blocks and those of its
-helper, one device after the other, as a helper that waits for nobody would serve them. Optimisers keep their state with
-whoever holds the block.
+helper, one device after the other, as a helper that waits for nobody would serve them; or all in lockstep. Optimisers
+keep their state with whoever holds the block.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.chained_blocks import Chain, ExportedTask, Held
+from benchmarks.split_gans.averaging_plan import BlockMean, averaged
+from benchmarks.split_gans.border import Border
+from benchmarks.split_gans.lockstep import SharedStep
 from benchmarks.split_gans.scenario import ROWS, Participant
-from broker_coordinator.aggregation.clusters import BlockMean, averaged
+from benchmarks.split_gans.trainee import Trainee, Training
 from bundle_runtime.blocks import BlockRunner
-from bundle_runtime.samples import Samples
-from edge_agent.training.engine import BatchPlan, Rates, plan_batches
+from edge_agent.training.engine import Rates, plan_batches
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.split_plan import SplitPlan
 
 LOOKED_AT = "discriminator.block3"
 """The layer in the middle that clusters follow from: always a helper's."""
-REAL = 1
-"""Of what a discriminator's block gives for each sample: first that of what is made, then that of what is real."""
 HELPER = "helper"
 
 HolderOf = Callable[[Participant, int, SplitPlan], str]
 """Who holds the block of this number that a participant's steps go through."""
-
-
-@dataclass(slots=True)
-class Trainee:
-    """A participant at work; `looked_at` sums its activations f64[V] over the real rows of `steps` steps."""
-
-    participant: Participant
-    samples: Samples
-    batches: BatchPlan
-    chain: Chain
-    looked_at: NDArray[np.float64] | float = 0.0
-    steps: int = 0
 
 
 class GanFleet:
@@ -50,13 +38,10 @@ class GanFleet:
         exported: ExportedTask,
         participants: Sequence[Participant],
         holder_of: HolderOf,
-        *,
-        iterations: int,
-        learning_rate: float,
-        seed: int,
+        training: Training,
     ) -> None:
         """Everybody begins with the exported weights."""
-        self.plan, self.participants = exported.plan, participants
+        self.plan, self.participants, self._training = exported.plan, participants, training
         self._blocks = range(len(self.plan.blocks))
         self._looked_at = [block.point for block in self.plan.blocks].index(LOOKED_AT)
         runner = BlockRunner(exported.task, exported.files, self._blocks)
@@ -67,23 +52,59 @@ class GanFleet:
             for holder, block in keys:
                 self._held.setdefault((holder, block), Held.untrained(runner, block, exported.weights))
             samples = participant.data.samples()
-            chain = Chain(exported, [self._held[key] for key in keys], samples.labels, Rates(learning_rate))
-            batches = plan_batches(len(samples), iterations * participant.steps, ROWS, seed * 1000 + number)
-            self._trainees[participant.name] = Trainee(participant, samples, batches, chain)
+            border = Border([holder == participant.name for holder, _ in keys], training.wire)
+            steps = training.iterations * participant.steps
+            batches = plan_batches(len(samples), steps, ROWS, training.seed * 1000 + number)
+            held = [self._held[key] for key in keys]
+            chain = Chain(exported, held, samples.labels, Rates(training.learning_rate), border)
+            self._trainees[participant.name] = Trainee(participant, samples, batches, border, chain)
 
-    def iterate(self, iteration: int) -> None:
-        """The steps of each participant; iterations count from 0."""
+    def iterate(self, iteration: int) -> bool:
+        """The steps of each participant; iterations count from 0. Whether all numbers were finite: no session takes
+        others, and a loss may be.
+        """
+        try:
+            losses = (self._lockstep if self._training.lockstep else self._one_after_another)(iteration)
+        except ProtocolError as error:
+            if error.reason is not Reason.NOT_FINITE:
+                raise
+            return False
+        return bool(np.isfinite(losses).all())
+
+    def _one_after_another(self, iteration: int) -> list[float]:
+        losses = []
         for trainee in self._trainees.values():
             first = iteration * trainee.participant.steps
             for step in range(first, first + trainee.participant.steps):
-                self._step(trainee, step)
+                trainee.border.begin(step)
+                losses += [trainee.turn(step, part) for part in self.plan.turns]
+                trainee.look_at(step, self._looked_at)
+        return losses
 
-    def _step(self, trainee: Trainee, step: int) -> None:
-        rows, mask = trainee.batches.rows[step], trainee.batches.mask[step]
-        trainee.chain.train(trainee.samples.take(rows), mask / mask.sum(), (trainee.batches.seed + step) % 2**32)
-        given = trainee.chain.given[self._looked_at + 1][mask > 0]
-        trainee.looked_at = trainee.looked_at + given[:, REAL].reshape(len(given), -1).mean(axis=0, dtype=float)
-        trainee.steps += 1
+    def _lockstep(self, iteration: int) -> list[float]:
+        """As each takes one step an iteration."""
+        losses = []
+        helpers = [held for (holder, _), held in self._held.items() if holder == HELPER]
+        for trainee in self._trainees.values():
+            trainee.border.begin(iteration)
+        for part in self.plan.turns:
+            shared = [SharedStep(held, self._training.learning_rate) for held in helpers]
+            for trainee in self._trainees.values():
+                losses.append(trainee.turn(iteration, part))
+                for step in shared:
+                    step.take_back()
+            for step in shared:
+                step.end()
+        for trainee in self._trainees.values():
+            trainee.look_at(iteration, self._looked_at)
+        return losses
+
+    @property
+    def session_bytes(self) -> tuple[int, int]:
+        """Of a step of a device, up to its helper and down: the mean over those that were counted."""
+        borders = [each.border for each in self._trainees.values()]
+        steps = max(sum(each.steps for each in borders), 1)
+        return round(sum(each.up for each in borders) / steps), round(sum(each.down for each in borders) / steps)
 
     def take_activations(self) -> dict[str, NDArray[np.float64]]:
         """Each participant's mean activation f64[V] since they were last taken."""
@@ -109,6 +130,10 @@ class GanFleet:
         taken = [(each.weights, each.state) for each in held]
         for each, (weights, state) in zip(held, taken[1:] + taken[:1], strict=True):
             each.weights, each.state = weights, state
+
+    def all_weights(self) -> dict[str, FloatVector]:
+        """As `weights_of`, of each participant by its name."""
+        return {each.name: self.weights_of(each) for each in self.participants}
 
     def weights_of(self, participant: Participant) -> FloatVector:
         """f32[P] of the pair that a participant's steps go through."""

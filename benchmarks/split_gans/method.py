@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.split_gans.averaging_plan import Member, averaging_plan
 from benchmarks.split_gans.fleet import HELPER, GanFleet, HolderOf
 from benchmarks.split_gans.scenario import CLASSES, Participant, Scenario
-from broker_coordinator.aggregation.clusters import Member, averaging_plan
 from fleet_protocol.split_plan import SplitPlan, is_helpers
 
 

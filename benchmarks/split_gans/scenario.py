@@ -48,6 +48,11 @@ class Labelled:
         return Samples(inputs, np.zeros((len(self), 0), np.float32))
 
 
+def joined(parts: Sequence[Labelled]) -> Labelled:
+    """One behind the other."""
+    return Labelled(np.concatenate([each.pictures for each in parts]), np.concatenate([each.classes for each in parts]))
+
+
 @dataclass(frozen=True, slots=True)
 class Domain:
     """Pictures of one kind: to train on, and 2,000 to test on that no device has."""

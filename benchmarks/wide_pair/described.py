@@ -61,8 +61,8 @@ def wide_recipe() -> Recipe:
         return read_recipe(folder)
 
 
-def wide_task(recipe: Recipe) -> TaskDescription:
-    """Its `task.json`, as far as plans read it: blocks with their shapes and operations, cuts, parameters."""
+def counted_task(recipe: Recipe) -> TaskDescription:
+    """A recipe's `task.json`, as far as plans read it: blocks with their shapes and operations, cuts, parameters."""
     division = divide(recipe, recipe.task.split.points if recipe.task.split else [])
     task = described(recipe, {}, {}, division=division)
     return _with_operations(task, division, random_samples(task))

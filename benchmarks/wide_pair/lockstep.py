@@ -32,9 +32,9 @@ def members(counts: Sequence[int], slow: int | None, times: float) -> list[Membe
     """So many devices of each profile; one of the profile `slow` computes and sends so many times slower."""
     found = []
     for number, (profile, count) in enumerate(zip(PROFILES, counts, strict=True)):
-        found += [Member(number, _machine(profile, 1.0))] * count
+        found += [Member(number, machine_of(profile))] * count
         if number == slow:
-            found[-1] = Member(number, _machine(profile, times))
+            found[-1] = Member(number, machine_of(profile, times))
     return found
 
 
@@ -72,7 +72,7 @@ def hourly_steps(task: TaskDescription, fleet: Sequence[Member], cuts: Sequence[
     return 3600 / given.seconds * sum(steps_done(walkers, [HELPER], given))
 
 
-def _machine(profile: Profile, times_slower: float) -> Machine:
+def machine_of(profile: Profile, times_slower: float = 1.0) -> Machine:
     """Without latency, as the published model."""
     link = profile.link / times_slower
     return Machine(1e9 * profile.gflops / times_slower, link, link, 0.0)

@@ -5,23 +5,19 @@ each forward through all blocks and all the way back. What stands at the points 
 encrypted or sent, and a frame's overhead is counted.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.session_messages import message_bytes
 from fleet_protocol.codec.activations import pack_activations, pack_gradient
-from fleet_protocol.limits import MAX_FRAME_BYTES
-from fleet_protocol.sessions.steps import StepRequest
 from fleet_protocol.split_plan import Cut, SplitPlan, WireFormat
-from fleet_protocol.split_step_costs import FRAME_OVERHEAD
 from workbench.export.blocks.points import caught, joined_runs
 
 Floats = NDArray[np.float32]
@@ -110,16 +106,9 @@ def _message_bytes(at: AtPoint, formats: Formats) -> tuple[int, int]:
     activations = pack_activations(at.activations, formats.activations)
     gradient = pack_gradient(at.gradient, formats.gradients, "dense", 1.0, generator)
     rows = len(at.activations)
-    return _framed("forward", rows, formats.activations, activations), _framed(
+    return message_bytes("forward", rows, formats.activations, activations), message_bytes(
         "backward", rows, formats.gradients, gradient
     )
-
-
-def _framed(direction: str, rows: int, wire: WireFormat, packed: bytes) -> int:
-    """A request with that, as it is cut into frames; an answer has fewer fields."""
-    request = StepRequest(1, direction, 1, 1, 2, rows, 2**32 - 1, True, wire, packed)  # type: ignore[arg-type]
-    content = len(msgspec.msgpack.encode(request))
-    return content + FRAME_OVERHEAD * math.ceil(content / MAX_FRAME_BYTES)
 
 
 def _values(runs: list[Tensor]) -> Floats:

@@ -3,34 +3,32 @@
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from benchmarks import huscf_gan
 from benchmarks.chained_blocks import ExportedTask
+from benchmarks.session_messages import message_bytes
+from benchmarks.split_gans.averaging_plan import averaging_plan
+from benchmarks.split_gans.border import Border
 from benchmarks.split_gans.fleet import GanFleet
+from benchmarks.split_gans.lockstep import SharedStep
 from benchmarks.split_gans.method import Method, by_cut, members
-from benchmarks.split_gans.methods import METHODS
-from benchmarks.split_gans.scenario import Domain, Labelled, Scenario, unlike_devices
-from broker_coordinator.aggregation.clusters import PLAIN_FEDERATIONS, averaging_plan
-from fleet_protocol.split_plan import is_helpers
+from benchmarks.split_gans.methods import COMPARED, METHODS
+from benchmarks.split_gans.scenario import Scenario, unlike_devices
+from benchmarks.split_gans.trainee import Training
+from broker_coordinator.aggregation.clusters import PLAIN_FEDERATIONS
+from fleet_protocol.codec.activations import pack_activations, unpack_rows
+from fleet_protocol.split_plan import WireFormat, is_helpers
+from tests.support.barred_pictures import domain
 from tests.support.tiny_pair import write_tiny_pair
 from workbench.export.recipe.recipe import read_recipe
 
-PICTURES, TESTED, FEDERATIONS, STEPS = 7000, 50, 2, 2
-
-
-def domain(name: str, *, upright: bool) -> Domain:
-    """Pictures with a bar, whose place is the class."""
-    classes = np.arange(PICTURES) % 10
-    pictures = np.random.default_rng(0).random((PICTURES, 28, 28), np.float32) * np.float32(0.2)
-    for label in range(10):
-        pictures[classes == label, 2 * label : 2 * label + 4] += np.float32(0.7)
-    if upright:
-        pictures = pictures.transpose(0, 2, 1)
-    everything = Labelled(np.ascontiguousarray(pictures).reshape(PICTURES, -1), classes)
-    return Domain(name, everything, everything.take(np.arange(TESTED)))
+FEDERATIONS, STEPS, RATE = 2, 2, 1e-2
+MOMENTS = [("m", 2, 0), ("v", 2, 0), ("mb", (), 0), ("vb", (), 0)]
+"""Of Adam, before the first step: the two of each value, and the two corrections."""
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +46,18 @@ def scenario() -> Scenario:
     return unlike_devices([domain("lying", upright=False), domain("standing", upright=True)], seed=1)
 
 
-def trained(exported: ExportedTask, method: Method, scenario: Scenario, federations: int = FEDERATIONS) -> GanFleet:
+def trained(
+    exported: ExportedTask,
+    method: Method,
+    scenario: Scenario,
+    federations: int = FEDERATIONS,
+    *,
+    wire: WireFormat = "float32",
+    lockstep: bool = False,
+) -> GanFleet:
     count = federations * STEPS
-    fleet = GanFleet(
-        exported, method.participants(scenario), method.holder_of, iterations=count, learning_rate=1e-2, seed=1
-    )
+    training = Training(count, learning_rate=RATE, seed=1, wire=wire, lockstep=lockstep)
+    fleet = GanFleet(exported, method.participants(scenario), method.holder_of, training)
     for iteration in range(count):
         fleet.iterate(iteration)
         if (iteration + 1) % STEPS == 0:
@@ -129,6 +134,58 @@ def test_pooled_pairs_have_the_pictures_of_all_devices(scenario):
     assert everything.steps == len(scenario.devices)
 
 
+def test_values_cross_as_sessions_pack_them_and_nothing_else_is_packed():
+    values = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    whole, packed = (Border([True, True, False], wire) for wire in ("float32", "int8"))
+    for border in (whole, packed):
+        assert border.forward(0, values) is border.back(0, values) is values
+        assert (border.up, border.down) == (0, 0)
+    assert np.array_equal(whole.forward(1, values), values)
+    assert np.array_equal(whole.back(1, values), values)
+    expected = unpack_rows(pack_activations(values, "int8"), "int8", 4, (6,))
+    assert np.array_equal(packed.forward(1, values), expected)
+    assert 0 < np.abs(packed.back(1, values) - values).max() <= np.abs(values).max() / 127
+    assert whole.up == message_bytes("forward", 4, "float32", pack_activations(values, "float32")) > values.nbytes
+    assert packed.up < whole.up
+    assert packed.down < whole.down
+
+
+def test_with_int8_other_weights_come_of_fewer_bytes(exported, scenario):
+    whole, packed = (trained(exported, METHODS["plain_split"], scenario, 1, wire=wire) for wire in ("float32", "int8"))
+    assert max(packed.crossed) < min(whole.crossed)
+    found, expected = (each.weights_of(scenario.devices[0]) for each in (packed, whole))
+    assert not np.array_equal(found, expected)
+    assert np.abs(found - expected).max() < RATE * STEPS * 2
+
+
+def test_lockstep_of_one_device_takes_the_steps_that_it_takes_alone(exported, scenario):
+    alone = replace(scenario, devices=scenario.devices[:1])
+    free, waiting = (trained(exported, METHODS["plain_split"], alone, lockstep=lockstep) for lockstep in (False, True))
+    assert np.allclose(free.weights_of(alone.devices[0]), waiting.weights_of(alone.devices[0]), atol=RATE / 50)
+
+
+def test_a_shared_step_is_adams_of_the_mean_gradient():
+    weights, rate = np.array([1.0, -2.0], np.float32), 0.1
+    state = {name: np.full(shape, value, np.float32) for name, shape, value in MOMENTS}
+    held = SimpleNamespace(weights=weights, state=state)
+    shared = SharedStep(held, rate)
+    for gradient in ([1.0, 4.0], [3.0, -2.0]):
+        moment = np.array(gradient, np.float32) * np.float32(0.1)
+        held.weights, held.state = weights - 9, {**state, "m": moment, "mb": np.float32(0.1), "vb": np.float32(0.001)}
+        shared.take_back()
+        assert held.weights is weights
+    shared.end()
+    assert np.allclose(held.weights, weights - rate * np.sign([2.0, 1.0]), atol=1e-6)
+    assert np.allclose(held.state["v"], 0.001 * np.array([4.0, 1.0]))
+
+
+@pytest.mark.parametrize("name", ["one_cluster_kld_10", "told_10_reverse"])
+def test_with_one_cluster_or_told_ones_as_many_are_found(exported, scenario, name):
+    fleet = trained(exported, METHODS[name], scenario)
+    fleet.iterate(FEDERATIONS * STEPS - 1)
+    assert METHODS[name].federate(fleet, PLAIN_FEDERATIONS + 1) == (1 if name.startswith("one") else 2)
+
+
 @pytest.mark.long
 def test_every_method_is_judged_in_both_domains(recipe_folder, scenario, monkeypatch, capsys):
     monkeypatch.setattr(huscf_gan, "read_domains", lambda _data, _tested: scenario.domains)
@@ -136,7 +193,7 @@ def test_every_method_is_judged_in_both_domains(recipe_folder, scenario, monkeyp
     monkeypatch.setattr(sys, "argv", arguments)
     huscf_gan.main()
     runs = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
-    assert [run["method"] for run in runs] == list(METHODS)
+    assert sorted(run["method"] for run in runs) == sorted(COMPARED)
     for run in runs:
         assert set(run["domains"]) == {"lying", "standing"}
         assert all(1 <= scores["score"] <= 10 for scores in run["domains"].values())

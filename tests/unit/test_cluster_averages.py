@@ -5,15 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.aggregation.clusters import (
-    PLAIN_FEDERATIONS,
-    BlockMean,
-    Member,
-    averaged,
-    averaging_plan,
-    divergence_weights,
-    divergences,
-)
+from benchmarks.split_gans.averaging_plan import BlockMean, Member, averaged, averaging_plan
+from benchmarks.split_gans.divergence_weights import divergence_weights, divergences
+from broker_coordinator.aggregation.clusters import PLAIN_FEDERATIONS
 
 DIRECTIONS = ["of_device_from_others", "of_others_from_device"]
 LATER = PLAIN_FEDERATIONS + 1

@@ -2,25 +2,19 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from benchmarks.split_gans.method import Method, nothing, own, own_classes
-from benchmarks.split_gans.scenario import Labelled, Participant, Scenario, all_together
+from benchmarks.split_gans.scenario import Labelled, Participant, Scenario, all_together, joined
 
 
 def _everything(scenario: Scenario) -> Sequence[Participant]:
     parts = [each.data for each in scenario.devices]
-    return [all_together(scenario.devices, _joined(parts))]
+    return [all_together(scenario.devices, joined(parts))]
 
 
 def _everything_by_domain(scenario: Scenario) -> Sequence[Participant]:
     offsets = {domain.name: own_classes(number) for number, domain in enumerate(scenario.domains)}
     parts = [Labelled(each.data.pictures, each.data.classes + offsets[each.domain]) for each in scenario.devices]
-    return [all_together(scenario.devices, _joined(parts))]
-
-
-def _joined(parts: Sequence[Labelled]) -> Labelled:
-    return Labelled(np.concatenate([each.pictures for each in parts]), np.concatenate([each.classes for each in parts]))
+    return [all_together(scenario.devices, joined(parts))]
 
 
 POOLED = Method(_everything, own, nothing)

@@ -1,26 +1,19 @@
-"""Devices that are alike: found by an activation, weighed by it, averaged with each other (docs/split-gan.md). Pure."""
+"""Devices that are alike: found by an activation (docs/split-gan.md). Pure."""
 
-from broker_coordinator.aggregation.clusters.averaging_plan import (
+from broker_coordinator.aggregation.clusters.clustering import (
     PLAIN_FEDERATIONS,
-    BlockMean,
-    Member,
-    averaged,
-    averaging_plan,
+    Activation,
+    Clusters,
+    find_clusters,
+    unusable,
 )
-from broker_coordinator.aggregation.clusters.clustering import Clusters, find_clusters
-from broker_coordinator.aggregation.clusters.divergence_weights import Direction, divergence_weights, divergences
 from broker_coordinator.aggregation.clusters.numbering import numbered
 
 __all__ = [
     "PLAIN_FEDERATIONS",
-    "BlockMean",
+    "Activation",
     "Clusters",
-    "Direction",
-    "Member",
-    "averaged",
-    "averaging_plan",
-    "divergence_weights",
-    "divergences",
     "find_clusters",
     "numbered",
+    "unusable",
 ]

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from broker_coordinator.aggregation.clusters.k_means import Labels, Points, k_means, silhouette
 
+PLAIN_FEDERATIONS = 2
+"""The first ones, in which all devices are one cluster: before, activations tell little."""
 DRAWS, MOST_AS_GOOD = 39, 1
 """So one set in twenty that is a single cluster is divided: where one draw, or none, divides as well as the devices."""
 MOST_AT_ONCE = 6

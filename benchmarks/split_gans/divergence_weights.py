@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from broker_coordinator.aggregation.clusters.clustering import Activation, unusable
+from broker_coordinator.aggregation.clusters import Activation, unusable
 
 Direction = Literal["of_device_from_others", "of_others_from_device"]
 """KL(P || Q), as the paper has it, or KL(Q || P), as its published code computes it."""

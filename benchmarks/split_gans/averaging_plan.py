@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from broker_coordinator.aggregation.block_weights import Vector
+from broker_coordinator.aggregation.clusters import PLAIN_FEDERATIONS
 from fleet_protocol.codec.sparse import FloatVector
-
-PLAIN_FEDERATIONS = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from benchmarks import huscf_gan
 from benchmarks.chained_blocks import ExportedTask
 from benchmarks.session_messages import message_bytes
 from benchmarks.split_gans.averaging_plan import averaging_plan
-from benchmarks.split_gans.border import Border
+from benchmarks.split_gans.border import COUNTED, Border
 from benchmarks.split_gans.fleet import GanFleet
 from benchmarks.split_gans.lockstep import SharedStep
 from benchmarks.split_gans.method import Method, by_cut, members
@@ -140,6 +140,7 @@ def test_values_cross_as_sessions_pack_them_and_nothing_else_is_packed():
     for border in (whole, packed):
         assert border.forward(0, values) is border.back(0, values) is values
         assert (border.up, border.down) == (0, 0)
+        border.begin(COUNTED)
     assert np.array_equal(whole.forward(1, values), values)
     assert np.array_equal(whole.back(1, values), values)
     expected = unpack_rows(pack_activations(values, "int8"), "int8", 4, (6,))
@@ -148,11 +149,18 @@ def test_values_cross_as_sessions_pack_them_and_nothing_else_is_packed():
     assert whole.up == message_bytes("forward", 4, "float32", pack_activations(values, "float32")) > values.nbytes
     assert packed.up < whole.up
     assert packed.down < whole.down
+    found = whole.up, packed.up
+    for border in (whole, packed):
+        border.begin(COUNTED + 1)
+    assert whole.forward(1, values) is values
+    assert np.array_equal(packed.forward(1, values), expected)
+    assert (whole.up, packed.up) == found
+    assert whole.steps == packed.steps == 1
 
 
 def test_with_int8_other_weights_come_of_fewer_bytes(exported, scenario):
     whole, packed = (trained(exported, METHODS["plain_split"], scenario, 1, wire=wire) for wire in ("float32", "int8"))
-    assert max(packed.crossed) < min(whole.crossed)
+    assert all(few < many for few, many in zip(packed.session_bytes, whole.session_bytes, strict=True))
     found, expected = (each.weights_of(scenario.devices[0]) for each in (packed, whole))
     assert not np.array_equal(found, expected)
     assert np.abs(found - expected).max() < RATE * STEPS * 2

@@ -12,6 +12,7 @@ from edge_agent.shell.host.local_events import LocalEvents
 from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.learning.round_training import RoundTraining
 from edge_agent.shell.learning.rounds import Rounds
+from edge_agent.shell.learning.sample_budget import SampleBudget
 from edge_agent.shell.local_side import LocalSide
 from edge_agent.shell.membership import Membership
 from edge_agent.shell.signs_of_life import SignsOfLife
@@ -64,6 +65,7 @@ class Agent:
             helpers=helped,
             spool=RoundSpool(self._database, address=identity.address, sign=identity.sign_row),
             prompting={task.name: task.prompts for task in configuration.tasks},
+            budget=SampleBudget(self._database, self._samples, configuration.privacy),
         )
         self._rounds = Rounds(
             configuration,

@@ -73,6 +73,7 @@ class Rounds:
         )
         self._wake = asyncio.Event()
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
+        self._refused_by_owner = RateLimit(SAY_WAITING_SECONDS, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._said_waiting = RateLimit(SAY_WAITING_SECONDS, len(self._tasks))
         self._said_unreadable: dict[str, str] = {}
@@ -250,6 +251,18 @@ class Rounds:
         except (VersionUnavailableError, LinkDownError) as error:
             self._decisions.version_unavailable(task, str(error))
             logger.warning(log_line("version_unavailable", task=task, reason=error))
+            return self._retry_in(task)
+        if words := self._training.why_refused(version.description):
+            self._decisions.version_unavailable(task, words)
+            if self._refused_by_owner.allows((task, version.bundle), self._now()):
+                logger.warning(
+                    log_line(
+                        "task_refused",
+                        task=task,
+                        reason=words,
+                        remedy="ask whoever runs the fleet, or change [privacy]",
+                    )
+                )
             return self._retry_in(task)
         if not self._samples_suffice(task, version, newest):
             return False

@@ -39,10 +39,11 @@ NOBODY = Peers()
 
 
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """`samples` as they count, `loss` what the device declared, None where it may tell none, `norm` the delta's Euclidean norm as it came.
+    """`samples` as they count, `loss` what the device declared, None where it may tell none.
 
-    `declared` are the samples that the device declared, 0 where they all count. The delta counts `scale` times. `cut`
-    is the one of the task's `split` that left other blocks to a helper; or the update is that of a `helper`.
+    `norm` is the delta's Euclidean norm as it came. `declared` are the samples that the device declared, 0 where they
+    all count. The delta counts `scale` times. `cut` is the one of the task's `split` that left other blocks to a
+    helper; or the update is that of a `helper`.
     """
 
     samples: int

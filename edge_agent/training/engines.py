@@ -25,8 +25,8 @@ def make_engine(name: EngineName, files: Mapping[str, Path], task: TaskDescripti
     if task.sample_privacy is not None:
         if name != "onnx-step":
             raise EngineError(
-                f"{task.task} promises privacy of samples, which engine {name} can't keep; write engine = 'onnx-step' in"
-                " [worker] of agent.toml"
+                f"{task.task} promises privacy of samples, which engine {name} can't keep; write engine = 'onnx-step'"
+                " in [worker] of agent.toml"
             )
         return PrivateEngine(task, files, threads)
     if name == "ort-training":

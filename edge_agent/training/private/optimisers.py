@@ -1,4 +1,4 @@
-"""The optimisers of workbench/export/graphs/optimisers.py on numpy: of a private step, only the gradients are a graph's.
+"""The optimisers of workbench/export/graphs/optimisers.py on numpy: only gradients are a graph's.
 
 They see a gradient that is noised already, so whatever they make of it tells no more than that did.
 """

@@ -44,7 +44,9 @@ def test_row_that_is_not_finite_adds_nothing_and_one_of_zeros_adds_zeros(value):
 
 
 def test_short_gradient_is_added_as_it_is():
-    assert clipped_sum(np.array([[0.25, -0.5]], np.float32), 1.0, 2.0**-20) * 2.0**-20 == pytest.approx([0.25, -0.5], abs=2.0**-19)
+    assert clipped_sum(np.array([[0.25, -0.5]], np.float32), 1.0, 2.0**-20) * 2.0**-20 == pytest.approx(
+        [0.25, -0.5], abs=2.0**-19
+    )
 
 
 def test_largest_gradients_do_not_overflow():

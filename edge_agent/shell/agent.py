@@ -55,6 +55,7 @@ class Agent:
             needed=lambda task: files_for(worker.engine, task, cuts.of(task)),
             also_hears=[topics.queries(configuration.fleet, name) for name in settings],
         )
+        self._budget = SampleBudget(self._database, self._samples, configuration.privacy)
         helped = HelpedRounds(identity, member.link, settings)
         training = RoundTraining(
             worker,
@@ -65,7 +66,7 @@ class Agent:
             helpers=helped,
             spool=RoundSpool(self._database, address=identity.address, sign=identity.sign_row),
             prompting={task.name: task.prompts for task in configuration.tasks},
-            budget=SampleBudget(self._database, self._samples, configuration.privacy),
+            budget=self._budget,
         )
         self._rounds = Rounds(
             configuration,
@@ -163,5 +164,6 @@ class Agent:
             merged_updates=self._database.merged_back,
             coordinator_key=write_verify_key(member.identity.coordinator),
             queries=self._questions.use,
+            told={task: told for task in tasks if (told := self._budget.told(task))},
             dropped={task: dropped for task in tasks if (dropped := self._samples.dropped(task))},
         )

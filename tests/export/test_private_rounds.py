@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -20,11 +21,13 @@ from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle_files import EVALUATE_FILE, SAMPLE_GRADIENTS_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import decode_update, read_weights
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
 from tests.export.test_per_sample_rounds import fetched_version
 from tests.support.private_task import private_recipe
 from workbench.export.bundle_writer import export_bundle
 from workbench.export.graphs.gradients import sample_gradients
+from workbench.export.graphs.sample_gradients import sample_gradients_graph
 from workbench.export.recipe.recipe import read_recipe
 
 SAMPLES = 40
@@ -83,6 +86,52 @@ def test_gradients_of_the_graph_are_torchs(folder, task):
     function = sample_gradients(recipe, ["weights", "inputs", "labels"])
     (expected,) = function(*map(torch.from_numpy, (weights, inputs, labels)))
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+MOVING = ("nn.Linear(64,", "nn.BatchNorm1d(64), nn.Linear(64,")
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What task.toml says, or which place of model.py is another, and the words."""
+
+    words: str
+    edits: tuple[tuple[str, str], ...] = ()
+    model: tuple[str, str] = ("", "")
+
+
+PART_LOSSES = "".join(f"def loss_{part}(outputs):\n    return outputs[:, 0]\n\n" for part in ("front", "back"))
+REFUSED = {
+    "balanced": Refused(
+        r"balanced_cross_entropy counts all labels of a device; write loss = 'cross_entropy'",
+        (('"cross_entropy"', '"balanced_cross_entropy"'),),
+    ),
+    "in turn": Refused(
+        r"goes with one loss, not with \[parts\]; leave one of them out",
+        (
+            ('loss = "cross_entropy"', ""),
+            (
+                "[loss_settings]\nlabel_smoothing = 0.1",
+                "[parts.front]\nparameters = ['1.*']\n[parts.back]\nparameters = ['3.*']",
+            ),
+            ("classes = 10", 'kind = "none"'),
+        ),
+        ("def build", PART_LOSSES + "def build"),
+    ),
+    "moving": Refused(r"take GroupNorm, or write batch_norm = 'frozen'", model=MOVING),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_task_whose_samples_are_not_alone_is_refused_in_words(tmp_path, case):
+    refused = REFUSED[case]
+    folder = private_recipe(tmp_path / "recipe", *refused.edits)
+    model = (folder / "model.py").read_text()
+    (folder / "model.py").write_text(model.replace(*refused.model, 1))
+    recipe = read_recipe(folder)
+    recipe.set_training(True)
+    with pytest.raises(ConfigurationError, match=refused.words):
+        sample_gradients_graph(recipe)
 
 
 def test_device_fetches_only_the_graph_of_gradients_and_sends_noise_and_no_loss(folder, task, tmp_path):

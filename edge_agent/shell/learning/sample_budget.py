@@ -11,7 +11,7 @@ from edge_agent.core.sample_ledger import Charge, limits_of, spent_through, spen
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.worker.contract import RebuildFailure, TrainingFailure, Withheld
-from fleet_protocol.privacy.renyi import StepsTaken
+from fleet_protocol.privacy.renyi import StepsTaken, divergences_of, epsilon_of
 from fleet_protocol.task_description import TaskDescription
 
 
@@ -37,6 +37,11 @@ class SampleBudget:
     def refusal(self, task: TaskDescription) -> str | None:
         """Why the owner does not let this device learn for the task, in words; None where it may."""
         return self._owner.refusal(task)
+
+    def told(self, task: str) -> float:
+        """Epsilon, at the owner's delta, of the sample that rounds have told most of; 0 where they told nothing."""
+        charges = self._database.charges(task)
+        return epsilon_of(divergences_of(each.taken for each in charges), self._owner.delta) if charges else 0.0
 
     def charge(self, task: TaskDescription) -> ChargedRound | Withheld:
         """Commit what a round will tell of the samples that can bear it; or say that there are none.

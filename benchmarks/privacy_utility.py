@@ -68,7 +68,9 @@ def accuracy(folder: Path, bundle: Bundle, split: Split, seed: int) -> float:
     generator = np.random.default_rng((seed, 1))
     parts = [
         split.pooled.take(part)
-        for part in dirichlet_parts(split.pooled.labels, CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION)
+        for part in dirichlet_parts(
+            split.pooled.labels.astype(np.int64), CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION
+        )
     ]
     options = Options(
         seed=seed, seconds=math.inf, updates=CLIENTS * ROUNDS, score_every=100, concurrent=TRAINING_AT_A_TIME

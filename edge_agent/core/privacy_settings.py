@@ -18,6 +18,9 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     as the task allows. A sample that has cost so much is trained on no more."""
     delta: Delta = 1e-5
     """The probability for which `epsilon` does not speak."""
+    samples_alone: bool = False
+    """Have the graph look at one sample at a time: the guarantee then holds whatever graph a coordinator sends, and a
+    round takes up to `batch_size` times as long."""
 
     def refusal(self, task: TaskDescription) -> str | None:
         """Why this device does not learn for the task, in words; None where it does."""

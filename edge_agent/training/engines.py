@@ -11,8 +11,10 @@ from fleet_protocol.bundle_files import verify_blob
 from fleet_protocol.task_description import TaskDescription
 
 
-def make_engine(name: EngineName, files: Mapping[str, Path], task: TaskDescription, threads: int) -> TrainingEngine:
-    """The engine, on files that are what the task description says.
+def make_engine(
+    name: EngineName, files: Mapping[str, Path], task: TaskDescription, threads: int, *, samples_alone: bool = False
+) -> TrainingEngine:
+    """The engine, on files that are what the task description says; `samples_alone` as in `PrivateEngine`.
 
     Raises:
         ConfigurationError: its package isn't installed.
@@ -28,7 +30,7 @@ def make_engine(name: EngineName, files: Mapping[str, Path], task: TaskDescripti
                 f"{task.task} promises privacy of samples, which engine {name} can't keep; write engine = 'onnx-step'"
                 " in [worker] of agent.toml"
             )
-        return PrivateEngine(task, files, threads)
+        return PrivateEngine(task, files, threads, samples_alone=samples_alone)
     if name == "ort-training":
         from edge_agent.training.ort_training import OrtTrainingEngine  # noqa: PLC0415 - the package may be absent
 

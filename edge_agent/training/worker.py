@@ -163,7 +163,7 @@ def run_round(
 def _engine_of(job: TrainingJob, files: Mapping[str, Path], exchange: Exchange | None) -> TrainingEngine:
     task = job.description
     if task.split is None or not job.cut.helper:
-        return make_engine(job.engine, files, task, job.threads)
+        return make_engine(job.engine, files, task, job.threads, samples_alone=job.samples_alone)
     if exchange is None:
         raise EngineError(f"cut {job.cut.name} leaves blocks to a helper, and there is none to ask")
     for name in split_files(task, device_blocks(task.split, job.cut)):

@@ -109,6 +109,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """What the device's owner lets it tell, where the task asks for prompts."""
     among: tuple[int, int] | None = None
     """Of a task with privacy of samples: train on those behind the first id, up to the second, which are charged."""
+    samples_alone: bool = False
+    """Of such a task: no call of the graph sees two samples."""
     told: bytes = b""
     """The mark of the prompts that were told last."""
     cluster: int = NO_CLUSTER

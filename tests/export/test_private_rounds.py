@@ -203,6 +203,9 @@ def test_step_is_the_clipped_sum_over_the_expected_size_and_several_calls_make_o
     np.testing.assert_allclose(weights - moved, expected, rtol=1e-3, atol=1e-4)
     assert not losses.any()
 
+    alone = PrivateEngine(task, bundle.files, draw=without_noise, samples_alone=True)
+    np.testing.assert_allclose(alone.train(weights, samples, plan, Rates(1.0))[0], moved, rtol=0, atol=1e-5)
+
     empty = BatchPlan(rows, np.zeros_like(rows, np.float32), seed=0)
     kept, _ = quiet.train(weights, samples, empty, Rates(1.0))
     assert (kept == weights).all()

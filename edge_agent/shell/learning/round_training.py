@@ -226,6 +226,7 @@ class RoundTraining:
             told=told if memory.generation == version.generation else b"",
             cluster=version.cluster,
             among=charged.among,
+            samples_alone=charged.samples_alone,
         )
         try:
             return await self._train(version, job)

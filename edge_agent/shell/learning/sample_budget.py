@@ -21,6 +21,7 @@ class ChargedRound:
 
     among: tuple[int, int] | None = None
     charge: Charge | None = None
+    samples_alone: bool = False
 
 
 NO_CHARGE: Final = ChargedRound()
@@ -62,7 +63,7 @@ class SampleBudget:
             return Withheld("spent", spent_words(charges, newest, limits), newest, 0.0)
         charge = Charge(newest, StepsTaken(promised.mechanism, steps))
         self._database.charge(task.task, charge)
-        return ChargedRound((spent, newest), charge)
+        return ChargedRound((spent, newest), charge, self._owner.samples_alone)
 
     def give_back(self, task: str, charged: ChargedRound, failure: TrainingFailure | RebuildFailure) -> None:
         """A round that gave nothing told nothing. That it diverged could be seen, so that counts.

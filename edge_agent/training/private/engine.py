@@ -29,9 +29,16 @@ class PrivateEngine:
     """
 
     def __init__(
-        self, task: TaskDescription, files: Mapping[str, GraphSource], threads: int = 1, draw: Draw = OF_THE_SYSTEM
+        self,
+        task: TaskDescription,
+        files: Mapping[str, GraphSource],
+        threads: int = 1,
+        draw: Draw = OF_THE_SYSTEM,
+        *,
+        samples_alone: bool = False,
     ) -> None:
-        """Load the graph; `draw` gives random bytes that nobody can predict.
+        """Load the graph; `draw` gives random bytes that nobody can predict. With `samples_alone`, each call of the
+        graph sees one sample: no graph can then let a sample speak through the gradients of others.
 
         Raises:
             EngineError: the task promises no privacy of samples.
@@ -44,6 +51,7 @@ class PrivateEngine:
         self._graph = Graph(SAMPLE_GRADIENTS_FILE, files[SAMPLE_GRADIENTS_FILE], threads)
         self._scale = scale_feeds(task)
         self._draw = draw
+        self._at_once = 1 if samples_alone else self._training.batch_size
         self._unit = self._privacy.noise_multiplier * self._privacy.clip / UNITS_PER_DEVIATION
 
     def train(
@@ -76,10 +84,9 @@ class PrivateEngine:
     def _sum(self, weights: FloatVector, samples: Samples, rows: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
         """Of the clipped gradients of `rows`, in whole units, f64[P]."""
         total = np.zeros(weights.size, np.float64)
-        size = self._training.batch_size
-        for start in range(0, len(rows), size):
-            part = rows[start : start + size]
-            padded = samples.take(np.resize(part, size))
+        for start in range(0, len(rows), self._at_once):
+            part = rows[start : start + self._at_once]
+            padded = samples.take(np.resize(part, self._training.batch_size))
             feeds: dict[str, NDArray[np.generic]] = {
                 "weights": weights,
                 "inputs": padded.inputs,

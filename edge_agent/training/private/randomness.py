@@ -27,11 +27,13 @@ def sampled_batches(sample_count: int, steps: int, sampling_rate: float, draw: D
 
     `seed` is for what a model draws, which need not be secret.
     """
-    chosen = np.stack([_words(sample_count, draw) <= _threshold(sampling_rate) for _ in range(steps)])
-    widest = max(1, int(chosen.sum(axis=1).max()))
-    # A stable sort puts those that are chosen first, in order.
-    rows = np.argsort(~chosen, axis=1, kind="stable")[:, :widest]
-    return BatchPlan(rows.astype(np.int64), np.take_along_axis(chosen, rows, axis=1).astype(np.float32), seed % 2**32)
+    drawn = [np.flatnonzero(_words(sample_count, draw) <= _threshold(sampling_rate)) for _ in range(steps)]
+    rows = np.zeros((steps, max(1, *(batch.size for batch in drawn))), np.int64)
+    mask = np.zeros(rows.shape, np.float32)
+    for step, batch in enumerate(drawn):
+        rows[step, : batch.size] = batch
+        mask[step, : batch.size] = 1.0
+    return BatchPlan(rows, mask, seed % 2**32)
 
 
 def gaussian_integers(count: int, deviation: float, draw: Draw) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from cronsim import CronSim, CronSimError
 
 from edge_agent.core.analytics.settings import AnalyticsSettings
 from edge_agent.core.guards import GuardSettings
+from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.split_settings import SplitSettings
 from edge_agent.core.store_settings import StoreSettings
@@ -74,6 +75,7 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     store: StoreSettings = StoreSettings()
     sources: list[SourceSettings] = []
     analytics: AnalyticsSettings = AnalyticsSettings()
+    privacy: PrivacySettings = PrivacySettings()
     texts: list[TextFile] = []
 
     def __post_init__(self) -> None:

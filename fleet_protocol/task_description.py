@@ -8,13 +8,14 @@ from typing import Annotated
 import msgspec
 
 from fleet_protocol.aggregation_plan import AggregationPlan, largest_delta_norm_of
-from fleet_protocol.bundle_files import BACKBONE_FILE, BlobHash
+from fleet_protocol.bundle_files import BACKBONE_FILE, SAMPLE_GRADIENTS_FILE, BlobHash
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.configuration import PositiveInt
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.parameter import Parameter, first_statistic
+from fleet_protocol.privacy.sample_privacy import PrivacyPlan, SamplePrivacy
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelSchema
@@ -84,6 +85,18 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """Where some parameters have a copy for each cluster of devices."""
     drawing: DrawingPlan | None = None
     """Where a part of the model draws pictures."""
+    privacy: PrivacyPlan | None = None
+    """What is promised about what leaves a device."""
+
+    @property
+    def sample_privacy(self) -> SamplePrivacy | None:
+        """What is promised of single samples."""
+        return self.privacy.samples if self.privacy else None
+
+    @property
+    def graph_file(self) -> str:
+        """The graph that a device trains with."""
+        return SAMPLE_GRADIENTS_FILE if self.sample_privacy else self.training.graph_file
 
     @property
     def each_input(self) -> dict[str, InputSchema]:

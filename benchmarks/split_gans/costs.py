@@ -18,7 +18,8 @@ from fleet_protocol.task_description import TaskDescription
 from workbench.split_planning.round_ends import device_round_end
 from workbench.split_planning.timeline import Conditions, Walker, steps_done
 
-VIRTUAL_SECONDS: Final = 60.0
+SLOWEST_STEPS: Final = 50
+"""Virtual time goes on for as long as the slowest device would take so many steps alone."""
 FLOAT_BYTES: Final = 4
 
 BothWays = tuple[int, int]
@@ -79,8 +80,9 @@ class CostModel:
             )
             for number, cut in enumerate(cuts)
         ]
-        done = steps_done(walkers, [HELPER], Conditions(VIRTUAL_SECONDS, lockstep=lockstep))
-        return VIRTUAL_SECONDS * len(done) / max(sum(done), 1)
+        seconds = SLOWEST_STEPS * max(_seconds_alone(each) for each in walkers)
+        done = steps_done(walkers, [HELPER], Conditions(seconds, lockstep=lockstep))
+        return seconds * len(done) / max(sum(done), 1)
 
     def _mean(self, of_devices: Sequence[int]) -> int:
         """Of a federation, what an iteration has of it."""
@@ -96,6 +98,13 @@ def cut_of(participant: Participant, holder_of: HolderOf, plan: SplitPlan) -> Cu
             ranges.append((start, end))
         start = end
     return Cut(participant.cut, ranges)
+
+
+def _seconds_alone(walker: Walker) -> float:
+    """Of a step with a helper that has nothing else to do."""
+    machine, walk = walker.machine, walker.walk
+    links = walk.up_bytes / machine.uplink + walk.down_bytes / machine.downlink
+    return walk.device_flops / machine.flops + walk.helper_flops / HELPER.flops + links
 
 
 def _held(task: TaskDescription, plan: SplitPlan, cut: Cut) -> int:

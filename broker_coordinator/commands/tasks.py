@@ -11,6 +11,7 @@ from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
 from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
+from broker_coordinator.commands.privacy_told import privacy_told
 from broker_coordinator.commands.refine import refine
 from broker_coordinator.commands.scale import scale_shown
 from broker_coordinator.commands.verify import verify_versions
@@ -139,7 +140,9 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     row = _described(registry.task(options.task), journal)
     if (solved := registry.task(options.task).solved_last) is not None:
         row["refined_from"] = solved
-    row |= scale_shown(journal.engine, registry.bundle(options.task).description)
+    description = registry.bundle(options.task).description
+    row |= scale_shown(journal.engine, description)
+    row |= privacy_told(journal.overview, description)
     summaries = journal.overview.version_summaries(options.task, options.last)
     outcomes = journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT)
     words = advice(summaries, *outcomes, last_restore(journal.engine))

@@ -39,14 +39,15 @@ NOBODY = Peers()
 
 
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """`samples` as they count, `loss` what the device declared, `norm` the delta's Euclidean norm as it came.
+    """`samples` as they count, `loss` what the device declared, None where it may tell none.
 
-    `declared` are the samples that the device declared, 0 where they all count. The delta counts `scale` times. `cut`
-    is the one of the task's `split` that left other blocks to a helper; or the update is that of a `helper`.
+    `norm` is the delta's Euclidean norm as it came. `declared` are the samples that the device declared, 0 where they
+    all count. The delta counts `scale` times. `cut` is the one of the task's `split` that left other blocks to a
+    helper; or the update is that of a `helper`.
     """
 
     samples: int
-    loss: float
+    loss: float | None
     norm: float
     declared: int = 0
     scale: float = 1.0
@@ -131,7 +132,8 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
     samples = min(update.samples, plan.max_samples, most)
     scale = 1.0 if plan.strategy == "ef21" else _scale(norm, usual_norm, task)
     declared = update.samples if update.samples != samples else 0
-    return UpdateFacts(samples, update.loss, norm, declared, scale, cut)
+    loss = None if task.sample_privacy else update.loss
+    return UpdateFacts(samples, loss, norm, declared, scale, cut)
 
 
 def item(offered: Offered[Update], facts: UpdateFacts) -> BufferedUpdate:

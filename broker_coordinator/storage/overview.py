@@ -18,7 +18,7 @@ from broker_coordinator.storage.schema import (
     versions,
 )
 from broker_coordinator.storage.standing import last_position_in
-from broker_coordinator.storage.task_conditions import set_aside_of, updates_of
+from broker_coordinator.storage.task_conditions import set_aside_of, trained_from_first, updates_of
 from fleet_protocol.errors import Reason
 
 
@@ -62,6 +62,13 @@ class Overview:
         with reading(self._engine) as connection:
             accepted, waiting = connection.execute(query).one()
             return accepted, waiting
+
+    def most_updates_of_a_device(self, task: str) -> int:
+        """How many updates of a task's present bundle were accepted of the device that sent most."""
+        counted = select(func.count().label("number")).where(*updates_of(task), trained_from_first(task))
+        counts = counted.group_by(payloads.c.device).subquery()
+        with reading(self._engine) as connection:
+            return connection.scalar(select(func.max(counts.c.number))) or 0
 
     def last_outcomes(self, task: str, count: int) -> tuple[int, dict[Reason, int]]:
         """Of the last `count` outcomes in the journal: how many payloads of a task were accepted, and how many of any

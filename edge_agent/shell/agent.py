@@ -12,6 +12,7 @@ from edge_agent.shell.host.local_events import LocalEvents
 from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.learning.round_training import RoundTraining
 from edge_agent.shell.learning.rounds import Rounds
+from edge_agent.shell.learning.sample_budget import SampleBudget
 from edge_agent.shell.local_side import LocalSide
 from edge_agent.shell.membership import Membership
 from edge_agent.shell.signs_of_life import SignsOfLife
@@ -54,6 +55,7 @@ class Agent:
             needed=lambda task: files_for(worker.engine, task, cuts.of(task)),
             also_hears=[topics.queries(configuration.fleet, name) for name in settings],
         )
+        self._budget = SampleBudget(self._database, self._samples, configuration.privacy)
         helped = HelpedRounds(identity, member.link, settings)
         training = RoundTraining(
             worker,
@@ -64,6 +66,7 @@ class Agent:
             helpers=helped,
             spool=RoundSpool(self._database, address=identity.address, sign=identity.sign_row),
             prompting={task.name: task.prompts for task in configuration.tasks},
+            budget=self._budget,
         )
         self._rounds = Rounds(
             configuration,
@@ -161,5 +164,6 @@ class Agent:
             merged_updates=self._database.merged_back,
             coordinator_key=write_verify_key(member.identity.coordinator),
             queries=self._questions.use,
+            told={task: told for task in tasks if (told := self._budget.told(task))},
             dropped={task: dropped for task in tasks if (dropped := self._samples.dropped(task))},
         )

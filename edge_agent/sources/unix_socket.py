@@ -107,6 +107,8 @@ class Status(msgspec.Struct):
     """What the fleet has asked about samples, and what the answers have cost."""
     clusters: dict[str, int] = {}
     """By task, the cluster that the coordinator has put this device into."""
+    told: dict[str, float] = {}
+    """By task with privacy of samples: epsilon, at `[privacy] delta`, of the sample that most was told of."""
 
 
 @dataclass(frozen=True, slots=True)

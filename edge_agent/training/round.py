@@ -13,7 +13,8 @@ from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.compression import Packed, UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
-from edge_agent.training.engine import OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
+from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
+from edge_agent.training.private.randomness import OF_THE_SYSTEM, Draw, sampled_batches
 from edge_agent.training.sending import running_norm, why_unchanged
 from edge_agent.training.statistics import in_other_units, measure, unlike_the_fleet
 from edge_agent.worker.contract import Returned, TrainingResult
@@ -38,7 +39,7 @@ class Earlier:
     that were stored at the last of them, `usual_norm` the running mean of the norms of their changes, and
     `last_weights` f32[P] those that the last one began with, where they are known and others than this round's.
     `prompting` is what the device's owner lets it tell, None where nobody asks for prompts, and `told` the mark of
-    those that were told last.
+    those that were told last. `draw` gives what a round with privacy of samples draws.
     """
 
     residual: bytes
@@ -50,6 +51,7 @@ class Earlier:
     last_weights: FloatVector | None = None
     prompting: PromptSettings | None = None
     told: bytes = b""
+    draw: Draw = OF_THE_SYSTEM
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def train_round(
     """
     if task.scaling.is_awaited:
         return measure(samples, task)
-    learned = learn(engine, weights, samples, task, earlier.seed, on_progress=on_progress)
+    learned = learn(engine, weights, samples, task, earlier.seed, draw=earlier.draw, on_progress=on_progress)
     return finish_round(learned, weights, samples, task, earlier)
 
 
@@ -105,25 +107,32 @@ def learn(
     task: TaskDescription,
     seed: int,
     *,
+    draw: Draw = OF_THE_SYSTEM,
     on_progress: OnProgress = ignore_progress,
 ) -> Learned:
-    """Train from `weights` f32[P] on all of `samples`.
+    """Train from `weights` f32[P] on all of `samples`; with privacy of samples, on batches that `draw` picks.
 
     Raises:
         DivergedError: loss or weights are no longer finite, or the loss is more than the task takes; or the samples
             are in other units than those that the task's scale was made of.
         EngineError: bundle and samples contradict each other.
     """
-    if words := in_other_units(samples, task):
+    if task.sample_privacy is None and (words := in_other_units(samples, task)):
         raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
-    steps = steps_of_round(task.training, len(samples))
-    plan = plan_batches(len(samples), steps, task.training.batch_size, seed)
+    plan = _batches(len(samples), task, seed, draw)
     trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
         raise _diverged(str(diverged), samples, task)
     if too_large := _too_large_loss(losses):
         raise _diverged(_explained(too_large, losses, samples, task), samples, task)
     return Learned(trained, losses)
+
+
+def _batches(samples: int, task: TaskDescription, seed: int, draw: Draw) -> BatchPlan:
+    steps = steps_of_round(task.training, samples)
+    if task.sample_privacy is not None:
+        return sampled_batches(samples, steps, task.sample_privacy.sampling_rate, draw, seed)
+    return plan_batches(samples, steps, task.training.batch_size, seed)
 
 
 def finish_round(

@@ -163,7 +163,7 @@ def run_round(
 def _engine_of(job: TrainingJob, files: Mapping[str, Path], exchange: Exchange | None) -> TrainingEngine:
     task = job.description
     if task.split is None or not job.cut.helper:
-        return make_engine(job.engine, files, task, job.threads)
+        return make_engine(job.engine, files, task, job.threads, samples_alone=job.samples_alone)
     if exchange is None:
         raise EngineError(f"cut {job.cut.name} leaves blocks to a helper, and there is none to ask")
     for name in split_files(task, device_blocks(task.split, job.cut)):
@@ -177,7 +177,8 @@ def _samples_of(job: TrainingJob) -> StoredSamples:
     """None is kept for validation where a helper takes part: the trained model is nowhere whole."""
     task = job.description
     share = 0.0 if job.cut.helper else task.training.validation_share
-    return read_samples(Path(job.sample_store), task, job.trained_through, validation_share=share)
+    store = Path(job.sample_store)
+    return read_samples(store, task, job.trained_through, validation_share=share, among=job.among)
 
 
 def _weights_of(job: TrainingJob) -> FloatVector:
@@ -198,11 +199,17 @@ def _last_weights(job: TrainingJob) -> FloatVector | None:
 
 
 def read_samples(
-    path: Path, task: TaskDescription, trained_through: int = 0, *, validation_share: float = 0.0
+    path: Path,
+    task: TaskDescription,
+    trained_through: int = 0,
+    *,
+    validation_share: float = 0.0,
+    among: tuple[int, int] | None = None,
 ) -> StoredSamples:
     """All stored samples of a task that fit its schema, as training takes them: features where it has a backbone.
 
     Those with an id above `trained_through` are unseen; a `validation_share` of all is kept for validation.
+    With `among`, only those behind the first id are read, up to the second.
 
     Raises:
         RoundError: there is none.
@@ -211,6 +218,8 @@ def read_samples(
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         rows = connection.execute(*rows_to_train_on(task)).fetchall()
         stored = connection.execute("SELECT COUNT(*) FROM samples WHERE task = ?", (task.task,)).fetchone()[0]
+    if among is not None:
+        rows = [row for row in rows if among[0] < row[0] <= among[1]]
     if not rows:
         raise RoundError(f"no stored sample of {task.task} fits its schema ({stored} are stored)")
     inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.trained_input.shape)

@@ -143,6 +143,8 @@ def _lines(status: Status) -> Iterator[str]:
         cluster = f", cluster {status.clusters[task]}" if task in status.clusters else ""
         stored, new = status.samples.get(task, 0), status.new_samples.get(task, 0)
         yield f"  {version}{cluster}, {stored} samples stored, {new} new"
+        if task in status.told:
+            yield f"  rounds have told epsilon {status.told[task]:.3g} of a sample at most"
         if dropped := dropped_words(status.dropped.get(task, {})):
             yield f"  {dropped}"
         if found.waits_for:

@@ -36,7 +36,7 @@ STATE_BYTES_PER_PARAMETER = 8
 def engine_files(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
     """What an engine trains with."""
     if engine == "onnx-step":
-        return (task.training.graph_file,)
+        return (task.graph_file,)
     return (ORT_TRAINING_FILE, ORT_OPTIMISER_FILE, ORT_CHECKPOINT_FILE)
 
 
@@ -107,6 +107,10 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """Which blocks a helper runs; the round's other half is at the end of this pipe then."""
     prompting: PromptSettings = PromptSettings()
     """What the device's owner lets it tell, where the task asks for prompts."""
+    among: tuple[int, int] | None = None
+    """Of a task with privacy of samples: train on those behind the first id, up to the second, which are charged."""
+    samples_alone: bool = False
+    """Of such a task: no call of the graph sees two samples."""
     told: bytes = b""
     """The mark of the prompts that were told last."""
     cluster: int = NO_CLUSTER

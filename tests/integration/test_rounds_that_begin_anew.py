@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from edge_agent.core.cut_choice import CutChoice
+from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.split_settings import SplitSettings
 from edge_agent.shell.learning import round_training
 from edge_agent.shell.learning.round_training import MOST_TRIES, RoundFailedError, RoundTraining
+from edge_agent.shell.learning.sample_budget import SampleBudget
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.version_follower import ReadyVersion
@@ -77,15 +79,17 @@ def training(tmp_path: Path, monkeypatch) -> Callable[..., tuple[RoundTraining, 
 
         monkeypatch.setattr(round_training, "TrainingWorker", Worker)
         helpers = Helpers()
+        database, samples = DeviceDatabase(tmp_path / "agent.db", 1, 2**20), SampleStore(tmp_path / "samples.db", 100)
         made = RoundTraining(
             WorkerSettings(),
-            DeviceDatabase(tmp_path / "agent.db", 1, 2**20),
-            SampleStore(tmp_path / "samples.db", 100),
+            database,
+            samples,
             Versions(),  # type: ignore[arg-type]
             cuts=CutChoice({TASK.task: SplitSettings()}, 2**40, lambda _task, _cut: 1),
             helpers=helpers,  # type: ignore[arg-type]
             spool=None,  # type: ignore[arg-type]  # nothing is sent
             prompting={TASK.task: PromptSettings()},
+            budget=SampleBudget(database, samples, PrivacySettings()),
         )
         return made, tried, helpers
 

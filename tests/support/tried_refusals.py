@@ -36,6 +36,11 @@ TRIED: dict[str, dict[str, str]] = {
     "test_found_learning_rate.py::test_samples_that_teach_nothing_are_named_with_the_remedy": {
         "trials/found_rate.py with_learning_rate 1": "",
     },
+    "test_private_rounds.py::test_task_whose_samples_are_not_alone_is_refused_in_words": {
+        "graphs/sample_gradients.py _check 1": "balanced",
+        "graphs/sample_gradients.py _check 2": "moving",
+        "graphs/sample_gradients.py _check 3": "in turn",
+    },
     "test_rarer_refusals.py::test_backbone_that_is_exported_as_something_else_is_refused_and_other_layers_serve": {
         "trials/torch_comparison.py check_backbone 1": "",
     },

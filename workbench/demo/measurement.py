@@ -105,6 +105,13 @@ class Measurement:
             weights, _ = engine.train(weights, self._runner.featured(pooled), batches, Rates.planned(plan))
         return self._accuracy(weights)
 
+    def sample_epsilon(self, rounds: int) -> float | None:
+        """What so many updates of one device have told of a sample that was in all of them; None where the task does
+        not promise to bound that.
+        """
+        promised = self._description.sample_privacy
+        return promised.epsilon_after(rounds * self._description.training.steps) if promised else None
+
     def rounds(self) -> Rounds | None:
         """The same head trained in `ROUNDS` rounds of all devices, at the recipe's learning rate; None where no head is
         solved.

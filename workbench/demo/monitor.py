@@ -192,6 +192,9 @@ class FleetMonitor:
             relayed_bytes=sum(each.relayed_up_bytes + each.relayed_down_bytes for each in devices),
             message_bytes=sum(len(row.envelope or b"") for row in self._journal) if rounds else 0,
             rounds=rounds,
+            sample_epsilon=self.measurement.sample_epsilon(
+                max((each.applied + each.buffered for each in devices), default=0)
+            ),
         )
         return RunHistory(
             summary, self._accuracy, staleness, devices, self.events, self.helper_rows(), self.subject, self._drawn()

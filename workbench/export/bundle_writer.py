@@ -18,6 +18,7 @@ from fleet_protocol.bundle_files import (
     DRAW_FILE,
     EVALUATE_FILE,
     PREDICT_FILE,
+    SAMPLE_GRADIENTS_FILE,
     TRAIN_FILE,
     TRAIN_PER_SAMPLE_FILE,
     WEIGHTS_FILE,
@@ -31,6 +32,7 @@ from workbench.export.blocks.division import Division, divide
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.conversion.unexportable import explained
 from workbench.export.graphs.inference_graphs import drawing_graph, evaluation_graph, prediction_graph
+from workbench.export.graphs.sample_gradients import sample_gradients_graph
 from workbench.export.graphs.training_graph import training_graph
 from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe.probe import probe_inputs
@@ -130,11 +132,13 @@ def _models(recipe: Recipe) -> dict[str, ModelProto]:
     makers = {TRAIN_FILE: training_graph, EVALUATE_FILE: evaluation_graph, PREDICT_FILE: prediction_graph}
     if recipe.task.training.per_sample_gradients:
         makers[TRAIN_PER_SAMPLE_FILE] = partial(training_graph, per_sample=True)
+    if recipe.task.privacy is not None and recipe.task.privacy.samples is not None:
+        makers[SAMPLE_GRADIENTS_FILE] = sample_gradients_graph
     if recipe.task.drawing is not None:
         makers[DRAW_FILE] = partial(drawing_graph, plan=recipe.task.drawing)
     models = {}
     for file, make in makers.items():
-        recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE))
+        recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE, SAMPLE_GRADIENTS_FILE))
         with explained(file, recipe.module, probe_inputs(recipe.task, 1)):
             models[file] = checked_model(make(recipe))
     return models

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from onnx import ModelProto
 
 from fleet_protocol.bundle_files import blob_hash
+from fleet_protocol.privacy.sample_privacy import PrivacyPlan, with_noise
 from fleet_protocol.task_description import BUNDLE_FORMAT, BackboneSchema, OnnxVersion, TaskDescription
 from workbench.export.backbone.backbone import Split
 from workbench.export.blocks.division import Division
 from workbench.export.blocks.split_task import split_plan
 from workbench.export.recipe.recipe import Recipe
+from workbench.recipe_folder import TASK_FILE
 
 
 def described(
@@ -50,7 +52,17 @@ def described(
         prompts=recipe.task.prompts,
         clusters=recipe.task.clusters,
         drawing=recipe.task.drawing,
+        privacy=_privacy(recipe),
     )
+
+
+def _privacy(recipe: Recipe) -> PrivacyPlan | None:
+    """As task.toml has it, with the noise that follows."""
+    plan = recipe.task.privacy
+    if plan is None or plan.samples is None:
+        return None
+    name = str(recipe.folder / TASK_FILE)
+    return PrivacyPlan(samples=with_noise(plan.samples, recipe.task.training.steps, name))
 
 
 def _version(model: ModelProto) -> OnnxVersion:

@@ -64,6 +64,8 @@ class Summary(msgspec.Struct, frozen=True):
     """Where a head was solved: of the signed messages that it was solved from."""
     rounds: list[RoundPoint] = []
     """Where a head was solved: the same one trained in rounds, computed after the run."""
+    sample_epsilon: float | None = None
+    """Where the task promises privacy of samples: what updates have told of one at most, at the task's delta."""
 
 
 class AccuracyPoint(msgspec.Struct, frozen=True):

@@ -172,7 +172,16 @@ def _key_figures(summary: Summary, subject: Subject) -> tuple[KeyFigure, ...]:
             "sent to the devices",
             "the task and the versions they fetched",
         ),
+        *_privacy_figure(summary),
     )
+
+
+def _privacy_figure(summary: Summary) -> tuple[KeyFigure, ...]:
+    """One where the task bounds what is told of a sample."""
+    if summary.sample_epsilon is None:
+        return ()
+    note = "at most, by all updates of one device: its samples are hidden by noise (docs/privacy.md)"
+    return (KeyFigure(f"epsilon {summary.sample_epsilon:.3g}", "told of a single sample", note),)
 
 
 def _bytes_figure(summary: Summary) -> KeyFigure:

@@ -31,6 +31,7 @@ from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import DeviceMemory, stored_rows
 from workbench.simulation.manifest_listener import SimulatedListener
 from workbench.simulation.postbox import SimulatedPostbox
+from workbench.simulation.privacy_budget import charged, spent_samples
 from workbench.simulation.rounds import round_seconds, samples_of_round
 from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
@@ -126,7 +127,9 @@ class SimulatedAgent:
     def is_spent(self) -> bool:
         """Whether it has trained on its samples as often as it may, and no new one has come."""
         memory = self._memory
-        return not memory.new_samples and is_spent(self._world.task.training, memory.epochs)
+        task = self._world.task
+        told_all = 0 < memory.newest_sample <= spent_samples(memory.charges, task)
+        return told_all or (not memory.new_samples and is_spent(task.training, memory.epochs))
 
     @property
     def updates_made(self) -> int:
@@ -243,13 +246,19 @@ class SimulatedAgent:
         seconds = round_seconds(self._world.task, self._member.conditions, stored)
         self.later(seconds, partial(self._train, version, known, start))
 
-    def _stored_rows(self, newest_sample: int) -> NDArray[np.int64]:
-        return stored_rows(newest_sample, self._world.workload.count(self.number), self._member.maximum_samples)
+    def _stored_rows(self, newest_sample: int, behind: int = 0) -> NDArray[np.int64]:
+        different = self._world.workload.count(self.number)
+        return stored_rows(newest_sample, different, self._member.maximum_samples, behind)
 
     def _train(self, version: PublishedVersion, known: KnownVersion, start: StartingPoint) -> None:
         task = version.task
         workload = self._world.workload
         memory = self._memory
+        spent = spent_samples(memory.charges, task)
+        if withheld := charged(memory.charges, task, start.newest_sample):
+            self._withhold(withheld, known, start)
+            self._idle()
+            return
         returned = list(given_back(memory.returned).values())
         earlier = Earlier(
             self._world.residuals.get(self.number),
@@ -259,12 +268,13 @@ class SimulatedAgent:
             memory.epochs,
             memory.usual_norm,
             self._versions.last_weights(known),
+            draw=self._world.generator.bytes,
         )
         samples = samples_of_round(
             workload,
             task,
             self.number,
-            self._stored_rows(start.newest_sample),
+            self._stored_rows(start.newest_sample, spent),
             newest_sample=start.newest_sample,
             trained_through=memory.trained_through,
         )

@@ -6,19 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.core.outbox import OutboxRow, SignRow
+from edge_agent.core.sample_ledger import Charge
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import Outcome
 
 
-def stored_rows(newest_sample: int, different: int, maximum: int) -> NDArray[np.int64]:
+def stored_rows(newest_sample: int, different: int, maximum: int, behind: int = 0) -> NDArray[np.int64]:
     """Which of a device's `different` samples are in its store once `newest_sample` have come, int64, oldest first.
 
     They come again and again in the same order; one that comes again takes its own place. The newest `maximum` are
-    kept.
+    kept, and of these the ones with a number above `behind`.
     """
-    stored = min(newest_sample, different, maximum)
+    stored = max(0, min(newest_sample, different, maximum, newest_sample - behind))
     return np.arange(newest_sample - stored, newest_sample) % different
 
 
@@ -54,6 +55,8 @@ class DeviceMemory:
     outbox: dict[int, OutboxRow] = field(default_factory=dict)
     returned: list[OutboxRow] = field(default_factory=list)
     cluster: int = NO_CLUSTER
+    charges: list[Charge] = field(default_factory=list)
+    """What rounds with privacy of samples have told of them, whichever bundle they were for."""
 
     @property
     def new_samples(self) -> int:

@@ -1,6 +1,6 @@
 """What a simulated fleet learns: real training on real samples, or a substitute that costs microseconds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEngine, ignore_progress
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.own_limits import Evaluate
+from edge_agent.training.private.engine import PrivateEngine
 from edge_agent.training.stored_samples import identities
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.task_description import TaskDescription
@@ -20,6 +21,7 @@ from workbench.simulation.scores import scorer
 SYNTHETIC_SAMPLES = 64
 GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 """As a share of 2**64, whose multiples are evenly spread (Knuth, The Art of Computer Programming 3, 6.4)."""
+NOISE_SEED = 4
 DISAGREEMENT = 0.5
 """How far a device's own optimum lies from the fleet's, as a share of the way from version 0 to the fleet's."""
 
@@ -109,6 +111,13 @@ def _evaluate_distance(weights: FloatVector, samples: Samples) -> Evaluation:
     return Evaluation(np.full(len(samples), loss), None)
 
 
+def _engine(task: TaskDescription, files: Mapping[str, Path]) -> TrainingEngine:
+    """What devices train with. Its noise is drawn from a seed: a simulation repeats itself, and hides nobody."""
+    if task.sample_privacy is not None:
+        return PrivateEngine(task, files, draw=np.random.default_rng(NOISE_SEED).bytes)
+    return OnnxStepEngine.of_task(task, files)
+
+
 def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Samples], held_out: Samples) -> Workload:
     """The bundle's own graphs in this process, one thread each; a device's samples are the part of its number.
 
@@ -124,7 +133,7 @@ def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Sample
     told_apart = [identities(part) for part in trained_on]
     found = scorer(runner, task, runner.featured(held_out))
     return Workload(
-        OnnxStepEngine.of_task(task, files),
+        _engine(task, files),
         count=lambda device: len(trained_on[device]),
         samples=lambda device, rows: trained_on[device].take(rows),
         identities=lambda device, rows: told_apart[device][rows],

@@ -12,6 +12,7 @@ from edge_agent.core.prompt_memory import without_mark
 from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.producers import given_back
 from edge_agent.shell.learning.round_spool import RoundSpool
+from edge_agent.shell.learning.sample_budget import NO_CHARGE, ChargedRound, SampleBudget
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.splitting.helped_rounds import HelpedRounds
 from edge_agent.shell.storage.device_database import DeviceDatabase, TaskMemory
@@ -67,6 +68,7 @@ class RoundTraining:
         helpers: HelpedRounds,
         spool: RoundSpool,
         prompting: Mapping[str, PromptSettings],
+        budget: SampleBudget,
     ) -> None:
         """`prompting` is by task what the owner lets this device tell."""
         self._settings = settings
@@ -78,6 +80,7 @@ class RoundTraining:
         self._helpers = helpers
         self._spool = spool
         self._prompting = prompting
+        self._budget = budget
         self._said_unconfined = False
         self.progress: Progress | None = None
 
@@ -94,6 +97,10 @@ class RoundTraining:
     async def end(self) -> None:
         """End the worker, should it still be there."""
         await self._worker.end()
+
+    def why_refused(self, description: TaskDescription) -> str | None:
+        """Why the device's owner does not let it learn for a task, in words; None where it may."""
+        return self._budget.refusal(description)
 
     def drop_unfit_samples(self, description: TaskDescription) -> int:
         """Delete the samples that a version's task can't use, and features of a former backbone.
@@ -122,15 +129,20 @@ class RoundTraining:
             VersionUnavailableError, LinkDownError: the weights came packed, did not unpack, and can't be fetched whole.
             sqlite3.Error, OSError: the disk.
         """
+        charged = self._budget.charge(version.description)
+        if isinstance(charged, Withheld):
+            self._database.withhold(task, version.bundle, charged.trained_through, charged.epochs)
+            return charged
         memory = self._database.memory(task, version.bundle)
-        verdict = await self._run_worker(task, version, memory)
+        verdict = await self._run_worker(task, version, memory, charged)
         tries = 1
         while tries < MOST_TRIES and self._has_another_way(version, verdict):
             tries += 1
             version = await self._versions.ready_version(task)
             memory = self._database.memory(task, version.bundle)
-            verdict = await self._run_worker(task, version, memory)
+            verdict = await self._run_worker(task, version, memory, charged)
         if isinstance(verdict, TrainingFailure | RebuildFailure):
+            self._budget.give_back(task, charged, verdict)
             raise RoundFailedError(verdict, mended=self._is_mended(task, verdict))
         self._versions.hold(version)
         if isinstance(verdict, Withheld):
@@ -180,7 +192,9 @@ class RoundTraining:
         logger.warning(log_line("samples_dropped", task=task, count=len(failure.unfit), reason=failure.error))
         return True
 
-    async def _run_worker(self, task: str, version: ReadyVersion, memory: TaskMemory) -> Verdict:
+    async def _run_worker(
+        self, task: str, version: ReadyVersion, memory: TaskMemory, charged: ChargedRound = NO_CHARGE
+    ) -> Verdict:
         settings = self._settings
         told, stored = without_mark(version.description.prompts, memory.residual)
         state, returned = carried_over(
@@ -211,6 +225,8 @@ class RoundTraining:
             prompting=self._prompting[task],
             told=told if memory.generation == version.generation else b"",
             cluster=version.cluster,
+            among=charged.among,
+            samples_alone=charged.samples_alone,
         )
         try:
             return await self._train(version, job)

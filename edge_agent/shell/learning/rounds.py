@@ -73,6 +73,7 @@ class Rounds:
         )
         self._wake = asyncio.Event()
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
+        self._refused_by_owner = RateLimit(SAY_WAITING_SECONDS, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._said_waiting = RateLimit(SAY_WAITING_SECONDS, len(self._tasks))
         self._said_unreadable: dict[str, str] = {}
@@ -251,12 +252,22 @@ class Rounds:
             self._decisions.version_unavailable(task, str(error))
             logger.warning(log_line("version_unavailable", task=task, reason=error))
             return self._retry_in(task)
-        if not self._samples_suffice(task, version, newest):
+        if not (self._owner_agrees(task, version) and self._samples_suffice(task, version, newest)):
             return False
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
             logger.warning(log_line("divergence_expected", task=task, reason=refused))
             return self._retry_in(task)
         return await self._train(task, version, newest)
+
+    def _owner_agrees(self, task: str, version: ReadyVersion) -> bool:
+        """Whether the task promises what the owner of this device demands."""
+        if (refused := self._training.why_refused(version.description)) is None:
+            return True
+        self._decisions.version_unavailable(task, refused)
+        if self._refused_by_owner.allows((task, version.bundle), self._now()):
+            remedy = "ask whoever runs the fleet for a task that promises it, or change [privacy] of agent.toml"
+            logger.warning(log_line("task_refused", task=task, reason=refused, remedy=remedy))
+        return self._retry_in(task)
 
     def _samples_suffice(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
         """Whether trigger and guards still want a round when samples that do not fit the version are gone."""

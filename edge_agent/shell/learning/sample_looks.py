@@ -105,6 +105,8 @@ class SampleLooks:
 
     async def _ask(self, task: str, newest: int) -> Answer:
         version = await self._versions.version_to_use(task, looking_files)
+        if version.description.sample_privacy is not None:
+            return LookFailure("what is found would tell of samples without noise, and [privacy.samples] forbids that")
         self._judge(version.description)
         settings = self._settings
         job = LookJob(

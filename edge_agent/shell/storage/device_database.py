@@ -16,6 +16,7 @@ from edge_agent.core.analytics.policy import QueryUse, Spent
 from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
+from edge_agent.core.sample_ledger import Charge
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.storage.damaged_files import WatchedConnection, require_whole, why_unusable
 from edge_agent.shell.storage.device_schema import prepare, require_schema
@@ -23,6 +24,7 @@ from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
 from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
 from edge_agent.shell.storage.row_seals import RowSeals
+from edge_agent.shell.storage.sample_steps import add_charge, read_charges
 from edge_agent.shell.storage.sample_use import SampleUse, read_use, write_use
 from edge_agent.shell.storage.task_clusters import read_cluster, write_cluster
 from fleet_protocol.envelope import digest
@@ -260,6 +262,26 @@ class DeviceDatabase:
         with self._transaction():
             write_use(self._connection, task, SampleUse(bundle, trained_through, epochs, withheld=1))
 
+    def charges(self, task: str) -> list[Charge]:
+        """What rounds were charged to the task's samples."""
+        rows = read_charges(self._connection, task)
+        return [charge for number, charge in rows if self._seals.is_sound("sample_steps", number)]
+
+    def charge(self, task: str, charge: Charge) -> None:
+        """Commit what a round will take, before it begins; negative steps give back what it did not."""
+        with self._transaction():
+            add_charge(self._connection, task, charge)
+            self._set_counter(_steps_of(task), max(0, self._counter(_steps_of(task)) + charge.taken.steps))
+
+    def lost_steps(self, task: str) -> int:
+        """How many of the steps that were charged damage has taken from what `charges` gives."""
+        return max(0, self._counter(_steps_of(task)) - sum(charge.taken.steps for charge in self.charges(task)))
+
+    def charge_lost(self, task: str, charge: Charge) -> None:
+        """Commit in place of steps that were charged once, and are lost."""
+        with self._transaction():
+            add_charge(self._connection, task, charge)
+
     def answer_query(self, answer: QueryAnswer, unsigned: OutboxRow, sign: SignRow) -> None:
         """Commit a report to a query, and what it cost, together; nothing where that round was answered before."""
         with self._transaction():
@@ -417,3 +439,8 @@ def _waiting(finished: SpooledRound, spooled: SpooledPayload) -> OutboxRow:
         spooled.payload,
         generation=finished.generation,
     )
+
+
+def _steps_of(task: str) -> str:
+    """The counter of all noised steps that rounds of a task were charged for."""
+    return f"sample_steps.{task}"

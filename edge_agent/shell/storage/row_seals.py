@@ -24,6 +24,7 @@ LOST: Final = {
     "manifests": "the task's newest known version; the next manifest names it",
     "held_versions": "which version is complete here; the next one is fetched whole",
     "sample_use": "how often rounds have gone over the task's samples; they are as new",
+    "sample_steps": "what some rounds have told of the task's samples; all that are there are charged with them",
     "query_answers": "that a query was answered, and what the answer cost; it may be answered again",
     "begun_queries": "on which terms a query was begun; its next round is taken as it comes",
     "clusters": "which cluster of the task's devices this one is in; the next receipt says it",

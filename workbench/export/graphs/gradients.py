@@ -88,6 +88,17 @@ def alternating_step(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
     return step
 
 
+def sample_gradients(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
+    """From the values that `names` says, of `weights` f32[T], `inputs`, `labels` and `seed`, to the gradient of each
+    row's own loss, f32[B, T].
+    """
+
+    def gradients(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return (_gradients_of_rows(recipe, dict(zip(names, tensors, strict=True)))[0],)
+
+    return gradients
+
+
 def evaluation(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
     """From the values that `names` says, of `weights`, `inputs` and `labels`, to those of `evaluation_outputs`."""
     objective = recipe.objective
@@ -177,6 +188,15 @@ def _gradient(recipe: Recipe, named: Tensors, part: str = "") -> tuple[Tensor, T
 
 def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor, list[Tensor]]:
     """As `_gradient`, each row's gradient scaled to a norm of at most `gradient_clip` before they are added up."""
+    matrix, row_losses = _gradients_of_rows(recipe, named)
+    norms = torch.sqrt((matrix * matrix).sum(dim=1))
+    scales = named["row_weights"] * torch.clamp(named["gradient_clip"] / norms, max=1)
+    kept = [named["buffers"].clone()] if "buffers" in named else []  # an output needs a name of its own
+    return (scales.unsqueeze(0) @ matrix).squeeze(0), row_losses, kept
+
+
+def _gradients_of_rows(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor]:
+    """The gradient of each row's own loss, f32[B, T], and those losses f32[B]."""
     tensors = _trainable(recipe, named)
     buffers = _buffers(recipe, named)
     labels = named.get("labels", named["inputs"])
@@ -191,11 +211,7 @@ def _per_sample_gradient(recipe: Recipe, named: Tensors) -> tuple[Tensor, Tensor
     gradients, row_losses = vmap(grad_and_value(loss_of), in_dims=(None, 0, 0, 0))(
         tensors, named["inputs"], labels, rows
     )
-    matrix = torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1)
-    norms = torch.sqrt((matrix * matrix).sum(dim=1))
-    scales = named["row_weights"] * torch.clamp(named["gradient_clip"] / norms, max=1)
-    kept = [named["buffers"].clone()] if buffers else []  # an output needs a name of its own
-    return (scales.unsqueeze(0) @ matrix).squeeze(0), row_losses, kept
+    return torch.cat([gradient.flatten(1) for gradient in gradients.values()], dim=1), row_losses
 
 
 def _trainable(recipe: Recipe, named: Tensors) -> Tensors:

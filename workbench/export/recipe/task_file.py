@@ -10,6 +10,7 @@ from fleet_protocol.configuration import Name, PositiveFloat
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_SEQUENCE
+from fleet_protocol.privacy.sample_privacy import PrivacyPlan
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelKind, LabelSchema
@@ -122,6 +123,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     prompts: PromptPlan | None = None
     clusters: ClusterPlan | None = None
     drawing: DrawingPlan | None = None
+    privacy: PrivacyPlan | None = None
     loss: LossName | None = None
     """`balanced_cross_entropy` (usual for label kind `class`): cross entropy with half the log of the device's own
     class frequencies added to the scores in training (logit adjustment, Menon et al. 2021), as devices see unequal

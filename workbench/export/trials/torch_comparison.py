@@ -10,23 +10,33 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from onnx import ModelProto
 from torch import Tensor
 
 from bundle_runtime.graph import native
 from bundle_runtime.samples import Samples
-from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, PREDICT_FILE, TRAIN_FILE, TRAIN_PER_SAMPLE_FILE
+from fleet_protocol.bundle_files import (
+    BACKBONE_FILE,
+    EVALUATE_FILE,
+    PREDICT_FILE,
+    SAMPLE_GRADIENTS_FILE,
+    TRAIN_FILE,
+    TRAIN_PER_SAMPLE_FILE,
+)
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
 from workbench.export.backbone.backbone import Split
 from workbench.export.conversion.diagnosis import FREE_BATCH
 from workbench.export.graphs.flat_weights import join
-from workbench.export.graphs.gradients import evaluation, prediction
+from workbench.export.graphs.gradients import evaluation, prediction, sample_gradients
+from workbench.export.graphs.sample_gradients import gradient_inputs
 from workbench.export.graphs.training_graph import step_function, step_inputs
 from workbench.export.recipe.recipe import Recipe
 from workbench.export.trials.compared_steps import (
     SCALES,
+    SEED,
     STEPS,
     Steps,
     batch_kinds,
@@ -56,7 +66,7 @@ def check_against_torch(
     for file, model in models.items():
         if (check := _CHECKS.get(file)) is None:
             continue
-        recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE))
+        recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE, SAMPLE_GRADIENTS_FILE))
         try:
             with contextlib.redirect_stdout(sys.stderr):  # a model may print
                 difference = check(recipe, file, model, draws)
@@ -128,6 +138,23 @@ def _check_training(recipe: Recipe, file: str, model: ModelProto, draws: Sequenc
     return None
 
 
+def _check_gradients(recipe: Recipe, file: str, model: ModelProto, draws: Sequence[Samples]) -> Difference | None:
+    session = session_of(model)
+    taken = {entry.name for entry in session.get_inputs()}
+    names = [entry.name for entry in gradient_inputs(recipe)]
+    rows = recipe.task.training.batch_size
+    known = {"weights": join(list(recipe.tensors.values())).numpy(), "seed": np.array(SEED, np.int64)}
+    for samples in draws:
+        feeds = samples_fed(session, samples.take(np.arange(rows) % len(samples))) | known
+        found = session.run(None, {name: value for name, value in feeds.items() if name in taken})
+        inputs = [torch.from_numpy(feeds[name]) for name in names if name in feeds]
+        function = sample_gradients(recipe, [name for name in names if name in feeds])
+        difference = first_difference(file, "a full batch", ["gradients"], found, function, inputs)
+        if difference is not None:
+            return difference
+    return None
+
+
 def _with_parameter_named(recipe: Recipe, difference: Difference) -> Difference:
     """The same, with the parameter that the worst of the flat weights belongs to."""
     if difference.value != "weights" or difference.place is None:
@@ -143,6 +170,7 @@ def _with_parameter_named(recipe: Recipe, difference: Difference) -> Difference:
 _CHECKS = {
     TRAIN_FILE: _check_training,
     TRAIN_PER_SAMPLE_FILE: _check_training,
+    SAMPLE_GRADIENTS_FILE: _check_gradients,
     EVALUATE_FILE: _check_inference,
     PREDICT_FILE: _check_inference,
 }

@@ -1,0 +1,70 @@
+"""What rounds have told of each sample, by its id, and which samples can bear another round. Pure.
+
+Samples are numbered as they come. A round that trains on all up to an id is charged to all up to it, whether or not
+they were still stored; so what a sample has cost only falls with its id, and the spent ones are those up to some id.
+What is counted is steps, of each kind of noise: they add up over rounds, versions and bundles of a task.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from edge_agent.core.privacy_settings import PrivacySettings
+from fleet_protocol.privacy.renyi import (
+    NO_COST,
+    Divergences,
+    Mechanism,
+    StepsTaken,
+    divergences_of,
+    epsilon_of,
+    steps_within,
+)
+from fleet_protocol.privacy.sample_privacy import SamplePrivacy
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """Rounds on samples up to the id `newest` took these steps."""
+
+    newest: int
+    taken: StepsTaken
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most this much may be told of a sample."""
+
+    epsilon: float
+    delta: float
+
+
+def limits_of(task: SamplePrivacy, owner: PrivacySettings) -> list[Limit]:
+    """The task's own, and the owner's where there is one: both hold."""
+    limits = [Limit(task.epsilon, task.delta)]
+    return [*limits, Limit(owner.epsilon, owner.delta)] if owner.epsilon else limits
+
+
+def cost_of_sample(charges: Iterable[Charge], sample: int) -> Divergences:
+    """What rounds have told of the sample with this id."""
+    return divergences_of(charge.taken for charge in charges if charge.newest >= sample)
+
+
+def spent_through(charges: Sequence[Charge], mechanism: Mechanism, steps: int, limits: Iterable[Limit]) -> int:
+    """The id up to which samples can't bear another round of so many steps; 0 where all can."""
+    limits = list(limits)
+    cost = NO_COST
+    for newest in sorted({charge.newest for charge in charges}, reverse=True):
+        here = divergences_of(charge.taken for charge in charges if charge.newest == newest)
+        cost = tuple(before + more for before, more in zip(cost, here, strict=True))
+        if any(steps_within(mechanism, limit.epsilon, limit.delta, cost) < steps for limit in limits):
+            return newest
+    return 0
+
+
+def spent_words(charges: Sequence[Charge], newest: int, limits: Sequence[Limit]) -> str:
+    """Why no sample up to `newest` is trained on, and when one is."""
+    said = " and ".join(
+        f"epsilon {epsilon_of(cost_of_sample(charges, newest), limit.delta):.3g} of {limit.epsilon:g} at delta"
+        f" {limit.delta:g}"
+        for limit in limits
+    )
+    return f"rounds have told {said} of every sample here, and another would pass that; trains again when new ones come"

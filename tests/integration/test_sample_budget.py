@@ -1,0 +1,184 @@
+"""Rounds with privacy of samples are charged before they begin, to the samples that they train on, and to no others."""
+
+import array
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from edge_agent.core.cut_choice import CutChoice
+from edge_agent.core.privacy_settings import PrivacySettings
+from edge_agent.core.prompt_settings import PromptSettings
+from edge_agent.core.sample_ledger import Charge
+from edge_agent.core.split_settings import SplitSettings
+from edge_agent.shell.learning.round_training import RoundFailedError, RoundTraining
+from edge_agent.shell.learning.sample_budget import SampleBudget
+from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.storage.device_database import DeviceDatabase
+from edge_agent.shell.storage.sample_steps import MOST_ROWS
+from edge_agent.shell.versions.version_follower import ReadyVersion
+from edge_agent.worker.contract import TrainingFailure, TrainingJob, Verdict, Withheld
+from edge_agent.worker.settings import WorkerSettings
+from fleet_protocol.privacy.renyi import Mechanism, StepsTaken
+from fleet_protocol.privacy.sample_privacy import PrivacyPlan, SamplePrivacy, with_noise
+from tests.support.split_task import TASK as SPLIT_TASK
+
+STEPS = 10
+PROMISE = with_noise(SamplePrivacy(epsilon=4.0, rounds=3), STEPS, "task.toml")
+TRAINING = msgspec.structs.replace(SPLIT_TASK.training, steps=STEPS, epochs_per_round=0, maximum_epochs=0)
+TASK = msgspec.structs.replace(SPLIT_TASK, split=None, training=TRAINING, privacy=PrivacyPlan(PROMISE))
+NO_DEMANDS = PrivacySettings()
+SENT = Withheld("irrelevant", "the rule of the task keeps it", 0, 0.0)
+
+
+class KilledError(BaseException):
+    """The power is cut."""
+
+
+class Versions:
+    version = ReadyVersion(3, "ab" * 32, TASK, {}, Path("weights"))
+
+    async def ready_version(self, _task: str) -> ReadyVersion:
+        return self.version
+
+    def hold(self, _version: ReadyVersion) -> None:
+        pass
+
+
+class Device:
+    """Its files are in `folder`; `worker` is what becomes of a job."""
+
+    def __init__(self, folder: Path, worker: Callable[[TrainingJob], Verdict], owner: PrivacySettings) -> None:
+        self.database = DeviceDatabase(folder / "agent.db", 1, 2**20)
+        self.samples = SampleStore(folder / "samples.db", 100)
+        self.budget = SampleBudget(self.database, self.samples, owner)
+
+        class Worker:
+            spent_milliseconds, ends_by = 0, None
+
+            async def train(self, job: TrainingJob, *_: object) -> Verdict:
+                return worker(job)
+
+        self.training = RoundTraining(
+            WorkerSettings(),
+            self.database,
+            self.samples,
+            Versions(),  # type: ignore[arg-type]
+            cuts=CutChoice({TASK.task: SplitSettings()}, 2**40, lambda _task, _cut: 1),
+            helpers=None,  # type: ignore[arg-type]
+            spool=None,  # type: ignore[arg-type]
+            prompting={TASK.task: PromptSettings()},
+            budget=self.budget,
+        )
+        self.training._worker = Worker()  # type: ignore[assignment]
+
+    def feed(self, count: int) -> None:
+        for _ in range(count):
+            self.samples.add(TASK.task, array.array("f", [0.5] * TASK.input.size).tobytes(), 1)
+
+    async def round(self) -> Withheld | None:
+        return await self.training.run(TASK.task, Versions.version)
+
+    def close(self) -> None:
+        self.samples.close()
+        self.database.close()
+
+
+@pytest.fixture
+def device(tmp_path: Path):
+    opened: list[Device] = []
+
+    def make(worker: Callable[[TrainingJob], Verdict], owner: PrivacySettings = NO_DEMANDS) -> Device:
+        if opened:
+            opened[-1].close()
+        opened.append(Device(tmp_path, worker, owner))
+        return opened[-1]
+
+    yield make
+    opened[-1].close()
+
+
+async def test_spent_samples_are_trained_on_no_more_and_new_ones_are(device) -> None:
+    jobs: list[TrainingJob] = []
+
+    def worker(job: TrainingJob) -> Verdict:
+        jobs.append(job)
+        return SENT
+
+    one = device(worker)
+    one.feed(5)
+    rounds = PROMISE.most_steps() // STEPS
+    for _ in range(rounds):
+        assert (await one.round()) == SENT
+    withheld = await one.round()
+    assert withheld is not None
+    assert withheld.why == "spent"
+    assert "of 4 at delta 1e-05" in withheld.words
+    assert len(jobs) == rounds
+    one.feed(2)
+    assert (await one.round()) == SENT
+    assert [job.among for job in jobs] == [(0, 5)] * rounds + [(5, 7)]
+
+
+async def test_killed_while_it_trains_has_paid_and_the_next_start_knows(device) -> None:
+    def dies(_job: TrainingJob) -> Verdict:
+        raise KilledError
+
+    one = device(dies)
+    one.feed(5)
+    with pytest.raises(KilledError):
+        await one.round()
+    again = device(lambda _: SENT)
+    assert again.database.charges(TASK.task) == [Charge(5, StepsTaken(PROMISE.mechanism, STEPS))]
+    for _ in range(PROMISE.most_steps() // STEPS - 1):
+        assert (await again.round()) == SENT
+    assert (await again.round() or SENT).why == "spent"
+
+
+@pytest.mark.parametrize(("diverged", "paid"), [(False, 0), (True, STEPS)])
+async def test_round_that_gives_nothing_costs_nothing_but_one_whose_end_could_be_seen_does(device, diverged, paid):
+    one = device(lambda _: TrainingFailure("no", diverged=diverged))
+    one.feed(5)
+    with pytest.raises(RoundFailedError):
+        await one.round()
+    assert sum(charge.taken.steps for charge in one.database.charges(TASK.task)) == paid
+    assert one.database.lost_steps(TASK.task) == 0
+
+
+async def test_owners_limit_ends_rounds_before_the_tasks_and_a_weaker_task_is_refused_in_words(device) -> None:
+    owner = PrivacySettings(at_least="samples", epsilon=PROMISE.epsilon_after(STEPS) * 1.01)
+    one = device(lambda _: SENT, owner)
+    one.feed(5)
+    assert one.training.why_refused(TASK) is None
+    assert (await one.round()) == SENT
+    assert (await one.round() or SENT).why == "spent"
+    without = msgspec.structs.replace(TASK, privacy=None)
+    assert "has no [privacy.samples], and the owner of this device demands it" in str(one.training.why_refused(without))
+    assert PrivacySettings().refusal(without) is None
+    stricter = PrivacySettings(epsilon=0.01)
+    assert "one round of" in str(stricter.refusal(TASK))
+    assert "allows 0.01" in str(stricter.refusal(TASK))
+
+
+async def test_damaged_row_of_the_ledger_is_charged_to_all_samples_that_are_there(device, tmp_path) -> None:
+    one = device(lambda _: SENT)
+    one.feed(5)
+    await one.round()
+    one.database._connection.execute("DELETE FROM sample_steps")
+    one.feed(1)
+    assert one.database.lost_steps(TASK.task) == STEPS
+    await one.round()
+    assert one.database.charges(TASK.task) == [Charge(6, StepsTaken(PROMISE.mechanism, 2 * STEPS))]
+
+
+def test_ledger_is_bounded_and_never_counts_less(device) -> None:
+    one = device(lambda _: SENT)
+    step = Mechanism(1.0, 0.05)
+    for newest in range(1, MOST_ROWS + 4):
+        one.database.charge(TASK.task, Charge(newest, StepsTaken(step, 1)))
+    charges = one.database.charges(TASK.task)
+    assert len(charges) == MOST_ROWS
+    assert sum(charge.taken.steps for charge in charges) == MOST_ROWS + 3
+    assert sum(charge.taken.steps for charge in charges if charge.newest >= 4) == MOST_ROWS + 3
+    assert one.database.charges("other") == []

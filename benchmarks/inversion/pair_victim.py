@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.chained_blocks import ExportedTask
 from benchmarks.split_gans.fleet import GanFleet
 from benchmarks.split_gans.scenario import SHALLOWEST, Domain, Labelled, Participant
+from benchmarks.split_gans.trainee import Training
 from fleet_protocol.codec.sparse import FloatVector
 
 PRIVATE, KNOWN = 1000, 4000
@@ -40,7 +41,7 @@ def train_victim(exported: ExportedTask, domains: Sequence[Domain], name: str, i
     order = np.random.default_rng(11).permutation(len(own.training))
     private, alike, rest = (own.training.take(part) for part in np.split(order, [PRIVATE, PRIVATE + KNOWN]))
     device = Participant(DEVICE, name, private, SHALLOWEST)
-    fleet = GanFleet(exported, [device], lambda *_: DEVICE, iterations=iterations + ROUND, learning_rate=RATE, seed=0)
+    fleet = GanFleet(exported, [device], lambda *_: DEVICE, Training(iterations + ROUND, RATE, seed=0))
     for iteration in range(iterations):
         fleet.iterate(iteration)
     weights = fleet.weights_of(device)

@@ -39,11 +39,11 @@ class SharedStep:
 
     def end(self) -> None:
         """All passes are done."""
-        weights = np.mean([weights for weights, _ in self._passes], axis=0, dtype=np.float64)
+        weights = np.asarray(np.mean([weights for weights, _ in self._passes], axis=0, dtype=np.float64))
         self.held.state = self._passes[0][1]
         if (names := list(self._state)) and self._has_trained(names):
-            moments = {name: np.mean([state[name] for _, state in self._passes], axis=0) for name in names}
-            before, after = ([each[name].astype(np.float64) for name in names] for each in (self._state, moments))
+            moments = {name: np.asarray(np.mean([state[name] for _, state in self._passes], axis=0)) for name in names}
+            before, after = ([np.asarray(each[name], np.float64) for name in names] for each in (self._state, moments))
             gradient = (after[FIRST] - BETA_1 * before[FIRST]) / (1 - BETA_1)
             after[SECOND] = BETA_2 * before[SECOND] + (1 - BETA_2) * gradient**2
             step = (after[FIRST] / after[FIRST_BIAS]) / (np.sqrt(after[SECOND] / after[SECOND_BIAS]) + EPSILON)

@@ -14,6 +14,8 @@ from tests.support.barred_pictures import domain
 from tests.support.tiny_pair import write_tiny_pair
 from workbench.drawing.model_at_hand import from_file
 
+pytestmark = pytest.mark.long
+
 EFFORT = replace(QUICK, iterations=4)
 JUDGED = 300
 """Pictures of each domain that who judges has seen."""

@@ -64,6 +64,10 @@ class DrawingMeasurement:
         """How many versions the model to use is the mean of, where the task says it."""
         return self._bundle.description.averaged_versions
 
+    def sample_epsilon(self, _rounds: int) -> float | None:
+        """No task with parts bounds it."""
+        return None
+
     def rounds(self) -> Rounds | None:
         """No head is solved."""
         return None

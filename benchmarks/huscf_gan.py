@@ -62,14 +62,19 @@ class Order:
     training: Training
 
 
-def prepared(recipe_folder: Path, domains: list[Domain], effort: Effort, kept: Path | None = None) -> Contest:
+def prepared(
+    recipe_folder: Path, domains: list[Domain], effort: Effort, kept: Path | None = None, norm: str | None = None
+) -> Contest:
     """Export the pair, for those who draw with what is kept too, and train who judges.
+
+    `norm` is how the generator normalises, if not as the recipe says.
 
     Raises:
         FileExistsError: the folder for what is kept is there already.
     """
     with tempfile.TemporaryDirectory() as folder:
-        variant = write_variant(recipe_folder, Path(folder) / "pair", {}, CLASSES * len(domains))
+        constants = {"NORM": norm} if norm else {}
+        variant = write_variant(recipe_folder, Path(folder) / "pair", constants, CLASSES * len(domains))
         recipe = read_recipe(variant)
         exported = ExportedTask.of(recipe)
         if kept:
@@ -115,14 +120,14 @@ def main() -> None:
     if options.iterations:
         effort = dataclasses.replace(effort, iterations=options.iterations)
     domains = read_domains(options.data, effort.tested)
-    contest = prepared(options.recipe, domains, effort, options.keep)
+    contest = prepared(options.recipe, domains, effort, options.keep, options.norm)
     asked = itertools.product(options.seeds, options.methods, options.scenarios, options.rates, options.between)
-    orders = [
+    each_once = dict.fromkeys(
         Order(method, scenario, Training(effort.iterations, rate, seed, wire, options.lockstep))
         for seed, method, scenario, rate, wire in asked
-    ]
+    )
     found = []
-    for result in results(contest, domains, orders, options.jobs):
+    for result in results(contest, domains, list(each_once), options.jobs):
         found.append(dataclasses.asdict(result))
         print(json.dumps(found[-1]), flush=True)
     print(json.dumps({"effort": dataclasses.asdict(effort), "runs": found}))
@@ -143,6 +148,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="new folder for what is trained")
     parser.add_argument("--quick", action="store_true", help="a few iterations and pictures")
+    parser.add_argument("--norm", choices=["batch", "group"], help="how the generator normalises; as the recipe says")
     parser.add_argument("--recipe", type=Path, default=find_recipe("mnist_gan"), help="folder of the pair")
     options = parser.parse_args()
     if options.jobs < 1:

@@ -373,6 +373,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
     with writing(bench.journal.engine) as connection:
         connection.exec_driver_sql("DROP TABLE helpers")
         connection.exec_driver_sql("DROP TABLE clusters")
+        connection.exec_driver_sql("DROP TABLE findings")
         connection.exec_driver_sql("DROP TABLE queries")
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")

@@ -8,6 +8,7 @@ import pytest
 
 from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
+from fleet_protocol.activation_plan import summary_values
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.kinds import ACTIVATION_SUMMARY, ActivationSummary, encode_payload
 from tests.support.bench import OPEN, Bench
@@ -34,7 +35,11 @@ def bench(tmp_path: Path) -> Bench:
     bench.handle(CELLAR, CELLAR.enrolment())
     HelperRegistry(bench.journal.engine).allow(CELLAR.name)
     bench.said()
-    summary = encode_payload(ActivationSummary("pi-01", 16, np.zeros(16, "<f4").tobytes()))
+    task = bench.description
+    assert task.clusters
+    assert task.split
+    mean = np.zeros(summary_values(task.clusters, task.split), "<f4").tobytes()
+    summary = encode_payload(ActivationSummary("pi-01", 16, mean))
     bench.handle(CELLAR, CELLAR.sign(ACTIVATION_SUMMARY, summary, sequence=1, task=TASK))
     bench.make_versions()
     return bench

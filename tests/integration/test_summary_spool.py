@@ -9,9 +9,11 @@ import pytest
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.version_follower import ReadyVersion
+from fleet_protocol.activation_plan import summary_values
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import ENCRYPTED_ACTIVATION_SUMMARY, ActivationSummary, decode_payload
+from fleet_protocol.kinds.activation_summary import FLOAT_BYTES
 from session_relay.helper.compute_contract import Seen
 from session_relay.helper.summary_spool import SummarySpool
 from tests.support.fleet import FLEET, SHARD
@@ -19,7 +21,9 @@ from tests.support.split_session import shipped
 
 TASK = msgspec.structs.replace(shipped().description, clusters=ClusterPlan(2, activations="4"))
 VERSION = ReadyVersion(3, "ab" * 32, TASK, {}, Path("weights"))
-SEEN = Seen(b"s" * 16, 16, bytes(64))
+assert TASK.clusters and TASK.split
+MEAN = bytes(FLOAT_BYTES * summary_values(TASK.clusters, TASK.split))
+SEEN = Seen(b"s" * 16, 16, MEAN)
 
 
 def spool_of(database: DeviceDatabase, *, encrypt_updates: bool = False) -> SummarySpool:
@@ -37,11 +41,11 @@ def test_a_summary_waits_encrypted_with_the_version_that_its_session_began_with(
     assert row.kind == ENCRYPTED_ACTIVATION_SUMMARY.number
     assert row.recipient, "whatever the helper does with its updates"
     assert (row.task, row.bundle, row.base_version) == (TASK.task, VERSION.bundle, 3)
-    assert decode_payload(row.payload, ActivationSummary) == ActivationSummary("kitchen-pi", 16, bytes(64))
+    assert decode_payload(row.payload, ActivationSummary) == ActivationSummary("kitchen-pi", 16, MEAN)
 
 
 def test_a_full_outbox_takes_no_more_and_nothing_that_the_task_does_not_ask_for(tmp_path):
-    database = DeviceDatabase(tmp_path / "agent.db", maximum_waiting_bytes=300)
+    database = DeviceDatabase(tmp_path / "agent.db", maximum_waiting_bytes=3 * len(MEAN))
     spool = spool_of(database)
     taken = [spool.put(VERSION, "kitchen-pi", SEEN) for _ in range(20)]
     assert taken == sorted(taken, reverse=True)

@@ -17,6 +17,7 @@ from edge_agent.training.engine import Rates
 from fleet_protocol.bundle_files import TRAIN_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.split_placement import passes_of
 from fleet_protocol.split_plan import Cut, SplitPlan, is_helpers
 from fleet_protocol.task_description import TaskDescription
 from workbench.export.backbone.backbone import split
@@ -132,6 +133,7 @@ class Chain:
         self._task, self._plan, self._rates, self._held = exported.task, exported.plan, rates, held
         self._passing = passing or AsItIs()
         self._priors = held[-1].runner.log_priors(labels)
+        self._until = {each.part: each.until for each in passes_of(self._plan, self._task.buffered_blocks)}
         self.given: list[Floats] = []
 
     @property
@@ -173,8 +175,8 @@ class Chain:
         return float(made.row_losses @ row_weights)
 
     def _back(self, gradient: Floats | None, batch: Samples, row_weights: FloatVector, seed: int, part: str) -> None:
-        """The backward pass from in front of the last block."""
-        for block in reversed(range(len(self._held) - 1)):
+        """The backward pass from in front of the last block, as far as it changes something."""
+        for block in reversed(range(self._until[part], len(self._held) - 1)):
             held = self._held[block]
             assert gradient is not None  # only the first block has none
             passed = held.runner.backward(

@@ -1,5 +1,6 @@
 """Where the passes of a step go: runs of the device's blocks, and of the helper's between them. Pure."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from fleet_protocol.split_plan import Cut, SplitPlan, is_helpers
@@ -44,16 +45,16 @@ def legs_of(plan: SplitPlan, cut: Cut) -> list[Leg]:
     return legs
 
 
-def passes_of(plan: SplitPlan, *, has_buffers: bool) -> list[PartPass]:
-    """The passes of a step, one for each part in its turn. Each goes back as far as it trains something; all the way
-    where blocks have buffers, which move in every pass.
+def passes_of(plan: SplitPlan, buffered: Collection[int] = ()) -> list[PartPass]:
+    """The passes of a step, one for each part in its turn. Each goes back to the first block that it trains, or that is
+    `buffered`: has buffers, which move in every backward pass.
     """
-    return [PartPass(part, 0 if has_buffers else _first_of(plan, part)) for part in plan.turns]
+    return [PartPass(part, _first_changed(plan, part, buffered)) for part in plan.turns]
 
 
-def _first_of(plan: SplitPlan, part: str) -> int:
-    """The first block that trains in the part's turn."""
-    return next((number for number, block in enumerate(plan.blocks) if part in ("", block.part)), 0)
+def _first_changed(plan: SplitPlan, part: str, buffered: Collection[int]) -> int:
+    changed = (number in buffered or part in ("", block.part) for number, block in enumerate(plan.blocks))
+    return next((number for number, changes in enumerate(changed) if changes), 0)
 
 
 def held_of(plan: SplitPlan, cut: Cut, samples: int) -> tuple[int, ...]:

@@ -153,9 +153,9 @@ def step_walk(task: TaskDescription, cut: Cut) -> StepWalk:
     """
     plan, rows = _plan_of(task), task.training.batch_size
     if not cut.helper:
-        return StepWalk((), rows * sum(_turn_flops(plan, each) for each in passes_of(plan, has_buffers=False)))
+        return StepWalk((), rows * sum(_turn_flops(plan, each) for each in passes_of(plan)))
     walk, legs = _Walk(plan, rows), legs_of(plan, cut)
-    for part_pass in passes_of(plan, has_buffers=bool(task.statistics)):
+    for part_pass in passes_of(plan, task.buffered_blocks):
         walk.forward(legs)
         walk.end(part_pass)
         walk.back([leg for leg in legs if leg.end > part_pass.until])

@@ -147,6 +147,11 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         return sum(parameter.size for parameter in self.parameters[first_statistic(self.parameters) :])
 
     @cached_property
+    def buffered_blocks(self) -> frozenset[int]:
+        """The blocks of the `split` that have running statistics."""
+        return frozenset(each.block for each in self.parameters[first_statistic(self.parameters) :])
+
+    @cached_property
     def trained_shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of the parameters in front of the statistics."""
         return self.shapes[: first_statistic(self.parameters)]

@@ -45,11 +45,16 @@ def test_a_leg_ends_where_a_part_does():
 
 def test_parts_take_turns_and_go_back_as_far_as_they_train():
     plan = chain("made", "made", "judged", "judged", parts=["judged", "made"])
-    assert passes_of(plan, has_buffers=False) == [PartPass("judged", 2), PartPass("made", 0)]
-    assert passes_of(plan, has_buffers=True) == [PartPass("judged", 0), PartPass("made", 0)]
-    assert passes_of(PLAN, has_buffers=False) == [PartPass("", 0)]
+    assert passes_of(plan) == [PartPass("judged", 2), PartPass("made", 0)]
+    assert passes_of(PLAN) == [PartPass("", 0)]
     judged = PartPass("judged", 2)
     assert [judged.trains(plan, block) for block in range(4)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(("buffered", "until"), [((), 2), ((3,), 2), ((1, 3), 1), ((0,), 0)])
+def test_a_pass_goes_back_to_the_first_block_that_it_changes(buffered, until):
+    plan = chain("made", "made", "judged", "judged", parts=["judged", "made"])
+    assert [each.until for each in passes_of(plan, buffered)] == [until, 0]
 
 
 @pytest.mark.parametrize(

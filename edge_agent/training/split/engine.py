@@ -75,7 +75,7 @@ class SplitEngine:
         common = StepPlan(
             self._plan,
             legs_of(self._plan, self._cut),
-            passes_of(self._plan, has_buffers=bool(self._task.statistics)),
+            passes_of(self._plan, self._task.buffered_blocks),
             rates,
             self._runner.log_priors(samples.labels),
             partial(penalty_gradient, self._task, weight) if (weight := self._plan.distance_correlation) else None,

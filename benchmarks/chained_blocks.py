@@ -120,7 +120,9 @@ class AsItIs:
 
 
 class Chain:
-    """All blocks of a task, one behind the other, and how they train. `given` is what each took in the last pass."""
+    """All blocks of a task, one behind the other, and how they train; `held` are they. `given` is what each took in the
+    last pass.
+    """
 
     def __init__(
         self,
@@ -130,7 +132,7 @@ class Chain:
         rates: Rates,
         passing: Passing | None = None,
     ) -> None:
-        self._task, self._plan, self._rates, self._held = exported.task, exported.plan, rates, held
+        self._task, self._plan, self._rates, self.held = exported.task, exported.plan, rates, held
         self._passing = passing or AsItIs()
         self._priors = held[-1].runner.log_priors(labels)
         self._until = {each.part: each.until for each in passes_of(self._plan, self._task.buffered_blocks)}
@@ -140,7 +142,7 @@ class Chain:
     def weights(self) -> FloatVector:
         """f32[P] of the whole model."""
         flat = np.full(self._task.parameter_count, np.nan, np.float32)
-        for block, held in enumerate(self._held):
+        for block, held in enumerate(self.held):
             held.runner.into(flat, block, held.weights)
         return flat
 
@@ -151,12 +153,12 @@ class Chain:
     def turn(self, batch: Samples, row_weights: FloatVector, seed: int, part: str) -> float:
         """The pass of a step for one part of the task, and its loss."""
         given = [batch.inputs]
-        for block, held in enumerate(self._held[:-1]):
+        for block, held in enumerate(self.held[:-1]):
             values = held.runner.forward(
                 block, held.weights, given[-1], seed=seed, row_weights=row_weights, raw=batch.inputs
             )
             given.append(self._passing.forward(block, values))
-        self.given, last = given, self._held[-1]
+        self.given, last = given, self.held[-1]
         made = last.runner.last(
             last.weights,
             last.state,
@@ -176,8 +178,8 @@ class Chain:
 
     def _back(self, gradient: Floats | None, batch: Samples, row_weights: FloatVector, seed: int, part: str) -> None:
         """The backward pass from in front of the last block, as far as it changes something."""
-        for block in reversed(range(self._until[part], len(self._held) - 1)):
-            held = self._held[block]
+        for block in reversed(range(self._until[part], len(self.held) - 1)):
+            held = self.held[block]
             assert gradient is not None  # only the first block has none
             passed = held.runner.backward(
                 block,

@@ -69,7 +69,7 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What applies the aggregate: `sgd`, `momentum`, adaptively (Reddi et al. 2021) `adagrad`, `adam`, `yogi`,
     `amsgrad`, or `grafted`: in an adaptive direction, as far as the aggregate goes (Agarwal et al. 2020)."""
     server_learning_rate: Positive = 1.0
-    """Factor on the aggregate."""
+    """Factor on the aggregate. Left out: 1 or, in a task with [parts], 0.5 but with `fedavg`."""
     server_momentum: Decay = 0.0
     """Decay of the first moment."""
     server_second_momentum: Decay = 0.99

@@ -42,7 +42,7 @@ class GanFleet:
     ) -> None:
         """Everybody begins with the exported weights."""
         self.plan, self.participants, self._training = exported.plan, participants, training
-        self._blocks = range(len(self.plan.blocks))
+        self._blocks, self._parameters = range(len(self.plan.blocks)), exported.task.parameter_count
         self._looked_at = [block.point for block in self.plan.blocks].index(LOOKED_AT)
         runner = BlockRunner(exported.task, exported.files, self._blocks)
         self._held: dict[tuple[str, int], Held] = {}
@@ -130,6 +130,19 @@ class GanFleet:
         taken = [(each.weights, each.state) for each in held]
         for each, (weights, state) in zip(held, taken[1:] + taken[:1], strict=True):
             each.weights, each.state = weights, state
+
+    def entries_of(self, chosen: Callable[[int], bool]) -> NDArray[np.bool_]:
+        """Where the chosen blocks' values stand in the flat weight vector, as a mask over it."""
+        runner = next(iter(self._held.values())).runner
+        mask = np.zeros(self._parameters, np.float32)
+        for block in filter(chosen, self._blocks):
+            runner.into(mask, block, np.ones_like(runner.weights_of(block, mask)))
+        return mask > 0
+
+    def give(self, participant: Participant, weights: FloatVector) -> None:
+        """Let all blocks that a participant's steps go through have what `weights` f32[P] say."""
+        for block, held in enumerate(self._trainees[participant.name].chain.held):
+            held.weights = held.runner.weights_of(block, weights)
 
     def all_weights(self) -> dict[str, FloatVector]:
         """As `weights_of`, of each participant by its name."""

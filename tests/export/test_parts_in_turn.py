@@ -17,6 +17,7 @@ from tests.support.recipes import write_recipe
 from tests.support.training import TOLERANCE, Rates, batches, initial_weights, samples, train_exported
 from workbench.export.bundle_writer import bundle_files
 from workbench.export.recipe.recipe import Recipe, read_recipe
+from workbench.recipe_folder import TASK_FILE
 
 ADVERSARIAL = """
 import torch
@@ -133,3 +134,21 @@ def test_what_was_generated_is_predicted_and_the_losses_of_all_parts_are_told(tm
     both = functional.softplus(made) + functional.softplus(-real) + functional.softplus(-made)
     found = runner.evaluate(weights, Samples(inputs, np.empty((len(inputs), 0), np.float32)))
     np.testing.assert_allclose(found.losses, both, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("said", "rate"),
+    [
+        ("", 0.5),
+        ("server_learning_rate = 1.0", 1.0),
+        ('strategy = "base_mean"', 0.5),
+        ('strategy = "fedavg"\nround_seconds = 60\nmax_staleness = 0', 1.0),
+    ],
+)
+def test_a_version_moves_parts_half_way_unless_the_recipe_says_otherwise_or_it_is_of_everybody(
+    said: str, rate: float, tmp_path: Path
+):
+    adversaries(tmp_path)
+    path = tmp_path / TASK_FILE
+    path.write_text(path.read_text().replace("[aggregation]", f"[aggregation]\n{said}"))
+    assert read_recipe(tmp_path).task.aggregation.server_learning_rate == rate

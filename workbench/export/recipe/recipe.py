@@ -44,6 +44,9 @@ from workbench.export.recipe.trainable import EVERYTHING, check_patterns, is_sel
 from workbench.recipe_folder import TASK_FILE
 
 MODEL_FILE = "model.py"
+RATE_OF_PARTS = 0.5
+"""Of the server, for parts that follow each other: a version is of half of the devices that train at one time, and moves
+half as far as they say (docs/decisions/half-a-fleet-moves-a-pair-half-way.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +129,7 @@ def read_recipe(folder: Path) -> Recipe:
     """
     path, model_path = folder / TASK_FILE, folder / MODEL_FILE
     text = _read(path)
-    task = _with_rows(_with_usual_strategy(parse_document(text, TaskFile, str(path)), text), path)
+    task = _with_rows(_with_usual_aggregation(parse_document(text, TaskFile, str(path)), text), path)
     given = None
     if task.backbone is not None and task.backbone.onnx:
         given = read_given_backbone(folder / task.backbone.onnx, task.input)
@@ -149,11 +152,15 @@ def read_recipe(folder: Path) -> Recipe:
     return recipe
 
 
-def _with_usual_strategy(task: TaskFile, text: str) -> TaskFile:
-    """The task as read from `text`, and if that names no strategy, the one for devices that wait for a helper."""
-    if task.split is None or "strategy" in tomllib.loads(text).get("aggregation", {}):
-        return task
-    plan = msgspec.structs.replace(task.aggregation, strategy="base_mean")
+def _with_usual_aggregation(task: TaskFile, text: str) -> TaskFile:
+    """The task as read from `text`; what that does not say of its aggregation is as usual for devices that wait for a
+    helper, and for parts that follow each other.
+    """
+    said, plan = tomllib.loads(text).get("aggregation", {}), task.aggregation
+    if task.split is not None and "strategy" not in said:
+        plan = msgspec.structs.replace(plan, strategy="base_mean")
+    if task.parts and "server_learning_rate" not in said and plan.strategy != "fedavg":
+        plan = msgspec.structs.replace(plan, server_learning_rate=RATE_OF_PARTS)
     return msgspec.structs.replace(task, aggregation=plan)
 
 

@@ -17,7 +17,6 @@ from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recal
 from broker_coordinator.aggregation.untrained_copies import following
 from broker_coordinator.consumers.held import check_cluster, cut_of
 from broker_coordinator.consumers.peers import Declared, Peers
-from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.codec import (
     ClusterView,
     HeldBlocks,
@@ -64,7 +63,7 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     update = offered.payload
     _check_numbers(update)
     is_helpers = offered.from_helper and bool(update.held)
-    check_cluster(update, offered.task, offered.device, NO_CLUSTER if is_helpers else offered.cluster)
+    check_cluster(update, offered.task, offered.device, _told(update, offered.task) if is_helpers else offered.cluster)
     cut = cut_of(update, offered.task, offered.device, from_helper=offered.from_helper)
     delta = _delta(offered) if offered.decoded is None else offered.decoded
     norm = delta.norm()
@@ -75,6 +74,11 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
         )
     facts = _helpers_facts(offered, norm) if is_helpers else _facts(offered, norm, cut)
     return Admitted(facts, _buffered(offered, facts, delta))
+
+
+def _told(update: Update, task: TaskDescription) -> int | None:
+    """Of a helper's update: it serves devices of all clusters that there are."""
+    return task.clusters.cluster(update.cluster) if task.clusters else None
 
 
 def _check_numbers(update: Update) -> None:

@@ -173,7 +173,13 @@ class DeviceEnd:
     def _sign_opening(self) -> bytes:
         wanted = self.wanted
         opening = SessionOpening(
-            self.session, self._ephemeral, wanted.bundle, wanted.cut, wanted.samples, wanted.without
+            self.session,
+            self._ephemeral,
+            wanted.bundle,
+            wanted.cut,
+            wanted.samples,
+            wanted.without,
+            wanted.cluster,
         )
         return self._party.sign(
             SESSION_OPENING,

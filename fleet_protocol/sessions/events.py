@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from fleet_protocol.cluster_plan import NO_CLUSTER
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
@@ -15,7 +17,8 @@ class Outgoing:
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a device wants blocks run of: those of `cut`, in a task by the SHA-256 of its `task.json` (32 bytes). It
-    trains on so many `samples`; 0: it does not say. `without` are the names of helpers that it does without.
+    trains on so many `samples`; 0: it does not say. `without` are the names of helpers that it does without, `cluster`
+    is whose copy of the blocks it trains.
     """
 
     task: str
@@ -25,6 +28,7 @@ class Wanted:
     generation: int = 0
     samples: int = 0
     without: tuple[str, ...] = ()
+    cluster: int = NO_CLUSTER
 
 
 @dataclass(frozen=True, slots=True)

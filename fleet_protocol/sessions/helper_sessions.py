@@ -179,7 +179,13 @@ class HelperSessions:
             return []
         header = envelope.header
         wanted = Wanted(
-            header.task, opening.bundle, opening.cut, header.base_version, header.generation, opening.samples
+            header.task,
+            opening.bundle,
+            opening.cut,
+            header.base_version,
+            header.generation,
+            opening.samples,
+            cluster=opening.cluster,
         )
         opened = digest(introduction.message)
         self._sessions[session] = HelperEnd(session, introduction.peer, wanted, opened, now)

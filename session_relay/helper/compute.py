@@ -126,14 +126,14 @@ class Computation:
         files = {name: Path(path) for name, path in job.files.items()}
         if job.packed is not None:
             rebuild(job.packed, Path(job.weights), task.version.parameters)
-        weights = read_model(Path(job.weights).read_bytes(), task)
+        weights = read_model(Path(job.weights).read_bytes(), task, job.cluster)
         for name, path in files.items():
             verify_blob(name, path.read_bytes(), task.files[name])
         if lacking := shut_in(files.values(), None):
             send(Unconfined(lacking))
         runner = RefusingRunner(task, files, job.blocks, job.threads)
         generator = np.random.default_rng()
-        self._task, self._plan, self._send = task, task.split, send
+        self._task, self._plan, self._cluster, self._send = task, task.split, job.cluster, send
         self._middle = Middle(task, task.split, runner, weights, kept_bytes=job.kept_mib * MIB, generator=generator)
         self._requests = msgspec.msgpack.Decoder(StepRequest)
         send(Ready())
@@ -188,6 +188,7 @@ class Computation:
             life=memory.life,
             forgotten=packed.forgotten,
             held=held,
+            cluster=self._cluster,
         )
 
 

@@ -15,11 +15,12 @@ from edge_agent.worker.contract import (
     framed,
     longest_message,
 )
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.task_description import TaskDescription
 
 
 class ComputeJob(msgspec.Struct, frozen=True):
-    """A version, the blocks of it that a helper may run, and what the child may use. Paths are given as text.
+    """A version, the blocks of a cluster's copy of it that a helper may run, and what its child may use.
 
     `kept_mib` is how much it keeps between the two passes of steps.
     """
@@ -34,6 +35,7 @@ class ComputeJob(msgspec.Struct, frozen=True):
     memory_limit_mib: int
     cpu_limit_seconds: int
     kept_mib: int
+    cluster: int = NO_CLUSTER
 
 
 class Step(msgspec.Struct, frozen=True, tag="step"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import math
 import secrets
@@ -84,6 +85,8 @@ class Middle:
         """Whether its child has ever been ready to compute."""
         self.has_answered = False
         """Whether it has ever computed a step."""
+        self.has_unpacked = asyncio.Event()
+        """Set when its child no longer writes the file of the version's weights: it has, or can't."""
         self.due = asyncio.Event()
         """Set when what it has learned is wanted."""
         self.contributed_at = -math.inf
@@ -127,6 +130,16 @@ class Middle:
         """Whether no session will ask it for anything any more."""
         return not self.takes_sessions and not self.sessions
 
+    @property
+    def unpacks(self) -> bool:
+        """Whether its child writes the file of the version's weights, or will."""
+        return self.version.packed is not None and not self.has_unpacked.is_set()
+
+    def start_from_file(self, *, whole: bool) -> None:
+        """Another one was to unpack the weights: where their file is `whole`, this one reads it."""
+        if whole:
+            self.version = dataclasses.replace(self.version, packed=None)
+
     def contribute(self, residual: bytes, returned: list[Returned], seed: int) -> "asyncio.Future[Learned]":
         """What it has learned since the last time, joined with what earlier contributions left. One at a time."""
         self._learned = asyncio.get_running_loop().create_future()
@@ -157,6 +170,7 @@ class Middle:
                 self._orders.close()
             if self._process is not None:
                 await end_child(self._process)
+            self.has_unpacked.set()
 
     async def _read(self, answers: asyncio.StreamReader) -> ComputeFailure:
         longest = longest_compute_message(self.version.description)
@@ -174,6 +188,7 @@ class Middle:
                     self._done(message)
                 case Ready() if not self.is_loaded:
                     self.is_loaded = True
+                    self.has_unpacked.set()
                     self._set_time()
                     self._ready(self.version)
                 case Unconfined() if not self.is_loaded:
@@ -236,4 +251,5 @@ class Middle:
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.threads * MAX_WAIT_SECONDS,
             kept_mib=room_for_passes(version.description, settings.memory_limit_mib, self._own.kept_mib),
+            cluster=version.cluster,
         )

@@ -1,6 +1,7 @@
 """The middles that a helper has: which one serves a session, when it contributes, and how that gets into the outbox."""
 
 import asyncio
+import dataclasses
 import logging
 import sqlite3
 from collections.abc import Awaitable
@@ -16,8 +17,10 @@ from edge_agent.worker.contract import TrainingResult
 from edge_agent.worker.settings import WorkerSettings
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.limits import MAX_PROBLEM_CHARACTERS
 from fleet_protocol.sessions.events import Requested, Wanted
+from fleet_protocol.split_plan import is_helpers
 from session_relay.helper.compute_contract import ComputeFailure, Learned, Seen, StepDone
 from session_relay.helper.configuration import HelperSettings
 from session_relay.helper.middle import Middle
@@ -89,13 +92,14 @@ class Middles:
         """Of the processes that run: those that start yet read their files."""
         return [middle.version for middle in self._running]
 
-    def has_room_for(self, version: ReadyVersion) -> bool:
+    def has_room_for(self, version: ReadyVersion, wanted: Wanted) -> bool:
         """Whether a session of this version can be taken."""
-        return self._serving(version) is not None or len(self._running) < MOST_MIDDLES
+        return self._serving(version_for(version, wanted)) is not None or len(self._running) < MOST_MIDDLES
 
     def open(self, session: bytes, version: ReadyVersion, wanted: Wanted, device: str) -> None:
         """Serve a session of `device`."""
-        middle = self._serving(version) or self._start(version)
+        asked = version_for(version, wanted)
+        middle = self._serving(asked) or self._start(asked)
         middle.join(session, wanted.cut, wanted.samples, device)
         self._of_session[session] = middle
 
@@ -136,7 +140,7 @@ class Middles:
     def _serving(self, version: ReadyVersion) -> Middle | None:
         now = asyncio.get_running_loop().time()
         for middle in self._running:
-            if middle.takes_sessions and is_same(middle.version, version):
+            if middle.takes_sessions and is_same(middle.version, version) and middle.version.cluster == version.cluster:
                 if now < middle.began_at + self._settings.gather_seconds:
                     return middle
                 middle.takes_sessions = False
@@ -146,7 +150,8 @@ class Middles:
         ready, done = self._watcher.version_loaded, self._note_done
         seen = self._watcher.seen
         middle = Middle(version, self._worker, self._settings, ready=ready, done=done, seen=seen)
-        self._running[middle] = asyncio.ensure_future(self._run(middle))
+        unpacks = next((each for each in self._running if each.unpacks and is_same(each.version, version)), None)
+        self._running[middle] = asyncio.ensure_future(self._run(middle, unpacks))
         return middle
 
     def _note_done(self, step: StepDone) -> None:
@@ -170,8 +175,8 @@ class Middles:
         middle.contributed_at = asyncio.get_running_loop().time()
         middle.due.set()
 
-    async def _run(self, middle: Middle) -> None:
-        computing = asyncio.ensure_future(middle.run())
+    async def _run(self, middle: Middle, unpacks: Middle | None) -> None:
+        computing = asyncio.ensure_future(_computed(middle, unpacks))
         try:
             while not (middle.is_over and not middle.due.is_set()):
                 await _first(middle.due.wait(), computing)
@@ -252,6 +257,14 @@ class Middles:
             self._watcher.middle_failed(session, failure.error)
 
 
+async def _computed(middle: Middle, unpacks: Middle | None) -> ComputeFailure:
+    """Let it compute once the one that unpacks the file of the same version's weights, for another cluster, is done."""
+    if unpacks is not None:
+        await unpacks.has_unpacked.wait()
+        middle.start_from_file(whole=unpacks.is_loaded)
+    return await middle.run()
+
+
 async def _first(one: Awaitable[object], other: "asyncio.Future[Any]") -> None:
     """Wait until one of two is done; `other` goes on."""
     waited = asyncio.ensure_future(one)
@@ -259,6 +272,19 @@ async def _first(one: Awaitable[object], other: "asyncio.Future[Any]") -> None:
         await asyncio.wait({waited, other}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         waited.cancel()
+
+
+def version_for(version: ReadyVersion, wanted: Wanted) -> ReadyVersion:
+    """The version as a session needs it: with the copy of the device's cluster, where one of the blocks that its cut
+    leaves to the helper has copies. Otherwise sessions of all clusters share what there is.
+    """
+    task = version.description
+    if task.clusters is None or task.split is None:
+        return dataclasses.replace(version, cluster=NO_CLUSTER)
+    cut = task.split.cut(wanted.cut)
+    plan, split = task.clusters, task.split
+    copied = any(is_helpers(cut, each.block) and plan.copies(each.name, each.block, split) for each in task.parameters)
+    return dataclasses.replace(version, cluster=plan.cluster(wanted.cluster) if copied else NO_CLUSTER)
 
 
 def is_same(one: ReadyVersion, other: ReadyVersion) -> bool:

@@ -240,7 +240,7 @@ class Serving:
             return Refusal(SessionReason.UNKNOWN_VERSION, words, SOON_SECONDS)
         if version.description.split is None or wanted.cut not in [cut.name for cut in version.description.split.cuts]:
             return Refusal(SessionReason.UNKNOWN_CUT, f"the task has no cut {wanted.cut}", BUSY_SECONDS)
-        if len(self._sessions) > self._settings.sessions or not self._middles.has_room_for(version):
+        if len(self._sessions) > self._settings.sessions or not self._middles.has_room_for(version, wanted):
             return Refusal(SessionReason.HELPER_BUSY, f"the helper has {len(self._sessions)} sessions", BUSY_SECONDS)
         return None
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from broker_coordinator.serving.replay import replayed
+from broker_coordinator.serving.served_task import ALONE_SECONDS
 from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.copying import copy_database
 from broker_coordinator.storage.helper_registry import HelperRegistry
@@ -185,20 +186,32 @@ def test_fewer_clusters_in_a_newer_bundle_leave_devices_of_the_others_in_none(tm
     assert [(receipt.outcome, receipt.cluster) for receipt in bench.receipts()] == [(Outcome.ACCEPTED, 0)]
 
 
-def test_a_helpers_blocks_are_those_of_copy_0_whatever_cluster_it_is_in(tmp_path):
+def test_a_helper_trains_the_copy_of_any_cluster_whatever_cluster_it_is_in(tmp_path):
     parameters = [Parameter("first", [2]), Parameter("second", [3], block=1), Parameter("last", [2], block=2)]
     bundle = write_bundle(
-        tmp_path / "bundle", parameters=parameters, update=DENSE, split=THREE_BLOCKS, clusters=ClusterPlan(2, ("*",))
+        tmp_path / "bundle",
+        parameters=parameters,
+        update=DENSE,
+        split=THREE_BLOCKS,
+        clusters=ClusterPlan(2, ("*",)),
     )
     bench = Bench(tmp_path / "coordinator.db", bundle, OPEN)
     bench.handle(DEN, DEN.enrolment())
     HelperRegistry(bench.journal.engine).allow(DEN.name)
     assign(bench, den=1)
     bench.said()
-    packed = encode_update(np.ones(3, np.float32), [(3,)], DENSE, np.random.default_rng(0)).packed
-    for sequence, cluster in ((1, 1), (2, 0)):
-        bench.handle(DEN, DEN.update(sequence, packed=packed, held=(0, 8, 0), cluster=cluster))
-    assert [receipt.reason for receipt in bench.receipts()] == [Reason.WRONG_CLUSTER.value, ""]
+    for cluster in range(4):
+        change = np.full(3, 1 + cluster, np.float32)
+        packed = encode_update(change, [(3,)], DENSE, np.random.default_rng(0)).packed
+        bench.handle(DEN, DEN.update(1 + cluster, packed=packed, held=(0, 8, 0), cluster=cluster))
+    assert [receipt.reason for receipt in bench.receipts()] == ["", "", "", Reason.WRONG_CLUSTER.value]
+    before = bench.journal.newest_number(TASK)
+    bench.make_versions()
+    bench.now += ALONE_SECONDS
+    bench.make_versions()
+    for cluster in range(3):
+        moved = model(bench, cluster) - model(bench, cluster, before)
+        np.testing.assert_allclose(moved, [0, 0, *3 * [1 + cluster], 0, 0], rtol=1e-6)
 
 
 def test_a_rollback_restores_every_copy_and_replays(tmp_path):

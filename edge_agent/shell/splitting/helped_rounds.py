@@ -51,7 +51,7 @@ class HelpedRounds:
         """
         task = version.description.task
         bundle = bytes.fromhex(version.bundle)
-        wanted = Wanted(task, bundle, cut.name, version.number, version.generation, samples)
+        wanted = Wanted(task, bundle, cut.name, version.number, version.generation, samples, cluster=version.cluster)
         async with self._link.listening_to(self._identity.relayed_topic):
             settings = self._settings.get(task, SplitSettings())
             self._round = HelpedRound(self._identity, self._link, wanted, settings, self._left_out)

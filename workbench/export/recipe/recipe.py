@@ -45,8 +45,8 @@ from workbench.recipe_folder import TASK_FILE
 
 MODEL_FILE = "model.py"
 RATE_OF_PARTS = 0.5
-"""Of the server, for parts that follow each other: a version is of half of the devices that train at one time, and moves
-half as far as they say (docs/decisions/half-a-fleet-moves-a-pair-half-way.md)."""
+"""Of the server, for parts that follow each other: a version is of half of the devices that train at one time, and
+moves half as far as they say (docs/decisions/half-a-fleet-moves-a-pair-half-way.md)."""
 
 
 @dataclass(frozen=True, slots=True)

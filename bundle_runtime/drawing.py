@@ -17,6 +17,10 @@ MAX_VALUES_AT_ONCE = 1 << 22
 """Of the pictures of one run of the graph, so that memory does not grow with their number."""
 
 
+class UndrawableError(ConfigurationError):
+    """A model draws what is no finite number, or no picture of the task."""
+
+
 class Drawer:
     """What a bundle and the weights f32[P] of one model draw."""
 
@@ -43,26 +47,25 @@ class Drawer:
         """Raise `ConfigurationError` if the task has no such class."""
         for label in labels:
             if label not in self.classes:
-                raise ConfigurationError(
-                    f"task {self._task!r} has no class {label}; ask for one of {self.classes[0]} to {self.classes[-1]}"
-                )
+                has = f"{self.classes[0]} to {self.classes[-1]}" if self._plan.label else "0, as its pictures have none"
+                raise ConfigurationError(f"task {self._task!r} has no class {label}; ask for one of {has}")
 
     def draw(self, label: int, count: int, seed: int) -> Iterator[NDArray[np.float32]]:
         """Pictures f32[*picture.shape] of a class. Those of a class and seed do not depend on how many are drawn, nor
         on other classes.
 
         Raises:
-            ConfigurationError: the weights draw what is no number.
+            UndrawableError: the weights draw what is no number.
         """
         random = np.random.default_rng([seed, label])
         at_once = max(1, min(count, MAX_VALUES_AT_ONCE // self.picture.size))
         for start in range(0, count, at_once):
             rows = min(at_once, count - start)
             latent = random.standard_normal((rows, self._plan.latent), np.float32)
-            labels = np.full(rows, label, np.int64)
+            labels = np.full(rows, label, np.int64)  # which the graph of a task without classes does not take
             found = self._graph.run({"weights": self._weights, "latent": latent, "labels": labels})["pictures"]
             if found.shape != (rows, *self.picture.shape) or not np.isfinite(found).all():
-                raise ConfigurationError(
+                raise UndrawableError(
                     f"task {self._task!r}: what this version draws for class {label} is not finite, or no picture of"
                     f" shape {self.picture.shape}; draw with another version"
                 )

@@ -149,7 +149,7 @@ def demo(
     ] = False,
     gan: Annotated[
         bool,
-        typer.Option("--gan", help="Weak devices with digits or letters train generators of them; takes four minutes."),
+        typer.Option("--gan", help="Weak devices with digits or letters train generators of them; takes five minutes."),
     ] = False,
     speech: Annotated[
         bool, typer.Option("--speech", help="Each device has one speaker's words, and says once what it has learned.")

@@ -6,6 +6,7 @@ from broker_coordinator.aggregation.clusters import find_clusters, numbered
 from broker_coordinator.serving.told_devices import told_devices
 from broker_coordinator.storage.cluster_registry import ByDevice, ClusterRegistry, Finding, Found, check_has
 from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.told_activations import drop_unread
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
@@ -29,7 +30,9 @@ def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
     def numbering(now: ByDevice) -> Found:
         return numbered(found.of_device, now, plan.most), finding
 
-    return ClusterRegistry(journal.engine).assign_found(task, numbering)
+    assigned = ClusterRegistry(journal.engine).assign_found(task, numbering)
+    drop_unread(journal.engine, task.task)
+    return assigned
 
 
 def _plan(task: TaskDescription) -> ClusterPlan:

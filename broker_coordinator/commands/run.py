@@ -23,7 +23,6 @@ from broker_coordinator.serving.version_maker import OnVersion
 from broker_coordinator.storage.database import DatabaseSetBackError
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError, intake_of
-from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.command_line import Verbs, add_verb
 from fleet_host.log_lines import log_line
@@ -64,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     behind = (
         Evaluator(options.config, {each.task: each.every for each in configuration.evaluations}),
         ClusterFinder(options.config, journal),
-        VarietyWatch(options.config, TaskRegistry(journal.engine), metrics),
+        VarietyWatch(options.config, journal.engine, metrics),
     )
 
     def note_version(task: str, number: int) -> None:

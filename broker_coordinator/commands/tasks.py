@@ -14,6 +14,7 @@ from broker_coordinator.commands.output import add_noun, write_fields, write_row
 from broker_coordinator.commands.privacy_told import privacy_told
 from broker_coordinator.commands.refine import refine
 from broker_coordinator.commands.scale import scale_shown
+from broker_coordinator.commands.variety_shown import variety_shown
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from broker_coordinator.serving.behind_versions import LONGEST_SECONDS
@@ -145,10 +146,12 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     row |= privacy_told(journal.overview, description)
     summaries = journal.overview.version_summaries(options.task, options.last)
     outcomes = journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT)
-    words = advice(summaries, *outcomes, last_restore(journal.engine))
+    went_back = [each.number for each in summaries if each.restored is not None]
+    drawn = variety_shown(journal.engine, description, max([registry.task(options.task).first_version, *went_back]))
+    words = [*advice(summaries, *outcomes, last_restore(journal.engine)), *drawn.advice]
     last = [_set_aside(each) for each in journal.overview.payloads_set_aside(options.task, options.last)]
-    listed = {"advice": words, "last_set_aside": last, "versions": [_version(each) for each in summaries]}
-    write_fields(row | listed, as_json=options.json)
+    listed = {"last_set_aside": last, "versions": [_version(each) for each in summaries]}
+    write_fields(row | {"advice": words} | drawn.field | listed, as_json=options.json)
 
 
 def _diagnose(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:

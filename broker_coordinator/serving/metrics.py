@@ -65,6 +65,7 @@ class Metrics:
         )
         self._stopped = self._gauge("edgeflock_versions_stopped", "1 while an error stops them from being made", "task")
         self._paused = self._gauge("edgeflock_task_paused", "1 while the operator has paused the task", "task")
+        self._drawn: dict[str, frozenset[int]] = {}
         self._variety = self._gauge(
             "edgeflock_drawn_variety", "How much the pictures of a class differ that a version draws", "task", "cluster"
         )
@@ -130,9 +131,13 @@ class Metrics:
         self._paused.labels(name).set(task.paused)
         self._step.labels(name).set(task.state.step)
 
-    def show_variety(self, task: str, cluster: int, variety: float) -> None:
-        """What a version draws for a cluster."""
-        self._variety.labels(task, str(cluster)).set(variety)
+    def show_variety(self, task: str, of_clusters: Mapping[int, float]) -> None:
+        """What a version draws, by cluster; a cluster that has no devices any more is shown no longer."""
+        for gone in self._drawn.get(task, frozenset()) - of_clusters.keys():
+            self._variety.remove(task, str(gone))
+        for cluster, variety in of_clusters.items():
+            self._variety.labels(task, str(cluster)).set(variety)
+        self._drawn[task] = frozenset(of_clusters)
 
     def show_devices(self, numbers: Mapping[DeviceState, int]) -> None:
         """How many devices there are now, by state."""

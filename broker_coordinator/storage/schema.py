@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 16
+SCHEMA = 17
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -105,6 +105,15 @@ findings = Table(
     Column("version", BigInteger, nullable=False, comment="behind which clusters were found"),
     Column("document", Text, nullable=False, comment="JSON of storage.cluster_registry.Finding"),
     comment="what the clusters of a task's devices were found by, last",
+)
+
+varieties = Table(
+    "varieties",
+    metadata,
+    Column("task", String(48), primary_key=True),
+    Column("version", BigInteger, nullable=False, comment="that was measured"),
+    Column("document", Text, nullable=False, comment="JSON of storage.variety_registry.VarietyTold"),
+    comment="how much the pictures differ that a task's generator draws, measured last",
 )
 
 change_counters = Table(

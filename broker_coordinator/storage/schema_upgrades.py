@@ -17,6 +17,7 @@ from broker_coordinator.storage.schema import (
     restores,
     schema_number,
     tasks,
+    varieties,
     versions,
 )
 from fleet_protocol.errors import ConfigurationError
@@ -110,6 +111,10 @@ def _from_15(connection: Connection) -> None:
     connection.execute(CreateTable(findings))
 
 
+def _from_16(connection: Connection) -> None:
+    connection.execute(CreateTable(varieties))
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -123,5 +128,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     13: _from_13,
     14: _from_14,
     15: _from_15,
+    16: _from_16,
 }
 """By the schema that is there, what makes it the next one."""

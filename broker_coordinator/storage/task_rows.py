@@ -14,6 +14,7 @@ from broker_coordinator.storage.schema import (
     findings,
     payloads,
     queries,
+    varieties,
     versions,
 )
 from broker_coordinator.storage.standing import last_position_in
@@ -66,7 +67,8 @@ def _delete_some(engine: Engine, task: str) -> int:
         connection.execute(delete(evaluations).where(evaluations.c.task == task))
         connection.execute(delete(aggregates).where(aggregates.c.task == task))
         connection.execute(delete(departures).where(departures.c.task == task))
-        connection.execute(delete(findings).where(findings.c.task == task))
+        for measured in (findings, varieties):
+            connection.execute(delete(measured).where(measured.c.task == task))
         if connection.execute(delete(clusters).where(clusters.c.task == task)).rowcount:
             count_up(connection, CLUSTERS)
         connection.execute(delete(bundle_files).where(bundle_files.c.task == task))

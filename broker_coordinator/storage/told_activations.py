@@ -1,13 +1,14 @@
-"""Reads out of the journal what helpers said last of each device's activations."""
+"""Reads out of the journal what helpers said last of each device's activations, and drops what is read no more."""
 
 from collections.abc import Collection, Container
 from contextlib import suppress
+from typing import Final
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import Engine, select, update
 
 from broker_coordinator.consumers.activation_summary import SummaryFacts
-from broker_coordinator.storage.database import reading
+from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.schema import FACTS, payloads
 from broker_coordinator.storage.task_conditions import trained_from_first
@@ -15,6 +16,9 @@ from fleet_protocol.kinds import ACTIVATION_SUMMARY
 
 MOST_READ = 8192
 """Summaries that are looked at, the newest of these helpers: one that says very much of a device hides silent ones."""
+
+_ROOM: Final = {"facts": {}, "envelope": None}
+"""What a row becomes of which nothing is read any more: its device, number and digest stay."""
 
 _DECODER = msgspec.json.Decoder(SummaryFacts)
 
@@ -46,3 +50,20 @@ def told_activations(
             if len(found) == most:
                 break
     return found
+
+
+def drop_unread(engine: Engine, task: str) -> None:
+    """Of each helper, keep the bytes of as many summaries of a task as may be read, whichever helpers are allowed.
+
+    Raises:
+        JournalUnavailableError: the database failed; nothing is dropped.
+    """
+    of_task = payloads.c.task == task, payloads.c.kind == ACTIVATION_SUMMARY.number
+    with writing(engine) as connection:
+        for helper in connection.scalars(select(payloads.c.device).where(*of_task).distinct()).all():
+            its_own = *of_task, payloads.c.device == helper
+            read = select(payloads.c.position).where(*its_own, payloads.c.set_aside.is_(None))
+            last = connection.scalar(read.order_by(payloads.c.position.desc()).offset(MOST_READ - 1).limit(1))
+            if last is not None:
+                older = *its_own, payloads.c.position < last, payloads.c.envelope.is_not(None)
+                connection.execute(update(payloads).where(*older).values(_ROOM))

@@ -2,9 +2,11 @@
 
 import os
 import re
+import sqlite3
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +149,14 @@ def test_versions_and_clusters_are_those_that_the_coordinator_exports(run, datab
 def test_what_the_database_lacks_is_named(run, database, tmp_path, words, said):
     assert said in run([*database, *words], 2)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_database_that_can_not_be_read_any_more_is_told_in_words(run, database, tmp_path):
+    with closing(sqlite3.connect(tmp_path / "coordinator.db")) as connection:
+        connection.execute("ALTER TABLE bundle_files RENAME TO lost")
+    said = run(database, 2)
+    assert "the coordinator's database can't be read" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from broker_coordinator.serving.variety_watch import VarietyWatch
 from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.variety_registry import ClusterTold, VarietyRegistry, VarietyTold
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.drawing import Drawer
@@ -93,6 +94,12 @@ def told(configuration: Path, capsys: pytest.CaptureFixture[str], *words: str) -
     return json.loads(capsys.readouterr().out)
 
 
+def shown_task(configuration: Path, capsys: pytest.CaptureFixture[str]) -> dict:
+    capsys.readouterr()
+    assert cli.main(["tasks", "--config", str(configuration), "show", TASK, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
 def test_a_generator_that_takes_no_notice_of_its_latent_numbers_has_no_variety(bundle: Bundle) -> None:
     own = read_weights(bundle.weights, bundle.description.parameters) + lively(bundle)
     assert variety(Drawer(bundle, own), 8, seed=0) > 0.01
@@ -113,16 +120,19 @@ def test_the_cluster_whose_pictures_have_become_alike_is_named_with_the_version_
     assert "version 7 of task 'mnist_gan' is not in the journal" in capsys.readouterr().err
 
 
-def test_it_is_said_behind_versions_and_metrics_have_it(configuration: Path, caplog, monkeypatch) -> None:
+def test_it_is_said_behind_versions_and_metrics_and_the_task_have_it(
+    configuration: Path, caplog, monkeypatch, capsys
+) -> None:
     monkeypatch.setattr("broker_coordinator.serving.variety_watch.VERSIONS_BETWEEN", 3)
     metrics = Metrics()
     with Journal.open(configuration.parent / "coordinator.db") as journal, caplog.at_level("INFO"):
-        watch = VarietyWatch(configuration, TaskRegistry(journal.engine), metrics)
+        watch = VarietyWatch(configuration, journal.engine, metrics)
         try:
             for task, number in (("roses", 3), (TASK, 2), (TASK, 3)):
                 watch.note_version(task, number)
             until(lambda: "pictures_narrowed" in caplog.text, "it is said", CHILD_SECONDS)
             assert "variety_measured task=mnist_gan version=3 cluster=1" in caplog.text
+            until(lambda: VarietyRegistry(journal.engine).last(TASK), "it is kept")
             watch.note_version(TASK, 9)
             until(lambda: "variety_not_measured task=mnist_gan version=9" in caplog.text, "why not", CHILD_SECONDS)
         finally:
@@ -132,6 +142,33 @@ def test_it_is_said_behind_versions_and_metrics_have_it(configuration: Path, cap
         for cluster in ("1", "2")
     }
     assert found["2"] < 1e-6 < found["1"]
+    shown = shown_task(configuration, capsys)
+    assert [(row["version"], row["cluster"], row["narrow"]) for row in shown["variety"]] == [
+        (3, 1, False),
+        (3, 2, True),
+    ]
+    (words,) = shown["advice"]
+    assert "alike in version 3, cluster 2" in words
+    assert cli.main(["tasks", "--config", str(configuration), "rollback", TASK, "2"]) == 0
+    gone_back = shown_task(configuration, capsys)
+    assert gone_back["variety"] == shown["variety"]
+    assert gone_back["advice"] == []
+
+
+def test_a_task_that_was_never_measured_shows_no_variety_and_one_that_is_removed_keeps_none(
+    configuration: Path, capsys
+) -> None:
+    assert shown_task(configuration, capsys)["variety"] == []
+    told = VarietyTold(TASK, 3, (ClusterTold(0, 0.1, 0.2, 1, narrow=False),))
+    with Journal.open(configuration.parent / "coordinator.db") as journal:
+        registry = VarietyRegistry(journal.engine)
+        registry.keep(told)
+        registry.keep(msgspec.structs.replace(told, version=4))
+        assert registry.last(TASK).version == 4
+        TaskRegistry(journal.engine).remove(TASK)
+        assert registry.last(TASK) is None
+        registry.keep(told)
+        assert registry.last(TASK) is None
 
 
 def test_a_task_that_draws_nothing_is_refused_with_what_to_do(tmp_path: Path, capsys) -> None:

@@ -28,6 +28,7 @@ from broker_coordinator.storage.query_registry import QueryRegistry
 from broker_coordinator.storage.restores import last_restore
 from broker_coordinator.storage.schema import schema_number
 from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.variety_registry import VarietyRegistry
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_signing_key
 from fleet_protocol.kinds import Outcome
@@ -374,6 +375,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         connection.exec_driver_sql("DROP TABLE helpers")
         connection.exec_driver_sql("DROP TABLE clusters")
         connection.exec_driver_sql("DROP TABLE findings")
+        connection.exec_driver_sql("DROP TABLE varieties")
         connection.exec_driver_sql("DROP TABLE queries")
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")
@@ -390,6 +392,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         assert last_restore(journal.engine) is None
         assert QueryRegistry(journal.engine).all() == []
         assert ClusterRegistry(journal.engine).assigned() == {}
+        assert VarietyRegistry(journal.engine).last("digits") is None
         assert [task.wanted_version for task in TaskRegistry(journal.engine).tasks()] == [None]
     assert place.run("backup") == 0
 

@@ -12,10 +12,12 @@ from broker_coordinator.cli import main
 from broker_coordinator.commands.found_clusters import find_and_assign
 from broker_coordinator.serving import told_devices
 from broker_coordinator.serving.told_devices import has_newcomers, is_undivided
+from broker_coordinator.storage import told_activations
 from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding
+from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
-from broker_coordinator.storage.schema import payloads
+from broker_coordinator.storage.schema import FACTS, payloads
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.cluster_plan import ClusterPlan
@@ -166,6 +168,26 @@ def test_what_a_forgotten_helper_said_counts_no_more_and_what_others_said_stays(
         telling.tell(name, helper=SHED)
     telling.tell("dark-0", kind="light")
     DeviceRegistry(telling.bench.journal.engine).forget(CELLAR.name)
+    assert telling.find() == expected(1, 2)
+
+
+def test_what_is_read_no_more_keeps_no_bytes_and_changes_nothing(telling, monkeypatch):
+    monkeypatch.setattr(told_activations, "MOST_READ", len(DARK + LIGHT))
+    for name in DARK + LIGHT:
+        telling.tell(name, helper=SHED)
+    for _ in range(3):
+        for name in DARK + LIGHT:
+            telling.tell(name)
+    assert telling.find() == expected(1, 2)
+    held = select(payloads.c.device, func.count()).where(payloads.c.envelope.is_not(None)).group_by(payloads.c.device)
+    emptied = select(func.count()).where(FACTS == "{}")
+    with reading(telling.bench.journal.engine) as connection:
+        assert {row[0]: row[1] for row in connection.execute(held)} == {CELLAR.name: 10, SHED.name: 10}
+        assert connection.scalar(emptied) == 20
+    assert telling.find() == expected(1, 2)
+    HelperRegistry(telling.bench.journal.engine).deny(CELLAR.name)
+    assert telling.find() == expected(1, 2), "another helper's words are there in full"
+    telling.bench.restart()
     assert telling.find() == expected(1, 2)
 
 

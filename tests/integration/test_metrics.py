@@ -55,3 +55,16 @@ def test_scrape_tells_what_happened(tmp_path, bundle) -> None:
     assert found["edgeflock_published_bytes_total", ()] == sum(len(each.data) for each in said)
     assert found["edgeflock_devices", ("approved",)] == 1
     assert found["edgeflock_devices", ("revoked",)] == 0
+
+
+def test_variety_is_of_the_clusters_that_have_devices_now() -> None:
+    metrics = Metrics()
+
+    def shown() -> dict[tuple[str, str], float]:
+        samples = next(each for each in metrics.registry.collect() if each.name == "edgeflock_drawn_variety").samples
+        return {(each.labels["task"], each.labels["cluster"]): each.value for each in samples}
+
+    metrics.show_variety("faces", {0: 0.3})
+    metrics.show_variety("digits", {0: 0.2})
+    metrics.show_variety("digits", {1: 0.1, 2: 0.4})
+    assert shown() == {("faces", "0"): 0.3, ("digits", "1"): 0.1, ("digits", "2"): 0.4}

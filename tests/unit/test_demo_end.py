@@ -10,7 +10,7 @@ from fleet_protocol.errors import ConfigurationError
 from tests.unit.test_report import history
 from workbench.demo import show
 from workbench.demo.show import show_demo
-from workbench.report.history import DrawnPictures, RunHistory
+from workbench.report.history import DrawnPictures, DrawnVariety, RunHistory
 
 FAILED = "gateway ended with code 1; the end of helper.log:\n<no memory>"
 
@@ -47,12 +47,13 @@ def test_on_a_full_disk_the_result_is_printed_all_the_same(tmp_path, monkeypatch
 
 def test_pictures_of_a_cluster_stand_in_the_report_itself(tmp_path, monkeypatch) -> None:
     drawn = [
-        DrawnPictures("cluster 1", ["<pi>"], 3, b"png", b"png", [0, 3]),
-        DrawnPictures("cluster 2", ["pi"], 3, b""),
+        DrawnPictures("cluster 1", ["<pi>"], 3, b"png", b"png", [0, 3], DrawnVariety(0.21, 0.25, 2, is_narrow=False)),
+        DrawnPictures("cluster 2", ["pi"], 3, b"", variety=DrawnVariety(0.0, 0.25, 2, is_narrow=True)),
     ]
     ending(monkeypatch, msgspec.structs.replace(history(), drawn=drawn))
     show_demo(4, 0, tmp_path / "run", "auto")
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.count('src="data:image/png;base64,cG5n"') == 2
-    assert "&lt;pi&gt;; version 3" in page
+    assert "&lt;pi&gt;; version 3; variety 0.21, the greatest 0.25 in version 2</p>" in page
+    assert page.count("pictures of a class have become alike") == 1
     assert "nothing that is a finite number" in page

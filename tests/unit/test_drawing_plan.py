@@ -50,6 +50,20 @@ def test_classes_that_are_not_some_whole_numbers_are_refused(digit):
         check_drawing(PLAN, inputs_with(digit=digit), "task.json", scaled=False)
 
 
+@pytest.mark.parametrize(
+    "bounds", [(1.0, 1.0), (0.0, float("inf")), (float("-inf"), float("inf")), (float("nan"), 1.0), (-1.7e308, 1.7e308)]
+)
+def test_pictures_between_whose_bounds_nothing_lies_or_everything_are_refused(bounds):
+    with pytest.raises(ConfigurationError, match=r"inputs\.picture\.minimum is .* write two finite numbers"):
+        check_drawing(PLAN, inputs_with(picture=InputSchema([1, 28, 28], *bounds)), "task.json", scaled=False)
+
+
+def test_pictures_without_classes_count_as_one_class():
+    without = DrawingPlan("generator", 4, "picture")
+    check_drawing(without, {"picture": PICTURE}, "task.json", scaled=False)
+    assert drawn_classes(without, {"picture": PICTURE}) == range(1)
+
+
 def test_input_that_is_not_there_is_named():
     with pytest.raises(ConfigurationError, match="names the input 'letter', and there is none"):
         check_drawing(msgspec.structs.replace(PLAN, label="letter"), inputs_with(), "task.json", scaled=False)

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker_coordinator.aggregation.narrowing import narrowing
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.variety import variety
 from fleet_protocol.codec import read_weights, write_weights
 from fleet_protocol.codec.cluster_copies import with_copies
 from tests.support.png_files import pixels_in
 from workbench.data.two_domains import digits_and_letters
 from workbench.demo.drawn.gallery import SHOWN, DrawnGroup, Gallery
-from workbench.demo.drawn.groups import grouped
+from workbench.demo.drawn.groups import drawer_of, grouped
 from workbench.demo.drawn.measurement import DrawingMeasurement
 from workbench.demo.drawn.picture_folder import MOST_FORMED, PAGE, PictureFolder, drawn_pictures, spread
 from workbench.demo.drawn.picture_strip import smaller, strip_lines
@@ -142,6 +144,26 @@ def test_a_full_disk_is_said_once_and_again_after_it_had_room(bundle, tmp_path, 
     assert len(said) == 2
 
 
+def test_a_group_whose_pictures_have_become_alike_says_so_and_since_which_version(bundle: Bundle) -> None:
+    lively, numb = version(bundle), version(bundle, **{"generator.block1.linear.weight": 0.0})
+    (group,) = drawn(bundle, {}, numb, lively, numb)
+    shown = drawn_pictures(group).variety
+    assert (shown.last, shown.greatest_in, shown.is_narrow) == (0.0, 1, True)
+    first, _ = drawn(bundle, APART, lively, lively)
+    assert not drawn_pictures(first).variety.is_narrow
+
+
+def test_variety_is_a_share_of_what_lies_between_black_and_white_and_none_of_what_is_no_number(bundle: Bundle) -> None:
+    found = variety(drawer_of(bundle, version(bundle), 0), 4, seed=0)
+    assert 0 < found < 1
+    task = bundle.description
+    inputs = task.inputs | {"picture": msgspec.structs.replace(task.inputs["picture"], minimum=-255.0, maximum=255.0)}
+    wider = Bundle(msgspec.structs.replace(task, inputs=inputs), bundle.files)
+    assert variety(drawer_of(wider, version(bundle), 0), 4, seed=0) == pytest.approx(found / 510)
+    broken = version(bundle, **{"generator.block4.1.weight": LARGEST})
+    assert variety(drawer_of(bundle, broken, 0), 4, seed=0) == 0
+
+
 def test_a_report_has_at_most_so_many_versions_of_a_picture(bundle: Bundle) -> None:
     (group,) = drawn(bundle, {}, *[version(bundle)] * 3)
     many = replace(group, formed=dict.fromkeys(range(100), group.formed[0]))
@@ -155,7 +177,7 @@ def test_a_report_has_at_most_so_many_versions_of_a_picture(bundle: Bundle) -> N
 @given(st.integers(1, 200), st.integers(1, 14), st.integers(1, 5), st.booleans(), st.sampled_from([1, 3, 28, 50]))
 def test_a_strip_fits_any_terminal(columns: int, rows: int, clusters: int, in_colour: bool, side: int) -> None:
     pictures = [[np.full((side, side), 20 * label, np.uint8)] for label in range(10)]
-    groups = [DrawnGroup(number, DEVICES, 7, pictures, {}) for number in range(clusters)]
+    groups = [DrawnGroup(number, DEVICES, 7, pictures, {}, narrowing(0, 7, {7: 0.2})) for number in range(clusters)]
     lines = list(strip_lines(groups, columns, rows, in_colour=in_colour))
     assert len(lines) == rows + 1
     assert all(line.cell_len <= columns for line in lines)

@@ -15,6 +15,7 @@ from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError, why_unreadable
 from fleet_protocol.limits import MAX_BLOB_BYTES
+from workbench.coordinator_database import database_errors_told
 from workbench.recipe_folder import find_bundle
 
 
@@ -32,11 +33,12 @@ def from_coordinator(
     """The model that `broker-coordinator tasks export` writes of a version, None for the newest.
 
     Raises:
-        ConfigurationError: there is no such database, task, version or cluster; or `weights` are given too.
+        ConfigurationError: there is no such database, task, version or cluster, or the database can't be read; or
+            `weights` are given too.
     """
     if weights is not None:
         raise ConfigurationError("--config and --weights both say which weights to draw with; leave one out")
-    with JournalReader.open(load_configuration(configuration).journal()) as reader:
+    with database_errors_told(), JournalReader.open(load_configuration(configuration).journal()) as reader:
         bundle = TaskRegistry(reader.engine).bundle(task)
         model = model_of(reader, task, version, single=False, cluster=cluster or NO_CLUSTER)
     return ModelAtHand(bundle, read_weights(model, bundle.description.parameters))

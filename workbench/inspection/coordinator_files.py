@@ -13,6 +13,7 @@ from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.task_description import TaskDescription
+from workbench.coordinator_database import database_errors_told
 from workbench.inspection.decode import DecodingContext
 
 PROGRAM = "broker-coordinator"
@@ -22,7 +23,7 @@ def context_of_coordinator(configuration: Path) -> DecodingContext:
     """The context from `coordinator.toml` and the files that it names. The coordinator may be running.
 
     Raises:
-        ConfigurationError: one of them is missing or wrong.
+        ConfigurationError: one of them is missing or wrong, or the database can't be read.
     """
     parsed = load_configuration(configuration)
     keys = private_keys(parsed.key_file)
@@ -31,11 +32,12 @@ def context_of_coordinator(configuration: Path) -> DecodingContext:
     except OSError as error:
         raise ConfigurationError(f"{error.filename}: {why_unreadable(error, 'name a file that exists')}") from error
     database = parsed.journal()
-    return DecodingContext(
-        devices=registered_devices(database),
-        coordinator=keys,
-        tasks=[*published_tasks(database), *named],
-    )
+    with database_errors_told():
+        return DecodingContext(
+            devices=registered_devices(database),
+            coordinator=keys,
+            tasks=[*published_tasks(database), *named],
+        )
 
 
 def private_keys(path: Path) -> KeyRing:

@@ -4,12 +4,13 @@ from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 
-from workbench.report.history import DrawnPictures
+from workbench.report.history import DrawnPictures, DrawnVariety
 
 DRAWN_HINT = """Every column is a class, every picture drawn for this page by the model that the cluster's devices
 have: none is a device's. Nobody said which devices are alike: the coordinator found it by what the helper sees of them,
 and the model of each cluster goes its own way from there. A device that lacks a class has it drawn by what the others
-of its cluster know."""
+of its cluster know. Variety is how much pictures of one class differ, from 0; half of the greatest or less, and the
+generator draws one picture again and again."""
 FORMED_HINT = """Every column is a class, every row a version, the first at the top: the same random numbers drawn by
 each, so that one sees a picture form. Rows from before the clusters were found are of the model that all devices
 shared."""
@@ -24,7 +25,8 @@ more pictures of it the device has. <b>An empty cell is a class that it never sa
 def pictures_table(drawn: Sequence[DrawnPictures]) -> str:
     """The pictures of each cluster, under its name and its devices; empty where nothing was drawn."""
     return "".join(
-        f"<h3>{escape(each.title)}</h3><p>{escape(', '.join(each.devices))}; version {each.version}</p>"
+        f"<h3>{escape(each.title)}</h3><p>{escape(', '.join(each.devices))}; version {each.version}"
+        f"{_words(each.variety)}</p>"
         f"{_image(each.grid, each.title)}\n"
         for each in drawn
     )
@@ -38,6 +40,13 @@ def formed_table(drawn: Sequence[DrawnPictures]) -> str:
         for each in drawn
         if each.formed_versions
     )
+
+
+def _words(variety: DrawnVariety | None) -> str:
+    if variety is None:
+        return ""
+    alike = ": <b>pictures of a class have become alike</b>" if variety.is_narrow else ""
+    return f"; variety {variety.last:.2f}, the greatest {variety.greatest:.2f} in version {variety.greatest_in}{alike}"
 
 
 def _image(png: bytes, words: str) -> str:

@@ -116,6 +116,18 @@ class HelperRow(msgspec.Struct, frozen=True):
     relayed_down_bytes: int
 
 
+class DrawnVariety(msgspec.Struct, frozen=True):
+    """How much the pictures of a class differ, as a share of what lies between black and white: those of the last
+    version, and of the one in which they differed most.
+    """
+
+    last: float
+    greatest: float
+    greatest_in: int
+    is_narrow: bool
+    """Whether they have become alike since then."""
+
+
 class DrawnPictures(msgspec.Struct, frozen=True):
     """What the last version draws as the devices of a cluster have it; PNG files, empty where no value is finite."""
 
@@ -127,6 +139,7 @@ class DrawnPictures(msgspec.Struct, frozen=True):
     formed: bytes = b""
     """A row for each of `formed_versions`, the first at the top."""
     formed_versions: list[int] = []
+    variety: DrawnVariety | None = None
 
 
 class Totals(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import numpy as np
 from bundle_runtime.pictures import Pixels, grid, png
 from fleet_host.new_files import remedy_for
 from workbench.demo.drawn.gallery import DrawnGroup
-from workbench.report.history import DrawnPictures
+from workbench.report.history import DrawnPictures, DrawnVariety
 
 PAGE: Final = "index.html"
 RENEWED_SECONDS: Final = 3
@@ -68,7 +68,9 @@ def drawn_pictures(group: DrawnGroup) -> DrawnPictures:
     """What the report shows of a group."""
     grid_file = grid_png(group) if group.pictures else b""
     formed, numbers = formed_png(group) if group.formed else (b"", [])
-    return DrawnPictures(group.title, list(group.devices), group.version, grid_file, formed, numbers)
+    compared = group.narrowing
+    variety = DrawnVariety(compared.variety, compared.greatest, compared.greatest_in, compared.is_narrow)
+    return DrawnPictures(group.title, list(group.devices), group.version, grid_file, formed, numbers, variety)
 
 
 def spread(numbers: Sequence[int], most: int) -> list[int]:

@@ -143,13 +143,15 @@ def prediction(recipe: Recipe) -> GraphFunction:
 
 
 def drawing(recipe: Recipe, plan: DrawingPlan) -> GraphFunction:
-    """`(weights f32[P], latent f32[N, latent], labels i64[N])` to what the part that `plan` names makes of them."""
+    """`(weights f32[P], latent f32[N, latent], labels i64[N])` to what the part that `plan` names makes of them;
+    without `labels` where pictures have no classes.
+    """
     part = DrawingPart(recipe.module, plan)
 
-    def draw(weights: Tensor, latent: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    def draw(weights: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
         tensors = {f"whole.{name}": value for name, value in split(weights, recipe.parameters).items()}
         with exportable_layers(part, LayerContext(seed=EVALUATION_SEED)):
-            return (functional_call(part, tensors, (latent, labels)),)
+            return (functional_call(part, tensors, given),)
 
     return draw
 

@@ -45,11 +45,14 @@ def prediction_graph(recipe: Recipe) -> GraphProto:
 def drawing_graph(recipe: Recipe, plan: DrawingPlan) -> GraphProto:
     """The graph of `draw.onnx`.
 
-    Inputs: `weights` f32[P], `latent` f32[N, latent], `labels` i64[N]. Output: `pictures` f32[N, *shape].
+    Inputs: `weights` f32[P], `latent` f32[N, latent] and, where pictures have classes, `labels` i64[N]. Output:
+    `pictures` f32[N, *shape].
     """
     weights, _ = _inputs(recipe)
-    latent = GraphInput("latent", (BATCH, plan.latent))
-    graph = convert(drawing(recipe, plan), [weights, latent, GraphInput("labels", (BATCH,), torch.int64)], ["pictures"])
+    given = [weights, GraphInput("latent", (BATCH, plan.latent))]
+    if plan.label is not None:
+        given.append(GraphInput("labels", (BATCH,), torch.int64))
+    graph = convert(drawing(recipe, plan), given, ["pictures"])
     graph.name = "draw"
     return graph
 

@@ -22,9 +22,9 @@ class DrawingPart(nn.Module):
         self.whole = whole
         self._part = plan.module
 
-    def forward(self, latent: Tensor, labels: Tensor) -> Tensor:
-        """Latent numbers f32[N, latent] and classes i64[N] to pictures f32[N, ...]."""
-        drawn: Tensor = self.whole.get_submodule(self._part)(latent, labels)
+    def forward(self, *given: Tensor) -> Tensor:
+        """Latent numbers f32[N, latent] and, where pictures have them, classes i64[N] to pictures f32[N, ...]."""
+        drawn: Tensor = self.whole.get_submodule(self._part)(*given)
         return drawn
 
 
@@ -45,11 +45,9 @@ def check_draws(module: nn.Module, task: TaskFile, *, scaled: bool, model: Path,
             f"{path}: drawing.module {plan.module!r} is no submodule, or the task has a [backbone], with which none"
             f" draws; leave [backbone] out, and name a submodule, such as one of {known}"
         )
-    first = drawn_classes(plan, task.inputs)[0]
-    latent, labels = torch.zeros(PROBE_ROWS, plan.latent), torch.full([PROBE_ROWS], first)
-    takes = f"it has to take latent f32{list(latent.shape)} and classes i64{list(labels.shape)}"
+    given, takes = _tried(plan, drawn_classes(plan, task.inputs)[0])
     with model_code(model, f"{plan.module}.forward()", takes), torch.no_grad(), OperatorLimit():
-        drawn: object = DrawingPart(module, plan)(latent, labels)
+        drawn: object = DrawingPart(module, plan)(*given)
     shape = [PROBE_ROWS, *task.inputs[plan.picture].shape]
     found = list(drawn.shape) if isinstance(drawn, Tensor) else type(drawn).__name__
     if found != shape:
@@ -57,3 +55,12 @@ def check_draws(module: nn.Module, task: TaskFile, *, scaled: bool, model: Path,
             f"{path}: drawing.module {plan.module!r} gives {found}, and pictures like inputs.{plan.picture} have"
             f" {shape}; let its forward() return one picture for each row"
         )
+
+
+def _tried(plan: DrawingPlan, first: int) -> tuple[list[Tensor], str]:
+    """What the part is tried on, with the `first` class, and that in words."""
+    latent, labels = torch.zeros(PROBE_ROWS, plan.latent), torch.full([PROBE_ROWS], first)
+    takes = f"it has to take latent f32{list(latent.shape)}"
+    if plan.label is None:
+        return [latent], f"{takes} alone; write drawing.label where pictures have classes"
+    return [latent, labels], f"{takes} and classes i64{list(labels.shape)}"

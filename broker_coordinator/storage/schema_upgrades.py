@@ -9,6 +9,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 from broker_coordinator.storage.schema import (
     SCHEMA,
     clusters,
+    cohorts,
     findings,
     helpers,
     invitations,
@@ -110,6 +111,12 @@ def _from_15(connection: Connection) -> None:
     connection.execute(CreateTable(findings))
 
 
+def _from_16(connection: Connection) -> None:
+    connection.execute(CreateTable(cohorts))
+    for index in cohorts.indexes:
+        connection.execute(CreateIndex(index))
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -123,5 +130,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     13: _from_13,
     14: _from_14,
     15: _from_15,
+    16: _from_16,
 }
 """By the schema that is there, what makes it the next one."""

@@ -7,10 +7,9 @@ from msgspec.structs import replace
 
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import SigningKey, sign
-from fleet_protocol.kinds import decode_payload, encode_payload
+from fleet_protocol.kinds import MaskedUpdate, Signed, SumRequest, decode_payload, encode_payload
 from secure_aggregation.coordinator import VoidCohortError, admitted, unmasked
 from secure_aggregation.device import DevicePolicy, accepted_cohort
-from secure_aggregation.messages import MaskedUpdate, Signed, SumRequest
 from tests.support.masked_cohort import MaskedCohort, key_of, manifest_of
 
 COHORT = MaskedCohort(manifest_of(2, 1), 2)

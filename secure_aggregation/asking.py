@@ -16,7 +16,7 @@ from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import MaskReply, MaskRequest, MaskStep, Signed, SumRequest
 from secure_aggregation.coordinator import AdmittedUpdate, VoidCohortError, checked_answer, proposed_set
 from secure_aggregation.manifest import seed_plan_of
-from secure_aggregation.messages import CohortManifest, CohortSet, SetSignature, message_hash
+from secure_aggregation.messages import CohortManifest, CohortSet, HelperAnswer, SetSignature, message_hash
 from secure_aggregation.signatures import verified
 
 ASK_AGAIN_SECONDS = 5.0
@@ -197,7 +197,7 @@ class Asking:
             if not reply.signed:
                 return MaskReply(reply.step, reply.set_hash, refusal="it has signed nothing")
             if reply.step == "answer":
-                about = checked_answer(self._manifest, reply.signed[0])
+                about: HelperAnswer | SetSignature = checked_answer(self._manifest, reply.signed[0])
             else:
                 key = VerifyKey(self._manifest.helpers[number])
                 about = verified(reply.signed[0], SetSignature, key, f"helper {number}")

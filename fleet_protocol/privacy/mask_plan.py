@@ -1,5 +1,6 @@
 """Secure aggregation of a task: the table `[privacy.masks]`, and what else of the task it excludes. Pure."""
 
+from math import comb
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -51,6 +52,11 @@ class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         """How many of so many parameters travel."""
         return max(1, round(self.keep_fraction * parameters)) if self.keep_fraction < 1 else parameters
 
+    @property
+    def seeds_of_a_helper(self) -> int:
+        """How many seeds each helper holds of a device: all that it does not lack (`secure_aggregation.seed_plan`)."""
+        return comb(len(self.helpers) - 1, self.colluding)
+
     def width(self, devices: int) -> int:
         """Bits of an entry of a sum over so many devices."""
         return max(8, (((1 << self.bits - 1) - 1) * devices).bit_length() + 1)
@@ -98,19 +104,11 @@ def _rules_of_plan(plan: MaskPlan, task: "TaskDescription") -> list[tuple[bool, 
             " there; lower bits or aggregation.buffer_size",
         ),
         (
-            _held(plan) * value_bytes + BESIDE_VALUES_BYTES <= MAX_UPDATE_BYTES,
-            f"makes answers of {_held(plan) * value_bytes} bytes, at most {MAX_UPDATE_BYTES} travel; lower"
+            plan.seeds_of_a_helper * value_bytes + BESIDE_VALUES_BYTES <= MAX_UPDATE_BYTES,
+            f"makes answers of {plan.seeds_of_a_helper * value_bytes} bytes, at most {MAX_UPDATE_BYTES} travel; lower"
             " keep_fraction, bits or the number of helpers",
         ),
     ]
-
-
-def _held(plan: MaskPlan) -> int:
-    """Seeds that each helper holds: `secure_aggregation.seed_plan`."""
-    held, others = 1, len(plan.helpers) - 1
-    for number in range(min(plan.colluding, others)):
-        held = held * (others - number) // (number + 1)
-    return held
 
 
 def _rules_of_task(task: "TaskDescription") -> list[tuple[bool, str]]:

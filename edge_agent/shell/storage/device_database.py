@@ -74,9 +74,9 @@ NO_QUERY = 0
 UNNUMBERED = 0
 """Stands for the sequence number of a payload that the database has given none yet."""
 
-_ROW = "sequence, kind, task, bundle, base_version, recipient, payload, digest, envelope, generation"
+_ROW = "sequence, kind, task, bundle, base_version, recipient, payload, digest, envelope, generation, kept"
 _DELETE_ROW = "DELETE FROM outbox WHERE sequence = ?"
-_NEW_ROW = "INSERT INTO outbox VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?)"
+_NEW_ROW = "INSERT INTO outbox VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, x'', ?, ?)"
 _DAILY_USE = ("use_day", "use_cpu_milliseconds", "use_bytes")
 _VERSION = "version, bundle, weights, generation"
 
@@ -309,7 +309,7 @@ class DeviceDatabase:
         numbered = replace(unsigned, sequence=self._increment("update_sequence"))
         row = replace(numbered, digest=digest(sign(numbered)))
         fields = (row.kind, row.task, row.bundle, row.base_version, row.recipient, row.digest, row.payload)
-        self._connection.execute(_NEW_ROW, (row.sequence, *fields, row.generation))
+        self._connection.execute(_NEW_ROW, (row.sequence, *fields, row.generation, row.kept))
         return row
 
     def waiting_numbers(self) -> list[int]:
@@ -438,6 +438,7 @@ def _waiting(finished: SpooledRound, spooled: SpooledPayload) -> OutboxRow:
         spooled.recipient,
         spooled.payload,
         generation=finished.generation,
+        kept=spooled.kept,
     )
 
 

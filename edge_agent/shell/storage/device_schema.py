@@ -10,7 +10,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -78,6 +78,8 @@ def prepare(connection: sqlite3.Connection) -> None:
         connection.execute("DROP TABLE returned")
     for table_name, column in COLUMNS_OF_VERSION_3 if version < 3 else ():
         connection.execute(f"ALTER TABLE {table_name} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
+    if version < 8:
+        connection.execute("ALTER TABLE outbox ADD COLUMN kept BLOB NOT NULL DEFAULT x''")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

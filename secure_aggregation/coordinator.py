@@ -3,7 +3,7 @@
 Imports neither device nor helper.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ class VoidCohortError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AdmittedUpdate:
-    """A masked update that may be a member of a set; `masked` is uint32[entries]."""
+    """A masked update that may be a member of a set; `masked` is uint32[entries], or empty where nothing is summed."""
 
     device: str
     sequence: int
@@ -94,7 +94,7 @@ def unmasked(
         VoidCohortError: too few answers, answers that disagree, or a sum that no updates have.
     """
     masks = sum_of_masks(manifest, cohort_set, answers)
-    return sum_without(manifest, cohort_set, {name: each.masked for name, each in updates.items()}, masks)
+    return sum_without(manifest, cohort_set, lambda device: updates[device].masked, masks)
 
 
 def sum_of_masks(manifest: CohortManifest, cohort_set: CohortSet, answers: Iterable[Signed]) -> Words:
@@ -117,16 +117,16 @@ def sum_of_masks(manifest: CohortManifest, cohort_set: CohortSet, answers: Itera
 
 
 def sum_without(
-    manifest: CohortManifest, cohort_set: CohortSet, masked: Mapping[str, Words], masks: Words
+    manifest: CohortManifest, cohort_set: CohortSet, masked_of: Callable[[str], Words], masks: Words
 ) -> CohortSum:
-    """The weighted sum of a set's updates, each uint32[entries] by its device, without the sum of their `masks`.
+    """The weighted sum of a set's updates, each uint32[entries] of its device, without the sum of their `masks`.
 
     Raises:
         VoidCohortError: it is a sum that no updates have.
     """
     total = np.zeros(manifest.entries, np.uint32)
     for member in cohort_set.members:
-        total += np.uint32(member.weight) * masked[member.device]
+        total += np.uint32(member.weight) * masked_of(member.device)
     total -= masks
     total_weight = sum(member.weight for member in cohort_set.members)
     try:

@@ -18,7 +18,7 @@ from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.kinds import MASKED_UPDATE, MaskedUpdate, Signed
 from fleet_protocol.task_description import TaskDescription
 from secure_aggregation.bit_packing import Words, unpack
-from secure_aggregation.coordinator import AdmittedUpdate, OpenCohort, admitted, sum_without, weighted_mean
+from secure_aggregation.coordinator import AdmittedUpdate, admitted, sum_without, weighted_mean
 from secure_aggregation.manifest import field_of
 from secure_aggregation.messages import CohortManifest, CohortSet, SealedSeeds, message_hash
 from secure_aggregation.positions import shared_positions
@@ -42,12 +42,11 @@ class MaskedItem(msgspec.Struct, frozen=True, gc=False):
         """Its entries, uint32[entries]."""
         return unpack(self.values, manifest.entries, field_of(manifest).width)
 
-    def admitted(self, manifest: CohortManifest) -> AdmittedUpdate:
-        """As a member of a set; it was checked when it came."""
+    def unopened(self) -> AdmittedUpdate:
+        """As a member of a set, without its entries; it was checked when it came."""
         seeds = read_unverified(self.seeds, SealedSeeds)
-        return AdmittedUpdate(
-            self.device, seeds.sequence, seeds.base_version, self.seeds, message_hash(seeds), self.masked(manifest)
-        )
+        nothing = np.empty(0, np.uint32)
+        return AdmittedUpdate(self.device, seeds.sequence, seeds.base_version, self.seeds, message_hash(seeds), nothing)
 
 
 class SumOfMasks(msgspec.Struct, frozen=True, gc=False):
@@ -137,7 +136,7 @@ def _finish(state: ServerState, partial: MaskedPartial, task: TaskDescription) -
     total = sum_without(
         manifest,
         closing.cohort_set,
-        {device: each.masked(manifest) for device, each in masked.items()},
+        lambda device: masked[device].masked(manifest),
         np.frombuffer(closing.masks, "<u4"),
     )
     mean = SparseUpdate(shared_positions(manifest), weighted_mean(manifest, total))
@@ -152,11 +151,11 @@ def _remember(members: Members, device: str, facts: MaskedFacts, _: TaskDescript
     members.note(device, facts.cohort)
 
 
-def candidates(cohort: OpenCohort, items: Iterable[MaskedItem]) -> dict[str, AdmittedUpdate]:
+def candidates(items: Iterable[MaskedItem]) -> dict[str, AdmittedUpdate]:
     """The updates that a set may be made of, by device: the first of each."""
     found: dict[str, AdmittedUpdate] = {}
     for each in items:
-        found.setdefault(each.device, each.admitted(cohort.manifest))
+        found.setdefault(each.device, each.unopened())
     return found
 
 

@@ -188,6 +188,8 @@ class MaskedCohorts:
         again = manifest_of(task, plan, number=manifest.number, seed=manifest.positions_seed)
         versions = {"oldest_version": manifest.oldest_version, "newest_version": manifest.newest_version}
         same = msgspec.structs.replace(again, **versions) == manifest
+        if signed(self._signer.key, manifest) != live.stored.manifest:
+            raise VoidCohortError("another key has signed the cohort's manifest; its updates go back into residuals")
         if not same or not manifest.oldest_version <= task.newest.number <= manifest.newest_version:
             raise VoidCohortError("the task was changed while the cohort was open; its updates go back into residuals")
 
@@ -224,7 +226,7 @@ class MaskedCohorts:
             live.asking = Asking(
                 live.stored.manifest,
                 manifest,
-                dict(list(candidates(live.stored.cohort, items).items())[: manifest.most_devices]),
+                dict(list(candidates(items).items())[: manifest.most_devices]),
                 Terms(plan.patience_seconds, plan.give_up_seconds),
                 sign_set=lambda cohort_set: signed(self._signer.key, cohort_set),
                 fixed=live.stored.members,

@@ -62,8 +62,8 @@ class Asked:
 
     def is_exact(self, answers):
         cohort, members = self.cohort, self.asking.cohort_set
-        masked = {name: each.masked for name, each in cohort.admitted.items()}
-        total = sum_without(cohort.manifest, members, masked, sum_of_masks(cohort.manifest, members, answers))
+        masks = sum_of_masks(cohort.manifest, members, answers)
+        total = sum_without(cohort.manifest, members, lambda device: cohort.admitted[device].masked, masks)
         plain = cohort.plain_sum({member.device: 1 for member in members.members})
         return (total.levels == plain).all()
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from broker_coordinator.storage.cohort_registry import CohortRegistry, CohortState
+from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import (
@@ -111,6 +112,33 @@ def test_version_is_the_plain_mean_and_the_journal_holds_nothing_unmasked(tmp_pa
         assert device.made.update.values in files
         for plain in (levels.astype("<u2"), levels.astype("<u4"), device.made.sent.values):
             assert plain.tobytes() not in files
+
+
+def test_half_of_the_entries_travel_the_same_for_all_and_others_in_the_next_cohort(tmp_path):
+    fleet = Fleet(tmp_path, keep_fraction=0.5)
+    moved = []
+    for number in (1, 2):
+        before = fleet.weights()
+        fleet.send(fleet.devices, sequence=number)
+        fleet.settle()
+        assert fleet.version == number
+        positions = fleet.devices[0].made.sent.indices
+        expected = before.copy()
+        expected[positions] += mean_of(fleet.devices, 3)
+        np.testing.assert_allclose(fleet.weights(), expected, atol=2e-6)
+        moved.append(tuple(positions))
+    assert len(moved[0]) == len(moved[1]) == before.size // 2
+    assert moved[0] != moved[1]
+
+
+def test_task_that_is_published_anew_makes_the_open_cohort_void(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.send(fleet.devices[:2])
+    other = masked_bundle(tmp_path / "other", list(fleet.helpers.values()), 3, colluding=2, clip=0.25)
+    TaskRegistry(fleet.bench.journal.engine).publish(other)
+    fleet.settle()
+    assert fleet.states() == [CohortState.OPEN, CohortState.VOID]
+    assert {fleet.outcome(device) for device in fleet.devices[:2]} == {Reason.VOID_COHORT}
 
 
 def test_one_helper_of_four_may_be_dead(tmp_path):

@@ -14,12 +14,13 @@ from tests.support.waiting import until
 
 
 class MaskedFleet:
-    def __init__(self, folder: Path, broker: Broker, helpers: int, colluding: int, devices: int = 3) -> None:
+    def __init__(self, folder: Path, broker: Broker, helpers: int, colluding: int, wait_seconds: float) -> None:
+        devices = 3
         self.coordinator = CoordinatorProcess(folder / "coordinator", broker, [folder / "bundle"])
         key = self.coordinator.public_key
         self.helpers = [MaskHelperProcess(folder / f"mask-{n}", f"mask-{n}", broker, key) for n in range(helpers)]
         self.devices = [AgentProcess(folder / f"pi-{n}", f"pi-{n}", broker, key) for n in range(devices)]
-        masked_digits(folder / "bundle", self.helpers, devices, colluding=colluding)
+        masked_digits(folder / "bundle", self.helpers, devices, colluding=colluding, wait_seconds=wait_seconds)
         for helper in self.helpers:
             helper.knows(self.devices)
         for device in self.devices:
@@ -46,8 +47,8 @@ class MaskedFleet:
 def fleet_of(tmp_path, broker):
     fleets = []
 
-    def make(*arguments: int) -> MaskedFleet:
-        fleets.append(MaskedFleet(tmp_path, broker, *arguments))
+    def make(helpers: int, colluding: int, wait_seconds: float) -> MaskedFleet:
+        fleets.append(MaskedFleet(tmp_path, broker, helpers, colluding, wait_seconds))
         return fleets[-1]
 
     yield make
@@ -56,7 +57,7 @@ def fleet_of(tmp_path, broker):
 
 
 def test_simple_mode_with_three_helpers_a_device_gone_and_everybody_killed_once(fleet_of):
-    fleet = fleet_of(3, 2)
+    fleet = fleet_of(3, 2, 20.0)
     fleet.start()
     for device in fleet.devices[:2]:
         device.feed(4)
@@ -77,7 +78,7 @@ def test_simple_mode_with_three_helpers_a_device_gone_and_everybody_killed_once(
 
 
 def test_replicated_mode_with_four_helpers_of_which_one_is_dead(fleet_of):
-    fleet = fleet_of(4, 1)
+    fleet = fleet_of(4, 1, 3600.0)
     fleet.start()
     fleet.helpers[2].kill()
     for round_number in (1, 2):
@@ -88,7 +89,7 @@ def test_replicated_mode_with_four_helpers_of_which_one_is_dead(fleet_of):
 
 
 def test_device_whose_owner_trusts_other_helpers_does_not_train(fleet_of):
-    fleet = fleet_of(3, 2)
+    fleet = fleet_of(3, 2, 20.0)
     stranger = fleet.devices[0]
     stranger.configuration.write_text(stranger.configuration.read_text().replace(fleet.helpers[0].mask_key, "ab" * 32))
     fleet.start()

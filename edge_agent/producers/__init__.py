@@ -80,7 +80,7 @@ def given_back(rejected: Iterable[OutboxRow]) -> dict[int, Returned]:
         producer = PRODUCERS.get(kind.decrypted.number) if kind else None
         if producer is not None and producer.give_back is not None:
             with contextlib.suppress(ProtocolError):  # damaged on the disk: it must not hold up the rounds
-                update = producer.give_back(row.kept or row.payload)
+                update = producer.give_back(row.payload if producer.keep is None else row.kept)
                 returned[row.sequence] = msgspec.structs.replace(update, too_large=row.reason in TOO_LARGE)
     return returned
 

@@ -3,7 +3,15 @@
 import sqlite3
 from contextlib import closing
 
-from edge_agent.shell.storage import begun_queries, query_answers, row_seals, sample_steps, sample_use, task_clusters
+from edge_agent.shell.storage import (
+    begun_queries,
+    kept_updates,
+    query_answers,
+    row_seals,
+    sample_steps,
+    sample_use,
+    task_clusters,
+)
 from edge_agent.shell.storage.damaged_files import require_same_tables
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
@@ -41,6 +49,7 @@ TABLES = (
     query_answers.TABLE,
     begun_queries.TABLE,
     task_clusters.TABLE,
+    kept_updates.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (
@@ -78,8 +87,6 @@ def prepare(connection: sqlite3.Connection) -> None:
         connection.execute("DROP TABLE returned")
     for table_name, column in COLUMNS_OF_VERSION_3 if version < 3 else ():
         connection.execute(f"ALTER TABLE {table_name} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
-    if version < 8:
-        connection.execute("ALTER TABLE outbox ADD COLUMN kept BLOB NOT NULL DEFAULT x''")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

@@ -24,14 +24,14 @@ from nacl.utils import random as random_bytes
 from benchmarks.footprint.environments import environment_with
 from benchmarks.footprint.flower_side import PACKAGE
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.kinds import encode_payload
+from fleet_protocol.kinds import SumRequest, encode_payload
 from secure_aggregation.coordinator import AdmittedUpdate, CohortSum, admitted, proposed_set, unmasked
 from secure_aggregation.device import MaskedRound, masked_round
 from secure_aggregation.helper.claims import ClaimsInMemory
 from secure_aggregation.helper.mask_helper import MaskHelper
 from secure_aggregation.helper.set_checks import HelperPolicy
 from secure_aggregation.manifest import field_of, seed_plan_of
-from secure_aggregation.messages import CohortManifest, CohortSet, SumRequest
+from secure_aggregation.messages import CohortManifest, CohortSet
 from secure_aggregation.positions import shared_positions
 from secure_aggregation.signatures import signed
 

@@ -29,6 +29,10 @@ class Reason(StrEnum):
     RATE_LIMITED = "rate_limited"
     BAD_INVITATION = "bad_invitation"
     WRONG_CLUSTER = "wrong_cluster"
+    AWAITS_COHORT = "awaits_cohort"
+    """No refusal: it is journalled, and whether it counts is settled with its cohort."""
+    COHORT_CLOSED = "cohort_closed"
+    VOID_COHORT = "void_cohort"
 
 
 class ProtocolError(Exception):

@@ -192,6 +192,15 @@ MAX_SEALED_SEEDS_BYTES = 16 * MAX_MASK_SEEDS + 16
 MAX_COHORT_DEVICES = 1024
 """Whose updates are summed behind masks: the values of a set of so many stay below MAX_CBOR_ITEMS."""
 
+MAX_MASK_REQUEST_BYTES = 2 * MIB
+"""Of what a mask helper is asked: the seeds of 1,024 devices for five helpers."""
+
+MAX_COHORT_MANIFEST_BYTES = 1 * KIB
+"""Of a cohort's signed manifest, which travels in the manifest of the version."""
+
+MAX_MASK_REFUSAL_CHARACTERS = 300
+"""Of why a mask helper does not do what it is asked."""
+
 MAX_STALENESS_WEIGHT = 4
 """Of one update behind a mask, a whole number from 1."""
 

@@ -15,6 +15,7 @@ from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.parameter import Parameter, first_statistic
+from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.privacy.sample_privacy import PrivacyPlan, SamplePrivacy
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
@@ -92,6 +93,11 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     def sample_privacy(self) -> SamplePrivacy | None:
         """What is promised of single samples."""
         return self.privacy.samples if self.privacy else None
+
+    @property
+    def masks(self) -> MaskPlan | None:
+        """How the coordinator is kept from seeing single updates."""
+        return self.privacy.masks if self.privacy else None
 
     @property
     def graph_file(self) -> str:

@@ -3,7 +3,7 @@
 Imports neither device nor helper.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +11,11 @@ import numpy as np
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import VerifyKey
+from fleet_protocol.kinds import MaskedUpdate, Signed
 from secure_aggregation.bit_packing import Words, unpack
 from secure_aggregation.field import Levels
 from secure_aggregation.manifest import field_of, seed_plan_of
-from secure_aggregation.messages import (
-    CohortManifest,
-    CohortSet,
-    HelperAnswer,
-    MaskedUpdate,
-    Member,
-    SealedSeeds,
-    Signed,
-    message_hash,
-)
+from secure_aggregation.messages import CohortManifest, CohortSet, HelperAnswer, Member, SealedSeeds, message_hash
 from secure_aggregation.signatures import read_unverified, verified
 
 
@@ -33,7 +25,7 @@ class VoidCohortError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AdmittedUpdate:
-    """A masked update that may be a member of a set; `masked` is uint32[entries]."""
+    """A masked update that may be a member of a set; `masked` is uint32[entries], or empty where nothing is summed."""
 
     device: str
     sequence: int
@@ -41,6 +33,14 @@ class AdmittedUpdate:
     seeds: Signed
     seeds_hash: bytes
     masked: Words
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCohort:
+    """A cohort that takes updates: `name` is the SHA-256 of its manifest."""
+
+    manifest: CohortManifest
+    name: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,16 @@ def unmasked(
     Raises:
         VoidCohortError: too few answers, answers that disagree, or a sum that no updates have.
     """
+    masks = sum_of_masks(manifest, cohort_set, answers)
+    return sum_without(manifest, cohort_set, lambda device: updates[device].masked, masks)
+
+
+def sum_of_masks(manifest: CohortManifest, cohort_set: CohortSet, answers: Iterable[Signed]) -> Words:
+    """The weighted sum of all masks of a set, uint32[entries], from the answers of enough helpers.
+
+    Raises:
+        VoidCohortError: too few answers, or answers that disagree.
+    """
     plan, field = seed_plan_of(manifest), field_of(manifest)
     usable = _usable_answers(manifest, cohort_set, answers)
     if len(usable) < plan.answers_needed:
@@ -101,13 +111,26 @@ def unmasked(
             " must; its updates go back into residuals"
         )
     total = np.zeros(manifest.entries, np.uint32)
+    for told in _sums_of_seeds(manifest, usable):
+        total += unpack(told, manifest.entries, field.width)
+    return total
+
+
+def sum_without(
+    manifest: CohortManifest, cohort_set: CohortSet, masked_of: Callable[[str], Words], masks: Words
+) -> CohortSum:
+    """The weighted sum of a set's updates, each uint32[entries] of its device, without the sum of their `masks`.
+
+    Raises:
+        VoidCohortError: it is a sum that no updates have.
+    """
+    total = np.zeros(manifest.entries, np.uint32)
     for member in cohort_set.members:
-        total += np.uint32(member.weight) * updates[member.device].masked
-    for sum_of_masks in _sums_of_seeds(manifest, usable):
-        total -= unpack(sum_of_masks, manifest.entries, field.width)
+        total += np.uint32(member.weight) * masked_of(member.device)
+    total -= masks
     total_weight = sum(member.weight for member in cohort_set.members)
     try:
-        levels = field.signed_sum(total, total_weight)
+        levels = field_of(manifest).signed_sum(total, total_weight)
     except ProtocolError as error:
         raise VoidCohortError(f"cohort {manifest.number}: {error.detail}") from error
     return CohortSum(levels, total_weight, len(cohort_set.members))

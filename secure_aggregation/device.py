@@ -9,12 +9,13 @@ from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector, IndexVector
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, VerifyKey
+from fleet_protocol.kinds import MaskedUpdate, Signed
 from secure_aggregation.bit_packing import pack
 from secure_aggregation.boxes import EPHEMERAL_BYTES, sealed_seeds
 from secure_aggregation.field import Levels
 from secure_aggregation.manifest import check_manifest, field_of, seed_plan_of
 from secure_aggregation.masks import key_stream, mask, update_place
-from secure_aggregation.messages import SEED_BYTES, CohortManifest, MaskedUpdate, SealedSeeds, Signed, message_hash
+from secure_aggregation.messages import SEED_BYTES, CohortManifest, SealedSeeds, message_hash
 from secure_aggregation.signatures import signed, verified
 
 RandomBytes = Callable[[int], bytes]
@@ -36,8 +37,20 @@ class DevicePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskedEntries:
+    """What is sent but for a signature over `seeds`, and what receivers will count: `sent`, which error feedback takes,
+    or takes back if void.
+    """
+
+    seeds: SealedSeeds
+    values: bytes
+    levels: Levels
+    sent: SparseUpdate
+
+
+@dataclass(frozen=True, slots=True)
 class MaskedRound:
-    """What is sent, and what its receivers will count: `sent`, which error feedback takes, or takes back if void."""
+    """The same, signed."""
 
     update: MaskedUpdate
     levels: Levels
@@ -87,18 +100,17 @@ def accepted_cohort(
     return manifest
 
 
-def masked_round(
+def masked_entries(
     manifest: CohortManifest,
     positions: IndexVector,
     vector: FloatVector,
     *,
-    key: SigningKey,
     device: str,
     sequence: int,
     base_version: int,
     random_bytes: RandomBytes,
-) -> MaskedRound:
-    """Round, mask and sign the entries of `vector`, float32[parameters], at the cohort's positions.
+) -> MaskedEntries:
+    """Round and mask the entries of `vector`, float32[parameters], at the cohort's positions; no key is needed for it.
 
     `sequence` must be a number that this device has never sent another masked update under.
 
@@ -119,6 +131,34 @@ def masked_round(
     masked = field.residues(levels)
     for number, seed in enumerate(seeds):
         masked = masked + mask(seed, place, number, manifest.entries)
-    sealed = signed(key, SealedSeeds(cohort, device, sequence, base_version, ephemeral, boxes))
-    update = MaskedUpdate(sealed, pack(np.asarray(masked), field.width))
-    return MaskedRound(update, levels, SparseUpdate(positions, field.values(levels)))
+    sealed = SealedSeeds(cohort, device, sequence, base_version, ephemeral, boxes)
+    sent = SparseUpdate(positions, field.values(levels))
+    return MaskedEntries(sealed, pack(np.asarray(masked), field.width), levels, sent)
+
+
+def masked_round(
+    manifest: CohortManifest,
+    positions: IndexVector,
+    vector: FloatVector,
+    *,
+    key: SigningKey,
+    device: str,
+    sequence: int,
+    base_version: int,
+    random_bytes: RandomBytes,
+) -> MaskedRound:
+    """The same, signed with the device's `key`.
+
+    Raises:
+        ProtocolError: as `masked_entries`.
+    """
+    made = masked_entries(
+        manifest,
+        positions,
+        vector,
+        device=device,
+        sequence=sequence,
+        base_version=base_version,
+        random_bytes=random_bytes,
+    )
+    return MaskedRound(MaskedUpdate(signed(key, made.seeds), made.values), made.levels, made.sent)

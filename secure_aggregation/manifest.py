@@ -1,17 +1,15 @@
 """What must hold between the fields of a cohort's manifest, and what follows from them. Pure."""
 
 from itertools import pairwise
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MAX_MASK_HELPERS
+from fleet_protocol.privacy.mask_plan import LARGEST_CLIP, SMALLEST_CLIP
 from secure_aggregation.field import Field
 from secure_aggregation.messages import HASH_BYTES, CohortManifest
 from secure_aggregation.seed_plan import SeedPlan
 
-SMALLEST_CLIP: Final = 2.0**-60
-LARGEST_CLIP: Final = 2.0**60
-"""Magnitudes of an entry whose levels and sums are ordinary float32 numbers."""
 _Rule: TypeAlias = tuple[bool, str]
 """Whether it holds, and what is said where it does not."""
 

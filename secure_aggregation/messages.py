@@ -1,8 +1,8 @@
 """What device, mask helpers and coordinator say to each other, as msgspec structs: CBOR arrays of their fields.
 
-No kinds of payload yet. What a third party must be able to check is signed by itself (`Signed`), not by the envelope
-that will carry it. A cohort is named by the SHA-256 of its manifest and a set by that of its members, so nobody can be
-shown two manifests or two sets under one name.
+What a third party must be able to check is signed by itself (`Signed`), not by the envelope that carries it. A cohort
+is named by the SHA-256 of its manifest and a set by that of its members, so nobody can be shown two manifests or two
+sets under one name.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from fleet_protocol.configuration import Name
-from fleet_protocol.keys import KEY_BYTES, SIGNATURE_BYTES
+from fleet_protocol.keys import KEY_BYTES
 from fleet_protocol.kinds import Count, encode_payload
 from fleet_protocol.limits import (
     MAX_COHORT_DEVICES,
@@ -29,20 +29,12 @@ SEED_BYTES: Final = 16
 
 Hash = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
-Signature = Annotated[bytes, msgspec.Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 StalenessWeight = Annotated[int, msgspec.Meta(ge=1, le=MAX_STALENESS_WEIGHT)]
 Entries = Annotated[int, msgspec.Meta(ge=1, le=MAX_PARAMETERS)]
 Devices = Annotated[int, msgspec.Meta(ge=2, le=MAX_COHORT_DEVICES)]
 HelperNumber = Annotated[int, msgspec.Meta(ge=0, lt=MAX_MASK_HELPERS)]
 PositionRule = Literal["dense", "random", "momentum"]
 """All parameters; drawn from the manifest's seed; half of them the largest of the public server momentum."""
-
-
-class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The bytes of one of the messages below, and a signature over them (`signatures`)."""
-
-    content: bytes
-    signature: Signature
 
 
 class CohortManifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -92,13 +84,6 @@ class SealedSeeds(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     ]
 
 
-class MaskedUpdate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The one message of a device: its `SealedSeeds`, and as `values` the masked entries (`bit_packing`)."""
-
-    seeds: Signed
-    values: bytes
-
-
 class Member(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One device's update in a set. `seeds` is the SHA-256 of its signed `SealedSeeds`."""
 
@@ -113,14 +98,6 @@ class CohortSet(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
 
     cohort: Hash
     members: Annotated[tuple[Member, ...], msgspec.Meta(min_length=1, max_length=MAX_COHORT_DEVICES)]
-
-
-class SumRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a helper is asked about: the coordinator's manifest and set, and each member's seeds, in the set's order."""
-
-    manifest: Signed
-    cohort_set: Signed
-    seeds: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=MAX_COHORT_DEVICES)]
 
 
 class SetSignature(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

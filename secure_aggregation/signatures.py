@@ -11,8 +11,8 @@ import msgspec
 
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, VerifyKey, sign, verifies
-from fleet_protocol.kinds import decode_payload, encode_payload
-from secure_aggregation.messages import CohortManifest, CohortSet, HelperAnswer, SealedSeeds, SetSignature, Signed
+from fleet_protocol.kinds import Signed, decode_payload, encode_payload
+from secure_aggregation.messages import CohortManifest, CohortSet, HelperAnswer, SealedSeeds, SetSignature
 
 Message = TypeVar("Message", bound=msgspec.Struct)
 

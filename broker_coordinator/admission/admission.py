@@ -40,6 +40,7 @@ from broker_coordinator.admission.decisions import (
     Decision,
     Enrolled,
     FileRequested,
+    MaskReplied,
     Message,
     PresenceSeen,
     Refused,
@@ -53,6 +54,7 @@ from broker_coordinator.admission.fleet_view import (
     DeviceState,
     FleetView,
     TaskProgress,
+    decided_of,
     repeats_of,
 )
 from broker_coordinator.admission.invited import InvitationState
@@ -102,7 +104,7 @@ class Admission:
         """Apply a decision to `view`, so that the next message of the batch is decided after it."""
         match decision:
             case Accepted(device, header):
-                view.set_decided(device, header.sequence, Decided(decision.envelope_digest))
+                view.set_decided(device, header.sequence, decided_of(header.kind, decision.envelope_digest))
                 consumer = self.consumers[header.kind.decrypted]
                 assert isinstance(consumer, JournalledConsumer)  # noqa: S101 - only these are accepted
                 progress = view.tasks[header.task]
@@ -120,7 +122,7 @@ class Admission:
                 if invitation:
                     spent = replace(view.invitations[invitation], state=InvitationState.SPENT)
                     view.invitations[invitation] = spent
-            case FileRequested(device) | PresenceSeen(device):
+            case FileRequested(device) | PresenceSeen(device) | MaskReplied(device):
                 view.set_device(device)
 
     def _parse(
@@ -230,6 +232,8 @@ class Admission:
             parsed.device in view.helpers,
             view.queries.get(header.task, {}),
             view.cluster(header.task, parsed.device),
+            view.cohorts.get(header.task),
+            view.devices[view.key_of[parsed.device]].public_key,
         )
         admitted = consumer.admit(offered)
         _require_finite(admitted.facts)

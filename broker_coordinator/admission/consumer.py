@@ -29,6 +29,7 @@ from fleet_protocol.envelope import Header
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import PayloadKind, Query
 from fleet_protocol.task_description import TaskDescription
+from secure_aggregation.coordinator import OpenCohort
 
 Payload = TypeVar("Payload", bound=msgspec.Struct)
 Facts = TypeVar("Facts", bound=msgspec.Struct)
@@ -72,7 +73,7 @@ class Offered(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
     `decode_together` has made of the payload, `memory` what `remember` has noted of earlier ones; or they are None.
     `from_helper`: an operator lets the sender run blocks of a task's `split` for devices. `queries` are those that are
     open about the task's samples, by their numbers. `cluster` is the one that the sender is in; None of a task without
-    clusters.
+    clusters. `cohort` is the one of the task that is open, and `key` the sender's; None where it is journalled.
     """
 
     device: str
@@ -85,6 +86,8 @@ class Offered(msgspec.Struct, Generic[Payload], frozen=True, gc=False):
     from_helper: bool = False
     queries: Mapping[int, Query] = {}
     cluster: int | None = None
+    cohort: OpenCohort | None = None
+    key: VerifyKey | None = None
 
 
 class Admitted(msgspec.Struct, Generic[Facts, Item], frozen=True, gc=False):

@@ -12,6 +12,7 @@ from broker_coordinator.admission.fleet_view import Decided, Device
 from broker_coordinator.distribution.chunk_queue import Wanted
 from fleet_protocol.envelope import Header
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.kinds import MaskReply
 from fleet_protocol.limits import MAX_CONTROL_BYTES
 from fleet_protocol.printable import printable
 
@@ -124,7 +125,15 @@ class PresenceSeen:
     device: Device
 
 
-Decision = Accepted | Repeated | AnsweredBefore | Refused | Enrolled | FileRequested | PresenceSeen
+@dataclass(frozen=True, slots=True)
+class MaskReplied:
+    """A mask helper replies to what it was asked; `device` has the reply's sequence number."""
+
+    device: Device
+    reply: MaskReply
+
+
+Decision = Accepted | Repeated | AnsweredBefore | Refused | Enrolled | FileRequested | PresenceSeen | MaskReplied
 
 
 def refusal(

@@ -16,9 +16,10 @@ from fleet_host.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import VerifyKey, key_id
-from fleet_protocol.kinds import PayloadKind, PresenceState, Query
+from fleet_protocol.kinds import MASKED_UPDATE, PayloadKind, PresenceState, Query
 from fleet_protocol.limits import BOOT_SHIFT
 from fleet_protocol.task_description import TaskDescription
+from secure_aggregation.coordinator import OpenCohort
 
 
 class DeviceState(StrEnum):
@@ -121,6 +122,20 @@ class Decided(msgspec.Struct, frozen=True, gc=False):
     detail: str = ""
 
 
+AWAITS_COHORT = "it is journalled; whether it counts is settled when its cohort is summed"
+
+
+def decided_of(kind: PayloadKind, digest: bytes, *, held: bool = False, set_aside: str | None = None) -> Decided:
+    """The outcome of a payload that was accepted: of a masked update, it comes with its cohort's. `held` by an
+    aggregate, or `set_aside` for a reason.
+    """
+    if kind.decrypted is not MASKED_UPDATE or held:
+        return Decided(digest)
+    if set_aside is None:
+        return Decided(digest, Reason.AWAITS_COHORT, AWAITS_COHORT)
+    return Decided(digest, Reason.VOID_COHORT, set_aside)
+
+
 OutcomeLookup = Callable[[str, int], Decided | None]
 
 
@@ -158,6 +173,7 @@ class FleetView:
     helpers: set[str] = field(default_factory=set)
     queries: dict[str, dict[int, Query]] = field(default_factory=dict)
     clusters: dict[str, dict[str, int]] = field(default_factory=dict)
+    cohorts: dict[str, OpenCohort] = field(default_factory=dict)
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -275,6 +291,7 @@ class FleetView:
             self.helpers,
             self.queries,
             self.clusters,
+            self.cohorts,
         )
 
     def cluster(self, task: str, device: str) -> int | None:

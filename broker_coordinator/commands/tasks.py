@@ -7,6 +7,7 @@ from pathlib import Path
 
 from broker_coordinator.commands.advice import advice
 from broker_coordinator.commands.clusters import add_cluster_option
+from broker_coordinator.commands.cohorts_shown import cohorts_shown
 from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
 from broker_coordinator.commands.invite import invite
@@ -144,6 +145,7 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     description = registry.bundle(options.task).description
     row |= scale_shown(journal.engine, description)
     row |= privacy_told(journal.overview, description)
+    row |= cohorts_shown(journal.engine, description)
     summaries = journal.overview.version_summaries(options.task, options.last)
     outcomes = journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT)
     went_back = [each.number for each in summaries if each.restored is not None]

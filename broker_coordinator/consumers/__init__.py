@@ -12,6 +12,8 @@ from broker_coordinator.consumers.analytics_report import ANALYTICS_REPORT_CONSU
 from broker_coordinator.consumers.enrolment import ENROLMENT_CONSUMER
 from broker_coordinator.consumers.feature_statistics import FEATURE_STATISTICS_CONSUMER
 from broker_coordinator.consumers.file_requests import BLOB_REQUEST_CONSUMER, WEIGHTS_REQUEST_CONSUMER
+from broker_coordinator.consumers.mask_reply import MASK_REPLY_CONSUMER
+from broker_coordinator.consumers.masked_update import MASKED_UPDATE_CONSUMER
 from broker_coordinator.consumers.presence import PRESENCE_CONSUMER
 from broker_coordinator.consumers.prompts import PROMPTS_CONSUMER
 from broker_coordinator.consumers.statistics import STATISTICS_CONSUMER
@@ -31,6 +33,8 @@ CONSUMERS: dict[PayloadKind, Consumer] = {
     ANALYTICS_REPORT_CONSUMER.kind: ANALYTICS_REPORT_CONSUMER,
     PROMPTS_CONSUMER.kind: PROMPTS_CONSUMER,
     ACTIVATION_SUMMARY_CONSUMER.kind: ACTIVATION_SUMMARY_CONSUMER,
+    MASKED_UPDATE_CONSUMER.kind: MASKED_UPDATE_CONSUMER,
+    MASK_REPLY_CONSUMER.kind: MASK_REPLY_CONSUMER,
 }
 """An encrypted kind is consumed as the kind that is in its box."""
 
@@ -78,6 +82,7 @@ __all__ = [
     "ANALYTICS_REPORT_CONSUMER",
     "CONSUMERS",
     "FEATURE_STATISTICS_CONSUMER",
+    "MASKED_UPDATE_CONSUMER",
     "PROMPTS_CONSUMER",
     "STATISTICS_CONSUMER",
     "UPDATE_CONSUMER",

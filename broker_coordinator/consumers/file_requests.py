@@ -17,7 +17,7 @@ def admit_blob_request(
     request: BlobRequest, authentic: Authentic, _view: FleetView, _settings: AdmissionSettings
 ) -> Decision:
     """Chunks of a blob."""
-    device = _requesting(authentic)
+    device = requesting(authentic)
     blob = request.blob.hex()
     if not topics.is_blob_hash(blob):
         raise ProtocolError(Reason.MALFORMED, f"a blob is named by 32 bytes, not {len(request.blob)}")
@@ -28,14 +28,14 @@ def admit_weights_request(
     request: WeightsRequest, authentic: Authentic, view: FleetView, _settings: AdmissionSettings
 ) -> Decision:
     """Chunks of packed weights."""
-    device = _requesting(authentic)
+    device = requesting(authentic)
     task = authentic.parsed.envelope.header.task
     if task not in view.tasks:
         raise ProtocolError(Reason.UNKNOWN_TASK, f"task {task!r} is not served here")
     return FileRequested(device, PackedWeights(task, request.version, request.base), tuple(request.chunks))
 
 
-def _requesting(authentic: Authentic) -> Device:
+def requesting(authentic: Authentic) -> Device:
     """The device, with the sequence number of its request, which must be a new one.
 
     A device at its last boot number starts its counter again at every start: there a repeated request is taken again.

@@ -17,6 +17,7 @@ from fleet_protocol.kinds import (
     INVITATION,
     KEY_SUCCESSION,
     MANIFEST,
+    MASK_REQUEST,
     QUERIES,
     RECEIPT,
     AuthoritySuccession,
@@ -24,6 +25,7 @@ from fleet_protocol.kinds import (
     Invitation,
     KeySuccession,
     Manifest,
+    MaskRequest,
     Outcome,
     Queries,
     Receipt,
@@ -101,6 +103,12 @@ class MessageSigner:
         payload = encode_payload(AuthoritySuccession(list(authorities)))
         signed = sign_envelope(self.key, topic, AUTHORITY_SUCCESSION, payload, sequence=0)
         return Publication(topic, signed, retained=True)
+
+    def mask_request(self, helper: str, request: MaskRequest) -> Publication:
+        """The message that asks a mask helper about a set."""
+        topic = topics.down(self.fleet, self.shard, helper)
+        payload = encode_payload(request)
+        return Publication(topic, sign_envelope(self.key, topic, MASK_REQUEST, payload, sequence=0))
 
     def chunk(self, wanted: Wanted, content: bytes, number: int) -> Publication:
         """Chunk `number` of `content`, which is what is `wanted`."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 
 from broker_coordinator.admission.decisions import Accepted, AnsweredBefore, Decision, Enrolled, Refused, Repeated
-from broker_coordinator.admission.fleet_view import DeviceState, FleetView
+from broker_coordinator.admission.fleet_view import Decided, DeviceState, FleetView, decided_of
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from fleet_host.rate_limit import RateLimit, TokenBucket
 from fleet_protocol.errors import Reason
@@ -45,9 +45,9 @@ def answer_to(decision: Decision) -> Answer | None:
     """The answer to one message; None where it gets no receipt, or the one that it got a moment ago."""
     match decision:
         case Accepted(device, header, envelope_digest=digest):
-            return Answer(device, digest, final=True, task=header.task)
+            return _answer_of(device, decided_of(header.kind, digest), header.task)
         case Repeated(device, _, outcome, task):
-            return Answer(device, outcome.digest, outcome.reason, outcome.detail, final=True, task=task)
+            return _answer_of(device, outcome, task)
         case Enrolled(device, digest, trusted_key=trusted) if device.state is DeviceState.APPROVED:
             return Answer(device.name, digest, trusted_key=trusted)
         case Enrolled(device, digest):
@@ -56,6 +56,11 @@ def answer_to(decision: Decision) -> Answer | None:
             task = header.task if header else ""
             return Answer(device, digest, reason, detail, verified, header is not None, trusted, task)
     return None
+
+
+def _answer_of(device: str, decided: Decided, task: str) -> Answer:
+    is_final = decided.reason is not Reason.AWAITS_COHORT
+    return Answer(device, decided.digest, decided.reason, decided.detail, final=is_final, task=task)
 
 
 class RecentReceipts:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from broker_coordinator.admission.admission import Admission
-from broker_coordinator.admission.decisions import FileRequested, Message
+from broker_coordinator.admission.decisions import FileRequested, MaskReplied, Message
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.consumers import CONSUMERS
@@ -102,9 +102,12 @@ class Coordinator:
         """
         self._settle_manifests(now)
         asked = self._intake.handle(messages, now)
+        replies = [each for each in asked if isinstance(each, MaskReplied)]
+        for reply in replies:
+            self._version_maker.mask_replied(reply.device.name, reply.reply)
         if requests := [each for each in asked if isinstance(each, FileRequested)]:
             self._file_server.request(requests, now)
-        if len(requests) < len(asked):
+        if len(requests) + len(replies) < len(asked):
             self._version_maker.repeat_versions(now)
             self._query_rounds.repeat(now)
             self._successions.repeat(now)

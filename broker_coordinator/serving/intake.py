@@ -21,6 +21,7 @@ from broker_coordinator.admission.decisions import (
     Decision,
     Enrolled,
     FileRequested,
+    MaskReplied,
     Message,
     PresenceSeen,
     Refused,
@@ -38,8 +39,9 @@ from broker_coordinator.serving.newcomers import Newcomers
 from broker_coordinator.serving.twins import Twins
 from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
-from broker_coordinator.storage.change_counters import CLUSTERS, DEVICES, HELPERS, QUERIES, TASKS
+from broker_coordinator.storage.change_counters import CLUSTERS, COHORTS, DEVICES, HELPERS, QUERIES, TASKS
 from broker_coordinator.storage.cluster_registry import ClusterRegistry
+from broker_coordinator.storage.cohort_registry import CohortRegistry
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
@@ -67,8 +69,8 @@ DEVICES_REMEMBERED_AT_START = 500
 
 logger = logging.getLogger(__name__)
 
-Asked = FileRequested | PresenceSeen | Enrolled
-"""What makes the coordinator send more than a receipt."""
+Asked = FileRequested | PresenceSeen | Enrolled | MaskReplied
+"""What makes the coordinator send or do more than a receipt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Intake:
         self._helpers: set[str] = set()
         self._cluster_registry = ClusterRegistry(journal.engine)
         self._query_registry = QueryRegistry(journal.engine)
+        self._cohort_registry = CohortRegistry(journal.engine)
         self._admission = admission
         self._metrics = metrics
         self._decoded = decoded
@@ -121,7 +124,7 @@ class Intake:
 
     def handle(self, messages: Sequence[Message], now: float) -> list[Asked]:
         """Decide on a batch, commit it, and queue its receipts; returns what devices ask to be sent: files, or whoever
-        has just come, how things stand.
+        has just come, how things stand; and what mask helpers reply.
 
         `now` is in seconds on any one clock.
 
@@ -242,7 +245,7 @@ class Intake:
         found = standing.change_counters
         if seen is None or found.get(TASKS) != seen.get(TASKS):
             self._load(standing)
-        elif any(found.get(subject) != seen.get(subject) for subject in (DEVICES, HELPERS, QUERIES, CLUSTERS)):
+        elif any(found.get(subject) != seen.get(subject) for subject in (DEVICES, HELPERS, QUERIES, CLUSTERS, COHORTS)):
             self._load_devices()
             self._change_counters = found
         elif time.time() >= self._invitations_until:
@@ -292,6 +295,8 @@ class Intake:
         self._view.queries.update(self._query_registry.asked())
         self._view.clusters.clear()
         self._view.clusters.update(self._cluster_registry.assigned())
+        self._view.cohorts.clear()
+        self._view.cohorts.update(self._cohort_registry.open_cohorts())
         self._load_invitations()
         self._metrics.show_devices(self._view.numbers)
 
@@ -358,7 +363,7 @@ class Intake:
 
 def _asks(decision: Asked) -> bool:
     """Whether it is a request, or somebody who takes part has come."""
-    if isinstance(decision, FileRequested):
+    if isinstance(decision, FileRequested | MaskReplied):
         return True
     device = decision.device
     has_come = isinstance(decision, Enrolled) or device.presence is PresenceState.ONLINE

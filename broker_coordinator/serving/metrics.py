@@ -12,6 +12,7 @@ from broker_coordinator.admission.decisions import (
     Decision,
     Enrolled,
     FileRequested,
+    MaskReplied,
     PresenceSeen,
     Refused,
     Repeated,
@@ -52,6 +53,9 @@ class Metrics:
         self._buffered = self._gauge("edgeflock_buffered_updates", "Updates that wait for the next version", "task")
         self._version = self._gauge("edgeflock_version", "Number of the newest version", "task")
         self._versions = self._counter("edgeflock_versions_made", "Versions made since the start", "task")
+        self._void_cohorts = self._counter(
+            "edgeflock_void_cohorts", "Cohorts of masked updates of which nothing came, since the start", "task"
+        )
         self._collapses = self._counter(
             "edgeflock_training_collapses",
             "Times that training went back to the last good version, since the start",
@@ -111,6 +115,10 @@ class Metrics:
         """Count a committed version."""
         self._versions.labels(task).inc()
 
+    def count_void_cohort(self, task: str) -> None:
+        """Count a cohort of masked updates of which nothing came."""
+        self._void_cohorts.labels(task).inc()
+
     def count_collapse(self, task: str) -> None:
         """Count a collapse of a task's training."""
         self._collapses.labels(task).inc()
@@ -151,6 +159,9 @@ class Metrics:
         return Gauge(name, help_text, labels, registry=self.registry)
 
 
+_OF_CONTROL = {FileRequested: "blob_requested", PresenceSeen: "presence", MaskReplied: "mask_replied"}
+
+
 def _outcome(decision: Decision) -> tuple[str, str]:
     match decision:
         case Accepted():
@@ -161,9 +172,7 @@ def _outcome(decision: Decision) -> tuple[str, str]:
             return "refused", decision.reason.value
         case Enrolled():
             return "enrolled", ""
-        case FileRequested():
-            return "blob_requested", ""
-        case PresenceSeen():
-            return "presence", ""
+        case FileRequested() | PresenceSeen() | MaskReplied():
+            return _OF_CONTROL[type(decision)], ""
         case _:
             assert_never(decision)

@@ -184,6 +184,8 @@ def _next(source: Source, state: ServerState, without: Mapping[str, int]) -> Ser
         if without.get(update.device, -1) <= state.version:
             total += consumer.partial(state, [update.item(task, source.keys)], task)
             is_empty = False
+    if not is_empty and (masks := source.journal.sum_of_masks(source.task, state.version + 1)) is not None:
+        total += consumer.partial(state, [masks], task)
     return _passed(source, state) if is_empty else consumer.finish(state, total, task)
 
 

@@ -12,6 +12,8 @@ from functools import partial
 from itertools import chain
 from typing import TypeVar
 
+import msgspec
+
 from broker_coordinator.admission.consumer import ScaleConsumer
 from broker_coordinator.admission.fleet_view import devices_taking_part
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
@@ -20,6 +22,7 @@ from broker_coordinator.distribution.signed_messages import MessageSigner, Publi
 from broker_coordinator.serving.announcements import Announcements
 from broker_coordinator.serving.awaited_scale import AwaitedScale, NextScale
 from broker_coordinator.serving.collapses import Collapses
+from broker_coordinator.serving.masked_cohorts import MaskedCohorts
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.scale_maker import ScaleMaker
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
@@ -38,7 +41,7 @@ from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.keys import KeyRing
-from fleet_protocol.kinds import Invitation, Manifest
+from fleet_protocol.kinds import Invitation, Manifest, MaskReply
 
 OnVersion = Callable[[str, int], None]
 """Called with each version that is made: the task, and its number."""
@@ -84,6 +87,7 @@ class VersionMaker:
         )
         self._forgotten: dict[str, Forgettable] = {}
         self._announcements = Announcements()
+        self._cohorts = MaskedCohorts(journal, signer, metrics, self._announcements.announce)
         self._invited: set[str] = set()
         self._stored: dict[str, StoredTask] | None = None
         self._load()
@@ -102,6 +106,9 @@ class VersionMaker:
         self.reload_if_changed()
         try:
             for task in self._served_tasks():
+                if task.description.masks is not None:
+                    self._advance_cohort(task, now)
+                    continue
                 while made := self._made(task, partial(task.next_version, now)):
                     self._commit(task, made, now)
                 if task.ask_everyone(now):
@@ -113,6 +120,10 @@ class VersionMaker:
                 self._commit_aggregate(served, aggregate)
         while any(self._make_scale(awaited, now) for awaited in self._awaited_scales()):
             pass
+
+    def mask_replied(self, helper: str, reply: MaskReply) -> None:
+        """Take what a mask helper says; `make_versions` goes on with it."""
+        self._cohorts.replied(helper, reply, self._tasks.values())
 
     def reload_if_changed(self) -> None:
         """Take in what is new in the journal, and what operators have changed. `make_versions` does so by itself.
@@ -139,7 +150,7 @@ class VersionMaker:
 
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` manifests and invitations; where the database fails, the others stay queued."""
-        taken: list[Publication] = []
+        taken = self._cohorts.publications(limit)
         while len(taken) < limit and (name := self._announcements.next_name(now)) is not None:
             try:
                 manifest = self._manifest(name)
@@ -169,16 +180,23 @@ class VersionMaker:
     def _manifest(self, name: str) -> Manifest | None:
         """None where the task is being removed this moment: then it is announced once that is read."""
         task = self._tasks.get(name)
-        return task.manifest(self._devices_taking_part) if task else self._removed.get(name)
+        if task is None:
+            return self._removed.get(name)
+        manifest = task.manifest(self._devices_taking_part)
+        return msgspec.structs.replace(manifest, cohort=self._cohorts.open_manifest(name))
 
     def next_due(self) -> float | None:
         """When `make_versions` or `publications` will next have something that they have not now, or None."""
         deadlines = [
             self._announcements.next_due(),
-            *(task.deadline() for task in self._served_tasks()),
+            self._cohorts.next_due(),
+            *(self._deadline(task) for task in self._served_tasks()),
             *(awaited.deadline() for awaited in self._awaited_scales()),
         ]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def _deadline(self, task: ServedTask) -> float | None:
+        return self._cohorts.deadline(task) if task.description.masks is not None else task.deadline()
 
     def _awaited_scales(self) -> list[AwaitedScale]:
         return [served for served in self._aggregates.values() if isinstance(served, AwaitedScale)]
@@ -207,6 +225,7 @@ class VersionMaker:
         self._set_aside.try_all_again()
         served, removed = self._registry.served(), self._registry.removed_tasks()
         self._tasks = self._task_loader.load(served)
+        self._cohorts.reload()
         self._removed = {each.name: _farewell(each) for each in removed}
         stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served.readable)]}
         if self._stored is not None:
@@ -264,8 +283,20 @@ class VersionMaker:
             self._set_aside.unread(place, failed, passed[place], self._tasks[place[0]].description)
         return found
 
+    def _advance_cohort(self, task: ServedTask, now: float) -> None:
+        """Go on with a cohort of masked updates, and commit the version that it makes."""
+        try:
+            summed = self._cohorts.advance(task, now)
+        except (JournalUnavailableError, TasksChangedError):
+            raise
+        except Exception as error:  # a defect that one task brings out must not stop the rest
+            self._set_aside.stop(place_of(task), error)
+            return
+        if summed is not None:
+            self._cohorts.commit(task, summed, self._tasks_counter)
+            self._take_over(task, summed.made, now)
+
     def _commit(self, task: ServedTask, made: NextVersion, now: float) -> None:
-        name, number = task.description.task, made.version.number
         self._journal.add_version(
             made.version,
             kind=task.consumer.kind.number,
@@ -273,6 +304,11 @@ class VersionMaker:
             last_position=made.last_position,
             tasks_counter=self._tasks_counter,
         )
+        self._take_over(task, made, now)
+
+    def _take_over(self, task: ServedTask, made: NextVersion, now: float) -> None:
+        """A version is committed."""
+        name, number = task.description.task, made.version.number
         task.advance(made, now)
         self._announcements.announce(name)
         self._metrics.count_version(name)

@@ -6,6 +6,7 @@ from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.schema import change_counters
 
 DEVICES, TASKS, HELPERS, QUERIES, CLUSTERS = "devices", "tasks", "helpers", "queries", "clusters"
+COHORTS = "cohorts"
 """The subjects that are counted."""
 
 

@@ -14,9 +14,10 @@ from sqlalchemy import (
     tuple_,
 )
 
-from broker_coordinator.admission.fleet_view import Decided
+from broker_coordinator.admission.fleet_view import Decided, decided_of
 from broker_coordinator.aggregation.lineage import Departure, History, Lineage
 from broker_coordinator.aggregation.version import Version
+from broker_coordinator.consumers.masked_update import SumOfMasks
 from broker_coordinator.storage.database import Database, open_database, reading
 from broker_coordinator.storage.overview import Overview
 from broker_coordinator.storage.records import (
@@ -26,6 +27,7 @@ from broker_coordinator.storage.records import (
 from broker_coordinator.storage.schema import (
     FACTS,
     aggregates,
+    cohorts,
     departures,
     payloads,
     refused_payloads,
@@ -44,7 +46,10 @@ from broker_coordinator.storage.task_conditions import (
     updates_of,
 )
 from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import KINDS, Signed, decode_payload
 from fleet_protocol.limits import MAX_SEQUENCE
+from secure_aggregation.messages import CohortManifest, CohortSet
+from secure_aggregation.signatures import read_unverified
 
 POSITIONS_PER_QUERY = 500
 """Well below the number of parameters that any database takes."""
@@ -95,6 +100,16 @@ class JournalReader:
     def held_updates(self, task: str, version: int) -> Iterator[JournalledPayload]:
         """Those of `task` that one version holds."""
         yield from self._read_payloads(*updates_of(task), payloads.c.aggregate == version)
+
+    def sum_of_masks(self, task: str, version: int) -> SumOfMasks | None:
+        """What turned the masked updates of a version into its sum; None of a version that has none."""
+        row_of = select(cohorts).where(cohorts.c.task == task, cohorts.c.version == version)
+        with reading(self.engine) as connection:
+            row = connection.execute(row_of).first()
+        if row is None:
+            return None
+        manifest = read_unverified(decode_payload(row.manifest, Signed), CohortManifest)
+        return SumOfMasks(manifest, read_unverified(decode_payload(row.members, Signed), CohortSet), row.masks)
 
     def updates_through(self, task: str, version: int, left: Mapping[str, int]) -> Iterator[JournalledPayload]:
         """Those that `version` or an older one holds, without those of devices that have `left` (`Lineage`)."""
@@ -216,13 +231,17 @@ class JournalReader:
 
     def decided(self, device: str, sequence: int) -> Decided | None:
         """The journalled outcome of a payload."""
-        accepted = select(payloads.c.digest).where(payloads.c.device == device, payloads.c.sequence == sequence)
+        accepted = select(payloads.c.digest, payloads.c.kind, payloads.c.aggregate, payloads.c.set_aside).where(
+            payloads.c.device == device, payloads.c.sequence == sequence
+        )
         refused = select(refused_payloads).where(
             refused_payloads.c.device == device, refused_payloads.c.sequence == sequence
         )
         with reading(self.engine) as connection:
-            if (digest := connection.scalar(accepted)) is not None:
-                return Decided(digest)
+            if (found := connection.execute(accepted).first()) is not None:
+                if (kind := KINDS.get(found.kind)) is None:
+                    return Decided(found.digest)
+                return decided_of(kind, found.digest, held=found.aggregate is not None, set_aside=found.set_aside)
             if row := connection.execute(refused).first():
                 return Decided(row.digest, Reason(row.reason), row.detail)
             return None

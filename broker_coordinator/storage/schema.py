@@ -230,6 +230,22 @@ aggregates = Table(
     comment="of the kinds that make no versions",
 )
 
+cohorts = Table(
+    "cohorts",
+    metadata,
+    Column("name", LargeBinary(32), primary_key=True, comment="SHA-256 of the manifest"),
+    Column("task", String(48), nullable=False, index=True),
+    Column("number", BigInteger, nullable=False, comment="of the task's cohorts: counts up"),
+    Column("state", String(16), nullable=False),
+    Column("manifest", LargeBinary, nullable=False, comment="signed, as helpers are shown it"),
+    Column("members", LargeBinary, comment="signed: the only set that helpers are asked about; null before"),
+    Column("masks", LargeBinary, comment="the sum of the set's masks, uint32, little endian; null unless summed"),
+    Column("version", BigInteger, comment="that the sum has made; null unless summed"),
+    Column("reason", Text, nullable=False, comment="why it is void; else empty"),
+    UniqueConstraint("task", "number"),
+    comment="of tasks whose updates are summed behind masks (docs/secure-aggregation.md)",
+)
+
 departures = Table(
     "departures",
     metadata,

@@ -9,6 +9,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 from broker_coordinator.storage.schema import (
     SCHEMA,
     clusters,
+    cohorts,
     findings,
     helpers,
     invitations,
@@ -113,6 +114,9 @@ def _from_15(connection: Connection) -> None:
 
 def _from_16(connection: Connection) -> None:
     connection.execute(CreateTable(varieties))
+    connection.execute(CreateTable(cohorts))
+    for index in cohorts.indexes:
+        connection.execute(CreateIndex(index))
 
 
 def _add_column(connection: Connection, column: Column[Any]) -> None:

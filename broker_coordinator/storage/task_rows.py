@@ -2,13 +2,14 @@
 
 from sqlalchemy import Connection, Engine, delete, func, insert, select, update
 
-from broker_coordinator.storage.change_counters import CLUSTERS, QUERIES, count_up
+from broker_coordinator.storage.change_counters import CLUSTERS, COHORTS, QUERIES, count_up
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.schema import (
     WAITING,
     aggregates,
     bundle_files,
     clusters,
+    cohorts,
     departures,
     evaluations,
     findings,
@@ -69,6 +70,8 @@ def _delete_some(engine: Engine, task: str) -> int:
         connection.execute(delete(departures).where(departures.c.task == task))
         for measured in (findings, varieties):
             connection.execute(delete(measured).where(measured.c.task == task))
+        if connection.execute(delete(cohorts).where(cohorts.c.task == task)).rowcount:
+            count_up(connection, COHORTS)
         if connection.execute(delete(clusters).where(clusters.c.task == task)).rowcount:
             count_up(connection, CLUSTERS)
         connection.execute(delete(bundle_files).where(bundle_files.c.task == task))

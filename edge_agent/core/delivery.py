@@ -20,12 +20,18 @@ PUT_OFF_SECONDS = 60.0
 """Interval of repeats after a receipt that says to wait: not approved yet, task paused, or too many updates."""
 
 
+AWAITING_SECONDS = 3600.0
+"""Interval of repeats of what the journal has, should the receipt that settles it be lost."""
+
+
 class Remedy(Enum):
     """What a receipt means for the payload that it names."""
 
     SETTLE = "settle"
     """The journal has it: it leaves the outbox."""
     KEEP = "keep and ask later"
+    AWAIT = "await"
+    """The journal has it, and whether it counts comes with another receipt: it stays, and is hardly ever repeated."""
     RENUMBER = "renumber"
     """The coordinator has seen the number, from an earlier life of this device: send it under a new one."""
     TAKE_BACK = "take back"
@@ -40,6 +46,7 @@ REMEDIES = {
     Reason.UNKNOWN_KIND: Remedy.KEEP,  # until the coordinator is updated; not journalled either
     Reason.TASK_PAUSED: Remedy.KEEP,  # until the operator resumes it
     Reason.RATE_LIMITED: Remedy.KEEP,
+    Reason.AWAITS_COHORT: Remedy.AWAIT,
     Reason.SEQUENCE_REUSED: Remedy.RENUMBER,  # this device's database was emptied or restored
 }
 """For a rejection. Every other reason, one of a later release too, means that the payload is taken back."""
@@ -73,6 +80,7 @@ class _Retry:
 
     due: float
     wait_seconds: float = FIRST_RECEIPT_SECONDS
+    awaits: bool = False
 
 
 class DeliverySchedule:
@@ -103,6 +111,7 @@ class DeliverySchedule:
         retry = self._retries.get(number)
         if retry is None:
             return
+        retry.awaits = False
         retry.due = now + retry.wait_seconds
         retry.wait_seconds = min(2 * retry.wait_seconds, LAST_RECEIPT_SECONDS)
 
@@ -110,10 +119,16 @@ class DeliverySchedule:
         """A receipt has come: whether the coordinator takes this device's payloads, or told it to wait."""
         self._put_off = meant is Remedy.KEEP
 
+    def awaits(self, number: int, now: float) -> None:
+        """The journal has it: ask for what became of it after `AWAITING_SECONDS`, or when a connection begins."""
+        self._retries[number] = _Retry(now + AWAITING_SECONDS, awaits=True)
+
     def changed(self, now: float) -> None:
         """Retry after any receipt, or new payload. What is due earlier stays due then."""
         wait_seconds = PUT_OFF_SECONDS if self._put_off else FIRST_RECEIPT_SECONDS
         for retry in self._retries.values():
+            if retry.awaits:
+                continue
             retry.wait_seconds = wait_seconds
             retry.due = min(retry.due, now + wait_seconds)
 

@@ -27,6 +27,8 @@ class OutboxRow:
     digest: bytes = b""
     envelope: bytes = b""
     generation: int = 0
+    kept: bytes = b""
+    """What the device keeps of it for itself: it is never sent."""
     reason: str = ""
     """Why it was rejected, where it waits for the next round's residual."""
 
@@ -42,6 +44,7 @@ class SpooledPayload:
     kind: int
     recipient: bytes
     payload: bytes
+    kept: bytes = b""
 
 
 class Outbox(Protocol):

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from fleet_protocol.configuration import PublicKey
+from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_MASK_HELPERS
 from fleet_protocol.privacy.sample_privacy import Delta
 from fleet_protocol.task_description import TaskDescription
 
@@ -11,8 +13,16 @@ from fleet_protocol.task_description import TaskDescription
 class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What this device demands of tasks (docs/privacy.md). A task that promises less is not trained."""
 
-    at_least: Literal["nothing", "samples"] = "nothing"
-    """`samples`: what the device sends of a round hides each sample by noise, as `[privacy.samples]` of a task says."""
+    at_least: Literal["nothing", "samples", "masks", "samples and masks"] = "nothing"
+    """`samples`: what the device sends of a round hides each sample by noise, as `[privacy.samples]` of a task says.
+    `masks`: the coordinator sees sums of many devices' updates alone, as `[privacy.masks]` of a task says."""
+    trusted_mask_helpers: list[PublicKey] = []
+    """For `masks`: the keys of the mask helpers that this device's owner trusts, as `edgeflock-helper mask-key` prints
+    them there. A task that names any other is refused."""
+    fewest_devices: Annotated[int, msgspec.Meta(ge=2, le=MAX_COHORT_DEVICES)] = 10
+    """For `masks`: the fewest devices that a sum may be of."""
+    fewest_colluding: Annotated[int, msgspec.Meta(ge=1, lt=MAX_MASK_HELPERS)] = 1
+    """For `masks`: how many helpers may work with the coordinator, and learn nothing all the same."""
     epsilon: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
     """The most that all rounds of one task together may tell of a sample, where the task itself allows more. 0: as much
     as the task allows. A sample that has cost so much is trained on no more."""
@@ -22,15 +32,30 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Have the graph look at one sample at a time: the guarantee then holds whatever graph a coordinator sends, and a
     round takes up to `batch_size` times as long."""
 
+    def __post_init__(self) -> None:
+        """Refuse a demand that no task meets; raises ValueError."""
+        if self.demands_masks and len(self.trusted_mask_helpers) < 2:
+            raise ValueError(
+                f"trusted_mask_helpers: at_least = {self.at_least!r} needs two keys or more; write what"
+                " `edgeflock-helper mask-key` prints on each"
+            )
+
+    @property
+    def demands_masks(self) -> bool:
+        """Whether no single update may be seen."""
+        return "masks" in self.at_least
+
     def refusal(self, task: TaskDescription) -> str | None:
         """Why this device does not learn for the task, in words; None where it does."""
+        if self.demands_masks and (refused := self._why_masks_refused(task)):
+            return refused
         promised = task.sample_privacy
         if promised is None:
-            if self.at_least == "nothing":
+            if "samples" not in self.at_least:
                 return None
             return (
                 f"{task.task} has no [privacy.samples], and the owner of this device demands it"
-                " (at_least = 'samples' in [privacy] of agent.toml)"
+                f" (at_least = {self.at_least!r} in [privacy] of agent.toml)"
             )
         steps = task.training.steps
         if self.epsilon and (cost := promised.epsilon_after(steps, self.delta)) > self.epsilon:
@@ -38,4 +63,30 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"one round of {task.task} tells up to epsilon {cost:.3g} of a sample, and the owner of this device"
                 f" allows {self.epsilon:g} (epsilon in [privacy] of agent.toml)"
             )
+        return None
+
+    def _why_masks_refused(self, task: TaskDescription) -> str | None:
+        plan = task.masks
+        if plan is None:
+            return (
+                f"{task.task} has no [privacy.masks], and the owner of this device demands it"
+                f" (at_least = {self.at_least!r} in [privacy] of agent.toml)"
+            )
+        trusted = {key.strip().lower() for key in self.trusted_mask_helpers}
+        for name, key in plan.helpers.items():
+            if key.strip().lower() not in trusted:
+                return (
+                    f"{task.task} has a mask helper {name} with the key {key.strip()}, which is not among"
+                    " trusted_mask_helpers in [privacy] of agent.toml"
+                )
+        floors = (
+            ("fewest_devices", plan.fewest_devices, self.fewest_devices),
+            ("colluding", plan.colluding, self.fewest_colluding),
+        )
+        for name, offered, asked in floors:
+            if offered < asked:
+                return (
+                    f"{task.task} has {name} = {offered} in [privacy.masks], and the owner of this device asks for"
+                    f" {asked}"
+                )
         return None

@@ -8,6 +8,7 @@ import msgspec
 from edge_agent.core.delivery import TOO_LARGE
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.producers.feature_statistics import FEATURE_STATISTICS_PRODUCER
+from edge_agent.producers.masked_update import MASKED_UPDATE_PRODUCER
 from edge_agent.producers.producer import Producer
 from edge_agent.producers.prompts import PROMPTS_PRODUCER
 from edge_agent.producers.statistics import STATISTICS_PRODUCER
@@ -19,7 +20,13 @@ from fleet_protocol.task_description import TaskDescription
 
 PRODUCERS: dict[int, Producer] = {
     producer.kind.number: producer
-    for producer in (UPDATE_PRODUCER, STATISTICS_PRODUCER, FEATURE_STATISTICS_PRODUCER, PROMPTS_PRODUCER)
+    for producer in (
+        UPDATE_PRODUCER,
+        STATISTICS_PRODUCER,
+        FEATURE_STATISTICS_PRODUCER,
+        PROMPTS_PRODUCER,
+        MASKED_UPDATE_PRODUCER,
+    )
 }
 """By the number of the kind, in the order in which their payloads are numbered."""
 
@@ -41,6 +48,12 @@ def produce(description: TaskDescription, result: TrainingResult) -> list[tuple[
     """All payloads of a finished round, one of a kind at most."""
     made = ((producer.kind, producer.produce(description, result)) for producer in PRODUCERS.values())
     return [(kind, payload) for kind, payload in made if payload is not None]
+
+
+def kept_of(kind: PayloadKind, result: TrainingResult) -> bytes:
+    """What the device keeps for itself of a round's payload of this kind."""
+    producer = PRODUCERS.get(kind.number)
+    return b"" if producer is None or producer.keep is None else producer.keep(result)
 
 
 def makes_versions_of(description: TaskDescription) -> bool:
@@ -67,9 +80,9 @@ def given_back(rejected: Iterable[OutboxRow]) -> dict[int, Returned]:
         producer = PRODUCERS.get(kind.decrypted.number) if kind else None
         if producer is not None and producer.give_back is not None:
             with contextlib.suppress(ProtocolError):  # damaged on the disk: it must not hold up the rounds
-                update = producer.give_back(row.payload)
+                update = producer.give_back(row.payload if producer.keep is None else row.kept)
                 returned[row.sequence] = msgspec.structs.replace(update, too_large=row.reason in TOO_LARGE)
     return returned
 
 
-__all__ = ["PRODUCERS", "Producer", "given_back", "goes_back", "makes_versions_of", "produce", "register"]
+__all__ = ["PRODUCERS", "Producer", "given_back", "goes_back", "kept_of", "makes_versions_of", "produce", "register"]

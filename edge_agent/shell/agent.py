@@ -9,6 +9,7 @@ from edge_agent.shell.analytics.questions import AskedAbout, Questions
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.host import machine
 from edge_agent.shell.host.local_events import LocalEvents
+from edge_agent.shell.learning.cohorts import Cohorts
 from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.learning.round_training import RoundTraining
 from edge_agent.shell.learning.rounds import Rounds
@@ -67,6 +68,7 @@ class Agent:
             spool=RoundSpool(self._database, address=identity.address, sign=identity.sign_row),
             prompting={task.name: task.prompts for task in configuration.tasks},
             budget=self._budget,
+            cohorts=Cohorts(member.versions, self._database, identity, configuration.privacy),
         )
         self._rounds = Rounds(
             configuration,

@@ -41,13 +41,16 @@ from fleet_protocol.kinds import (
     ENROLMENT,
     FROM_COORDINATOR,
     KINDS,
+    MASK_REQUEST,
     WEIGHTS_REQUEST,
     BlobChunk,
     BlobRequest,
     Enrolment,
     Invitation,
     Manifest,
+    MaskRequest,
     Outcome,
+    PayloadKind,
     Presence,
     PresenceState,
     Queries,
@@ -83,9 +86,11 @@ class Membership:
         *,
         needed: Callable[[TaskDescription], Sequence[str]],
         also_hears: Sequence[str] = (),
+        mask_request: Callable[[MaskRequest], None] | None = None,
     ) -> None:
         """`needed` says which files of a bundle are fetched, besides the weights (`VersionFollower`); `also_hears` are
-        topics that it stays subscribed to.
+        topics that it stays subscribed to. `mask_request` hears requests to a mask helper, which are longer than
+        whatever comes to other members.
         """
         self._configuration = configuration
         self.identity = identity
@@ -110,6 +115,7 @@ class Membership:
             authorities=self._handle_authorities,
             queries=self._handle_queries,
             chunk=self._handle_chunk,
+            mask_request=mask_request,
         )
         invitations = [topics.invitation(configuration.fleet, task) for task in self.tasks]
         self.link = Link(
@@ -119,7 +125,11 @@ class Membership:
             on_connected=self._on_connected,
             handle=self._handle,
             filters=[identity.down_topic, *invitations, *also_hears],
-            maximum_message_bytes=max(kind.max_bytes for kind in KINDS.values() if kind.leaf in FROM_COORDINATOR),
+            maximum_message_bytes=max(
+                kind.max_bytes
+                for kind in KINDS.values()
+                if kind.leaf in FROM_COORDINATOR and (kind is not MASK_REQUEST or mask_request is not None)
+            ),
         )
         authorities = pinned_authorities(configuration.state_folder, configuration.broker)
         if authorities is not None:
@@ -191,6 +201,14 @@ class Membership:
 
     async def _publish_up(self, signed: bytes) -> None:
         await self.link.publish(self.identity.up_topic, signed)
+
+    async def say(self, kind: PayloadKind, payload: bytes) -> None:
+        """Publish what is not journalled, and gets no receipt.
+
+        Raises:
+            LinkDownError: there is no connection; it is not repeated.
+        """
+        await self._publish_up(self.identity.sign_control(kind, payload))
 
     async def _publish_answered(self, signed: bytes) -> None:
         """Publish what the coordinator answers with a receipt."""

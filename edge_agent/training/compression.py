@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_agent.training.feedback import ErrorFeedback, recall
+from edge_agent.training.plain_update import plain_update
 from edge_agent.worker.contract import Returned
 from fleet_protocol.codec import (
     EncodedUpdate,
@@ -51,9 +52,15 @@ def remember(task: TaskDescription, residual: bytes, returned: Iterable[Returned
     for each in returned:
         if each.life == memory.life:
             with contextlib.suppress(ProtocolError):
-                update = unpack(each.packed, HeldBlocks.of(task, each.held))
+                update = _returned_update(each, task)
                 memory.give_up(update) if each.too_large else memory.give_back(update)
     return memory
+
+
+def _returned_update(returned: Returned, task: TaskDescription) -> SparseUpdate:
+    if returned.plain:
+        return plain_update(returned.plain, task.trained_count)
+    return unpack(returned.packed, HeldBlocks.of(task, returned.held))
 
 
 def unpack(packed: bytes, held: HeldBlocks) -> SparseUpdate:

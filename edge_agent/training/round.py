@@ -3,7 +3,7 @@
 The training worker runs it on a device, the simulator in its own process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +14,18 @@ from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.compression import Packed, UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
+from edge_agent.training.feedback import ErrorFeedback
 from edge_agent.training.private.randomness import OF_THE_SYSTEM, Draw, sampled_batches
 from edge_agent.training.sending import running_norm, why_unchanged
 from edge_agent.training.statistics import in_other_units, measure, unlike_the_fleet
-from edge_agent.worker.contract import Returned, TrainingResult
+from edge_agent.worker.contract import MaskedResult, Returned, TrainingResult
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.limits import MAX_LOSS
 from fleet_protocol.remedies import STEADIER_TRAINING
 from fleet_protocol.task_description import TaskDescription
+
+Mask = Callable[[FloatVector, ErrorFeedback], MaskedResult]
+"""Takes a round's change of the trained weights and the error feedback, as `masked_update.masked_result`."""
 
 
 class DivergedError(Exception):
@@ -39,7 +43,8 @@ class Earlier:
     that were stored at the last of them, `usual_norm` the running mean of the norms of their changes, and
     `last_weights` f32[P] those that the last one began with, where they are known and others than this round's.
     `prompting` is what the device's owner lets it tell, None where nobody asks for prompts, and `told` the mark of
-    those that were told last. `draw` gives what a round with privacy of samples draws.
+    those that were told last. `draw` gives what a round with privacy of samples draws. `mask` masks what is sent, where
+    a cohort sums it.
     """
 
     residual: bytes
@@ -52,6 +57,7 @@ class Earlier:
     prompting: PromptSettings | None = None
     told: bytes = b""
     draw: Draw = OF_THE_SYSTEM
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +154,11 @@ def finish_round(
     norm = float(np.linalg.norm(delta[: task.trained_count]))
     kept = why_unchanged(task.sending, norm, earlier.usual_norm)
     try:
-        packed = Packed(b"", forgotten=0.0) if kept else pack(delta, memory, task, earlier.seed, learned.held)
+        packed, masked = Packed(b"", forgotten=0.0), None
+        if earlier.mask is not None and not kept:
+            masked = earlier.mask(delta[: task.trained_count], memory)
+        elif not kept:
+            packed = pack(delta, memory, task, earlier.seed, learned.held)
     except UpdateTooLargeError as error:
         raise _diverged(_explained(str(error), learned.losses, samples, task), samples, task) from error
     return TrainingResult(
@@ -165,6 +175,7 @@ def finish_round(
         kept=kept,
         held=learned.held,
         told=earlier.told,
+        masked=masked,
     )
 
 

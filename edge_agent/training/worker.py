@@ -28,7 +28,7 @@ from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
 from edge_agent.training.own_limits import take_part
 from edge_agent.training.rebuild import RebuildError, rebuild
-from edge_agent.training.round import DivergedError, Earlier
+from edge_agent.training.round import DivergedError, Earlier, Mask
 from edge_agent.training.split.engine import SplitEngine
 from edge_agent.training.split.exchange import Exchange, SessionFailedError
 from edge_agent.training.split.own_weights import read_own_weights
@@ -111,6 +111,7 @@ def run_round(
     send(Progress("reading", 0, task.training.steps, None))
     if job.packed is not None:
         rebuild(job.packed, Path(job.weights), task.version.parameters)
+    mask = _mask_of(job)
     weights = _weights_of(job)
     last_weights = _last_weights(job)
     if task.backbone is None:
@@ -144,6 +145,7 @@ def run_round(
         last_weights,
         prompting=job.prompting,
         told=job.told,
+        mask=mask,
     )
     result = take_part(
         engine,
@@ -158,6 +160,20 @@ def run_round(
     if isinstance(result, Withheld):
         return result
     return msgspec.structs.replace(result, features_computed=computed, cluster=job.cluster)
+
+
+def _mask_of(job: TrainingJob) -> Mask | None:
+    """What masks the round's update; it is loaded before the process is shut in, and by no other task's."""
+    if job.cohort is None:
+        if job.description.masks is not None:
+            raise RoundError("no cohort is open, and its task's updates never leave the device without masks")
+        return None
+    from nacl.utils import random  # noqa: PLC0415 - see above
+
+    from edge_agent.training.masked_update import checked_cohort, masked_result  # noqa: PLC0415 - see above
+
+    cohort = checked_cohort(job.cohort, job.description)
+    return lambda delta, memory: masked_result(delta, memory, cohort, random)
 
 
 def _engine_of(job: TrainingJob, files: Mapping[str, Path], exchange: Exchange | None) -> TrainingEngine:

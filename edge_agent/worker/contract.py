@@ -33,6 +33,10 @@ STATE_BYTES_PER_PARAMETER = 8
 """At most, of an error feedback's state: two float32, or a float64."""
 
 
+PLAIN_BYTES_PER_PARAMETER = 4
+"""Of what is in a masked update."""
+
+
 def engine_files(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
     """What an engine trains with."""
     if engine == "onnx-step":
@@ -72,6 +76,37 @@ class Returned(msgspec.Struct, frozen=True):
     too_large: bool = False
     held: tuple[int, ...] = ()
     prompts: bool = False
+    plain: bytes = b""
+    """In place of `packed`, of a masked update: float32[trained]."""
+
+
+class JoinedCohort(msgspec.Struct, frozen=True):
+    """A cohort of masked updates that a round is for, and what the device's owner asks of it.
+
+    `manifest` is the coordinator's signed one, as it came; `coordinator` and `trusted_helpers` are Ed25519 keys.
+    `sequence` is the number of this update among masks.
+    """
+
+    manifest: bytes
+    coordinator: bytes
+    device: str
+    sequence: int
+    base_version: int
+    generation: int
+    trusted_helpers: list[bytes]
+    fewest_devices: int
+    fewest_colluding: int
+
+
+class MaskedResult(msgspec.Struct, frozen=True):
+    """A round's update behind masks: `SealedSeeds`, which the agent signs, and masked values, packed. `plain` is what
+    is in it, float32[trained], and never leaves the device.
+    """
+
+    seeds: bytes
+    values: bytes
+    plain: bytes
+    signature: bytes = b""
 
 
 class TrainingJob(msgspec.Struct, frozen=True):
@@ -115,6 +150,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """The mark of the prompts that were told last."""
     cluster: int = NO_CLUSTER
     """Whose copy of the parameters the round trains, where the task has copies."""
+    cohort: JoinedCohort | None = None
+    """Of a task with masks: the cohort that the round is for."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -174,6 +211,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     `usual_norm` is the running mean of the norms of the device's rounds. Where the task's rule sends no round like this
     one, `kept` says why, and `packed` is empty. `held` is of each block the samples that trained it here, where a
     helper ran some of them; empty where the round trained all. `cluster` is whose copy of the parameters it trained.
+    `masked` takes the place of `packed` where updates are summed behind masks.
     """
 
     packed: bytes
@@ -195,6 +233,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     kept: str = ""
     held: tuple[int, ...] = ()
     cluster: int = NO_CLUSTER
+    masked: MaskedResult | None = None
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
@@ -284,7 +323,8 @@ def longest_message(task: TaskDescription) -> int:
 
     What surrounds them is short, or comes in their place.
     """
-    verdict = MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * task.parameter_count
+    plain_bytes = PLAIN_BYTES_PER_PARAMETER * task.parameter_count if task.masks else 0
+    verdict = MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * task.parameter_count + plain_bytes
     return max(verdict, LONGEST_STEP_BYTES if task.split else 0)
 
 

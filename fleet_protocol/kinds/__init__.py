@@ -27,6 +27,9 @@ from fleet_protocol.kinds.invitation import INVITATION, Invitation
 from fleet_protocol.kinds.key_succession import KEY_SUCCESSION, KeySuccession
 from fleet_protocol.kinds.kind import FROM_COORDINATOR, Leaf, PayloadKind
 from fleet_protocol.kinds.manifest import MANIFEST, Manifest
+from fleet_protocol.kinds.mask_reply import MASK_REPLY, MaskReply
+from fleet_protocol.kinds.mask_request import MASK_REQUEST, MaskRequest, MaskStep, SumRequest
+from fleet_protocol.kinds.masked_update import ENCRYPTED_MASKED_UPDATE, MASKED_UPDATE, MaskedUpdate, Signed
 from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload
 from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
 from fleet_protocol.kinds.prompts import ENCRYPTED_PROMPTS, PROMPTS, Prompts
@@ -77,6 +80,10 @@ KINDS: dict[int, PayloadKind] = {
         ENCRYPTED_PROMPTS,
         ACTIVATION_SUMMARY,
         ENCRYPTED_ACTIVATION_SUMMARY,
+        MASKED_UPDATE,
+        ENCRYPTED_MASKED_UPDATE,
+        MASK_REQUEST,
+        MASK_REPLY,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -114,6 +121,7 @@ __all__ = [
     "ENCRYPTED_ACTIVATION_SUMMARY",
     "ENCRYPTED_ANALYTICS_REPORT",
     "ENCRYPTED_FEATURE_STATISTICS",
+    "ENCRYPTED_MASKED_UPDATE",
     "ENCRYPTED_PROMPTS",
     "ENCRYPTED_STATISTICS",
     "ENCRYPTED_UPDATE",
@@ -134,7 +142,14 @@ __all__ = [
     "KeySuccession",
     "Leaf",
     "MANIFEST",
+    "MASKED_UPDATE",
+    "MASK_REPLY",
+    "MASK_REQUEST",
     "Manifest",
+    "MaskReply",
+    "MaskRequest",
+    "MaskStep",
+    "MaskedUpdate",
     "News",
     "OfferedTask",
     "Outcome",
@@ -163,7 +178,9 @@ __all__ = [
     "SESSION_RESUMPTION",
     "SessionResumption",
     "STATISTICS",
+    "Signed",
     "Statistics",
+    "SumRequest",
     "UPDATE",
     "Update",
     "WEIGHTS_REQUEST",

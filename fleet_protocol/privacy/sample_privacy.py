@@ -6,6 +6,7 @@ import msgspec
 
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_SETTING
+from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.privacy.renyi import (
     Mechanism,
     StepsTaken,
@@ -64,6 +65,7 @@ class PrivacyPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """What leaves a device of what it has learned (docs/privacy.md)."""
 
     samples: SamplePrivacy | None = None
+    masks: MaskPlan | None = None
 
 
 def with_noise(plan: SamplePrivacy, steps: int, name: str) -> SamplePrivacy:

@@ -10,13 +10,14 @@ import numpy as np
 
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, VerifyKey
+from fleet_protocol.kinds import Signed, SumRequest
 from secure_aggregation.bit_packing import Words, pack
 from secure_aggregation.boxes import opened_seeds
 from secure_aggregation.helper.claims import Claims
-from secure_aggregation.helper.set_checks import CheckedSet, HelperPolicy, Roster, checked_set
+from secure_aggregation.helper.set_checks import CheckedSet, HelperPolicy, Roster, checked_set, strangers_of
 from secure_aggregation.manifest import field_of, seed_plan_of
 from secure_aggregation.masks import mask, update_place
-from secure_aggregation.messages import HelperAnswer, SealedSeeds, SetSignature, Signed, SumRequest
+from secure_aggregation.messages import HelperAnswer, SealedSeeds, SetSignature
 from secure_aggregation.signatures import read_unverified, signed, verified
 
 
@@ -33,11 +34,14 @@ class MaskHelper:
         self._claims = claims
 
     def unusable(self, request: SumRequest) -> tuple[str, ...]:
-        """Devices of a set whose boxes don't open here. Nothing is claimed, so they can be left out before it is.
+        """Devices of a set that this helper does not know, or else those whose boxes don't open here. Nothing is
+        claimed, so they can be left out before it is.
 
         Raises:
             ProtocolError: the set can't be spoken for whoever is left out.
         """
+        if strangers := strangers_of(request, self._coordinator, self._roster):
+            return strangers
         checked = self._checked(request)
         return tuple(seeds.device for seeds in checked.seeds if self._opened(checked, seeds) is None)
 

@@ -7,16 +7,9 @@ from itertools import pairwise
 
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import VerifyKey
+from fleet_protocol.kinds import Signed, SumRequest
 from secure_aggregation.manifest import check_manifest, seed_plan_of
-from secure_aggregation.messages import (
-    CohortManifest,
-    CohortSet,
-    Member,
-    SealedSeeds,
-    Signed,
-    SumRequest,
-    message_hash,
-)
+from secure_aggregation.messages import CohortManifest, CohortSet, Member, SealedSeeds, message_hash
 from secure_aggregation.signatures import verified
 
 Roster = Mapping[str, VerifyKey]
@@ -73,15 +66,42 @@ def checked_set(
     number = manifest.helpers.index(bytes(own_key))
     _check_members(manifest, cohort_set.members, roster, policy)
     _check_work(manifest, len(cohort_set.members), number, policy)
-    if len(request.seeds) != len(cohort_set.members):
-        raise ProtocolError(
-            Reason.WRONG_SHAPE, f"seeds of {len(request.seeds)} devices for a set of {len(cohort_set.members)}"
-        )
+    _check_seeds_count(request, len(cohort_set.members))
     seeds = tuple(
         _seeds_of(member, sealed, manifest, cohort, roster[member.device])
         for member, sealed in zip(cohort_set.members, request.seeds, strict=True)
     )
     return CheckedSet(manifest, cohort, message_hash(cohort_set), cohort_set.members, seeds, number)
+
+
+def strangers_of(request: SumRequest, coordinator: VerifyKey, roster: Roster) -> tuple[str, ...]:
+    """Members of a set whom the roster does not have, or has with another key than the one that signed their seeds.
+
+    Raises:
+        ProtocolError: the coordinator has not signed the set, or there are seeds for more or fewer devices.
+    """
+    members = verified(request.cohort_set, CohortSet, coordinator, "the coordinator").members
+    _check_seeds_count(request, len(members))
+    return tuple(
+        member.device
+        for member, seeds in zip(members, request.seeds, strict=True)
+        if not _is_known(member.device, seeds, roster)
+    )
+
+
+def _is_known(device: str, seeds: Signed, roster: Roster) -> bool:
+    if device not in roster:
+        return False
+    try:
+        verified(seeds, SealedSeeds, roster[device], device)
+    except ProtocolError:
+        return False
+    return True
+
+
+def _check_seeds_count(request: SumRequest, members: int) -> None:
+    if len(request.seeds) != members:
+        raise ProtocolError(Reason.WRONG_SHAPE, f"seeds of {len(request.seeds)} devices for a set of {members}")
 
 
 def _check_members(manifest: CohortManifest, members: tuple[Member, ...], roster: Roster, policy: HelperPolicy) -> None:

@@ -17,6 +17,7 @@ from fleet_host.command_line import (
 from fleet_host.log_lines import configure_logging
 from fleet_host.services import add_service_verbs
 from session_relay.helper.configuration import CONFIGURATION, PROGRAM, load_helper_configuration
+from session_relay.helper.mask_program import MaskHelperProgram
 from session_relay.helper.program import Helper
 
 
@@ -34,7 +35,11 @@ async def run_helper(path: Path) -> None:
         ConfigurationError: alone or in a group; what to change.
     """
     configuration = load_helper_configuration(path)
-    await until_signalled(Helper(configuration, identity_of(configuration, PROGRAM), version(DISTRIBUTION)).run())
+    identity, software = identity_of(configuration, PROGRAM), version(DISTRIBUTION)
+    if configuration.masks is None:
+        await until_signalled(Helper(configuration, identity, software).run())
+    else:
+        await until_signalled(MaskHelperProgram(configuration, configuration.masks, identity, software).run())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -49,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     )
     status = add_verb(verbs, "status", "Show what the running helper does.", with_configuration)
     status.add_argument("--json", action="store_true", help="one JSON object")
+    add_verb(verbs, "mask-key", "Print the key of this mask helper.", with_configuration)
     add_key_verbs(verbs, "this helper's signing key", with_configuration)
     add_service_verbs(verbs)
     return program

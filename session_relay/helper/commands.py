@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from edge_agent.verbs.member_verbs import Member
 from fleet_host.command_line import write_at_once
 from fleet_host.services import Service, installer_here, installer_of
+from fleet_protocol.keys import write_verify_key
 from session_relay.helper.configuration import (
     CONFIGURATION,
     PROGRAM,
@@ -13,6 +14,7 @@ from session_relay.helper.configuration import (
     STATUS_SOCKET,
     load_helper_configuration,
 )
+from session_relay.helper.mask_claims import FILE_NAME, read_mask_key
 from session_relay.helper.status import ask_helper, words_of
 
 SERVICE = Service(
@@ -35,6 +37,11 @@ def _status(options: argparse.Namespace) -> None:
     write_at_once(answer.decode() if options.json else words_of(answer))
 
 
+def _mask_key(options: argparse.Namespace) -> None:
+    state = load_helper_configuration(options.config).state_folder
+    write_at_once(f"{write_verify_key(read_mask_key(state / FILE_NAME))}\n")
+
+
 def _install(options: argparse.Namespace) -> None:
     installer_of(options).install(SERVICE, {})
 
@@ -47,6 +54,7 @@ MEMBER = Member(SERVICE, "helper", STATUS_SOCKET, load_helper_configuration, _st
 VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     **MEMBER.verbs(),
     "status": _status,
+    "mask-key": _mask_key,
     "install-service": _install,
     "uninstall-service": _uninstall,
 }

@@ -9,8 +9,8 @@ from edge_agent.configuration import AgentConfiguration
 from edge_agent.profiles import completed_by_profile
 from edge_agent.sources.bound_socket import check_path
 from fleet_host.configuration_file import read_configuration
-from fleet_protocol.configuration import Seconds
-from fleet_protocol.limits import MAX_HELPER_SESSIONS
+from fleet_protocol.configuration import Name, PublicKey, Seconds
+from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_HELPER_SESSIONS
 
 PROGRAM = "edgeflock-helper"
 CONFIGURATION = Path("/etc/edgeflock-helper/helper.toml")
@@ -40,10 +40,24 @@ class HelperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `memory_limit_mib` of `[worker]` leaves beside libraries and model, where that is less."""
 
 
+class MaskHelperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a mask helper knows and asks of every set, whatever a coordinator says (docs/secure-aggregation.md)."""
+
+    roster: Annotated[dict[Name, PublicKey], msgspec.Meta(min_length=2)]
+    """The devices that it counts: by name, the key that `edge-agent key` prints on each. The owner of this helper
+    writes it, and nobody else: who is in it decides what the minimum is worth."""
+    fewest_devices: Annotated[int, msgspec.Meta(ge=2, le=MAX_COHORT_DEVICES)] = 10
+    """It tells no sum of fewer devices."""
+    most_masked_entries: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)] = 1 << 28
+    """Most work of one answer: entries times devices times seeds that the helper holds; 2^28 take some seconds."""
+
+
 class HelperConfiguration(AgentConfiguration, frozen=True, forbid_unknown_fields=True):
     """One helper. It is a device without samples: what it does not use of agent.toml's tables may stay out."""
 
     helper: HelperSettings = HelperSettings()
+    masks: MaskHelperSettings | None = None
+    """Makes this a mask helper, which runs no blocks of models."""
 
     def __post_init__(self) -> None:
         """Refuse what a helper does not have; raises ValueError."""

@@ -20,8 +20,8 @@ HELPER = Listener("helper", "edgeflock-helper")
 
 
 class HelperStatus(msgspec.Struct):
-    """What a helper does. `versions` are those that it offers, by task; `trouble` says why a task is not offered. Steps
-    and updates are counted since its start.
+    """What a helper does. `versions` are those that it offers, by task; `trouble` says why a task is not offered. What
+    is counted, is so since its start. `mask_key` is a mask helper's, in hex; empty of any other.
     """
 
     helper: str
@@ -34,6 +34,9 @@ class HelperStatus(msgspec.Struct):
     waiting_updates: int
     accepted_updates: int
     rejected_updates: int
+    mask_key: str = ""
+    answered_requests: int = 0
+    refused_requests: int = 0
 
 
 class StatusSocket:
@@ -96,6 +99,10 @@ def words_of(answer: bytes) -> str:
 def _lines(status: HelperStatus) -> Iterator[str]:
     link = "connected" if status.connected else "not connected to the broker"
     enrolled = "" if status.enrolled else ", not accepted by the coordinator"
+    if status.mask_key:
+        yield f"{status.helper}: mask helper {status.mask_key}, {link}{enrolled}"
+        yield f"requests: {status.answered_requests} answered since the start, {status.refused_requests} refused"
+        return
     yield f"{status.helper}: {status.sessions} sessions, {status.steps} steps since the start, {link}{enrolled}"
     yield (
         f"updates: {status.waiting_updates} waiting for a receipt; since the start {status.accepted_updates} accepted,"

@@ -7,10 +7,20 @@ from msgspec.structs import replace
 
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import SigningKey, sign
-from fleet_protocol.kinds import decode_payload, encode_payload
+from fleet_protocol.kinds import (
+    MaskedUpdate,
+    MaskReply,
+    MaskRequest,
+    Signed,
+    SumRequest,
+    decode_payload,
+    encode_payload,
+)
+from secure_aggregation.asking import Asking, Terms
 from secure_aggregation.coordinator import VoidCohortError, admitted, unmasked
 from secure_aggregation.device import DevicePolicy, accepted_cohort
-from secure_aggregation.messages import MaskedUpdate, Signed, SumRequest
+from secure_aggregation.messages import message_hash
+from secure_aggregation.signatures import signed
 from tests.support.masked_cohort import MaskedCohort, key_of, manifest_of
 
 COHORT = MaskedCohort(manifest_of(2, 1), 2)
@@ -60,7 +70,36 @@ def _update(data: bytes) -> None:
     admitted(COHORT.manifest, decode_payload(data, MaskedUpdate), DEVICE, COHORT.roster[DEVICE])
 
 
-READERS: tuple[Callable[[bytes], None], ...] = (_manifest, _set, _seeds, _answer, _signature, _request, _update)
+def _reply(data: bytes) -> None:
+    asking = Asking(
+        REQUEST.manifest,
+        COHORT.manifest,
+        COHORT.admitted,
+        Terms(1.0, 2.0),
+        sign_set=lambda cohort_set: signed(COHORT.coordinator, cohort_set),
+        fixed=(REQUEST.cohort_set, SET),
+        now=0.0,
+    )
+    asking.receive(0, decode_payload(data, MaskReply))
+    asking.advance(0.0)
+
+
+def _masked_request(data: bytes) -> None:
+    request = decode_payload(data, MaskRequest)
+    COHORT.helper(0).answer(request.request, request.signatures)
+
+
+READERS: tuple[Callable[[bytes], None], ...] = (
+    _manifest,
+    _set,
+    _seeds,
+    _answer,
+    _signature,
+    _request,
+    _update,
+    _reply,
+    _masked_request,
+)
 MASKED = [
     bytes((number,)) + content
     for number, content in enumerate(
@@ -72,6 +111,8 @@ MASKED = [
             COHORT.helper(0).sign(REQUEST).content,
             encode_payload(REQUEST),
             encode_payload(UPDATE),
+            encode_payload(MaskReply("answer", message_hash(SET), signed=(ANSWERS[0],))),
+            encode_payload(MaskRequest("answer", REQUEST)),
         )
     )
 ]

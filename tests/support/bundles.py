@@ -21,6 +21,7 @@ from fleet_protocol.codec import write_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import UPDATE
 from fleet_protocol.parameter import Parameter
+from fleet_protocol.privacy.sample_privacy import PrivacyPlan
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
@@ -46,6 +47,7 @@ def write_bundle(
     split: SplitPlan | None = None,
     prompts: PromptPlan | None = None,
     clusters: ClusterPlan | None = None,
+    privacy: PrivacyPlan | None = None,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
     parameters = parameters or PARAMETERS
@@ -72,6 +74,7 @@ def write_bundle(
         split=split,
         prompts=prompts,
         clusters=clusters,
+        privacy=privacy,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():

@@ -8,13 +8,14 @@ import msgspec
 import numpy as np
 
 from fleet_protocol.keys import SigningKey
+from fleet_protocol.kinds import Signed, SumRequest
 from secure_aggregation.coordinator import AdmittedUpdate, admitted, proposed_set
 from secure_aggregation.device import MaskedRound, masked_round
 from secure_aggregation.helper.claims import Claims, ClaimsInMemory
 from secure_aggregation.helper.mask_helper import MaskHelper
 from secure_aggregation.helper.set_checks import HelperPolicy, Roster
 from secure_aggregation.manifest import seed_plan_of
-from secure_aggregation.messages import CohortManifest, CohortSet, Signed, SumRequest
+from secure_aggregation.messages import CohortManifest, CohortSet
 from secure_aggregation.positions import shared_positions
 from secure_aggregation.signatures import signed
 

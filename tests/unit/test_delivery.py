@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edge_agent.core.delivery import (
+    AWAITING_SECONDS,
     FIRST_RECEIPT_SECONDS,
     LAST_RECEIPT_SECONDS,
     PUT_OFF_SECONDS,
@@ -70,6 +71,23 @@ def test_device_that_was_told_to_wait_asks_once_a_minute_until_it_is_accepted():
     schedule.answered(Remedy.SETTLE)
     schedule.changed(100.0)
     assert schedule.due([1], 100.0 + FIRST_RECEIPT_SECONDS) == [1]
+
+
+def test_what_awaits_its_cohort_is_asked_about_once_an_hour_whatever_else_happens_and_at_each_connection():
+    schedule = DeliverySchedule()
+    schedule.due([1, 2], 0.0)
+    schedule.sent(1, 0.0)
+    schedule.awaits(1, 1.0)
+    schedule.answered(Remedy.AWAIT)
+    for now in (2.0, 50.0, 3000.0):
+        schedule.changed(now)
+    assert schedule.due([1], AWAITING_SECONDS) == []
+    assert schedule.due([1], 1.0 + AWAITING_SECONDS) == [1]
+    schedule.sent(1, 1.0 + AWAITING_SECONDS)
+    assert schedule.due([1], 1.0 + AWAITING_SECONDS + FIRST_RECEIPT_SECONDS) == [1], "the answer may be lost too"
+    schedule.awaits(1, 9000.0)
+    schedule.restart()
+    assert schedule.due([1], 9001.0) == [1]
 
 
 class Deliveries(RuleBasedStateMachine):

@@ -8,13 +8,13 @@ from itertools import count
 import numpy as np
 
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.kinds import encode_payload
+from fleet_protocol.kinds import SumRequest, encode_payload
 from secure_aggregation.coordinator import AdmittedUpdate, admitted, proposed_set, unmasked, weighted_mean
 from secure_aggregation.device import masked_round
 from secure_aggregation.helper.claims import ClaimsInMemory
 from secure_aggregation.helper.mask_helper import MaskHelper
 from secure_aggregation.helper.set_checks import HelperPolicy
-from secure_aggregation.messages import CohortManifest, SetSignature, SumRequest, message_hash
+from secure_aggregation.messages import CohortManifest, SetSignature, message_hash
 from secure_aggregation.positions import shared_positions
 from secure_aggregation.signatures import signed
 

@@ -27,6 +27,7 @@ from fleet_protocol.kinds import (
     ENCRYPTED_ACTIVATION_SUMMARY,
     ENCRYPTED_ANALYTICS_REPORT,
     ENCRYPTED_FEATURE_STATISTICS,
+    ENCRYPTED_MASKED_UPDATE,
     ENCRYPTED_PROMPTS,
     ENCRYPTED_STATISTICS,
     ENCRYPTED_UPDATE,
@@ -36,6 +37,9 @@ from fleet_protocol.kinds import (
     INVITATION,
     KEY_SUCCESSION,
     MANIFEST,
+    MASK_REPLY,
+    MASK_REQUEST,
+    MASKED_UPDATE,
     PRESENCE,
     PROMPTS,
     QUERIES,
@@ -57,6 +61,9 @@ from fleet_protocol.kinds import (
     Invitation,
     KeySuccession,
     Manifest,
+    MaskedUpdate,
+    MaskReply,
+    MaskRequest,
     Outcome,
     PayloadKind,
     Presence,
@@ -65,7 +72,9 @@ from fleet_protocol.kinds import (
     Queries,
     Query,
     Receipt,
+    Signed,
     Statistics,
+    SumRequest,
     Update,
     WeightsRequest,
     encode_payload,
@@ -96,6 +105,8 @@ NAMING_A_TASK = (
     PROMPTS,
     ENCRYPTED_PROMPTS,
     SESSION_OPENING,
+    MASKED_UPDATE,
+    ENCRYPTED_MASKED_UPDATE,
 )
 RECIPIENT = SigningKey(bytes(range(32, 64)))
 EPHEMERAL = PrivateKey(bytes(range(64, 96)))
@@ -140,6 +151,10 @@ PROMPTS_OF_3 = Prompts("class", bytes([2, 0, 1]), "voice=en-gb")
 """Two or three samples of class 0, one of class 2, of three."""
 SUMMARY_OF_16 = ActivationSummary("kitchen-pi", 16, bytes.fromhex("0000803f000000bf"))
 """Sixteen samples, whose two channels have the means 1 and -0.5."""
+SIGNED = Signed(b"content", bytes(range(64)))
+"""What a third party checks; a whole cohort is in masked_cohort.json."""
+MASKED = MaskedUpdate(SIGNED, bytes.fromhex("0badcafe"))
+ABOUT = SumRequest(SIGNED, SIGNED, (SIGNED, SIGNED))
 MESSAGES = [
     (ENROLMENT, Enrolment(bytes(range(32)), "pi-4", "0.1.0", ["digits"]), UP),
     (PRESENCE, Presence(PresenceState.ONLINE, 3), STATE),
@@ -185,6 +200,18 @@ MESSAGES = [
         EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(PROMPTS_OF_3))),
         UP,
     ),
+    (MANIFEST, Manifest(7, "0f" * 32, "1e" * 32, cohort=encode_payload(SIGNED)), TASK_TOPIC),
+    (MASKED_UPDATE, MASKED, UP),
+    (
+        ENCRYPTED_MASKED_UPDATE,
+        EncryptedPayload(key_id(RECIPIENT.verify_key), sealed_box(encode_payload(MASKED))),
+        UP,
+    ),
+    (MASK_REQUEST, MaskRequest("unusable", ABOUT), DOWN),
+    (MASK_REQUEST, MaskRequest("answer", ABOUT, (SIGNED, SIGNED)), DOWN),
+    (MASK_REPLY, MaskReply("unusable", bytes(range(32)), unusable=("kitchen-pi",)), UP),
+    (MASK_REPLY, MaskReply("sign", bytes(range(32)), "sequence_reused: cohort 0a"), UP),
+    (MASK_REPLY, MaskReply("answer", bytes(range(32)), signed=(SIGNED,)), UP),
 ]
 OF_SOME_BLOCKS = (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f"), held=(16, 0, 12)), UP)
 """Of three blocks, the second was a helper's."""

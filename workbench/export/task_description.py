@@ -60,9 +60,9 @@ def _privacy(recipe: Recipe) -> PrivacyPlan | None:
     """As task.toml has it, with the noise that follows."""
     plan = recipe.task.privacy
     if plan is None or plan.samples is None:
-        return None
+        return plan if plan is not None and plan.masks else None
     name = str(recipe.folder / TASK_FILE)
-    return PrivacyPlan(samples=with_noise(plan.samples, recipe.task.training.steps, name))
+    return PrivacyPlan(samples=with_noise(plan.samples, recipe.task.training.steps, name), masks=plan.masks)
 
 
 def _version(model: ModelProto) -> OnnxVersion:

@@ -78,6 +78,11 @@ def prepare(request: Request, options: Options) -> Simulation:
     """The fleet, the bundle and the workload that were asked for."""
     folder = find_bundle(request.task)
     bundle = as_wanted(load_bundle(folder), request)
+    if bundle.description.masks is not None:
+        raise ConfigurationError(
+            f"{folder}: mask helpers are not simulated, and versions of its task are sums behind masks; export it"
+            " without [privacy.masks] to simulate the rest"
+        )
     fleet = (
         read_trace(request.trace)
         if request.trace

@@ -19,6 +19,8 @@ from fleet_protocol.kinds import (
 )
 from fleet_protocol.limits import BOOT_SHIFT
 from fleet_protocol.sessions.party import Party
+from secure_aggregation.messages import SealedSeeds
+from secure_aggregation.signatures import signed
 
 
 class NotReadableError(ProtocolError):
@@ -124,6 +126,10 @@ class Identity:
             base_version=row.base_version,
             generation=row.generation,
         )
+
+    def sign_seeds(self, seeds: SealedSeeds) -> bytes:
+        """This device's signature of what is sealed for mask helpers, 64 bytes."""
+        return signed(self._key, seeds).signature
 
     def sign_control(self, kind: PayloadKind, payload: bytes, task: str = "", generation: int = 0) -> bytes:
         """Sign a message that is not journalled."""

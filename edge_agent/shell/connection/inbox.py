@@ -16,10 +16,11 @@ from fleet_protocol.kinds import (
     Invitation,
     KeySuccession,
     Manifest,
+    MaskRequest,
     Queries,
     Receipt,
 )
-from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_QUERIES_BYTES, MAX_SIGNED_CHUNK_BYTES
+from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_MASK_REQUEST_BYTES, MAX_QUERIES_BYTES, MAX_SIGNED_CHUNK_BYTES
 from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
@@ -41,10 +42,12 @@ class Inbox:
         authorities: Callable[[str, list[bytes]], None],
         queries: Callable[[str, Queries], None],
         chunk: Callable[[str | PackedWeights, int, BlobChunk], None],
+        mask_request: Callable[[MaskRequest], None] | None = None,
     ) -> None:
         """`manifest`, `invitation` and `queries` take the task too; `not_readable` takes the task whose manifest is of
         a newer format, and what is wrong with it; `succession` takes the key that follows the pinned one, `authorities`
-        the topic and the certificates that follow; `chunk` takes of which file, and which chunk of it.
+        the topic and the certificates that follow; `chunk` takes of which file, and which chunk of it. A member
+        without `mask_request` reads no messages of that length.
         """
         self._fleet = fleet
         self._identity = identity
@@ -56,6 +59,8 @@ class Inbox:
         self._authorities = authorities
         self._queries = queries
         self._chunk = chunk
+        self._mask_request = mask_request
+        self._largest = MAX_CONTROL_BYTES if mask_request is None else MAX_MASK_REQUEST_BYTES
 
     def handle(self, topic: str, data: bytes) -> None:
         """Verify and pass on one message."""
@@ -73,7 +78,7 @@ class Inbox:
             logger.error(log_line("message_failed", topic=topic, error=error))
 
     def _pass_on(self, topic: str, data: bytes) -> None:
-        payload, task = self._identity.verify_from_coordinator(topic, data, _limit(topic))
+        payload, task = self._identity.verify_from_coordinator(topic, data, self._limit(topic))
         match payload:
             case Receipt():
                 self._receipt(payload)
@@ -89,11 +94,14 @@ class Inbox:
                 self._authorities(topic, payload.authorities)
             case BlobChunk():
                 self._chunk(*topics.chunk_of(topic), payload)
+            case MaskRequest() if self._mask_request is not None and topic == self._identity.down_topic:
+                self._mask_request(payload)
             case _:
                 raise ProtocolError(Reason.WRONG_TOPIC, f"a {type(payload).__name__} does not belong there")
 
-
-def _limit(topic: str) -> int:
-    """Bytes of a message there."""
-    limits = {"/blob/": MAX_SIGNED_CHUNK_BYTES, "/weights/": MAX_SIGNED_CHUNK_BYTES, "/query/": MAX_QUERIES_BYTES}
-    return next((limit for level, limit in limits.items() if level in topic), MAX_CONTROL_BYTES)
+    def _limit(self, topic: str) -> int:
+        """Bytes of a message there."""
+        if topic == self._identity.down_topic:
+            return self._largest
+        limits = {"/blob/": MAX_SIGNED_CHUNK_BYTES, "/weights/": MAX_SIGNED_CHUNK_BYTES, "/query/": MAX_QUERIES_BYTES}
+        return next((limit for level, limit in limits.items() if level in topic), MAX_CONTROL_BYTES)

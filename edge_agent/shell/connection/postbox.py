@@ -85,7 +85,10 @@ class Postbox:
         if received is None:
             return False
         row, meant = received
-        if meant is Remedy.SETTLE:
+        if meant is Remedy.AWAIT:
+            self._delivery.schedule.awaits(row.sequence, asyncio.get_running_loop().time())
+            logger.info(log_line("update_awaits_cohort", task=row.task, sequence=row.sequence))
+        elif meant is Remedy.SETTLE:
             self.accepted += 1
         else:
             self.rejected += meant is Remedy.TAKE_BACK

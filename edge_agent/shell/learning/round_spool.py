@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from edge_agent.core.norm_memory import joined
 from edge_agent.core.outbox import SignRow, SpooledPayload
 from edge_agent.core.prompt_memory import with_mark
-from edge_agent.producers import PRODUCERS, given_back, produce
+from edge_agent.producers import PRODUCERS, given_back, kept_of, produce
 from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.contract import TrainingResult
@@ -49,7 +49,9 @@ class RoundSpool:
                 bundle=version.bundle,
                 base_version=version.number,
                 trained_through=result.trained_through,
-                payloads=tuple(SpooledPayload(*self._address(kind), payload) for kind, payload in payloads),
+                payloads=tuple(
+                    SpooledPayload(*self._address(kind), payload, kept_of(kind, result)) for kind, payload in payloads
+                ),
                 residual=with_mark(description.prompts, result.told, state),
                 returned=tuple(given_back(memory.returned)),
                 generation=version.generation,

@@ -11,6 +11,7 @@ from edge_agent.core.norm_memory import divided
 from edge_agent.core.prompt_memory import without_mark
 from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.producers import given_back
+from edge_agent.shell.learning.cohorts import Cohorts
 from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.learning.sample_budget import NO_CHARGE, ChargedRound, SampleBudget
 from edge_agent.shell.samples.sample_store import SampleStore
@@ -23,12 +24,14 @@ from edge_agent.worker.contract import (
     RebuildFailure,
     TrainingFailure,
     TrainingJob,
+    TrainingResult,
     Verdict,
     Withheld,
 )
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import TrainingWorker
 from fleet_host.log_lines import log_line
+from fleet_protocol.errors import ProtocolError
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 from fleet_protocol.task_description import TaskDescription
 
@@ -69,6 +72,7 @@ class RoundTraining:
         spool: RoundSpool,
         prompting: Mapping[str, PromptSettings],
         budget: SampleBudget,
+        cohorts: Cohorts,
     ) -> None:
         """`prompting` is by task what the owner lets this device tell."""
         self._settings = settings
@@ -81,6 +85,7 @@ class RoundTraining:
         self._spool = spool
         self._prompting = prompting
         self._budget = budget
+        self._cohorts = cohorts
         self._said_unconfined = False
         self.progress: Progress | None = None
 
@@ -101,6 +106,10 @@ class RoundTraining:
     def why_refused(self, description: TaskDescription) -> str | None:
         """Why the device's owner does not let it learn for a task, in words; None where it may."""
         return self._budget.refusal(description)
+
+    def why_no_cohort(self, description: TaskDescription) -> str | None:
+        """Why no round of a task with masks begins now, in words; None where one may."""
+        return self._cohorts.why_none(description)
 
     def drop_unfit_samples(self, description: TaskDescription) -> int:
         """Delete the samples that a version's task can't use, and features of a former backbone.
@@ -226,12 +235,19 @@ class RoundTraining:
             told=told if memory.generation == version.generation else b"",
             cluster=version.cluster,
             among=charged.among,
+            cohort=(joined := self._cohorts.join(version)),
             samples_alone=charged.samples_alone,
         )
         try:
-            return await self._train(version, job)
+            verdict = await self._train(version, job)
         finally:
             self.progress = None
+        if joined is None or not isinstance(verdict, TrainingResult):
+            return verdict
+        try:
+            return self._cohorts.signed(verdict, joined)
+        except ProtocolError as error:
+            return TrainingFailure(str(error))
 
     async def _train(self, version: ReadyVersion, job: TrainingJob) -> Verdict:
         receive = partial(self._receive_news, version.description.task)

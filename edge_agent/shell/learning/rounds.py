@@ -252,7 +252,11 @@ class Rounds:
             self._decisions.version_unavailable(task, str(error))
             logger.warning(log_line("version_unavailable", task=task, reason=error))
             return self._retry_in(task)
-        if not (self._owner_agrees(task, version) and self._samples_suffice(task, version, newest)):
+        if not (
+            self._owner_agrees(task, version)
+            and self._has_cohort(task, version)
+            and self._samples_suffice(task, version, newest)
+        ):
             return False
         if refused := self._decisions.version_ready(task, self._starting_point(task, version)):
             logger.warning(log_line("divergence_expected", task=task, reason=refused))
@@ -267,6 +271,15 @@ class Rounds:
         if self._refused_by_owner.allows((task, version.bundle), self._now()):
             remedy = "ask whoever runs the fleet for a task that promises it, or change [privacy] of agent.toml"
             logger.warning(log_line("task_refused", task=task, reason=refused, remedy=remedy))
+        return self._retry_in(task)
+
+    def _has_cohort(self, task: str, version: ReadyVersion) -> bool:
+        """Whether what comes of a round can be summed with others', where the task asks for that."""
+        if (why := self._training.why_no_cohort(version.description)) is None:
+            return True
+        self._decisions.version_unavailable(task, why)
+        if self._not_selected.allows((task, why), self._now()):
+            logger.info(log_line("no_cohort", task=task, reason=why))
         return self._retry_in(task)
 
     def _samples_suffice(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:

@@ -20,6 +20,7 @@ from edge_agent.core.sample_ledger import Charge
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.storage.damaged_files import WatchedConnection, require_whole, why_unusable
 from edge_agent.shell.storage.device_schema import prepare, require_schema
+from edge_agent.shell.storage.kept_updates import forget_kept, keep, read_kept, renumber_kept
 from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
 from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
@@ -149,8 +150,14 @@ class DeviceDatabase:
             (task, bundle),
         )
         rows = (replace(OutboxRow(*fields), reason=reason) for *fields, reason in returned.fetchall())
-        sound = tuple(row for row in rows if self._seals.is_sound("outbox", row.sequence))
+        sound = tuple(self._with_kept(row) for row in rows if self._seals.is_sound("outbox", row.sequence))
         return TaskMemory(bundle, rounds, trained_through, residual, sound, generation, epochs)
+
+    def _with_kept(self, row: OutboxRow) -> OutboxRow:
+        kept = read_kept(self._connection, row.sequence)
+        if not kept or not self._seals.is_sound("kept_updates", row.sequence):
+            return row
+        return replace(row, kept=kept)
 
     def trained_through(self, task: str) -> int:
         """The newest sample id that a round of this task has seen; to a new bundle, all samples are new."""
@@ -230,6 +237,7 @@ class DeviceDatabase:
             self._connection.execute(
                 "DELETE FROM outbox WHERE returned AND task = ? AND bundle != ?", (finished.task, finished.bundle)
             )
+            forget_kept(self._connection)
             newest = {row.sequence for row in rows}
             merged = merge_back(self._connection, self._maximum_waiting_bytes, self._counter("sent_through"), newest)
         self.merged_back += merged
@@ -310,6 +318,7 @@ class DeviceDatabase:
         row = replace(numbered, digest=digest(sign(numbered)))
         fields = (row.kind, row.task, row.bundle, row.base_version, row.recipient, row.digest, row.payload)
         self._connection.execute(_NEW_ROW, (row.sequence, *fields, row.generation))
+        keep(self._connection, row.sequence, row.kept)
         return row
 
     def waiting_numbers(self) -> list[int]:
@@ -341,6 +350,7 @@ class DeviceDatabase:
         with self._transaction():
             done = "UPDATE outbox SET returned = 1 WHERE sequence = ?" if returned else _DELETE_ROW
             self._connection.execute(done, (row.sequence,))
+            forget_kept(self._connection)
             self._connection.execute(
                 "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)",
                 (row.sequence, row.digest, outcome.value, reason),
@@ -364,6 +374,7 @@ class DeviceDatabase:
                 "UPDATE outbox SET sequence = ?, digest = ?, envelope = x'' WHERE sequence = ?",
                 (renumbered.sequence, renumbered.digest, row.sequence),
             )
+            renumber_kept(self._connection, row.sequence, renumbered.sequence)
         return renumbered
 
     def daily_use(self) -> DailyUse:
@@ -438,6 +449,7 @@ def _waiting(finished: SpooledRound, spooled: SpooledPayload) -> OutboxRow:
         spooled.recipient,
         spooled.payload,
         generation=finished.generation,
+        kept=spooled.kept,
     )
 
 

@@ -3,14 +3,22 @@
 import sqlite3
 from contextlib import closing
 
-from edge_agent.shell.storage import begun_queries, query_answers, row_seals, sample_steps, sample_use, task_clusters
+from edge_agent.shell.storage import (
+    begun_queries,
+    kept_updates,
+    query_answers,
+    row_seals,
+    sample_steps,
+    sample_use,
+    task_clusters,
+)
 from edge_agent.shell.storage.damaged_files import require_same_tables
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -41,6 +49,7 @@ TABLES = (
     query_answers.TABLE,
     begun_queries.TABLE,
     task_clusters.TABLE,
+    kept_updates.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (

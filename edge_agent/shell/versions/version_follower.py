@@ -90,6 +90,7 @@ class VersionFollower:
         """
         self._device = device
         self._selection_thresholds: dict[str, int] = {}
+        self._cohorts: dict[str, bytes] = {}
         self._database = database
         self._cache = cache
         self._fetcher = fetcher
@@ -101,6 +102,10 @@ class VersionFollower:
         self._not_held: dict[str, PackedFile] = {}
         """By task, weights that came packed for a round that was put off before it unpacked them."""
         self._fetching = asyncio.Lock()
+
+    def cohort(self, task: str) -> bytes:
+        """The signed manifest of the task's cohort that is open, as the newest manifest has it; empty for none."""
+        return self._cohorts.get(task, b"")
 
     def description(self, task: str) -> TaskDescription | None:
         """The task's description; None until its bundle is fetched."""
@@ -133,11 +138,13 @@ class VersionFollower:
             self._say_old(task, manifest, known)
             return False
         self._selection_thresholds[task] = manifest.selection_threshold
+        has_new_cohort = self._cohorts.get(task, b"") != manifest.cohort
+        self._cohorts[task] = manifest.cohort
         if news is ManifestNews.NEW_VERSION:
             self._database.set_known_version(task, known_from(manifest))
             if known is not None and manifest.generation != known.generation:
                 self._say_new_generation(task, manifest, known)
-        return news is not ManifestNews.REPETITION
+        return has_new_cohort or news is not ManifestNews.REPETITION
 
     def _say_old(self, task: str, manifest: Manifest, known: KnownVersion) -> None:
         logger.warning(

@@ -10,6 +10,7 @@ from fleet_protocol.configuration import Name, PositiveFloat
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_SEQUENCE
+from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME
 from fleet_protocol.privacy.sample_privacy import PrivacyPlan
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
@@ -146,13 +147,16 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Fixes the initial weights."""
     versions_from: str = UPDATES
     """The kind of payload that versions are made from (docs/payload-kinds.md). With a [solved_head], `feature
-    statistics`, which needs not be written."""
+    statistics`, and with [privacy.masks], `masked update`, which need not be written."""
 
     @property
     def payload_kind(self) -> str:
         """The kind that versions are made from."""
-        left_out = self.solved_head is not None and self.versions_from == UPDATES
-        return FEATURE_STATISTICS_NAME if left_out else self.versions_from
+        if self.versions_from != UPDATES:
+            return self.versions_from
+        if self.solved_head is not None:
+            return FEATURE_STATISTICS_NAME
+        return MASKED_UPDATE_NAME if self.privacy is not None and self.privacy.masks else UPDATES
 
     @property
     def published(self) -> DownlinkPlan:

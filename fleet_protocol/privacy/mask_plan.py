@@ -1,0 +1,147 @@
+"""Secure aggregation of a task: the table `[privacy.masks]`, and what else of the task it excludes. Pure."""
+
+from math import comb
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+
+from fleet_protocol.configuration import Name, PublicKey, Seconds
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_MASK_HELPERS, MAX_UPDATE_BYTES
+from fleet_protocol.update_plan import Fraction
+
+if TYPE_CHECKING:
+    from fleet_protocol.task_description import TaskDescription
+
+MASKED_UPDATE_NAME: Final = "masked update"
+"""The kind of payload that versions of such a task are made from."""
+SMALLEST_CLIP: Final = 2.0**-60
+LARGEST_CLIP: Final = 2.0**60
+"""Magnitudes of an entry whose levels and sums are ordinary float32 numbers."""
+LARGEST_WIDTH: Final = 32
+"""Bits of an entry of a sum."""
+BESIDE_VALUES_BYTES: Final = 2048
+"""Of a masked update, or of a helper's answer, that are no values: boxes, names and signatures."""
+
+
+class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The coordinator sees the sum of many devices' updates, and no single one (docs/secure-aggregation.md)."""
+
+    helpers: Annotated[dict[Name, PublicKey], msgspec.Meta(min_length=2, max_length=MAX_MASK_HELPERS)]
+    """The mask helpers: the name of each in the fleet, and the key that `edgeflock-helper mask-key` prints there."""
+    clip: Annotated[float, msgspec.Meta(ge=SMALLEST_CLIP, le=LARGEST_CLIP)]
+    """The largest magnitude of one entry of an update: what is beyond stays on the device for later rounds."""
+    colluding: Annotated[int, msgspec.Meta(ge=1, lt=MAX_MASK_HELPERS)] = 1
+    """So many helpers may work with the coordinator, and learn nothing all the same. One below their number is the
+    simple mode, in which all of them must answer."""
+    bits: Annotated[int, msgspec.Meta(ge=2, le=16)] = 8
+    """Of one entry, with its sign."""
+    keep_fraction: Fraction = 1.0
+    """The share of the entries that travels: the same for all devices of a cohort, and drawn for each cohort."""
+    fewest_devices: Annotated[int, msgspec.Meta(ge=2, le=MAX_COHORT_DEVICES)] = 10
+    """A sum is of at least so many devices. The largest that it is of is `buffer_size` of [aggregation]."""
+    wait_seconds: Seconds = 3600.0
+    """After so long, a sum of fewest_devices is made of what has come; until then `buffer_size` of them are waited for.
+    """
+    patience_seconds: Seconds = 60.0
+    """A helper that has not answered by then is done without, where enough others have."""
+    give_up_seconds: Seconds = 3600.0
+    """Where too few helpers have answered by then, nothing is summed, and devices take their updates back."""
+
+    def entries(self, parameters: int) -> int:
+        """How many of so many parameters travel."""
+        return max(1, round(self.keep_fraction * parameters)) if self.keep_fraction < 1 else parameters
+
+    @property
+    def seeds_of_a_helper(self) -> int:
+        """How many seeds each helper holds of a device: all that it does not lack (`secure_aggregation.seed_plan`)."""
+        return comb(len(self.helpers) - 1, self.colluding)
+
+    def width(self, devices: int) -> int:
+        """Bits of an entry of a sum over so many devices."""
+        return max(8, (((1 << self.bits - 1) - 1) * devices).bit_length() + 1)
+
+
+def check_masked_task(task: "TaskDescription", name: str) -> None:
+    """Check that a task's versions can be made of sums that nobody sees the parts of.
+
+    Raises:
+        ConfigurationError: what contradicts it, and what to write.
+    """
+    plan = task.privacy.masks if task.privacy else None
+    if (plan is not None) != (task.versions_from == MASKED_UPDATE_NAME):
+        raise ConfigurationError(
+            f"{name}: versions_from is {task.versions_from!r}; a task has a table [privacy.masks] where that is"
+            f" {MASKED_UPDATE_NAME!r}, and nowhere else"
+        )
+    if plan is None:
+        return
+    for holds, otherwise in (*_rules_of_plan(plan, task), *_rules_of_task(task)):
+        if not holds:
+            raise ConfigurationError(f"{name}: [privacy.masks] {otherwise}")
+
+
+def _rules_of_plan(plan: MaskPlan, task: "TaskDescription") -> list[tuple[bool, str]]:
+    devices = task.aggregation.buffer_size or 0
+    keys = {key.strip().lower() for key in plan.helpers.values()}
+    width = plan.width(max(devices, 1))
+    value_bytes = (plan.entries(task.trained_count) * width + 7) // 8
+    return [
+        (len(keys) == len(plan.helpers), "names two helpers with one key; each has a key of its own"),
+        (
+            plan.colluding < len(plan.helpers),
+            f"colluding is {plan.colluding}, and there are {len(plan.helpers)} helpers; write a smaller number, or name"
+            " more helpers",
+        ),
+        (
+            plan.fewest_devices <= devices <= MAX_COHORT_DEVICES,
+            f"needs aggregation.buffer_size, the most devices of a sum, from fewest_devices ({plan.fewest_devices}) to"
+            f" {MAX_COHORT_DEVICES}; it is {devices or 'left out'}",
+        ),
+        (
+            width <= LARGEST_WIDTH,
+            f"needs {width} bits for sums of {devices} devices with {plan.bits} bits each, at most {LARGEST_WIDTH} are"
+            " there; lower bits or aggregation.buffer_size",
+        ),
+        (
+            plan.seeds_of_a_helper * value_bytes + BESIDE_VALUES_BYTES <= MAX_UPDATE_BYTES,
+            f"makes answers of {plan.seeds_of_a_helper * value_bytes} bytes, at most {MAX_UPDATE_BYTES} travel; lower"
+            " keep_fraction, bits or the number of helpers",
+        ),
+    ]
+
+
+def _rules_of_task(task: "TaskDescription") -> list[tuple[bool, str]]:
+    plan = task.aggregation
+    tables = {
+        "split": task.split,
+        "solved_head": task.solved_head,
+        "prompts": task.prompts,
+        "clusters": task.clusters,
+    }
+    there = [table for table, value in tables.items() if value is not None]
+    return [
+        (not there, f"can't be kept with [{there[0] if there else ''}], which tells of single devices; leave one out"),
+        (
+            plan.strategy == "fedbuff",
+            f"goes with aggregation.strategy 'fedbuff', as {plan.strategy!r} looks at single updates",
+        ),
+        (
+            plan.staleness_weighting == "constant",
+            "weighs all updates alike; write aggregation.staleness_weighting = 'constant'",
+        ),
+        (
+            task.update.feedback == "residual",
+            f"goes with update.feedback 'residual', not {task.update.feedback!r}",
+        ),
+        (
+            not task.statistics,
+            f"can't hide the {task.statistics} values of running statistics; take GroupNorm, or write"
+            " batch_norm = 'frozen'",
+        ),
+        (
+            not task.scaling.is_awaited,
+            "goes with a scale that is known: a fleet's is made of what single devices say; write"
+            " scaling.inputs = 'ranges' or 'off', and the same for scaling.targets",
+        ),
+    ]

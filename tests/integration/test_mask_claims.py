@@ -1,0 +1,59 @@
+"""A mask helper's claims on the disk: they outlive the process, belong to one key, and are never half there."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from fleet_protocol.errors import ConfigurationError
+from secure_aggregation.helper.claims import EarlierClaim
+from session_relay.helper.mask_claims import MaskClaims, read_mask_key
+
+COHORT, OTHER, SET, SECOND = (bytes([number]) * 32 for number in range(4))
+UPDATES = [(bytes([9]) * 32, 7), (bytes([8]) * 32, 2**62)]
+
+
+def test_claim_is_for_life_and_the_same_set_may_be_claimed_again(tmp_path):
+    claims = MaskClaims(tmp_path / "claims.db")
+    key = bytes(claims.key)
+    assert claims.claim(COHORT, SET, UPDATES) is None
+    claims.close()
+    claims = MaskClaims(tmp_path / "claims.db")
+    assert bytes(claims.key) == key
+    assert claims.claim(COHORT, SET, UPDATES) is None
+    assert claims.claim(COHORT, SECOND, []) == EarlierClaim(None, SET)
+    assert claims.claim(OTHER, SECOND, [(bytes(32), 1), UPDATES[1]]) == EarlierClaim(UPDATES[1], SET)
+    assert claims.claim(OTHER, SECOND, [(bytes(32), 1)]) is None, "a refused claim has left nothing"
+    assert read_mask_key(tmp_path / "claims.db") == claims.key.verify_key
+
+
+def test_helper_without_its_claims_has_another_key(tmp_path):
+    first = MaskClaims(tmp_path / "claims.db")
+    before = bytes(first.key)
+    first.close()
+    for file in tmp_path.glob("claims.db*"):
+        file.unlink()
+    assert bytes(MaskClaims(tmp_path / "claims.db").key) != before
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE cohorts SET set_hash = x'00'", "DELETE FROM key", "UPDATE updates SET sequence = 8"]
+)
+def test_damaged_claims_are_not_used_and_the_remedy_is_said(tmp_path, change):
+    claims = MaskClaims(tmp_path / "claims.db")
+    claims.claim(COHORT, SET, UPDATES[:1])
+    claims.close()
+    with closing(sqlite3.connect(tmp_path / "claims.db")) as connection, connection:
+        connection.execute(change)
+    with pytest.raises(ConfigurationError, match=r"move claims.db away .* Never put an older copy"):
+        MaskClaims(tmp_path / "claims.db")
+
+
+def test_key_is_asked_for_before_the_first_start(tmp_path):
+    with pytest.raises(ConfigurationError, match="start it once"):
+        read_mask_key(tmp_path / "claims.db")
+
+
+def test_file_is_its_owners_alone(tmp_path):
+    MaskClaims(tmp_path / "claims.db")
+    assert (tmp_path / "claims.db").stat().st_mode & 0o077 == 0

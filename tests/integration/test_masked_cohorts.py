@@ -1,0 +1,249 @@
+"""A coordinator's cohorts of masked updates, on its database: what is summed, what is void, and kills in between."""
+
+import numpy as np
+import pytest
+
+from broker_coordinator.storage.cohort_registry import CohortRegistry, CohortState
+from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_protocol.envelope import read_envelope
+from fleet_protocol.errors import Reason
+from fleet_protocol.kinds import (
+    MANIFEST,
+    MASK_REQUEST,
+    RECEIPT,
+    Manifest,
+    MaskRequest,
+    Outcome,
+    Receipt,
+    decode_payload,
+)
+from fleet_protocol.limits import MAX_MASK_REQUEST_BYTES
+from secure_aggregation.field import Field
+from tests.support.bench import KEY, Bench
+from tests.support.bundles import TASK
+from tests.support.masked_task import MaskedDevice, MaskHelperOnDisk, masked_bundle
+from tests.support.replay import versions_replayed
+
+PLANS = [(3, 2), (3, 1), (4, 1)]
+"""Simple mode, and replicated; the last bears one dead helper."""
+
+
+class Fleet:
+    """A coordinator, devices and helpers, whose messages all arrive unless a test keeps them."""
+
+    def __init__(self, folder, helpers=3, colluding=2, devices=3, **plan):
+        self.helpers = {f"mask-{number}": MaskHelperOnDisk(f"mask-{number}", folder) for number in range(helpers)}
+        bundle = masked_bundle(folder / "bundle", list(self.helpers.values()), devices, colluding=colluding, **plan)
+        self.bench = Bench(folder / "one.db", bundle)
+        self.devices = [MaskedDevice(f"pi-{number}") for number in range(devices)]
+        self.known = list(self.devices)
+        self.dead, self.sequence = set(), 10
+        self.receipts, self.cohort, self.version, self.envelopes = {}, b"", 0, []
+        for member in (*self.devices, *(helper.member for helper in self.helpers.values())):
+            self.bench.handle(member, member.enrolment())
+        self.turn()
+
+    def turn(self, seconds=1.0):
+        """Let the coordinator do what is due, and everybody hear what it says."""
+        self.bench.now += seconds
+        self.bench.make_versions()
+        for said in self.bench.said():
+            envelope = read_envelope(said.data, MAX_MASK_REQUEST_BYTES)
+            envelope.verify(KEY.verify_key, said.topic)
+            self._hear(said.topic.split("/")[-2], envelope)
+
+    def settle(self, turns=8, seconds=1.0):
+        for _ in range(turns):
+            self.turn(seconds)
+
+    def _hear(self, receiver, envelope):
+        match envelope.header.kind:
+            case kind if kind is MANIFEST:
+                manifest = decode_payload(envelope.payload, Manifest)
+                self.cohort, self.version = manifest.cohort, manifest.version
+            case kind if kind is RECEIPT:
+                receipt = decode_payload(envelope.payload, Receipt)
+                self.receipts[receiver] = receipt
+            case kind if kind is MASK_REQUEST and receiver not in self.dead:
+                helper, request = self.helpers[receiver], decode_payload(envelope.payload, MaskRequest)
+                if (reply := helper.reply(request, KEY.verify_key, self.known)) is not None:
+                    self.sequence += 1
+                    self.bench.handle(helper.member, helper.sent(reply, self.sequence))
+
+    def send(self, devices, sequence=1):
+        for device in devices:
+            message = device.masked(self.cohort, sequence, self.version)
+            self.envelopes.append(message)
+            self.bench.handle(device, message)
+        self.turn(0.0)
+
+    def weights(self):
+        return self.bench.journal.newest_version(TASK).state(self.bench.description.version.parameters, {}).weights
+
+    def outcome(self, device):
+        receipt = self.receipts[device.name]
+        return receipt.outcome if receipt.outcome is Outcome.ACCEPTED else Reason(receipt.reason)
+
+    def states(self):
+        return [each.state for each in CohortRegistry(self.bench.journal.engine).last(TASK, 10)]
+
+
+def mean_of(devices, most):
+    """What the version should move by: the plain mean of the levels that were sent."""
+    field = Field(0.5, 12, most)
+    return (sum(device.made.levels for device in devices) * (field.step / len(devices))).astype(np.float32)
+
+
+@pytest.mark.parametrize(("helpers", "colluding"), PLANS)
+def test_version_is_the_plain_mean_and_the_journal_holds_nothing_unmasked(tmp_path, helpers, colluding):
+    fleet = Fleet(tmp_path, helpers, colluding)
+    before = fleet.weights()
+    fleet.send(fleet.devices)
+    assert {fleet.outcome(device) for device in fleet.devices} == {Reason.AWAITS_COHORT}
+    fleet.settle()
+    assert fleet.version == 1
+    moved = before + mean_of(fleet.devices, 3)
+    np.testing.assert_allclose(fleet.weights(), moved, atol=2e-6)
+    assert {fleet.outcome(device) for device in fleet.devices} == {Outcome.ACCEPTED}
+    assert versions_replayed(fleet.bench.journal, TASK) == 1
+    files = b"".join(path.read_bytes() for path in tmp_path.glob("one.db*"))
+    for device in fleet.devices:
+        levels = device.made.levels
+        assert device.made.update.values in files
+        for plain in (levels.astype("<u2"), levels.astype("<u4"), device.made.sent.values):
+            assert plain.tobytes() not in files
+
+
+def test_half_of_the_entries_travel_the_same_for_all_and_others_in_the_next_cohort(tmp_path):
+    fleet = Fleet(tmp_path, keep_fraction=0.5)
+    moved = []
+    for number in (1, 2):
+        before = fleet.weights()
+        fleet.send(fleet.devices, sequence=number)
+        fleet.settle()
+        assert fleet.version == number
+        positions = fleet.devices[0].made.sent.indices
+        expected = before.copy()
+        expected[positions] += mean_of(fleet.devices, 3)
+        np.testing.assert_allclose(fleet.weights(), expected, atol=2e-6)
+        moved.append(tuple(positions))
+    assert len(moved[0]) == len(moved[1]) == before.size // 2
+    assert moved[0] != moved[1]
+
+
+def test_task_that_is_published_anew_makes_the_open_cohort_void(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.send(fleet.devices[:2])
+    other = masked_bundle(tmp_path / "other", list(fleet.helpers.values()), 3, colluding=2, clip=0.25)
+    TaskRegistry(fleet.bench.journal.engine).publish(other)
+    fleet.settle()
+    assert fleet.states() == [CohortState.OPEN, CohortState.VOID]
+    assert {fleet.outcome(device) for device in fleet.devices[:2]} == {Reason.VOID_COHORT}
+
+
+def test_one_helper_of_four_may_be_dead(tmp_path):
+    fleet = Fleet(tmp_path, 4, 1)
+    fleet.dead = {"mask-2"}
+    fleet.send(fleet.devices)
+    fleet.settle(20, 5.0)
+    assert fleet.version == 1
+
+
+def test_cohort_without_enough_helpers_is_void_and_the_next_one_works(tmp_path):
+    fleet = Fleet(tmp_path, 3, 2, give_up_seconds=100.0)
+    fleet.dead = {"mask-2"}
+    fleet.send(fleet.devices)
+    fleet.settle(30, 5.0)
+    assert fleet.version == 0
+    assert {fleet.outcome(device) for device in fleet.devices} == {Reason.VOID_COHORT}
+    assert fleet.states() == [CohortState.OPEN, CohortState.VOID]
+    fleet.dead = set()
+    fleet.send(fleet.devices, sequence=2)
+    fleet.settle()
+    assert fleet.version == 1
+
+
+def test_least_devices_are_summed_when_the_time_is_over_and_fewer_wait(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.send(fleet.devices[:1])
+    fleet.settle(20, 10.0)
+    assert fleet.version == 0
+    fleet.send(fleet.devices[1:2])
+    fleet.settle(20, 10.0)
+    assert fleet.version == 1
+
+
+def test_device_that_a_helper_does_not_know_is_left_out_and_takes_its_update_back(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.known = fleet.devices[:2]
+    before = fleet.weights()
+    fleet.send(fleet.devices)
+    fleet.settle()
+    assert fleet.version == 1
+    np.testing.assert_allclose(fleet.weights(), before + mean_of(fleet.devices[:2], 3), atol=2e-6)
+    assert [fleet.outcome(device) for device in fleet.devices] == [
+        Outcome.ACCEPTED,
+        Outcome.ACCEPTED,
+        Reason.VOID_COHORT,
+    ]
+
+
+@pytest.mark.parametrize(("helpers", "colluding"), PLANS)
+@pytest.mark.parametrize("killed_at", range(7))
+def test_kills_of_coordinator_and_helpers_between_steps_lose_and_count_nothing_twice(
+    tmp_path, helpers, colluding, killed_at
+):
+    fleet = Fleet(tmp_path, helpers, colluding)
+    before = fleet.weights()
+    fleet.send(fleet.devices)
+    for turn in range(16):
+        if turn == killed_at:
+            fleet.bench.restart()
+            for helper in fleet.helpers.values():
+                helper.restart()
+        fleet.turn(3.0)
+    assert fleet.version == 1
+    np.testing.assert_allclose(fleet.weights(), before + mean_of(fleet.devices, 3), atol=2e-6)
+    for device, message in zip(fleet.devices, fleet.envelopes, strict=True):
+        fleet.bench.handle(device, message)
+    fleet.settle(20, 10.0)
+    assert {fleet.outcome(device) for device in fleet.devices} == {Outcome.ACCEPTED}
+    assert fleet.version == 1
+    assert versions_replayed(fleet.bench.journal, TASK) == 1
+
+
+def test_second_update_of_a_device_and_one_for_another_cohort_are_refused(tmp_path):
+    fleet = Fleet(tmp_path)
+    first = fleet.cohort
+    fleet.send(fleet.devices[:1])
+    fleet.send(fleet.devices[:1], sequence=2)
+    assert fleet.outcome(fleet.devices[0]) is Reason.COHORT_CLOSED
+    fleet.send(fleet.devices[1:])
+    fleet.settle()
+    assert fleet.version == 1
+    fleet.cohort = first
+    fleet.send(fleet.devices[:1], sequence=3)
+    assert fleet.outcome(fleet.devices[0]) is Reason.COHORT_CLOSED
+
+
+def test_plain_update_is_refused_for_a_task_with_masks(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.bench.handle(fleet.devices[0], fleet.devices[0].update(5))
+    fleet.turn()
+    assert fleet.outcome(fleet.devices[0]) is Reason.MALFORMED
+
+
+def test_helpers_are_asked_about_one_set_of_each_cohort_and_no_two_share_an_update(tmp_path):
+    fleet = Fleet(tmp_path, 4, 1)
+    for number in range(1, 4):
+        fleet.send(fleet.devices, sequence=number)
+        fleet.bench.restart()
+        fleet.settle(10, 3.0)
+    assert fleet.version == 3
+    for helper in fleet.helpers.values():
+        asked = {
+            (each.request.manifest.content, each.request.cohort_set.content)
+            for each in helper.heard
+            if each.step != "unusable"
+        }
+        assert len(asked) == len({manifest for manifest, _ in asked}) == 3

@@ -1,0 +1,67 @@
+"""Mask helpers as processes of their own, and devices whose updates nobody may see alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bundle_runtime.bundle_folder import load_bundle
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.bundle_files import DESCRIPTION_FILE
+from fleet_protocol.keys import VerifyKey, write_verify_key
+from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME, MaskPlan
+from fleet_protocol.privacy.sample_privacy import PrivacyPlan
+from session_relay.helper.mask_claims import FILE_NAME, MaskClaims
+from tests.support.agent import AgentProcess, copy_digits_bundle
+from tests.support.broker import Broker
+from tests.support.helper import HelperProcess
+
+OWNER = """
+[privacy]
+at_least = "masks"
+trusted_mask_helpers = {keys}
+fewest_devices = {fewest}
+"""
+
+
+class MaskHelperProcess(HelperProcess):
+    """A helper whose configuration makes it a mask helper; it has its mask key before it first starts."""
+
+    def __init__(self, folder: Path, name: str, broker: Broker, coordinator_key: VerifyKey) -> None:
+        super().__init__(folder, name, broker, coordinator_key, task="digits")
+        claims = MaskClaims(folder / "state" / FILE_NAME)
+        self.mask_key = write_verify_key(claims.key.verify_key)
+        claims.close()
+
+    def knows(self, devices: Sequence[AgentProcess]) -> None:
+        """Write its roster."""
+        roster = "".join(f'{device.name} = "{device.public_key}"\n' for device in devices)
+        text = self.configuration.read_text()
+        self.configuration.write_text(f"{text}\n[masks]\nfewest_devices = 2\n[masks.roster]\n{roster}")
+
+
+def masked_digits(folder: Path, helpers: Sequence[MaskHelperProcess], devices: int, **plan: Any) -> Path:
+    """The shipped digits whose updates are summed over `devices`, at least two of them."""
+    copy_digits_bundle(folder)
+    description = parse_description((folder / DESCRIPTION_FILE).read_bytes())
+    usual: dict[str, Any] = {"clip": 0.2, "fewest_devices": 2, "wait_seconds": 20.0, "patience_seconds": 4.0}
+    masks = MaskPlan(helpers={helper.name: helper.mask_key for helper in helpers}, **(usual | plan))
+    changed = msgspec.structs.replace(
+        description,
+        aggregation=msgspec.structs.replace(
+            description.aggregation, strategy="fedbuff", buffer_size=devices, staleness_weighting="constant"
+        ),
+        privacy=PrivacyPlan(masks=masks),
+        versions_from=MASKED_UPDATE_NAME,
+    )
+    (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(changed))
+    load_bundle(folder)
+    return folder
+
+
+def owned(device: AgentProcess, helpers: Sequence[MaskHelperProcess], fewest: int = 2) -> None:
+    """Let the device's owner demand masks of these helpers."""
+    keys = [helper.mask_key for helper in helpers]
+    text = device.configuration.read_text()
+    device.configuration.write_text(text + OWNER.format(keys=msgspec.json.encode(keys).decode(), fewest=fewest))

@@ -1,0 +1,102 @@
+"""A tiny task whose updates are summed behind masks, its devices and its mask helpers, each as shipped."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nacl.utils
+import numpy as np
+
+from bundle_runtime.bundle import Bundle
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.keys import VerifyKey, write_verify_key
+from fleet_protocol.kinds import (
+    MASK_REPLY,
+    MASKED_UPDATE,
+    MaskReply,
+    MaskRequest,
+    Signed,
+    decode_payload,
+    encode_payload,
+)
+from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME, MaskPlan
+from fleet_protocol.privacy.sample_privacy import PrivacyPlan
+from secure_aggregation.device import MaskedRound, masked_round
+from secure_aggregation.helper.set_checks import HelperPolicy
+from secure_aggregation.messages import CohortManifest
+from secure_aggregation.positions import shared_positions
+from secure_aggregation.signatures import read_unverified
+from session_relay.helper.mask_claims import MaskClaims
+from session_relay.helper.mask_serving import reply_to
+from tests.support.bundles import TASK, write_bundle
+from tests.support.device import SigningDevice
+
+POLICY = HelperPolicy(fewest_devices=2, fewest_per_weight=2)
+
+
+class MaskHelperOnDisk:
+    """A mask helper without a network: its claims are on the disk, its answers the shipped ones."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.member, self._path = SigningDevice(name), folder / f"{name}.db"
+        self.claims = MaskClaims(self._path)
+        self.heard: list[MaskRequest] = []
+
+    @property
+    def key(self) -> VerifyKey:
+        """That boxes are made for."""
+        return self.claims.key.verify_key
+
+    def restart(self) -> None:
+        """Be killed, and start again."""
+        self.claims.close()
+        self.claims = MaskClaims(self._path)
+
+    def reply(self, request: MaskRequest, coordinator: VerifyKey, devices: Sequence[SigningDevice]) -> MaskReply | None:
+        """What it says, with these devices in its roster."""
+        self.heard.append(request)
+        roster = {device.name: device.key.verify_key for device in devices}
+        return reply_to(request, self.claims, coordinator, roster, POLICY)
+
+    def sent(self, reply: MaskReply, sequence: int) -> bytes:
+        """The signed message."""
+        return self.member.sign(MASK_REPLY, encode_payload(reply), sequence=sequence)
+
+
+def masked_bundle(folder: Path, helpers: Sequence[MaskHelperOnDisk], /, devices: int = 3, **plan: Any) -> Bundle:
+    """The tiny task with sums of at most so many devices, at least two."""
+    usual: dict[str, Any] = {
+        "clip": 0.5,
+        "bits": 12,
+        "fewest_devices": 2,
+        "wait_seconds": 60.0,
+        "patience_seconds": 20.0,
+    }
+    keys = {helper.member.name: write_verify_key(helper.key) for helper in helpers}
+    masks = MaskPlan(helpers=keys, **(usual | plan))
+    aggregation = AggregationPlan(buffer_size=devices, averaged_versions=1, staleness_weighting="constant")
+    return write_bundle(
+        folder, aggregation=aggregation, privacy=PrivacyPlan(masks=masks), versions_from=MASKED_UPDATE_NAME
+    )
+
+
+class MaskedDevice(SigningDevice):
+    """Makes masked updates of random changes, and keeps what is in them."""
+
+    def masked(self, cohort: bytes, sequence: int, version: int = 0) -> bytes:
+        """Its message to the cohort that a manifest of the task names."""
+        manifest = read_unverified(decode_payload(cohort, Signed), CohortManifest)
+        generator = np.random.default_rng(int.from_bytes(self.name.encode(), "big") + sequence)
+        vector = generator.normal(0, 0.1, manifest.parameters).astype(np.float32)
+        self.made: MaskedRound = masked_round(
+            manifest,
+            shared_positions(manifest),
+            vector,
+            key=self.key,
+            device=self.name,
+            sequence=sequence,
+            base_version=version,
+            random_bytes=nacl.utils.random,
+        )
+        payload = encode_payload(self.made.update)
+        return self.sign(MASKED_UPDATE, payload, sequence=sequence, task=TASK, base_version=version)

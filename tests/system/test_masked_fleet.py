@@ -1,0 +1,98 @@
+"""Updates summed behind masks over a real Mosquitto: shipped agents, helpers and coordinator, some of them killed."""
+
+from pathlib import Path
+
+import pytest
+
+from fleet_protocol.kinds import MASKED_UPDATE
+from tests.support.agent import AgentProcess
+from tests.support.broker import Broker
+from tests.support.coordinator import CoordinatorProcess
+from tests.support.masked_fleet import MaskHelperProcess, masked_digits, owned
+from tests.support.replay import versions_replayed
+from tests.support.waiting import until
+
+
+class MaskedFleet:
+    def __init__(self, folder: Path, broker: Broker, helpers: int, colluding: int, wait_seconds: float) -> None:
+        devices = 3
+        self.coordinator = CoordinatorProcess(folder / "coordinator", broker, [folder / "bundle"])
+        key = self.coordinator.public_key
+        self.helpers = [MaskHelperProcess(folder / f"mask-{n}", f"mask-{n}", broker, key) for n in range(helpers)]
+        self.devices = [AgentProcess(folder / f"pi-{n}", f"pi-{n}", broker, key) for n in range(devices)]
+        masked_digits(folder / "bundle", self.helpers, devices, colluding=colluding, wait_seconds=wait_seconds)
+        for helper in self.helpers:
+            helper.knows(self.devices)
+        for device in self.devices:
+            owned(device, self.helpers)
+
+    def start(self) -> None:
+        self.coordinator.start_serving()
+        for process in (*self.helpers, *self.devices):
+            process.start()
+
+    def end(self) -> None:
+        for process in (*self.devices, *self.helpers, self.coordinator):
+            process.kill()
+
+    def version(self) -> int:
+        with self.coordinator.journal() as journal:
+            return journal.newest_number("digits")
+
+    def accepted(self) -> int:
+        return sum(device.status()["accepted_updates"] for device in self.devices)
+
+
+@pytest.fixture
+def fleet_of(tmp_path, broker):
+    fleets = []
+
+    def make(helpers: int, colluding: int, wait_seconds: float) -> MaskedFleet:
+        fleets.append(MaskedFleet(tmp_path, broker, helpers, colluding, wait_seconds))
+        return fleets[-1]
+
+    yield make
+    for fleet in fleets:
+        fleet.end()
+
+
+def test_simple_mode_with_three_helpers_a_device_gone_and_everybody_killed_once(fleet_of):
+    fleet = fleet_of(3, 2, 20.0)
+    fleet.start()
+    for device in fleet.devices[:2]:
+        device.feed(4)
+    until(lambda: all("event=update_awaits_cohort" in each.log() for each in fleet.devices[:2]), "two updates wait")
+    fleet.devices[2].kill()
+    for process in (fleet.coordinator, fleet.helpers[1], fleet.devices[0]):
+        process.kill()
+    fleet.coordinator.start_serving()
+    fleet.helpers[1].start()
+    fleet.devices[0].start()
+    until(lambda: fleet.version() == 1, "the least devices are summed when the time is over")
+    until(lambda: fleet.devices[1].status()["accepted_updates"] == 1, "it is told that its update counts")
+    until(lambda: fleet.devices[0].status()["waiting_updates"] == 0, "so is the one that was killed")
+    with fleet.coordinator.journal() as journal:
+        assert versions_replayed(journal, "digits") == 1
+        assert {row.kind for row in journal.updates("digits")} == {MASKED_UPDATE.number}
+    assert "event=round_spooled" in fleet.devices[1].log()
+
+
+def test_replicated_mode_with_four_helpers_of_which_one_is_dead(fleet_of):
+    fleet = fleet_of(4, 1, 3600.0)
+    fleet.start()
+    fleet.helpers[2].kill()
+    for round_number in (1, 2):
+        for device in fleet.devices:
+            device.feed(4, first=4 * round_number)
+        until(lambda number=round_number: fleet.version() == number, f"version {round_number} is made")
+        until(lambda number=round_number: fleet.accepted() == 3 * number, "devices are told that their updates count")
+
+
+def test_device_whose_owner_trusts_other_helpers_does_not_train(fleet_of):
+    fleet = fleet_of(3, 2, 20.0)
+    stranger = fleet.devices[0]
+    stranger.configuration.write_text(stranger.configuration.read_text().replace(fleet.helpers[0].mask_key, "ab" * 32))
+    fleet.start()
+    stranger.feed(4)
+    until(lambda: "event=task_refused task=digits" in stranger.log(), "its owner's word counts")
+    assert "not among trusted_mask_helpers" in stranger.log()

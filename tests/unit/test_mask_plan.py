@@ -1,0 +1,116 @@
+"""What contradicts `[privacy.masks]` is refused in words, in tasks and by a device's owner."""
+
+import msgspec
+import pytest
+
+from edge_agent.core.privacy_settings import PrivacySettings
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.privacy.mask_plan import MaskPlan
+from secure_aggregation.manifest import field_of, seed_plan_of
+from secure_aggregation.seed_plan import SeedPlan
+from tests.support.masked_cohort import manifest_of
+from tests.support.masked_task import MaskHelperOnDisk, masked_bundle
+
+
+@pytest.fixture(scope="module")
+def helpers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("helpers")
+    return [MaskHelperOnDisk(f"mask-{number}", folder) for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def task(helpers, tmp_path_factory):
+    return masked_bundle(tmp_path_factory.mktemp("bundle"), helpers[:3], colluding=2).description
+
+
+def changed(task, table=None, **fields):
+    if table is None:
+        return msgspec.structs.replace(task, **fields)
+    return msgspec.structs.replace(task, **{table: msgspec.structs.replace(getattr(task, table), **fields)})
+
+
+def refusal(task):
+    with pytest.raises(ConfigurationError) as caught:
+        parse_description(msgspec.json.encode(task))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "fields", "words"),
+    [
+        (None, {"versions_from": "update"}, "versions_from is 'update'"),
+        (None, {"privacy": None}, "versions_from is 'masked update'"),
+        ("aggregation", {"strategy": "base_mean"}, "looks at single updates"),
+        ("aggregation", {"staleness_weighting": "polynomial"}, "write aggregation.staleness_weighting = 'constant'"),
+        ("aggregation", {"buffer_size": None}, "it is left out"),
+        ("aggregation", {"buffer_size": 1}, "it is 1"),
+        ("update", {"feedback": "momentum"}, "goes with update.feedback 'residual', not 'momentum'"),
+    ],
+)
+def test_task_that_could_not_keep_its_promise_is_refused(task, table, fields, words):
+    assert words in refusal(changed(task, table, **fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"colluding": 3}, "colluding is 3, and there are 3 helpers"),
+        ({"helpers": {"a": "0" * 64, "b": "0" * 64}, "colluding": 1}, "names two helpers with one key"),
+        ({"fewest_devices": 4}, "from fewest_devices (4)"),
+    ],
+)
+def test_plan_that_contradicts_itself_is_refused(task, fields, words):
+    plan = msgspec.structs.replace(task.masks, **fields)
+    privacy = msgspec.structs.replace(task.privacy, masks=plan)
+    assert words in refusal(changed(task, privacy=privacy))
+
+
+@pytest.mark.parametrize("devices", [2, 3, 50, 200, 1024])
+@pytest.mark.parametrize("bits", [2, 8, 16])
+def test_width_is_that_of_the_manifest(task, devices, bits):
+    plan = msgspec.structs.replace(task.masks, bits=bits)
+    assert plan.width(devices) == field_of(manifest_of(most_devices=devices, bits=bits, weights=(1,))).width
+
+
+def test_seeds_of_a_helper_are_those_of_the_seed_plan():
+    for helpers in range(2, 6):
+        for colluding in range(1, helpers):
+            keys = {f"h{number}": f"{number:064x}" for number in range(helpers)}
+            plan = MaskPlan(helpers=keys, clip=1.0, colluding=colluding)
+            assert plan.seeds_of_a_helper == len(SeedPlan(helpers, colluding).held_by(0))
+            assert seed_plan_of(manifest_of(helpers, colluding)).answers_needed == colluding + 1
+
+
+def owner(task, **changes):
+    keys = list(task.masks.helpers.values())
+    usual = {"at_least": "masks", "trusted_mask_helpers": keys, "fewest_devices": 2, "fewest_colluding": 2}
+    return PrivacySettings(**(usual | changes))
+
+
+def test_owner_takes_a_task_that_keeps_what_is_demanded(task):
+    assert owner(task).refusal(task) is None
+    assert PrivacySettings().refusal(task) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fewest_devices": 3}, "has fewest_devices = 2 in [privacy.masks], and the owner of this device asks for 3"),
+        ({"fewest_colluding": 3}, "has colluding = 2"),
+        ({"trusted_mask_helpers": ["0" * 64, "1" * 64]}, "not among trusted_mask_helpers"),
+        ({"at_least": "samples and masks"}, "has no [privacy.samples]"),
+    ],
+)
+def test_owner_refuses_less_in_words(task, changes, words):
+    assert words in str(owner(task, **changes).refusal(task))
+
+
+def test_owner_who_demands_masks_refuses_a_task_without(task):
+    plain = changed(task, privacy=None, versions_from="update")
+    assert "has no [privacy.masks]" in str(owner(task).refusal(plain))
+
+
+def test_owner_has_to_name_helpers():
+    with pytest.raises(ValueError, match="needs two keys or more"):
+        PrivacySettings(at_least="masks")

@@ -1,6 +1,6 @@
 """Reads out of the journal what helpers said last of each device's activations, and drops what is read no more."""
 
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -17,7 +17,7 @@ from fleet_protocol.kinds import ACTIVATION_SUMMARY
 MOST_READ = 8192
 """Summaries that are looked at, the newest of these helpers: one that says very much of a device hides silent ones."""
 
-_ROOM: Final = {"facts": {}, "envelope": None}
+_ROOM: Final[Mapping[str, object]] = {"facts": {}, "envelope": None}
 """What a row becomes of which nothing is read any more: its device, number and digest stay."""
 
 _DECODER = msgspec.json.Decoder(SummaryFacts)

@@ -2,5 +2,5 @@
 
 `messages`, `signatures`, `manifest` and `seed_plan` are what all agree on; `field`, `masks`, `bit_packing`, `positions`
 and `boxes` are the arithmetic that they share. `device`, `helper` and `coordinator` are the three parts, of which none
-imports another. Nothing here is live yet: no kind of payload carries these messages.
+imports another; `asking` is how a coordinator goes from a closed cohort to its sum.
 """

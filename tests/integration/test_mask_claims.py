@@ -6,8 +6,13 @@ from contextlib import closing
 import pytest
 
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.keys import SigningKey
 from secure_aggregation.helper.claims import EarlierClaim
+from session_relay.helper.cli import main
 from session_relay.helper.mask_claims import MaskClaims, read_mask_key
+from tests.support.agent import AgentProcess
+from tests.support.broker import Broker
+from tests.support.masked_fleet import MaskHelperProcess
 
 COHORT, OTHER, SET, SECOND = (bytes([number]) * 32 for number in range(4))
 UPDATES = [(bytes([9]) * 32, 7), (bytes([8]) * 32, 2**62)]
@@ -52,6 +57,14 @@ def test_damaged_claims_are_not_used_and_the_remedy_is_said(tmp_path, change):
 def test_key_is_asked_for_before_the_first_start(tmp_path):
     with pytest.raises(ConfigurationError, match="start it once"):
         read_mask_key(tmp_path / "claims.db")
+
+
+def test_owner_of_a_helper_is_shown_its_mask_key(tmp_path, capsys):
+    broker = Broker(tmp_path / "broker")  # that does not run
+    helper = MaskHelperProcess(tmp_path / "mask", "mask", broker, SigningKey.generate().verify_key)
+    helper.knows([AgentProcess(tmp_path / name, name, broker, SigningKey.generate().verify_key) for name in "ab"])
+    main(["mask-key", "--config", str(helper.configuration)])
+    assert capsys.readouterr().out == f"{helper.mask_key}\n"
 
 
 def test_file_is_its_owners_alone(tmp_path):

@@ -71,6 +71,8 @@ def test_simple_mode_with_three_helpers_a_device_gone_and_everybody_killed_once(
     until(lambda: fleet.version() == 1, "the least devices are summed when the time is over")
     until(lambda: fleet.devices[1].status()["accepted_updates"] == 1, "it is told that its update counts")
     until(lambda: fleet.devices[0].status()["waiting_updates"] == 0, "so is the one that was killed")
+    shown = fleet.coordinator.tasks("show", "digits")["cohorts"]
+    assert [(each["state"], each["version"]) for each in shown] == [("open", None), ("summed", 1)]
     with fleet.coordinator.journal() as journal:
         assert versions_replayed(journal, "digits") == 1
         assert {row.kind for row in journal.updates("digits")} == {MASKED_UPDATE.number}

@@ -39,8 +39,7 @@ class BufferedUpdate(msgspec.Struct, frozen=True, gc=False):
     """A journalled update on its way into a version. `delta` is what the device made of version `base_version`;
     `staleness` is how many versions there were between that and the one that the update is added to; `statistics` are
     the changes of the running statistics, which are in no delta. `held` are the samples of each block, where it does
-    not hold all of the model, `trained` those with the blocks that a helper trained for the round, where these are not
-    simply all. The update of a `helper` stands for the rounds of many devices.
+    not hold all of the model; the update of a `helper` stands for the rounds of many devices.
     """
 
     device: str
@@ -52,18 +51,10 @@ class BufferedUpdate(msgspec.Struct, frozen=True, gc=False):
     statistics: FloatVector = NO_STATISTICS
     held: BlockWeights | None = None
     helper: bool = False
-    trained: BlockWeights | None = None
 
     def weight(self, plan: AggregationPlan) -> Weight:
         """How much it counts among others."""
         return self.weight_of(self.samples) * staleness_weight(self.staleness, plan)
-
-    def weight_of_round(self, plan: AggregationPlan) -> Weight:
-        """The same, with the blocks that a helper trained; 0 of a helper's own update, whose devices count for it."""
-        if self.helper:
-            return 0.0
-        samples: Weight = self.samples if self.trained is None else self.trained
-        return samples * staleness_weight(self.staleness, plan)
 
     def weight_of(self, samples: float) -> Weight:
         """How much it counts if the whole of it counts as so many samples."""

@@ -155,13 +155,8 @@ def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate)
         offered.staleness,
         update.life,
         _statistics(update, task) if task.statistics else NO_STATISTICS,
-        _samples_of_groups(update.held or (update.samples,) * task.blocks, update, facts, task)
-        if update.held or task.clusters
-        else None,
+        _samples_of_blocks(update, facts, task) if update.held or task.clusters else None,
         facts.helper,
-        _samples_of_groups((update.samples,) * task.blocks, update, facts, task)
-        if task.clusters and not facts.helper
-        else None,
     )
 
 
@@ -169,12 +164,9 @@ def _in_version(delta: SparseUpdate, update: Update, task: TaskDescription) -> S
     return ClusterView.of(task, update.cluster).changes(delta) if task.clusters else delta
 
 
-def _samples_of_groups(
-    held: Sequence[float], update: Update, facts: UpdateFacts, task: TaskDescription
-) -> BlockWeights:
-    """Those that count of each block, or of each group of a version with copies, of which so many of each block are
-    `held`: as large a share as of all samples.
-    """
+def _samples_of_blocks(update: Update, facts: UpdateFacts, task: TaskDescription) -> BlockWeights:
+    """Those that count of each block, or of each group of a version with copies: as large a share as of all samples."""
+    held: Sequence[float] = update.held or (update.samples,) * task.blocks
     of_groups = task.version.samples(held, update.cluster) if task.clusters else held
     counted = np.array(of_groups, np.float64) * (facts.samples / update.samples)
     return BlockWeights(counted, BlockLayout.of(task.version.parameters))

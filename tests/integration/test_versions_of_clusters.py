@@ -214,39 +214,6 @@ def test_a_helper_trains_the_copy_of_any_cluster_whatever_cluster_it_is_in(tmp_p
         np.testing.assert_allclose(moved, [0, 0, *3 * [1 + cluster], 0, 0], rtol=1e-6)
 
 
-def test_what_a_helper_sends_later_of_a_clusters_copy_weighs_as_its_devices_rounds_do(tmp_path):
-    parameters = [Parameter("first", [2]), Parameter("second", [3], block=1), Parameter("last", [2], block=2)]
-    plan = AggregationPlan(strategy="base_mean", buffer_size=3, staleness_weighting="constant", averaged_versions=1)
-    bundle = write_bundle(
-        tmp_path / "bundle",
-        parameters=parameters,
-        aggregation=plan,
-        update=DENSE,
-        split=THREE_BLOCKS,
-        clusters=ClusterPlan(2, ("*",)),
-    )
-    bench = Bench(tmp_path / "coordinator.db", bundle, OPEN)
-    for device in DEVICES:
-        bench.handle(device, device.enrolment())
-    HelperRegistry(bench.journal.engine).allow(DEN.name)
-    assign(bench, attic=1, barn=1, cellar=2)
-    bench.said()
-    own = encode_update(np.ones(4, np.float32), [(2,), (2,)], DENSE, np.random.default_rng(0)).packed
-    for device, cluster in ((ATTIC, 1), (BARN, 1), (CELLAR, 2)):
-        bench.handle(device, device.update(1, packed=own, held=(8, 0, 8), cluster=cluster))
-    bench.make_versions()
-    helpers = encode_update(np.ones(3, np.float32), [(3,)], DENSE, np.random.default_rng(0)).packed
-    for sequence, moved in ((1, 0.5), (2, 1.0)):
-        bench.handle(DEN, DEN.update(sequence, packed=helpers, held=(0, 8, 0), cluster=1))
-        bench.make_versions()
-        bench.now += ALONE_SECONDS
-        bench.make_versions()
-        change = model(bench, 1) - model(bench, 1, 0)
-        np.testing.assert_allclose(change, [1, 1, *3 * [moved], 1, 1], rtol=1e-6)
-    for number, state in replayed(bench.journal, bench.description):
-        assert unrounded(bench, number).tobytes() == state.weights.tobytes()
-
-
 def test_a_rollback_restores_every_copy_and_replays(tmp_path):
     bench = served(tmp_path)
     rounds(bench)

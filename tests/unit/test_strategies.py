@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.aggregation.block_weights import BlockLayout, BlockWeights
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, initial_state, next_state, partial_of
@@ -18,7 +17,6 @@ from broker_coordinator.aggregation.strategies import RECENT_VERSIONS, STRATEGIE
 from broker_coordinator.aggregation.strategies.base_mean import Began
 from broker_coordinator.aggregation.strategies.ef21 import Estimate
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.parameter import Parameter
 from tests.support.updates import SIZE, buffered_updates, dense, update_of
 
 some_updates = st.lists(buffered_updates(), min_size=4, max_size=12)
@@ -164,23 +162,6 @@ def test_base_mean_keeps_apart_what_began_with_different_versions() -> None:
     np.testing.assert_allclose(moved, [3, 7], rtol=1e-6)
     third = next_state(second, [update_of(0.0, base=19, staleness=3), update_of(0.0, base=19, staleness=3)], plan)
     np.testing.assert_allclose(third.weights[0] - second.weights[0], (4 + 8) / 4 - (4 + 8) / 2, rtol=1e-6)
-
-
-def test_what_a_helper_sends_later_moves_its_blocks_by_the_share_of_its_devices_rounds() -> None:
-    """Three devices keep the first of two blocks, and are in one buffer; their helper tells of one after the other."""
-    plan = AggregationPlan(strategy="base_mean", staleness_weighting="constant")
-    layout = BlockLayout.of([Parameter("own", [1]), Parameter("helpers", [1], block=1)])
-
-    def update(own: float, helpers: float, *, of_helper: bool = False) -> BufferedUpdate:
-        held = BlockWeights(np.array([0.0, 8.0] if of_helper else [8.0, 0.0]), layout)
-        return msgspec.structs.replace(update_of(own, helpers, base=20), samples=8, held=held, helper=of_helper)
-
-    start = replace(initial_state(np.zeros(2, np.float32), plan), version=20)
-    state = next_state(start, [update(1.0, 0.0), update(2.0, 0.0), update(6.0, 0.0)], plan)
-    assert state.weights.tolist() == [3.0, 0.0]
-    for helpers, expected in ((3.0, 1.0), (6.0, 3.0), (9.0, 6.0)):
-        state = next_state(state, [update(0.0, helpers, of_helper=True)], plan)
-        np.testing.assert_allclose(state.weights, [3.0, expected], rtol=1e-6)
 
 
 def test_base_mean_forgets_what_began_long_ago() -> None:

@@ -3,9 +3,6 @@
     buffer of weight W, the updates in it that began with version b:     S_b += sum(w_i * delta_i),  V_b += sum(w_i)
     direction = sum over b of (S_b / D_b  -  S_b / D_b before this buffer),     D_b = max(V_b, W of its first buffer)
 
-A device's round weighs in W as much in the blocks that a helper trained for it as in its own: what the helper sends of
-them may come later, and then moves them by the share that it would have had.
-
 Of FedBuff's buffers, each moves the model by a whole mean: where many devices begin with one version, the model goes
 that way once for each buffer that their updates fill. Here later ones correct the mean of the earlier ones. Where no
 more updates begin with a version than a buffer takes, this is FedBuff. docs/decisions/one-mean-of-a-base.md
@@ -46,11 +43,11 @@ class Began:
     weight: Weight = 0.0
     divisor: Weight = 0.0
 
-    def with_updates(self, updates: Iterable[BufferedUpdate], of_rounds: Weight, plan: AggregationPlan) -> "Began":
-        """Once some of a buffer, of which all rounds weigh `of_rounds`, are added."""
+    def with_updates(self, updates: Iterable[BufferedUpdate], of_buffer: Weight, plan: AggregationPlan) -> "Began":
+        """Once some of a buffer, of which all updates weigh `of_buffer`, are added."""
         added = contribution_of([(update.weight(plan), update.delta) for update in updates], self.total.size)
         weight = self.weight + added.weight
-        divisor = largest(where_any(self.divisor, of_rounds), weight)
+        divisor = largest(where_any(self.divisor, of_buffer), weight)
         return Began((self.total + added.total_delta).astype(np.float32), weight, divisor)
 
     def moved(self) -> NDArray[np.float64]:
@@ -61,7 +58,6 @@ class Began:
 def finish(state: ServerState, buffer: Updates, plan: AggregationPlan) -> Step:
     """See above; a weight is that of FedBuff."""
     of_buffer = sum((update.weight(plan) for update in buffer), 0.0)
-    of_rounds = largest(of_buffer, sum((update.weight_of_round(plan) for update in buffer), 0.0))
     together: dict[int, list[BufferedUpdate]] = defaultdict(list)
     for update in buffer:
         together[update.base_version].append(update)
@@ -69,7 +65,7 @@ def finish(state: ServerState, buffer: Updates, plan: AggregationPlan) -> Step:
     direction = np.zeros(state.weights.size)
     for base, updates in sorted(together.items()):
         before = began.get(base, Began(np.zeros(state.weights.size, np.float32)))
-        began[base] = before.with_updates(updates, of_rounds, plan)
+        began[base] = before.with_updates(updates, of_buffer, plan)
         direction += began[base].moved() - before.moved()
     oldest = state.version + 1 - _versions_kept(state.weights.size)
     recent = {base: each for base, each in sorted(began.items()) if base >= oldest}

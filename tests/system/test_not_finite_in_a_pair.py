@@ -95,15 +95,15 @@ class NotFiniteDevice(DeviceMember):
 
 def test_devices_whose_numbers_are_not_finite_cost_nobody_else_anything(fleet: SplitFleet, bundle: Bundle) -> None:
     helper = fleet.helper(HONEST)
-    absurd, usual = device(fleet, "absurd", LARGEST), device(fleet, "usual")
-    for value in (float("nan"), float("inf"), -float("inf")):
-        assert "can be trained on" in absurd.ask(picture(value))["error"], "what is no number is not taken at all"
     hostile = fleet.member(NotFiniteDevice, "shed-pi")
     hostile.open(Wanted(TASK, bytes.fromhex(bundle.hash), CUT, 0))
     turning(hostile, when=lambda: hostile.events, what="the relay has answered")
     assert isinstance(hostile.events[0], Granted), hostile.events[0]
     for answer in hostile.answers_to(bundle, float("nan"), float("inf")):
         assert answer.problem and not answer.packed
+    absurd, usual = device(fleet, "absurd", LARGEST), device(fleet, "usual")
+    for value in (float("nan"), float("inf"), -float("inf")):
+        assert "can be trained on" in absurd.ask(picture(value))["error"], "what is no number is not taken at all"
     until(lambda: "event=round_failed" in absurd.log(), "its round ends with words")
     failed = next(line for line in absurd.log().splitlines() if "event=round_failed" in line)
     assert "training diverged" in failed

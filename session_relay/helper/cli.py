@@ -17,7 +17,6 @@ from fleet_host.command_line import (
 from fleet_host.log_lines import configure_logging
 from fleet_host.services import add_service_verbs
 from session_relay.helper.configuration import CONFIGURATION, PROGRAM, load_helper_configuration
-from session_relay.helper.mask_program import MaskHelperProgram
 from session_relay.helper.program import Helper
 
 
@@ -39,6 +38,8 @@ async def run_helper(path: Path) -> None:
     if configuration.masks is None:
         await until_signalled(Helper(configuration, identity, software).run())
     else:
+        from session_relay.helper.mask_program import MaskHelperProgram  # noqa: PLC0415 - others do without its numpy
+
         await until_signalled(MaskHelperProgram(configuration, configuration.masks, identity, software).run())
 
 

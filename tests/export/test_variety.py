@@ -45,7 +45,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     export_bundle(folder, folder / "bundle", tell=lambda _: None)
     file = folder / "bundle" / DESCRIPTION_FILE
     description = parse_description(file.read_bytes())
-    plan = msgspec.structs.replace(description.aggregation, buffer_size=1)
+    plan = msgspec.structs.replace(description.aggregation, buffer_size=1, server_learning_rate=1.0)
     file.write_bytes(msgspec.json.encode(msgspec.structs.replace(description, aggregation=plan)))
     return load_bundle(folder / "bundle")
 

@@ -376,6 +376,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         connection.exec_driver_sql("DROP TABLE clusters")
         connection.exec_driver_sql("DROP TABLE findings")
         connection.exec_driver_sql("DROP TABLE varieties")
+        connection.exec_driver_sql("DROP TABLE cohorts")
         connection.exec_driver_sql("DROP TABLE queries")
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")

@@ -138,6 +138,9 @@ def test_task_that_is_published_anew_makes_the_open_cohort_void(tmp_path):
     TaskRegistry(fleet.bench.journal.engine).publish(other)
     fleet.settle()
     assert fleet.states() == [CohortState.OPEN, CohortState.VOID]
+    for device, message in zip(fleet.devices[:2], fleet.envelopes, strict=True):
+        fleet.bench.handle(device, message)  # as a device does that waits for its cohort
+    fleet.turn(0.0)
     assert {fleet.outcome(device) for device in fleet.devices[:2]} == {Reason.VOID_COHORT}
 
 

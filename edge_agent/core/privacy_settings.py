@@ -21,7 +21,7 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     them there. A task that names any other is refused."""
     fewest_devices: Annotated[int, msgspec.Meta(ge=2, le=MAX_COHORT_DEVICES)] = 10
     """For `masks`: the fewest devices that a sum may be of."""
-    fewest_colluding: Annotated[int, msgspec.Meta(ge=1, lt=MAX_MASK_HELPERS)] = 1
+    fewest_colluding: Annotated[int, msgspec.Meta(ge=1, le=MAX_MASK_HELPERS - 1)] = 1
     """For `masks`: how many helpers may work with the coordinator, and learn nothing all the same."""
     epsilon: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
     """The most that all rounds of one task together may tell of a sample, where the task itself allows more. 0: as much

@@ -31,7 +31,7 @@ class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """The mask helpers: the name of each in the fleet, and the key that `edgeflock-helper mask-key` prints there."""
     clip: Annotated[float, msgspec.Meta(ge=SMALLEST_CLIP, le=LARGEST_CLIP)]
     """The largest magnitude of one entry of an update: what is beyond stays on the device for later rounds."""
-    colluding: Annotated[int, msgspec.Meta(ge=1, lt=MAX_MASK_HELPERS)] = 1
+    colluding: Annotated[int, msgspec.Meta(ge=1, le=MAX_MASK_HELPERS - 1)] = 1
     """So many helpers may work with the coordinator, and learn nothing all the same. One below their number is the
     simple mode, in which all of them must answer."""
     bits: Annotated[int, msgspec.Meta(ge=2, le=16)] = 8

@@ -205,11 +205,11 @@ def test_bundle_of_another_task_is_refused(device):
 
 def test_bundle_whose_versions_nothing_here_can_contribute_to_is_refused(device):
     async def scenario():
-        other = msgspec.structs.replace(TASK, versions_from="masked update")
+        other = msgspec.structs.replace(TASK, versions_from="sung update")
         text = msgspec.json.encode(other)
         device.blobs[blob_hash(text)] = text
         device.versions.receive_manifest("digits", Manifest(1, blob_hash(text), WEIGHTS))
-        with pytest.raises(VersionUnavailableError, match="'masked update', which nothing here produces"):
+        with pytest.raises(VersionUnavailableError, match="'sung update', which nothing here produces"):
             await device.versions.ready_version("digits")
         assert [request.blob.hex() for request in device.requests] == [blob_hash(text)], "nothing else is fetched"
 

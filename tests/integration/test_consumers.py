@@ -297,7 +297,7 @@ def test_only_the_kind_that_a_task_names_makes_its_versions(bench, kitchen, vers
 
 
 def test_task_whose_kind_makes_no_versions_here_is_not_published(bench, tmp_path) -> None:
-    for versions_from in (ROUND_REPORT.name, "masked update"):
+    for versions_from in (ROUND_REPORT.name, "sung update"):
         bundle = write_bundle(tmp_path / versions_from, task="another", versions_from=versions_from)
         with pytest.raises(ConfigurationError, match=f"kind '{versions_from}', of which nothing here makes versions"):
             TaskRegistry(bench.journal.engine).publish(bundle)

@@ -11,6 +11,7 @@ from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.split_settings import SplitSettings
 from edge_agent.shell.learning import round_training
+from edge_agent.shell.learning.cohorts import Cohorts
 from edge_agent.shell.learning.round_training import MOST_TRIES, RoundFailedError, RoundTraining
 from edge_agent.shell.learning.sample_budget import SampleBudget
 from edge_agent.shell.samples.sample_store import SampleStore
@@ -90,6 +91,7 @@ def training(tmp_path: Path, monkeypatch) -> Callable[..., tuple[RoundTraining, 
             spool=None,  # type: ignore[arg-type]  # nothing is sent
             prompting={TASK.task: PromptSettings()},
             budget=SampleBudget(database, samples, PrivacySettings()),
+            cohorts=Cohorts(Versions(), database, None, PrivacySettings()),  # type: ignore[arg-type]  # none is open
         )
         return made, tried, helpers
 

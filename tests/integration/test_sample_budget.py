@@ -12,6 +12,7 @@ from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.sample_ledger import Charge
 from edge_agent.core.split_settings import SplitSettings
+from edge_agent.shell.learning.cohorts import Cohorts
 from edge_agent.shell.learning.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.learning.sample_budget import SampleBudget
 from edge_agent.shell.samples.sample_store import SampleStore
@@ -70,6 +71,7 @@ class Device:
             spool=None,  # type: ignore[arg-type]
             prompting={TASK.task: PromptSettings()},
             budget=self.budget,
+            cohorts=Cohorts(Versions(), self.database, None, PrivacySettings()),  # type: ignore[arg-type]  # none is open
         )
         self.training._worker = Worker()  # type: ignore[assignment]
 

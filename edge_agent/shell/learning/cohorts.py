@@ -45,8 +45,8 @@ class Cohorts:
 
         The number in it is drawn: no other masked update of this device's key ever has the same.
         """
-        plan, manifest = version.description.masks, self._versions.cohort(version.description.task)
-        if plan is None or not manifest:
+        plan = version.description.masks
+        if plan is None or not (manifest := self._versions.cohort(version.description.task)):
             return None
         helpers = self._owner.trusted_mask_helpers if self._owner.demands_masks else list(plan.helpers.values())
         demands = self._owner.demands_masks

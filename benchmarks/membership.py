@@ -30,7 +30,8 @@ from edge_agent.training.engine import TrainingEngine
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.private.engine import PrivateEngine
 from edge_agent.training.round import learn
-from fleet_protocol.privacy.sample_privacy import PrivacyPlan, with_noise
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.privacy.sample_privacy import with_noise
 from workbench.export.bundle_writer import export_bundle
 
 AUDITED, ALWAYS_THERE = 100, 100

@@ -25,7 +25,8 @@ from broker_coordinator.aggregation.privacy_loss import tight_epsilon
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
-from fleet_protocol.privacy.sample_privacy import PrivacyPlan, with_noise
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.privacy.sample_privacy import with_noise
 from workbench.data.partition import dirichlet_parts
 from workbench.export.bundle_writer import export_bundle
 from workbench.simulation.simulation import Options, Simulation

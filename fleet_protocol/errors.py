@@ -31,6 +31,8 @@ class Reason(StrEnum):
     WRONG_CLUSTER = "wrong_cluster"
     AWAITS_COHORT = "awaits_cohort"
     """No refusal: it is journalled, and whether it counts is settled with its cohort."""
+    TOO_SOON = "too_soon"
+    PRIVACY_SPENT = "privacy_spent"
     COHORT_CLOSED = "cohort_closed"
     VOID_COHORT = "void_cohort"
 

@@ -15,8 +15,10 @@ from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.parameter import Parameter, first_statistic
+from fleet_protocol.privacy.device_privacy import DevicePrivacy
 from fleet_protocol.privacy.mask_plan import MaskPlan
-from fleet_protocol.privacy.sample_privacy import PrivacyPlan, SamplePrivacy
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.privacy.sample_privacy import SamplePrivacy
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelSchema
@@ -98,6 +100,11 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     def masks(self) -> MaskPlan | None:
         """How the coordinator is kept from seeing single updates."""
         return self.privacy.masks if self.privacy else None
+
+    @property
+    def device_privacy(self) -> DevicePrivacy | None:
+        """What is promised of single devices."""
+        return self.privacy.devices if self.privacy else None
 
     @property
     def graph_file(self) -> str:

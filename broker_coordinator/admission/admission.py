@@ -9,6 +9,7 @@ Each check is cheaper and trusts less than the next:
                          -> task; but for answers to queries, generation (`_require_generation`), version and
                          staleness (`_checked_staleness`)
                          -> the task's kind (`_require_version_kind`)
+                         -> how often the device counts in versions that hide each device (`check_turn`)
                          -> payload decrypted -> the consumer's own checks
     any other kind       -> the consumer's own checks
 
@@ -62,6 +63,7 @@ from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.room import note_accepted, take_room
 from broker_coordinator.admission.senders import is_told_newest_boot, sender_of
 from broker_coordinator.admission.settings import AdmissionSettings
+from broker_coordinator.admission.turns import check_turn, note_turn
 from fleet_protocol import topics
 from fleet_protocol.envelope import Header, digest, read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
@@ -109,6 +111,7 @@ class Admission:
                 assert isinstance(consumer, JournalledConsumer)  # noqa: S101 - only these are accepted
                 progress = view.tasks[header.task]
                 note_accepted(header, device, progress, view)
+                note_turn(device, progress, view)
                 if isinstance(consumer, VersionConsumer):
                     view.tasks[header.task] = progress.after_one(takes_place=consumer.take_place(decision.facts))
                 _remember(consumer, progress.description, device, decision.facts, view)
@@ -221,6 +224,7 @@ class Admission:
         task = progress.description
         if isinstance(consumer, VersionConsumer):
             _require_version_kind(consumer.kind, task)
+        check_turn(parsed.device, progress, view)
         offered = Offered(
             parsed.device,
             header,

@@ -10,6 +10,7 @@ import msgspec
 
 from broker_coordinator.admission.invited import Invited
 from broker_coordinator.admission.overlay import Copyable, Overlay, changes_in, own
+from broker_coordinator.admission.participation import Participation
 from broker_coordinator.admission.shares import RecentDevices
 from broker_coordinator.aggregation.buffer_size import is_full
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
@@ -66,6 +67,9 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
     `first_version` is its bundle's own, and so the oldest that an update may start from. `unmade` are those of the
     versions that wait to be made since before this batch. They may be stopped, and no device can train from them:
     nothing is too stale because of them. `along` are payloads that wait and take no place in the buffer.
+
+    Of a task whose versions hide each device, a version's number is by `sums_after` larger than that of its noised sum;
+    `renewed` as in `NoiseSeries`.
     """
 
     description: TaskDescription
@@ -77,6 +81,8 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
     first_version: int = 0
     unmade: int = 0
     along: int = 0
+    sums_after: int = 0
+    renewed: bool = False
 
     @classmethod
     def standing_at(
@@ -90,6 +96,8 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
         generation: int = 0,
         first_version: int = 0,
         along: int = 0,
+        sums_after: int = 0,
+        renewed: bool = False,
     ) -> "TaskProgress":
         """That of a task whose newest version is `newest`, while so many updates wait, and others go `along`."""
         full, buffered = divmod(waiting, buffer_size)
@@ -103,7 +111,14 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
             first_version,
             unmade=full,
             along=along,
+            sums_after=sums_after,
+            renewed=renewed,
         )
+
+    @property
+    def next_sum(self) -> int:
+        """The number of the noised sum that the next payload goes into, from 1."""
+        return self.version + 1 - self.sums_after
 
     def after_one(self, *, takes_place: bool = True) -> "TaskProgress":
         """The progress once one more payload is journalled: a full buffer is as good as a version."""
@@ -150,6 +165,8 @@ class FleetView:
     other allowances of `AdmissionSettings`. `now` is in seconds on any one clock. `helpers` may run blocks for devices.
     `queries` are those that are open, by task and number; `clusters` those that devices are in, by task and device.
 
+    `participations` are by task and device, where versions hide each device.
+
     `pending` are the keys that await approval, whoever enrolled longest ago first; in a branch, those that enrolled in
     it. `numbers` counts keys by their state. Messages in `answered`, by their digest, were answered a short time ago.
     """
@@ -174,6 +191,7 @@ class FleetView:
     queries: dict[str, dict[int, Query]] = field(default_factory=dict)
     clusters: dict[str, dict[str, int]] = field(default_factory=dict)
     cohorts: dict[str, OpenCohort] = field(default_factory=dict)
+    participations: MutableMapping[tuple[str, str], Participation] = field(default_factory=dict)
 
     def newest_boot(self, device: str) -> int:
         """The highest boot number seen from the live key of a device; 0 where there is none."""
@@ -292,6 +310,7 @@ class FleetView:
             self.queries,
             self.clusters,
             self.cohorts,
+            Overlay(self.participations),
         )
 
     def cluster(self, task: str, device: str) -> int | None:
@@ -318,6 +337,7 @@ class FleetView:
         self.full_at.update(changes_in(branch.full_at))
         self.recent.update(changes_in(branch.recent))
         self.invitations.update(changes_in(branch.invitations))
+        self.participations.update(changes_in(branch.participations))
 
 
 def enrolments_of(device: Device) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_optimisers import OPTIMISERS
 from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.strategies import STRATEGIES, Partial
+from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Step
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec.sparse import FloatVector
 
@@ -44,6 +44,11 @@ def finish(state: ServerState, partial: Partial, plan: AggregationPlan) -> Serve
     """The version after `state`, from the sum of its buffer's partials."""
     step = STRATEGIES[plan.strategy].finish(state, partial, plan)
     del partial  # as large as the weights, and the optimiser needs that room a few times over
+    return advanced(state, step, plan)
+
+
+def advanced(state: ServerState, step: Step, plan: AggregationPlan) -> ServerState:
+    """The version after `state`, by a strategy's step."""
     moments, movement = OPTIMISERS[plan.server_optimiser].move(state.moments, step.direction, plan)
     if step.stays is not None:
         movement[step.stays] = 0

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import msgspec
 import numpy as np
@@ -10,9 +11,12 @@ from broker_coordinator.admission.consumer import Admitted, Offered, VersionCons
 from broker_coordinator.aggregation.block_weights import BlockLayout, BlockWeights
 from broker_coordinator.aggregation.bounds import NORM_FACTOR, SAMPLES_FACTOR, norm_bound, scaled
 from broker_coordinator.aggregation.contribution import NO_STATISTICS, BufferedUpdate
+from broker_coordinator.aggregation.device_privacy import clipped_sum
+from broker_coordinator.aggregation.device_privacy.clipped_sum import ClippedSum
+from broker_coordinator.aggregation.device_privacy.version_noise import VersionNoise
 from broker_coordinator.aggregation.running_statistics import WithStatistics, with_next_statistics, with_statistics
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
-from broker_coordinator.aggregation.server_step import finish, partial_of
+from broker_coordinator.aggregation.server_step import advanced, finish, partial_of
 from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
 from broker_coordinator.aggregation.untrained_copies import following
 from broker_coordinator.consumers.held import check_cluster, cut_of
@@ -68,7 +72,7 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     delta = _delta(offered) if offered.decoded is None else offered.decoded
     norm = delta.norm()
     most = offered.task.largest_delta_norm
-    if norm > most:
+    if norm > most and offered.task.device_privacy is None:  # whether it counts would tell of it: it is clipped
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}; max_delta_norm is {most:.4g}: {STEADIER_TRAINING}"
         )
@@ -127,9 +131,12 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
     """What counts of an update, by what other devices sent.
 
     While no other device is known, as many samples count as a round can have looked at. EF21's updates add up to an
-    estimate that device and coordinator share: there the estimate is bounded, and no update is scaled.
+    estimate that device and coordinator share: there the estimate is bounded, and no update is scaled. Where a version
+    hides each device, others' updates bound none, and no loss is told.
     """
     update, task, peers = offered.payload, offered.task, offered.memory or NOBODY
+    if task.device_privacy is not None:
+        return UpdateFacts(1, None, norm, update.samples)
     plan = task.aggregation
     usual_samples, usual_norm = peers.usual(offered.device, _quantile(task), cut)
     most = math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else _samples_of_round(task)
@@ -203,13 +210,21 @@ def _buffer_size(task: TaskDescription) -> int:
     return task.aggregation.smallest_buffer
 
 
-def _partial(state: ServerState, buffer: Sequence[BufferedUpdate], task: TaskDescription) -> Partial:
+def _partial(state: ServerState, buffer: Sequence[BufferedUpdate | VersionNoise], task: TaskDescription) -> Partial:
+    if (hidden := task.device_privacy) is not None:
+        return clipped_sum.partial(state, buffer, hidden)
+    return _plain_partial(state, cast(Sequence[BufferedUpdate], buffer), task)
+
+
+def _plain_partial(state: ServerState, buffer: Sequence[BufferedUpdate], task: TaskDescription) -> Partial:
     step = partial_of(state, buffer, task.aggregation)
     count = task.version.statistics
     return with_statistics(step, state, buffer, task.aggregation, count) if count else step
 
 
 def _finish(state: ServerState, partial: Partial, task: TaskDescription) -> ServerState:
+    if isinstance(partial, ClippedSum) and (hidden := task.device_privacy) is not None:
+        return advanced(state, clipped_sum.finish(state, partial, task, hidden), task.aggregation)
     if isinstance(partial, WithStatistics):
         made = with_next_statistics(finish(state, partial.step, task.aggregation), state, partial.changes)
     else:

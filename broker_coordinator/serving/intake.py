@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -28,6 +28,7 @@ from broker_coordinator.admission.decisions import (
 )
 from broker_coordinator.admission.fleet_view import DeviceState, FleetView, TaskProgress
 from broker_coordinator.admission.invited import InvitationState
+from broker_coordinator.admission.participation import Participation
 from broker_coordinator.admission.shares import RecentDevices, window
 from broker_coordinator.aggregation.buffer_size import Participants
 from broker_coordinator.consumers import version_consumer
@@ -47,6 +48,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal, JournalAheadError, JournalEntry
+from broker_coordinator.storage.noise_seeds import read_participations, read_series
 from broker_coordinator.storage.query_registry import QueryRegistry
 from broker_coordinator.storage.standing import Standing, TaskStanding, check_not_set_back, read_decided, read_standing
 from broker_coordinator.storage.stored_tasks import StoredTask
@@ -75,9 +77,13 @@ Asked = FileRequested | PresenceSeen | Enrolled | MaskReplied
 
 @dataclass(frozen=True, slots=True)
 class _Task:
+    """`sums_after`, `renewed` as in `TaskProgress`: what changes them changes the tasks' counter."""
+
     description: TaskDescription
     buffer_size: int
     stored: StoredTask
+    sums_after: int = 0
+    renewed: bool = False
 
 
 class Intake:
@@ -254,6 +260,7 @@ class Intake:
         if standing.last_position > self._position:  # another intake's, or our own whose commit was not answered
             self._view.add_highest_sequences(read_decided(self._journal.engine, self._position))
             self._view.recent.update(self._recent())
+            self._view.participations.update(self._participations())
             self._position = standing.last_position
 
     def _load(self, standing: Standing) -> None:
@@ -269,11 +276,19 @@ class Intake:
             byte_allowance=self._admission.settings.byte_allowance,
             recent=self._recent(),
             helpers=self._helpers,
+            participations=self._participations(),
         )
         self._load_devices()
         self._view.tasks.update(self._progress(standing))
         self._position = standing.last_position
         self._change_counters = standing.change_counters
+
+    def _with_series(self, task: _Task) -> _Task:
+        name = task.stored.name
+        if (plan := task.description.device_privacy) is None:
+            return task
+        series = read_series(self._journal.engine, name, plan)
+        return replace(task, sums_after=series.sums_after, renewed=series.renewed)
 
     def _load_tasks(self) -> dict[str, _Task]:
         """Those that can be served here; of the others it is said why not."""
@@ -282,7 +297,7 @@ class Intake:
         found = {}
         for stored, bundle in served.readable:
             try:
-                found[stored.name] = _loaded(stored, bundle)
+                found[stored.name] = self._with_series(_loaded(stored, bundle))
             except ConfigurationError as error:
                 unserved[stored.name] = error
         self._unserved.say(unserved)
@@ -327,6 +342,8 @@ class Intake:
                 generation=stored.generation,
                 first_version=stored.first_version,
                 along=along,
+                sums_after=task.sums_after,
+                renewed=task.renewed,
             )
         return progress
 
@@ -345,6 +362,15 @@ class Intake:
             devices = self._journal.last_devices(name, size)
             recent[name] = RecentDevices(size, (each for each in devices if each not in self._helpers))
         return recent
+
+    def _participations(self) -> dict[tuple[str, str], Participation]:
+        """How often devices count in versions that hide each of them."""
+        found = {}
+        for name, task in self._tasks.items():
+            if task.description.device_privacy is not None:
+                of_task = read_participations(self._journal.engine, name, task.buffer_size, waiting=True)
+                found.update({(name, device): each for device, each in of_task.items()})
+        return found
 
     def _memories(self) -> dict[tuple[str, Any], Any]:
         memories: dict[tuple[str, Any], Any] = {}

@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
+from broker_coordinator.aggregation.device_privacy.version_noise import VersionNoise
 from broker_coordinator.aggregation.lineage import NOBODY, History
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.strategies import RECENT_VERSIONS, Recall
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.noise_seeds import read_noise
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.task_description import TaskDescription
@@ -178,15 +180,30 @@ def _next(source: Source, state: ServerState, without: Mapping[str, int]) -> Ser
     """The version that the held updates make; of none, an equal one."""
     consumer, task = source.consumer, source.description
     held = source.journal.held_updates(source.task, state.version + 1)
+    noise = _noise(source, state.version + 1)
     total = consumer.partial(state, [], task)
     is_empty = True
     for update in held:
         if without.get(update.device, -1) <= state.version:
             total += consumer.partial(state, [update.item(task, source.keys)], task)
             is_empty = False
+        elif noise is not None:
+            raise ConfigurationError(
+                f"version {state.version + 1} of {task.task} hides each device by noise: without an update of"
+                f" {update.device} and with the same noise, the difference would show that update; publish another"
+                " bundle, which begins without any"
+            )
+    if noise is not None:
+        total += consumer.partial(state, [noise], task)
     if not is_empty and (masks := source.journal.sum_of_masks(source.task, state.version + 1)) is not None:
         total += consumer.partial(state, [masks], task)
     return _passed(source, state) if is_empty else consumer.finish(state, total, task)
+
+
+def _noise(source: Source, version: int) -> VersionNoise | None:
+    """What a version was made of beside updates, where it hides each device."""
+    plan = source.description.device_privacy
+    return None if plan is None else read_noise(source.journal.engine, source.task, version, plan)
 
 
 def _passed(source: Source, state: ServerState) -> ServerState:

@@ -2,14 +2,16 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from statistics import median
+from typing import Any
 
 import numpy as np
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
+from broker_coordinator.admission.participation import Participation, Participations, require_turn, why_spent
 from broker_coordinator.aggregation.buffer_size import (
     UPDATES_LOOKED_AT,
     VERSIONS_LOOKED_AT,
@@ -18,6 +20,7 @@ from broker_coordinator.aggregation.buffer_size import (
     has_gone_round,
 )
 from broker_coordinator.aggregation.collapse import Watch
+from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE, NoiseSeries, no_seed
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import Recall
@@ -26,6 +29,7 @@ from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import Grid, read_weights
 from fleet_protocol.cohort import EVERYONE, RoundDraws
+from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import Manifest
 from fleet_protocol.task_description import TaskDescription
 
@@ -40,7 +44,8 @@ MOVED_BY_ITS_BUFFER = (Recall.NOTHING, Recall.RECENT_UPDATES)
 @dataclass(frozen=True, slots=True)
 class NextVersion:
     """A version that is made but not committed: of the `update_count` oldest waiting updates, the last of them at
-    `last_position`. `mean_loss` is None where the kind tells no loss.
+    `last_position`. `mean_loss` is None where the kind tells no loss. `noise` is the series with
+    its own seed, where it hides each device.
     """
 
     version: Version
@@ -51,6 +56,7 @@ class NextVersion:
     last_position: int
     median_staleness: float
     mean_loss: float | None
+    noise: NoiseSeries | None = None
 
 
 @dataclass(slots=True)
@@ -65,6 +71,9 @@ class ServedTask:
     versions were made since `first_version`, as many as `approved` gives. `senders` are those of the last updates that
     versions hold, oldest first. `watch` is on training that may collapse. `draws` are of the round that a manifest was
     last asked for. The version `wanted_version` takes what waits, even too few.
+
+    Of a task whose versions hide each device, `noise` is that of its sums so far, `participations` say in which of
+    them devices' updates count, and `draw_seed` gives the secret seed of the next one's.
     """
 
     bundle: Bundle
@@ -84,6 +93,9 @@ class ServedTask:
     approved: Callable[[], int] = int
     senders: deque[str] = field(default_factory=lambda: deque(maxlen=UPDATES_LOOKED_AT))
     draws: RoundDraws | None = None
+    noise: NoiseSeries = NO_NOISE
+    participations: Participations = field(default_factory=dict)
+    draw_seed: Callable[[], bytes] = no_seed
 
     @property
     def buffer_size(self) -> int:
@@ -153,7 +165,8 @@ class ServedTask:
         told = [loss(waiting.facts) for waiting in buffer] if (loss := self.consumer.loss) else []
         losses = [loss for loss in told if loss is not None]
         with np.errstate(all="ignore"):  # `check` says what matters of it
-            state = self.consumer.next_state(self.state, [waiting.item for waiting in buffer], self.description)
+            items, noise = self._items(buffer)
+            state = self.consumer.next_state(self.state, items, self.description)
         return NextVersion(
             replace(self.check(state), buffer_size=self._size_by(participants)),
             state,
@@ -163,9 +176,44 @@ class ServedTask:
             last_position=buffer[-1].position,
             median_staleness=median(waiting.staleness for waiting in buffer),
             mean_loss=mean_of(losses) if losses else None,
+            noise=noise,
         )
 
+    def _items(self, buffer: Sequence[WaitingPayload]) -> tuple[list[Any], NoiseSeries | None]:
+        """What the next version is made of; of one that hides each device, with noise of a seed drawn now."""
+        items = [waiting.item for waiting in buffer]
+        if (plan := self.description.device_privacy) is None:
+            return items, None
+        noise = self.noise.after(self.draw_seed(), plan.bands)
+        return [*items, noise.noise], noise
+
+    @property
+    def why_no_more(self) -> str:
+        """Why no more versions are made, in words; empty while some are."""
+        plan = self.description.device_privacy
+        return "" if plan is None else why_spent(plan, self.noise.made, renewed=self.noise.renewed)
+
+    def out_of_turn(self) -> dict[int, str]:
+        """By position, what must not count in the next version, and why: admission has foreseen another one for it, as
+        something was set aside meanwhile.
+        """
+        plan = self.description.device_privacy
+        if plan is None:
+            return {}
+        found, seen = {}, dict[str, Participation]()
+        for each in self.buffer():
+            before = seen.get(each.device) or self.participations.get(each.device, Participation())
+            try:
+                require_turn(each.device, self.description.task, plan, before, self.noise.made + 1)
+            except ProtocolError as error:
+                found[each.position] = str(error)
+            else:
+                seen[each.device] = before.again(self.noise.made + 1)
+        return found
+
     def _is_due(self, now: float) -> bool:
+        if self.why_no_more:
+            return False
         if self._full_at() is not None or (self.waiting and self.newest.number < self.wanted_version):
             return True
         if self._follows_fleet:
@@ -233,4 +281,10 @@ class ServedTask:
         self.began = now
         self.asks_everyone = False
         for _ in range(made.update_count):
-            self.senders.append(self.waiting.popleft().device)
+            device = self.waiting.popleft().device
+            self.senders.append(device)
+            if made.noise is not None:
+                before = self.participations.get(device, Participation())
+                self.participations[device] = before.again(made.noise.made)
+        if made.noise is not None:
+            self.noise = made.noise

@@ -136,6 +136,18 @@ class SetAside:
         self._commit(place, failures)
         served.drop(errors)
 
+    def out_of_turn(self, served: ServedTask, reasons: Mapping[int, str]) -> None:
+        """Set aside what must not count in the next version, by position.
+
+        Raises:
+            JournalUnavailableError: nothing was set aside.
+        """
+        self._journal.set_aside(reasons)
+        self._metrics.count_set_aside(served.description.task, len(reasons))
+        for reason in reasons.values():
+            logger.warning(log_line("update_out_of_turn", task=served.description.task, reason=reason))
+        served.drop(reasons)
+
     def _are_their_own(
         self, place: Place, failures: Sequence[Failure], apply: Callable[[JournalledPayload], object]
     ) -> bool:

@@ -3,6 +3,7 @@
 from collections import deque
 
 from broker_coordinator.aggregation import buffer_size
+from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.serving.collapses import Collapses
 from broker_coordinator.serving.metrics import Metrics
@@ -12,6 +13,7 @@ from broker_coordinator.serving.set_aside import SetAside
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.noise_seeds import new_seed, read_participations, read_series
 from broker_coordinator.storage.stored_tasks import StoredTask
 from broker_coordinator.storage.task_registry import Served
 from bundle_runtime.bundle import Bundle
@@ -66,6 +68,9 @@ class TaskLoader:
         except Exception as error:  # an update that it remembers is damaged: its versions go on being served
             self._set_aside.stop((stored.name, consumer.kind.number), error)
             state = newest.state(bundle.description.version.parameters, {})
+        hidden = bundle.description.device_privacy
+        size = bundle.description.aggregation.smallest_buffer
+        engine = self._journal.engine
         senders = self._journal.last_devices(stored.name, buffer_size.UPDATES_LOOKED_AT)
         held = self._journal.newest_held(stored.name, after=newest.number - buffer_size.VERSIONS_LOOKED_AT)
         return ServedTask(
@@ -82,4 +87,7 @@ class TaskLoader:
             wanted_version=stored.wanted_version or 0,
             approved=self._devices.approved_count,
             senders=deque(senders, maxlen=buffer_size.UPDATES_LOOKED_AT),
+            noise=read_series(engine, stored.name, hidden) if hidden else NO_NOISE,
+            draw_seed=new_seed,
+            participations=read_participations(engine, stored.name, size, waiting=False) if hidden else {},
         )

@@ -109,7 +109,7 @@ class VersionMaker:
                 if task.description.masks is not None:
                     self._advance_cohort(task, now)
                     continue
-                while made := self._made(task, partial(task.next_version, now)):
+                while made := self._made(task, partial(self._next_version, task, now)):
                     self._commit(task, made, now)
                 if task.ask_everyone(now):
                     self._announcements.announce(task.description.task)
@@ -120,6 +120,12 @@ class VersionMaker:
                 self._commit_aggregate(served, aggregate)
         while any(self._make_scale(awaited, now) for awaited in self._awaited_scales()):
             pass
+
+    def _next_version(self, task: ServedTask, now: float) -> NextVersion | None:
+        if (made := task.next_version(now)) is None or not (out_of_turn := task.out_of_turn()):
+            return made
+        self._set_aside.out_of_turn(task, out_of_turn)
+        return self._next_version(task, now)
 
     def mask_replied(self, helper: str, reply: MaskReply) -> None:
         """Take what a mask helper says; `make_versions` goes on with it."""
@@ -303,8 +309,11 @@ class VersionMaker:
             update_count=made.update_count,
             last_position=made.last_position,
             tasks_counter=self._tasks_counter,
+            seed=made.noise.seeds[0] if made.noise is not None else None,
         )
         self._take_over(task, made, now)
+        if words := task.why_no_more:
+            logger.warning(log_line("versions_ended", task=task.description.task, reason=words))
 
     def _take_over(self, task: ServedTask, made: NextVersion, now: float) -> None:
         """A version is committed."""

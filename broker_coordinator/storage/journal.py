@@ -20,6 +20,7 @@ from broker_coordinator.storage.database import Database, DatabaseSetBackError, 
 from broker_coordinator.storage.device_registry import forget_pending, revoke_device, store_device
 from broker_coordinator.storage.invitation_registry import bind_password, note_refused_invitation, spend_invitation
 from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.noise_seeds import insert_seed
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
 from broker_coordinator.storage.standing import decided_after, decided_by
@@ -159,11 +160,19 @@ class Journal(JournalReader):
             _count_rejections(connection, counted)
 
     def add_version(
-        self, version: Version, *, kind: int, update_count: int, last_position: int, tasks_counter: int
+        self,
+        version: Version,
+        *,
+        kind: int,
+        update_count: int,
+        last_position: int,
+        tasks_counter: int,
+        seed: bytes | None = None,
     ) -> None:
         """Commit a version with the waiting payloads of `kind` that it holds: `update_count`, up to `last_position`.
 
-        `tasks_counter` is that of the tasks (`change_counters`) when they were last read.
+        `tasks_counter` is that of the tasks (`change_counters`) when they were last read. `seed` is that of its noise,
+        where it hides each device.
 
         Raises:
             TasksChangedError: they were changed since; nothing was committed.
@@ -179,6 +188,8 @@ class Journal(JournalReader):
                     f"version {newest} of {version.task} is the newest; {version.number} was made"
                 )
             insert_version(connection, version)
+            if seed is not None:
+                insert_seed(connection, version.task, version.number, seed)
             held = Aggregate(version.task, kind, version.number, b"")
             _hold(connection, held, payload_count=update_count, last_position=last_position)
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 17
+SCHEMA = 18
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -244,6 +244,16 @@ cohorts = Table(
     Column("reason", Text, nullable=False, comment="why it is void; else empty"),
     UniqueConstraint("task", "number"),
     comment="of tasks whose updates are summed behind masks (docs/secure-aggregation.md)",
+)
+
+version_noise = Table(
+    "version_noise",
+    metadata,
+    Column("task", String(48), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("generation", BigInteger, nullable=False, comment="of the task when the version was made"),
+    Column("seed", LargeBinary(32), nullable=False, comment="secret: the version's own noise is drawn from it"),
+    comment="of versions that hide each device (docs/privacy.md), and of the bundle's own, which has none",
 )
 
 departures = Table(

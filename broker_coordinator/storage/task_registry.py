@@ -13,6 +13,7 @@ from broker_coordinator.consumers import version_consumer
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.journal import TasksChangedError, insert_aggregate, insert_version
+from broker_coordinator.storage.noise_seeds import begin_series
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import bundle_files, tasks
 from broker_coordinator.storage.stored_tasks import STORED_TASKS, StoredTask, change_task, served_task, stored_task
@@ -251,6 +252,8 @@ def _serve(connection: Connection, bundle: Bundle, known: StoredTask | None) -> 
     files = [{"task": name, "name": file, "data": data} for file, data in bundle.files.items()]
     connection.execute(insert(bundle_files), files)
     insert_version(connection, version_zero(bundle, first_version))
+    if bundle.description.device_privacy is not None:
+        begin_series(connection, name, first_version)
     count_up(connection, TASKS)
 
 

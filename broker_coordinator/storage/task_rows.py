@@ -16,6 +16,7 @@ from broker_coordinator.storage.schema import (
     payloads,
     queries,
     varieties,
+    version_noise,
     versions,
 )
 from broker_coordinator.storage.standing import last_position_in
@@ -68,8 +69,8 @@ def _delete_some(engine: Engine, task: str) -> int:
         connection.execute(delete(evaluations).where(evaluations.c.task == task))
         connection.execute(delete(aggregates).where(aggregates.c.task == task))
         connection.execute(delete(departures).where(departures.c.task == task))
-        for measured in (findings, varieties):
-            connection.execute(delete(measured).where(measured.c.task == task))
+        for named in (findings, varieties, version_noise):
+            connection.execute(delete(named).where(named.c.task == task))
         if connection.execute(delete(cohorts).where(cohorts.c.task == task)).rowcount:
             count_up(connection, COHORTS)
         if connection.execute(delete(clusters).where(clusters.c.task == task)).rowcount:

@@ -20,7 +20,9 @@ from fleet_protocol.kinds import Outcome, Receipt
 
 _LIVELIEST_FIRST = (*IN_A_ROUND, State.SLEEPING, State.PAUSED, State.UNREADABLE, State.UNENROLLED, State.ENDED)
 
-OUTDATED_REASONS = frozenset({Reason.TOO_STALE, Reason.UNKNOWN_VERSION, Reason.UNKNOWN_TASK})
+OUTDATED_REASONS = frozenset(
+    {Reason.TOO_STALE, Reason.UNKNOWN_VERSION, Reason.UNKNOWN_TASK, Reason.TOO_SOON, Reason.PRIVACY_SPENT}
+)
 """Every update from the same version would be refused alike."""
 
 

@@ -78,7 +78,8 @@ def pack(
     """Encode the update of a round that changed the weights by `delta` f32[P]; `memory` keeps the rest.
 
     Running statistics travel apart: whole, and in no norm. Of the blocks that are 0 in `held`, nothing travels, and
-    `memory` forgets what earlier rounds left of them: others have trained them since.
+    `memory` forgets what earlier rounds left of them: others have trained them since. Where versions hide each device,
+    all of it is scaled down to what one device may send.
 
     It is never larger than the task takes: where what earlier rounds left behind makes it so, a part of it is sent, and
     the rest kept for later (docs/decisions/residual-is-bounded.md). `seed`: the job's.
@@ -93,6 +94,11 @@ def pack(
     total = _offered(delta, memory, blocks)
     encoded = _encode(total, blocks, task, seed)
     norm = encoded.sent.norm()
+    clipped_away = 0.0
+    if (hidden := task.device_privacy) is not None and norm > hidden.clip:
+        total, clipped_away = _clipped(total, SCALING_MARGIN * hidden.clip / norm, memory)
+        encoded = _encode(total, blocks, task, seed)
+        norm = encoded.sent.norm()
     if not norm <= largest:  # NaN too
         own = _encode(blocks.trained.part(delta), blocks, task, seed).sent.norm()
         if own > largest:
@@ -100,7 +106,17 @@ def pack(
         encoded = _encode(total * np.float32(SCALING_MARGIN * largest / norm), blocks, task, seed)
     memory.take(blocks.trained.spread_sparse(encoded.sent))
     statistics = write_statistics(blocks.statistics.part(changes))
-    return Packed(encoded.packed + statistics, memory.shrink(MAX_REMEMBERED_UPDATES * largest))
+    return Packed(encoded.packed + statistics, clipped_away + memory.shrink(MAX_REMEMBERED_UPDATES * largest))
+
+
+def _clipped(total: FloatVector, scale: float, memory: ErrorFeedback) -> tuple[FloatVector, float]:
+    """What is offered, made smaller, and the norm of what is left away: a clip is a smaller step. Kept for later rounds
+    it would be older than many versions by then, as a device counts in few.
+    """
+    smaller = total * np.float32(scale)
+    left_away = total - smaller
+    memory.take(SparseUpdate(np.arange(total.size), left_away))
+    return smaller, float(np.linalg.norm(left_away))
 
 
 def _offered(delta: FloatVector, memory: ErrorFeedback, blocks: HeldBlocks) -> FloatVector:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bundle_runtime.gaussian_integers import Draw
 from bundle_runtime.samples import Samples
 from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.sample_budget import steps_of_round
@@ -15,7 +16,7 @@ from edge_agent.training.compression import Packed, UpdateTooLargeError, pack, r
 from edge_agent.training.divergence import divergence
 from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
 from edge_agent.training.feedback import ErrorFeedback
-from edge_agent.training.private.randomness import OF_THE_SYSTEM, Draw, sampled_batches
+from edge_agent.training.private.randomness import OF_THE_SYSTEM, sampled_batches
 from edge_agent.training.sending import running_norm, why_unchanged
 from edge_agent.training.statistics import in_other_units, measure, unlike_the_fleet
 from edge_agent.worker.contract import MaskedResult, Returned, TrainingResult

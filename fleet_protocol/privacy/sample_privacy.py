@@ -6,7 +6,6 @@ import msgspec
 
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_SETTING
-from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.privacy.renyi import (
     Mechanism,
     StepsTaken,
@@ -59,13 +58,6 @@ class SamplePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     def most_steps(self) -> int:
         """How many steps a sample may be part of."""
         return steps_within(self.mechanism, self.epsilon, self.delta)
-
-
-class PrivacyPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What leaves a device of what it has learned (docs/privacy.md)."""
-
-    samples: SamplePrivacy | None = None
-    masks: MaskPlan | None = None
 
 
 def with_noise(plan: SamplePrivacy, steps: int, name: str) -> SamplePrivacy:

@@ -21,8 +21,9 @@ from edge_agent.shell.storage.sample_steps import MOST_ROWS
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.contract import TrainingFailure, TrainingJob, Verdict, Withheld
 from edge_agent.worker.settings import WorkerSettings
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.renyi import Mechanism, StepsTaken
-from fleet_protocol.privacy.sample_privacy import PrivacyPlan, SamplePrivacy, with_noise
+from fleet_protocol.privacy.sample_privacy import SamplePrivacy, with_noise
 from tests.support.split_task import TASK as SPLIT_TASK
 
 STEPS = 10

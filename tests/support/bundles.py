@@ -21,7 +21,7 @@ from fleet_protocol.codec import write_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import UPDATE
 from fleet_protocol.parameter import Parameter
-from fleet_protocol.privacy.sample_privacy import PrivacyPlan
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead

@@ -11,7 +11,7 @@ from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.keys import VerifyKey, write_verify_key
 from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME, MaskPlan
-from fleet_protocol.privacy.sample_privacy import PrivacyPlan
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from session_relay.helper.mask_claims import FILE_NAME, MaskClaims
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker

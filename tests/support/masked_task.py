@@ -20,7 +20,7 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME, MaskPlan
-from fleet_protocol.privacy.sample_privacy import PrivacyPlan
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from secure_aggregation.device import MaskedRound, masked_round
 from secure_aggregation.helper.set_checks import HelperPolicy
 from secure_aggregation.messages import CohortManifest

@@ -8,10 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundle_runtime.gaussian_integers import gaussian_integers
 from edge_agent.training.engine import Rates
 from edge_agent.training.private.clipped_sum import UNITS_PER_DEVIATION, clipped_sum
 from edge_agent.training.private.optimisers import UPDATES, OptimiserState
-from edge_agent.training.private.randomness import gaussian_integers, sampled_batches
+from edge_agent.training.private.randomness import sampled_batches
 from workbench.export.graphs import optimisers as in_graphs
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)

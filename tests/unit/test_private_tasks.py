@@ -10,7 +10,8 @@ from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import SAMPLE_GRADIENTS_FILE, TRAIN_FILE
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.privacy.sample_privacy import PrivacyPlan, SamplePrivacy, with_noise
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.privacy.sample_privacy import SamplePrivacy, with_noise
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.scaling import Scale, Scaling
 from fleet_protocol.task_description import TaskDescription

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from onnx import ModelProto
 
 from fleet_protocol.bundle_files import blob_hash
-from fleet_protocol.privacy.sample_privacy import PrivacyPlan, with_noise
+from fleet_protocol.privacy.device_privacy import with_device_noise
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.privacy.sample_privacy import with_noise
 from fleet_protocol.task_description import BUNDLE_FORMAT, BackboneSchema, OnnxVersion, TaskDescription
 from workbench.export.backbone.backbone import Split
 from workbench.export.blocks.division import Division
@@ -59,10 +61,12 @@ def described(
 def _privacy(recipe: Recipe) -> PrivacyPlan | None:
     """As task.toml has it, with the noise that follows."""
     plan = recipe.task.privacy
-    if plan is None or plan.samples is None:
-        return plan if plan is not None and plan.masks else None
+    if plan is None or plan == PrivacyPlan():
+        return None
     name = str(recipe.folder / TASK_FILE)
-    return PrivacyPlan(samples=with_noise(plan.samples, recipe.task.training.steps, name), masks=plan.masks)
+    samples = with_noise(plan.samples, recipe.task.training.steps, name) if plan.samples else None
+    devices = with_device_noise(plan.devices, name) if plan.devices else None
+    return PrivacyPlan(samples, plan.masks, devices)
 
 
 def _version(model: ModelProto) -> OnnxVersion:

@@ -19,6 +19,7 @@ from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.sample_budget import is_spent
 from edge_agent.core.triggers import Trigger, TriggerSettings
+from edge_agent.core.turns import Turns, why_not_yet
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import given_back, produce
 from edge_agent.shell.connection.identity import Identity
@@ -132,6 +133,13 @@ class SimulatedAgent:
         return told_all or (not memory.new_samples and is_spent(task.training, memory.epochs))
 
     @property
+    def waits_its_turn(self) -> bool:
+        """Whether an update would not count behind the newest version, where the task takes few of one device."""
+        plan, memory = self._world.task.device_privacy, self._memory
+        newest = self._world.coordinator.version
+        return plan is not None and why_not_yet(plan, memory.turns, newest, waiting=len(memory.outbox)) is not None
+
+    @property
     def updates_made(self) -> int:
         """Rounds that ended in an update."""
         return self._memory.rounds - self._memory.withheld
@@ -239,12 +247,21 @@ class SimulatedAgent:
         self._awaits_scale = version.task.scaling.is_awaited
         self._wake_policy.count(self)
         start = StartingPoint(known.version, known.bundle, self._memory.newest_sample)
+        if why := self._why_not_yet(known):
+            self._decisions.version_unavailable(self._world.task.task, why)
+            self._put_off()
+            return
         if self._decisions.version_ready(self._world.task.task, start):
             self._put_off()
             return
         stored = self._stored_rows(start.newest_sample).size
         seconds = round_seconds(self._world.task, self._member.conditions, stored)
         self.later(seconds, partial(self._train, version, known, start))
+
+    def _why_not_yet(self, known: KnownVersion) -> str | None:
+        """Why an update would not count now, in words, where the task takes few of one device."""
+        plan, memory = self._world.task.device_privacy, self._memory
+        return None if plan is None else why_not_yet(plan, memory.turns, known.version, waiting=len(memory.outbox))
 
     def _stored_rows(self, newest_sample: int, behind: int = 0) -> NDArray[np.int64]:
         different = self._world.workload.count(self.number)
@@ -310,6 +327,7 @@ class SimulatedAgent:
                 0, number, task.task, known.bundle, known.version, recipient, payload, generation=known.generation
             )
             memory.spool(row, self._identity.sign_row)
+            memory.turns = Turns(memory.turns.count + 1, known.version)
         memory.returned.clear()
         memory.usual_norm = result.usual_norm
         if result.kept:

@@ -35,7 +35,7 @@ OUTCOMES_KEPT = 64
 
 class SimulatedCoordinator:
     """Serves one task, and keeps as many versions as a journal does. `made` is called after each new one, `rescaled`
-    with the bundle that has its scale.
+    with the bundle that has its scale; `draw_seed` gives the seed of a version's noise.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class SimulatedCoordinator:
         ledger: Ledger,
         *,
         made: Callable[[], None],
+        draw_seed: Callable[[], bytes],
         rescaled: Callable[[Bundle], None],
     ) -> None:
         settings = AdmissionSettings(signer.fleet, signer.shard, True, devices)
@@ -59,6 +60,7 @@ class SimulatedCoordinator:
         self._ledger = ledger
         self._made = made
         self._rescaled = rescaled
+        self._draw_seed = draw_seed
         self._serve(bundle, 0, 0)
 
     @property
@@ -147,7 +149,9 @@ class SimulatedCoordinator:
             generation=generation,
             first_version=version,
             approved=lambda: self._view.numbers[DeviceState.APPROVED],
+            draw_seed=self._draw_seed,
         )
+        self._view.participations.clear()
         self._files = OrderedDict([(version, own.weights)])
         self._states: dict[int, ServerState] = {}
         self._weights = read_weights(own.weights, self._parameters)
@@ -193,6 +197,7 @@ class SimulatedCoordinator:
             served.buffer_size,
             generation=served.generation,
             first_version=served.first_version,
+            sums_after=served.newest.number - served.noise.made,
         )
 
     def _next_version(self, now: float) -> NextVersion | None:

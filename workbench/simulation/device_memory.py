@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.core.sample_ledger import Charge
+from edge_agent.core.turns import NO_TURNS, Turns
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.envelope import digest
@@ -55,6 +56,7 @@ class DeviceMemory:
     outbox: dict[int, OutboxRow] = field(default_factory=dict)
     returned: list[OutboxRow] = field(default_factory=list)
     cluster: int = NO_CLUSTER
+    turns: Turns = NO_TURNS
     charges: list[Charge] = field(default_factory=list)
     """What rounds with privacy of samples have told of them, whichever bundle they were for."""
 
@@ -66,6 +68,7 @@ class DeviceMemory:
     def begin_bundle(self) -> None:
         """The task has another bundle: to it all samples are new."""
         self.trained_through = 0
+        self.turns = NO_TURNS
         self.rounds = 0
         self.withheld = 0
         self.epochs = 0.0
@@ -94,9 +97,13 @@ class DeviceMemory:
         """See `Outbox`."""
         return next((row for row in self.outbox.values() if row.digest == name), None)
 
-    def settle(self, row: OutboxRow, _outcome: Outcome, reason: str, *, returned: bool = False) -> None:
+    def settle(self, row: OutboxRow, outcome: Outcome, reason: str, *, returned: bool = False) -> None:
         """See `Outbox`. Settled payloads are not kept."""
         del self.outbox[row.sequence]
+        if outcome is Outcome.ACCEPTED and self.known is not None:
+            self.turns = Turns(self.turns.count, max(self.turns.version, self.known.version))
+        elif outcome is Outcome.REJECTED:
+            self.turns = Turns(max(self.turns.count - 1, 0), self.turns.version)
         if returned:
             self.returned.append(replace(row, reason=reason))
 

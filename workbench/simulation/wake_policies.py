@@ -83,7 +83,8 @@ class WakeConcurrently:
         """See `WakePolicy`: a receipt wakes no device."""
 
     def version_made(self) -> None:
-        """The coordinator has a new version, which wakes no device."""
+        """The coordinator has a new version: whoever waits for it alone may train."""
+        self._fill()
 
     def _fill(self) -> None:
         while self._places_left():
@@ -101,7 +102,7 @@ class WakeConcurrently:
         return self._count - len(self._training)
 
     def _is_ready(self, agent: SimulatedAgent) -> bool:
-        may_train = agent.available and agent.holds_enough and not agent.is_spent
+        may_train = agent.available and agent.holds_enough and not (agent.is_spent or agent.waits_its_turn)
         return may_train and agent.number not in self._training
 
 

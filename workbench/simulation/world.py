@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 
 from broker_coordinator.admission.decisions import Message
+from broker_coordinator.aggregation.device_privacy.version_noise import SEED_BYTES
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec.sparse import FloatVector
@@ -63,7 +64,13 @@ class SimulatedWorld:
         self.always_connected = always_connected
         self.listening: dict[int, Callable[[int], None]] = {}
         self.coordinator = SimulatedCoordinator(
-            bundle, signer, devices, self.ledger, made=self._announce, rescaled=self._follow_scale
+            bundle,
+            signer,
+            devices,
+            self.ledger,
+            made=self._announce,
+            draw_seed=partial(generator.bytes, SEED_BYTES),
+            rescaled=self._follow_scale,
         )
         self._signer = signer
         self._accepted = accepted

@@ -56,6 +56,7 @@ class RoundSpool:
                 returned=tuple(given_back(memory.returned)),
                 generation=version.generation,
                 epochs=result.epochs,
+                counts_turn=description.device_privacy is not None,
             ),
             self._sign,
         )

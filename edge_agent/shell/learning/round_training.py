@@ -10,6 +10,7 @@ from edge_agent.core.generations import carried_over
 from edge_agent.core.norm_memory import divided
 from edge_agent.core.prompt_memory import without_mark
 from edge_agent.core.prompt_settings import PromptSettings
+from edge_agent.core.turns import why_not_yet
 from edge_agent.producers import given_back
 from edge_agent.shell.learning.cohorts import Cohorts
 from edge_agent.shell.learning.round_spool import RoundSpool
@@ -110,6 +111,14 @@ class RoundTraining:
     def why_no_cohort(self, description: TaskDescription) -> str | None:
         """Why no round of a task with masks begins now, in words; None where one may."""
         return self._cohorts.why_none(description)
+
+    def why_not_yet(self, version: ReadyVersion) -> str | None:
+        """Why no round begins now, in words, as its update would not count; None where one may."""
+        task = version.description
+        if (plan := task.device_privacy) is None:
+            return None
+        turns, waiting = self._database.turns(task.task, version.bundle), self._database.waiting(task.task)
+        return why_not_yet(plan, turns, version.number, waiting=waiting)
 
     def drop_unfit_samples(self, description: TaskDescription) -> int:
         """Delete the samples that a version's task can't use, and features of a former backbone.

@@ -255,6 +255,7 @@ class Rounds:
         if not (
             self._owner_agrees(task, version)
             and self._has_cohort(task, version)
+            and self._has_turn(task, version)
             and self._samples_suffice(task, version, newest)
         ):
             return False
@@ -280,6 +281,15 @@ class Rounds:
         self._decisions.version_unavailable(task, why)
         if self._not_selected.allows((task, why), self._now()):
             logger.info(log_line("no_cohort", task=task, reason=why))
+        return self._retry_in(task)
+
+    def _has_turn(self, task: str, version: ReadyVersion) -> bool:
+        """Whether an update would count now, where the task takes few of one device."""
+        if (why := self._training.why_not_yet(version)) is None:
+            return True
+        self._decisions.version_unavailable(task, why)
+        if self._not_selected.allows((task, why), self._now()):
+            logger.info(log_line("not_yet", task=task, reason=why))
         return self._retry_in(task)
 
     def _samples_suffice(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:

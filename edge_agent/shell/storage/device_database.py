@@ -17,6 +17,7 @@ from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
 from edge_agent.core.sample_ledger import Charge
+from edge_agent.core.turns import Turns
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.storage.damaged_files import WatchedConnection, require_whole, why_unusable
 from edge_agent.shell.storage.device_schema import prepare, require_schema
@@ -28,6 +29,7 @@ from edge_agent.shell.storage.row_seals import RowSeals
 from edge_agent.shell.storage.sample_steps import add_charge, read_charges
 from edge_agent.shell.storage.sample_use import SampleUse, read_use, write_use
 from edge_agent.shell.storage.task_clusters import read_cluster, write_cluster
+from edge_agent.shell.storage.task_turns import read_turns, settle_turn, take_turn
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
@@ -57,7 +59,10 @@ class TaskMemory:
 
 @dataclass(frozen=True, slots=True)
 class SpooledRound:
-    """The result of a round, as it is committed. `returned` are the numbers of those that its residual took back."""
+    """The result of a round, as it is committed. `returned` are the numbers of those that its residual took back.
+
+    `counts_turn`: its task takes few updates of one device.
+    """
 
     task: str
     bundle: str
@@ -68,6 +73,7 @@ class SpooledRound:
     returned: tuple[int, ...] = ()
     generation: int = 0
     epochs: float = 0.0
+    counts_turn: bool = False
 
 
 NO_QUERY = 0
@@ -177,6 +183,11 @@ class DeviceDatabase:
         number, cluster = read_cluster(self._connection, task)
         return cluster if number and self._seals.is_sound("clusters", number) else 0
 
+    def turns(self, task: str, bundle: str) -> Turns:
+        """This device's updates of a bundle that count, where the task takes few of one device."""
+        number, turns = read_turns(self._connection, task, bundle)
+        return turns if number and self._seals.is_sound("turns", number) else Turns()
+
     def set_cluster(self, task: str, cluster: int) -> None:
         """Store what a verified receipt says."""
         with self._transaction():
@@ -238,6 +249,8 @@ class DeviceDatabase:
                 "DELETE FROM outbox WHERE returned AND task = ? AND bundle != ?", (finished.task, finished.bundle)
             )
             forget_kept(self._connection)
+            if finished.counts_turn and rows:
+                take_turn(self._connection, finished.task, finished.bundle, finished.base_version)
             newest = {row.sequence for row in rows}
             merged = merge_back(self._connection, self._maximum_waiting_bytes, self._counter("sent_through"), newest)
         self.merged_back += merged
@@ -350,6 +363,7 @@ class DeviceDatabase:
         with self._transaction():
             done = "UPDATE outbox SET returned = 1 WHERE sequence = ?" if returned else _DELETE_ROW
             self._connection.execute(done, (row.sequence,))
+            settle_turn(self._connection, row.task, row.bundle, counts=outcome is Outcome.ACCEPTED)
             forget_kept(self._connection)
             self._connection.execute(
                 "INSERT OR REPLACE INTO settled VALUES (?, ?, ?, ?)",

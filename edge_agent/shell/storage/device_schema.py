@@ -11,6 +11,7 @@ from edge_agent.shell.storage import (
     sample_steps,
     sample_use,
     task_clusters,
+    task_turns,
 )
 from edge_agent.shell.storage.damaged_files import require_same_tables
 from fleet_protocol.envelope import read_envelope
@@ -18,7 +19,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -50,6 +51,7 @@ TABLES = (
     begun_queries.TABLE,
     task_clusters.TABLE,
     kept_updates.TABLE,
+    task_turns.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (

@@ -7,13 +7,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle_runtime.gaussian_integers import Draw, gaussian_integers
 from bundle_runtime.graph import Graph, GraphSource
 from bundle_runtime.samples import Samples
 from bundle_runtime.scale_feeds import scale_feeds
 from edge_agent.training.engine import BatchPlan, EngineError, OnProgress, Rates, ignore_progress
 from edge_agent.training.private.clipped_sum import UNITS_PER_DEVIATION, clipped_sum
 from edge_agent.training.private.optimisers import UPDATES, OptimiserState
-from edge_agent.training.private.randomness import OF_THE_SYSTEM, Draw, gaussian_integers
+from edge_agent.training.private.randomness import OF_THE_SYSTEM
 from fleet_protocol.bundle_files import SAMPLE_GRADIENTS_FILE
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy

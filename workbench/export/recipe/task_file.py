@@ -11,7 +11,7 @@ from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME
-from fleet_protocol.privacy.sample_privacy import PrivacyPlan
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelKind, LabelSchema

@@ -1,0 +1,1 @@
+"""Versions that hide each single device: sums of clipped updates with noise (docs/privacy.md). Pure."""

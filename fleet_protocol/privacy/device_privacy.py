@@ -1,0 +1,182 @@
+"""Device-level differential privacy at the coordinator: the table `[privacy.devices]`, and what it excludes. Pure."""
+
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import msgspec
+
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.privacy.banded_noise import MOST_BANDS, best_bands, sensitivity
+from fleet_protocol.privacy.mask_plan import LARGEST_CLIP, SMALLEST_CLIP
+from fleet_protocol.privacy.renyi import Mechanism, StepsTaken, divergences_of, epsilon_of, noise_for
+from fleet_protocol.privacy.sample_privacy import LEAST_NOISE, MOST_NOISE, Delta, Epsilon
+from fleet_protocol.sending_plan import ALWAYS
+
+if TYPE_CHECKING:
+    from fleet_protocol.task_description import TaskDescription
+
+MOST_VERSIONS: Final = 10_000
+"""What a start counts the noise for in a tenth of a second."""
+Versions = Annotated[int, msgspec.Meta(ge=1, le=MOST_VERSIONS)]
+UPDATE_NAME: Final = "update"
+
+
+class DevicePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """All versions together tell no more of one device than `epsilon` and `delta` allow (docs/privacy.md)."""
+
+    epsilon: Epsilon
+    """The most that all versions together may tell of a device: whatever is concluded from them would have been at most
+    exp(epsilon) times as likely without its updates, but for `delta`."""
+    clip: Annotated[float, msgspec.Meta(ge=SMALLEST_CLIP, le=LARGEST_CLIP)]
+    """Largest Euclidean norm of one device's update: longer ones are scaled down to it."""
+    versions: Versions
+    """How many versions the task is planned for; it makes no more."""
+    at_most: Versions
+    """So many updates of one device count in all."""
+    versions_between: Versions = 1
+    """Between two updates of one device that count, so many versions are made at least: 1 if each version may have
+    one of its updates."""
+    delta: Delta = 1e-5
+    """The probability for which `epsilon` does not speak; smaller than one in the fleet's number of devices."""
+    noise: Literal["banded", "independent"] = "banded"
+    """`banded`: correlated over versions, so that later noise takes back a part of earlier noise. `independent`: each
+    version has its own, for comparison."""
+    bands: Annotated[int, msgspec.Meta(ge=0, le=MOST_BANDS)] = 0
+    """Of so many versions, noise is correlated. Left out, it is found at export; a bundle always has it."""
+    noise_multiplier: Annotated[float, msgspec.Meta(ge=0, le=MOST_NOISE)] = 0.0
+    """The standard deviation of the noise in units of what one device can move all sums together by. Found at export.
+    """
+
+    @property
+    def sensitivity(self) -> float:
+        """What one device can move all sums by, in units of `clip`, as the noise counts it."""
+        return sensitivity(self.versions, self.bands, self.at_most, self.versions_between)
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the independent noise that a version's is made of, of each entry of the sum."""
+        return self.noise_multiplier * self.sensitivity * self.clip
+
+    def epsilon_after(self, versions: int) -> float:
+        """What so many versions have told of a device at most."""
+        if not versions:
+            return 0.0
+        return epsilon_of(divergences_of([StepsTaken(self.mechanism_of(versions), 1)]), self.delta)
+
+    def mechanism_of(self, versions: int) -> Mechanism:
+        """The one that so many versions are together, of sensitivity 1."""
+        moved = sensitivity(versions, self.bands, self.at_most, self.versions_between)
+        return Mechanism(self.noise_multiplier * self.sensitivity / moved, 1.0)
+
+
+def with_device_noise(plan: DevicePrivacy, name: str) -> DevicePrivacy:
+    """The plan as a bundle has it, with the noise that it needs.
+
+    Raises:
+        ConfigurationError: no noise suffices, or the noise is written.
+    """
+    if plan.noise_multiplier:
+        raise ConfigurationError(
+            f"{name}: privacy.devices.noise_multiplier is {plan.noise_multiplier:g}; leave it out, as it follows from"
+            " epsilon, delta and the limits"
+        )
+    if plan.noise == "independent" and plan.bands > 1:
+        raise ConfigurationError(
+            f"{name}: privacy.devices.bands is {plan.bands}, and noise 'independent' has one; leave it out"
+        )
+    noise = noise_for(1, 1.0, plan.epsilon, plan.delta, (LEAST_NOISE, MOST_NOISE))
+    if noise is None:
+        raise ConfigurationError(
+            f"{name}: privacy.devices.epsilon is {plan.epsilon:g} at delta {plan.delta:g}, which even a"
+            f" noise_multiplier of {MOST_NOISE:g} exceeds; write a larger epsilon or delta"
+        )
+    usual = 1 if plan.noise == "independent" else best_bands(plan.versions, plan.at_most, plan.versions_between)
+    return msgspec.structs.replace(plan, noise_multiplier=noise, bands=plan.bands or usual)
+
+
+def check_device_private_task(task: "TaskDescription", plan: DevicePrivacy, name: str) -> None:
+    """Check that nothing else of a task tells of single devices what `[privacy.devices]` promises to hide.
+
+    Raises:
+        ConfigurationError: what contradicts it, and what to write.
+    """
+    for holds, otherwise in (*_rules_of_plan(plan), *_rules_of_task(task)):
+        if not holds:
+            raise ConfigurationError(f"{name}: [privacy.devices] {otherwise}")
+
+
+def _rules_of_plan(plan: DevicePrivacy) -> list[tuple[bool, str]]:
+    return [
+        (
+            plan.noise_multiplier >= LEAST_NOISE and plan.bands >= 1,
+            f"has noise_multiplier {plan.noise_multiplier:g} and bands {plan.bands}, at least {LEAST_NOISE:g} and 1 are"
+            " needed; export again",
+        ),
+        (
+            plan.bands <= plan.versions,
+            f"has bands {plan.bands} of {plan.versions} versions; leave bands out",
+        ),
+        (
+            plan.epsilon_after(plan.versions) <= plan.epsilon,
+            f"promises epsilon {plan.epsilon:g}, and its noise of {plan.noise_multiplier:g} keeps"
+            f" {plan.epsilon_after(plan.versions):.4g}; export again",
+        ),
+    ]
+
+
+def _rules_of_task(task: "TaskDescription") -> list[tuple[bool, str]]:
+    plan = task.aggregation
+    tables = {
+        "privacy.masks": task.masks,
+        "split": task.split,
+        "solved_head": task.solved_head,
+        "prompts": task.prompts,
+        "clusters": task.clusters,
+    }
+    there = [table for table, value in tables.items() if value is not None]
+    return [
+        (not there, f"can't be kept with [{there[0] if there else ''}], which tells of single devices; leave one out"),
+        (
+            task.versions_from == UPDATE_NAME,
+            f"goes with versions_from = {UPDATE_NAME!r}, not {task.versions_from!r}",
+        ),
+        (
+            plan.strategy == "fedbuff",
+            f"goes with aggregation.strategy 'fedbuff', as {plan.strategy!r} looks at single updates",
+        ),
+        (
+            plan.staleness_weighting == "constant",
+            "weighs all updates alike; write aggregation.staleness_weighting = 'constant'",
+        ),
+        (
+            plan.buffer_size is not None,
+            "needs aggregation.buffer_size: the sum is divided by it; write how many updates make a version",
+        ),
+        (
+            not plan.names_norm_bound,
+            "bounds updates by its clip, and a bound by others' norms would tell of them; leave"
+            " aggregation.norm_quantile and norm_quantile_factor out",
+        ),
+        (
+            task.update.feedback != "ef21",
+            "goes with update.feedback 'residual' or 'momentum': the estimates of 'ef21' are of single devices",
+        ),
+        (
+            not task.statistics,
+            f"can't hide the {task.statistics} values of running statistics; take GroupNorm, or write"
+            " batch_norm = 'frozen'",
+        ),
+        (
+            not task.scaling.is_awaited,
+            "goes with a scale that is known: a fleet's is made of what single devices say; write"
+            " scaling.inputs = 'ranges' or 'off', and the same for scaling.targets",
+        ),
+        (
+            not task.training.validation_share,
+            "needs training.validation_share = 0: whether a round is sent would depend on a device's samples",
+        ),
+        (
+            task.sending == ALWAYS,
+            f"needs every round sent, and sending.rule is {task.sending.rule!r}: whether one is would depend on a"
+            " device's samples; leave [sending] out",
+        ),
+    ]

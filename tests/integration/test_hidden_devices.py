@@ -1,0 +1,147 @@
+"""Versions that hide each device, on a coordinator's database: their noise, its seeds, and how often devices count."""
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from broker_coordinator.aggregation.device_privacy.clipped_sum import clipped, unit_of
+from broker_coordinator.aggregation.device_privacy.version_noise import VersionNoise
+from broker_coordinator.serving.replay import replayed
+from broker_coordinator.storage.schema import version_noise
+from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
+from fleet_protocol.errors import ConfigurationError, Reason
+from fleet_protocol.kinds import Outcome
+from tests.support.bench import Bench
+from tests.support.bundles import TASK
+from tests.support.device import SigningDevice
+from tests.support.hidden_devices import hiding_bundle
+
+NAMES = [f"pi-{number}" for number in range(8)]
+
+
+class Fleet:
+    """Devices that have enrolled, and the last receipt of each."""
+
+    def __init__(self, folder, **plan):
+        self.bundle = hiding_bundle(folder / "bundle", **plan)
+        self.bench = Bench(folder / "one.db", self.bundle)
+        self.devices = {name: SigningDevice(name) for name in NAMES}
+        self.sequences, self.generation = dict.fromkeys(NAMES, 0), 0
+        for device in self.devices.values():
+            self.bench.handle(device, device.enrolment())
+        self.bench.said()
+
+    @property
+    def newest(self):
+        return self.bench.journal.newest_number(TASK)
+
+    def send(self, *names):
+        """An update of each from the newest version; the reasons of those that were refused."""
+        refused = []
+        for name in names:
+            self.sequences[name] += 1
+            message = self.devices[name].update(
+                self.sequences[name], base_version=self.newest, generation=self.generation
+            )
+            self.bench.handle(self.devices[name], message)
+            self.bench.make_versions()
+            refused += [Reason(each.reason) for each in self.bench.receipts() if each.outcome is Outcome.REJECTED]
+        return refused
+
+    def seeds(self):
+        with self.bench.journal.engine.connect() as connection:
+            return {row.version: row.seed for row in connection.execute(select(version_noise))}
+
+
+def test_devices_count_as_often_and_as_far_apart_as_was_planned_and_no_version_is_made_beyond(tmp_path):
+    fleet = Fleet(tmp_path)
+    assert fleet.send("pi-0", "pi-1") == []
+    assert fleet.newest == 1
+    assert fleet.send("pi-0") == [Reason.TOO_SOON]
+    assert fleet.send("pi-2", "pi-3") == []
+    assert fleet.send("pi-0", "pi-1") == []
+    assert fleet.send("pi-2", "pi-3") == []
+    fleet.bench.restart()
+    assert fleet.send("pi-2") == [Reason.TOO_SOON]
+    assert fleet.send("pi-0", "pi-1") == []
+    assert fleet.send("pi-0") == [Reason.PRIVACY_SPENT]
+    assert fleet.send("pi-4", "pi-5") == []
+    assert fleet.newest == 6
+    assert fleet.send("pi-6") == [Reason.PRIVACY_SPENT]
+    fleet.bench.restart()
+    assert fleet.send("pi-6") == [Reason.PRIVACY_SPENT]
+
+
+def test_noise_is_of_one_seed_for_each_version_whatever_restarts_and_rollbacks_come_between(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.send("pi-0", "pi-1")
+    before = fleet.seeds()
+    fleet.send("pi-2")
+    fleet.bench.restart()
+    fleet.send("pi-3")
+    VersionRegistry(fleet.bench.journal.engine).roll_back(TASK, 1)
+    fleet.bench.make_versions()
+    fleet.send("pi-4", "pi-5")
+    fleet.bench.restart()
+    seeds = fleet.seeds()
+    assert {version: seeds[version] for version in before} == before
+    assert sorted(seeds) == [0, 1, 2, 4]
+    assert len(set(seeds.values())) == 4
+    states = dict(replayed(fleet.bench.journal, fleet.bundle.description))
+    for version in fleet.bench.journal.versions(TASK, after=0):
+        stored = version.state(fleet.bundle.description.version.parameters, {})
+        assert stored.weights.tobytes() == states[version.number].weights.tobytes()
+
+
+def test_a_rollback_is_no_version_between_two_updates_of_a_device(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.send("pi-0", "pi-1")
+    fleet.send("pi-2", "pi-3")
+    VersionRegistry(fleet.bench.journal.engine).roll_back(TASK, 1)
+    fleet.bench.make_versions()
+    assert fleet.newest == 3
+    assert fleet.send("pi-2") == [Reason.TOO_SOON]
+    fleet.bench.restart()
+    assert fleet.send("pi-3") == [Reason.TOO_SOON]
+    assert fleet.send("pi-0") == []
+
+
+def test_version_moves_by_the_clipped_sum_and_its_noise_and_by_no_samples(tmp_path):
+    fleet = Fleet(tmp_path, epsilon=100.0)
+    fleet.send("pi-0", "pi-1")
+    plan = fleet.bundle.description.device_privacy
+    zero, one = (
+        version.state(fleet.bundle.description.version.parameters, {}).weights.astype(np.float64)
+        for version in fleet.bench.journal.versions(TASK)
+    )
+    noise = VersionNoise((fleet.seeds()[1],)).units(zero.size)
+    held = fleet.bench.journal.held_updates(TASK, 1)
+    total = np.zeros(zero.size)
+    for row in held:
+        delta = row.item(fleet.bundle.description, ()).delta
+        assert delta.norm() > plan.clip
+        total[delta.indices] += clipped(delta, plan.clip, unit_of(plan))
+    np.testing.assert_allclose(one - zero, (total + noise) * unit_of(plan) / 2, atol=1e-6)
+
+
+def test_replay_without_a_device_is_refused_as_the_difference_would_tell_its_update(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.send("pi-0", "pi-1")
+    with pytest.raises(ConfigurationError, match="the difference would show that update"):
+        list(replayed(fleet.bench.journal, fleet.bundle.description, without={"pi-0": 1}))
+
+
+def test_renewed_generation_makes_no_more_versions_and_another_bundle_begins_anew(tmp_path):
+    fleet = Fleet(tmp_path)
+    fleet.send("pi-0", "pi-1")
+    registry = TaskRegistry(fleet.bench.journal.engine)
+    registry.renew(TASK)
+    fleet.bench.make_versions()
+    fleet.generation = 1
+    assert fleet.send("pi-2") == [Reason.PRIVACY_SPENT]
+    registry.publish(hiding_bundle(tmp_path / "other", epsilon=2.0))
+    fleet.bench.make_versions()
+    fleet.generation = 2
+    assert fleet.send("pi-0", "pi-1") == []
+    assert fleet.newest == 3

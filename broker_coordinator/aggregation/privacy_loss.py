@@ -1,4 +1,4 @@
-"""What steps with noise tell of a sample, by dp-accounting's privacy loss distributions: the tightest count there is.
+"""What noise lets be told, by dp-accounting's privacy loss distributions: the tightest count there is.
 
 Devices count by `fleet_protocol.privacy.renyi`, which is a little more, and which they need trust nobody for
 (docs/decisions/devices-count-by-themselves.md).
@@ -19,4 +19,16 @@ def tight_epsilon(mechanism: Mechanism, steps: int, delta: float) -> float | Non
     accountant = pld.PLDAccountant(NeighboringRelation.REPLACE_SPECIAL)
     step = dp_event.PoissonSampledDpEvent(mechanism.sampling_rate, dp_event.GaussianDpEvent(mechanism.noise_multiplier))
     accountant.compose(dp_event.SelfComposedDpEvent(step, steps))
+    return float(accountant.get_epsilon(delta))
+
+
+def gaussian_epsilon(mechanism: Mechanism, delta: float) -> float | None:
+    """Epsilon at `delta` of one Gaussian mechanism of sensitivity 1; None where dp-accounting is not installed."""
+    try:
+        from dp_accounting import dp_event, pld  # noqa: PLC0415 - optional
+        from dp_accounting.privacy_accountant import NeighboringRelation  # noqa: PLC0415
+    except ImportError:
+        return None
+    accountant = pld.PLDAccountant(NeighboringRelation.REPLACE_SPECIAL)
+    accountant.compose(dp_event.GaussianDpEvent(mechanism.noise_multiplier))
     return float(accountant.get_epsilon(delta))

@@ -1,6 +1,10 @@
-"""What a task with privacy of samples promises, and what updates have told so far, as `tasks show` says it."""
+"""What a task with privacy promises, and what was told so far, as `tasks show` says it."""
 
-from broker_coordinator.aggregation.privacy_loss import tight_epsilon
+from sqlalchemy import Engine
+
+from broker_coordinator.admission.participation import why_spent
+from broker_coordinator.aggregation.privacy_loss import gaussian_epsilon, tight_epsilon
+from broker_coordinator.storage.noise_seeds import read_series
 from broker_coordinator.storage.overview import Overview
 from fleet_protocol.task_description import TaskDescription
 
@@ -26,5 +30,31 @@ def privacy_told(overview: Overview, task: TaskDescription) -> dict[str, object]
             "most_rounds_of_a_device": rounds,
             "epsilon": promised.epsilon_after(rounds * steps) if rounds else 0.0,
             "tight_epsilon": tight_epsilon(promised.mechanism, rounds * steps, promised.delta),
+        }
+    }
+
+
+def device_privacy_told(engine: Engine, task: TaskDescription) -> dict[str, object]:
+    """Of a task whose versions hide each device: what those of its bundle have told of one at most."""
+    plan = task.device_privacy
+    if plan is None:
+        return {}
+    series = read_series(engine, task.task, plan)
+    made = series.made
+    return {
+        "device_privacy": {
+            "promised_epsilon": plan.epsilon,
+            "delta": plan.delta,
+            "noise": plan.noise,
+            "bands": plan.bands,
+            "noise_multiplier": round(plan.noise_multiplier, 4),
+            "clip": plan.clip,
+            "at_most": plan.at_most,
+            "versions_between": plan.versions_between,
+            "versions_planned": plan.versions,
+            "versions_told": made,
+            "epsilon": plan.epsilon_after(made),
+            "tight_epsilon": gaussian_epsilon(plan.mechanism_of(made), plan.delta) if made else 0.0,
+            "ended": why_spent(plan, made, renewed=series.renewed),
         }
     }

@@ -1,0 +1,111 @@
+"""What versions that hide each device cost in accuracy: 1,000 devices with 20 digits each, at several epsilons.
+
+    python -m benchmarks.device_privacy_utility --data ../shared/data [--epsilons 2 8 inf]
+
+Fleets run in virtual time with the shipped cores, with banded and with independent noise at the same epsilon. The
+clip, the learning rate and the plan are written below, and no data chose them. t10k shows the result.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.mnist import read_mnist
+from benchmarks.mnist_fleet import unequal_fleet
+from benchmarks.privacy_utility import LAST_SCORES, NONE, RECIPE, Split
+from benchmarks.zoo.samples.pictures import mnist20k
+from broker_coordinator.aggregation.privacy_loss import gaussian_epsilon
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.samples import Samples
+from edge_agent.core.guards import GuardSettings
+from fleet_protocol.privacy.device_privacy import DevicePrivacy, with_device_noise
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from workbench.data.partition import dirichlet_parts
+from workbench.export.bundle_writer import export_bundle
+from workbench.simulation.simulation import Options, Simulation
+from workbench.simulation.workload import trained_workload
+
+CLIENTS, FEWEST, CONCENTRATION = 1000, 5, 0.3
+VERSIONS, BUFFER, AT_MOST, BETWEEN = 40, 100, 5, 8
+CLIP = 0.5
+TRAINING_AT_A_TIME = 100
+
+
+def with_devices_hidden(bundle: Bundle, epsilon: float, noise: str) -> Bundle:
+    """The bundle with the noise for this epsilon; without any, and unclipped, for `NONE`."""
+    task = bundle.description
+    changed = {"buffer_size": BUFFER, "staleness_weighting": "constant"}
+    aggregation = msgspec.structs.replace(task.aggregation, **changed)
+    plan = None
+    if epsilon != NONE:
+        asked = {
+            "epsilon": epsilon,
+            "clip": CLIP,
+            "versions": VERSIONS,
+            "at_most": AT_MOST,
+            "versions_between": BETWEEN,
+            "noise": noise,
+        }
+        plan = PrivacyPlan(devices=with_device_noise(msgspec.convert(asked, DevicePrivacy), RECIPE.name))
+    return Bundle(msgspec.structs.replace(task, aggregation=aggregation, privacy=plan), bundle.files)
+
+
+def measured(folder: Path, epsilon: float, noise: str, split: Split, seed: int) -> dict[str, object]:
+    """One row of the result."""
+    bundle = with_devices_hidden(load_bundle(folder), epsilon, noise)
+    generator = np.random.default_rng((seed, 1))
+    labels = split.pooled.labels.astype(np.int64)
+    shares = dirichlet_parts(labels, CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION)
+    parts = [split.pooled.take(part) for part in shares]
+    options = Options(
+        seed=seed, seconds=math.inf, updates=VERSIONS * BUFFER, score_every=BUFFER, concurrent=TRAINING_AT_A_TIME
+    )
+    guards = GuardSettings(minimum_samples=1)
+    fleet = [replace(member, guards=guards) for member in unequal_fleet(seed, CLIENTS)]
+    workload = trained_workload(folder, bundle.description, parts, split.shown_on)
+    result = Simulation(fleet, bundle, workload, options).run()
+    scores = [point.score for point in result.history[-LAST_SCORES:]]
+    row: dict[str, object] = {"epsilon": None, "noise": None, "right": float(np.mean(scores))}
+    if (plan := bundle.description.device_privacy) is not None:
+        row |= {
+            "epsilon": epsilon,
+            "noise": noise,
+            "bands": plan.bands,
+            "noise_multiplier": round(plan.noise_multiplier, 3),
+            "tight_epsilon": gaussian_epsilon(plan.mechanism_of(VERSIONS), plan.delta),
+        }
+    row |= {"versions": result.summary.versions, "refused": result.summary.refused}
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def main() -> None:
+    """Print a row for each epsilon and kind of noise as it is found, and all of them as one JSON object at the end."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--epsilons", type=float, nargs="*", default=[2.0, 8.0, NONE])
+    options = parser.parse_args()
+    everything, digits = mnist20k(options.data), read_mnist(options.data)
+    flat = Samples(everything.inputs.reshape(len(everything), -1), everything.labels)
+    split = Split(flat, Samples(digits.images.reshape(len(digits.labels), -1), digits.labels))
+    with tempfile.TemporaryDirectory() as folder:
+        export_bundle(RECIPE, Path(folder))
+        rows = [
+            measured(Path(folder), epsilon, noise, split, options.seed)
+            for epsilon in options.epsilons
+            for noise in (("banded",) if epsilon == NONE else ("banded", "independent"))
+        ]
+    settings = {"devices": CLIENTS, "versions": VERSIONS, "buffer_size": BUFFER, "at_most": AT_MOST, "clip": CLIP}
+    print(json.dumps({**settings, "versions_between": BETWEEN, "delta": 1e-5, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -81,7 +81,7 @@ def measured(folder: Path, epsilon: float, noise: str, split: Split, seed: int) 
             "noise_multiplier": round(plan.noise_multiplier, 3),
             "tight_epsilon": gaussian_epsilon(plan.mechanism_of(VERSIONS), plan.delta),
         }
-    row |= {"versions": result.summary.versions, "refused": result.summary.refused}
+    row |= {"versions": result.summary.versions, "refused": sum(each.times for each in result.summary.refused.values())}
     print(json.dumps(row), flush=True)
     return row
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 17
+SCHEMA = 18
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -242,6 +242,7 @@ cohorts = Table(
     Column("masks", LargeBinary, comment="the sum of the set's masks, uint32, little endian; null unless summed"),
     Column("version", BigInteger, comment="that the sum has made; null unless summed"),
     Column("reason", Text, nullable=False, comment="why it is void; else empty"),
+    Column("opened", BigInteger, comment="in seconds since 1970; null where an earlier release opened it"),
     UniqueConstraint("task", "number"),
     comment="of tasks whose updates are summed behind masks (docs/secure-aggregation.md)",
 )

@@ -119,6 +119,11 @@ def _from_16(connection: Connection) -> None:
         connection.execute(CreateIndex(index))
 
 
+def _from_17(connection: Connection) -> None:
+    if not any(column["name"] == "opened" for column in inspect(connection).get_columns(cohorts.name)):
+        _add_column(connection, cohorts.c.opened)  # _from_16 makes the table as it is now
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -133,5 +138,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     14: _from_14,
     15: _from_15,
     16: _from_16,
+    17: _from_17,
 }
 """By the schema that is there, what makes it the next one."""

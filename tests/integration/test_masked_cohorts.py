@@ -4,11 +4,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
+from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.cohort_registry import CohortRegistry, CohortState
-from broker_coordinator.storage.database import writing
-from broker_coordinator.storage.schema import cohorts
+from broker_coordinator.storage.database import reading, writing
+from broker_coordinator.storage.schema import cohorts, payloads
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import Reason
@@ -36,10 +37,10 @@ PLANS = [(3, 2), (3, 1), (4, 1)]
 class Fleet:
     """A coordinator, devices and helpers, whose messages all arrive unless a test keeps them."""
 
-    def __init__(self, folder, helpers=3, colluding=2, devices=3, **plan):
+    def __init__(self, folder, helpers=3, colluding=2, devices=3, retention=None, **plan):
         self.helpers = {f"mask-{number}": MaskHelperOnDisk(f"mask-{number}", folder) for number in range(helpers)}
         bundle = masked_bundle(folder / "bundle", list(self.helpers.values()), devices, colluding=colluding, **plan)
-        self.bench = Bench(folder / "one.db", bundle)
+        self.bench = Bench(folder / "one.db", bundle, **({"retention": retention} if retention else {}))
         self.devices = [MaskedDevice(f"pi-{number}") for number in range(devices)]
         self.known = list(self.devices)
         self.dead, self.sequence = set(), 10
@@ -303,3 +304,26 @@ def test_helpers_are_asked_about_one_set_of_each_cohort_and_no_two_share_an_upda
             if each.step != "unusable"
         }
         assert len(asked) == len({manifest for manifest, _ in asked}) == 3
+
+
+def test_masks_and_void_updates_are_forgotten_with_the_envelopes_of_their_time(tmp_path):
+    fleet = Fleet(tmp_path, retention=Retention(versions=1, every=0, envelopes=2))
+    fleet.known = fleet.devices[:2]
+    for number in range(1, 7):
+        fleet.send(fleet.devices, sequence=number)
+        fleet.settle()
+    with reading(fleet.bench.journal.engine) as connection:
+        summed = select(cohorts.c.version).where(cohorts.c.masks.is_not(None))
+        assert {version for (version,) in connection.execute(summed)} == {5, 6}
+        kept = select(payloads.c.base_version).where(
+            payloads.c.envelope.is_not(None), payloads.c.set_aside.is_not(None)
+        )
+        assert {version for (version,) in connection.execute(kept)} == {5}, "of the device that no helper knows"
+    fleet.receipts.clear()
+    fleet.bench.handle(fleet.devices[2], fleet.envelopes[2])
+    fleet.turn(0.0)
+    assert fleet.outcome(fleet.devices[2]) is Reason.VOID_COHORT, "its outcome stays"
+    fleet.bench.restart()
+    fleet.send(fleet.devices, sequence=7)
+    fleet.settle()
+    assert fleet.version == 7

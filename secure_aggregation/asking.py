@@ -106,13 +106,16 @@ class Asking:
         return [(number, MaskRequest(self._step.name, about, self._signatures)) for number in due]
 
     def next_due(self) -> float:
-        """When `requests` or `advance` will next have something, if nobody replies."""
+        """When `requests` or `advance` will next have something, if nobody replies. Never a moment at which both have
+        had their say: whoever waits for it would not sleep.
+        """
         asked = [
             self._step.asked_at.get(number, self._step.began) + ASK_AGAIN_SECONDS
             for number in range(self._plan.helpers)
             if number not in self._step.replies
         ]
-        return min((*asked, self._step.began + self._terms.patience, self._step.began + self._terms.give_up))
+        has_enough = len(self._willing) >= self._needed
+        return min((*asked, self._step.began + (self._terms.patience if has_enough else self._terms.give_up)))
 
     def receive(self, number: int, reply: MaskReply) -> None:
         """Take what a helper says; nothing where it is about another step or set, or was said before."""

@@ -23,6 +23,12 @@ class VoidCohortError(Exception):
     """A cohort that gives no sum, and why. Its updates are rejected, so devices take them back into residuals."""
 
 
+class SpoiledSumError(VoidCohortError):
+    """Enough helpers have answered, and what they say gives no sum: one of the set's devices, or of the helpers, did
+    not what it signed.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class AdmittedUpdate:
     """A masked update that may be a member of a set; `masked` is uint32[entries], or empty where nothing is summed."""
@@ -91,7 +97,7 @@ def unmasked(
     """The weighted sum of a set's updates, by device, from the answers of enough helpers, in whatever order.
 
     Raises:
-        VoidCohortError: too few answers, answers that disagree, or a sum that no updates have.
+        VoidCohortError: too few answers; SpoiledSumError: answers that disagree, or a sum that no updates have.
     """
     masks = sum_of_masks(manifest, cohort_set, answers)
     return sum_without(manifest, cohort_set, lambda device: updates[device].masked, masks)
@@ -101,7 +107,7 @@ def sum_of_masks(manifest: CohortManifest, cohort_set: CohortSet, answers: Itera
     """The weighted sum of all masks of a set, uint32[entries], from the answers of enough helpers.
 
     Raises:
-        VoidCohortError: too few answers, or answers that disagree.
+        VoidCohortError: too few answers; SpoiledSumError: answers that disagree.
     """
     plan, field = seed_plan_of(manifest), field_of(manifest)
     usable = _usable_answers(manifest, cohort_set, answers)
@@ -122,7 +128,7 @@ def sum_without(
     """The weighted sum of a set's updates, each uint32[entries] of its device, without the sum of their `masks`.
 
     Raises:
-        VoidCohortError: it is a sum that no updates have.
+        SpoiledSumError: it is a sum that no updates have.
     """
     total = np.zeros(manifest.entries, np.uint32)
     for member in cohort_set.members:
@@ -132,7 +138,7 @@ def sum_without(
     try:
         levels = field_of(manifest).signed_sum(total, total_weight)
     except ProtocolError as error:
-        raise VoidCohortError(f"cohort {manifest.number}: {error.detail}") from error
+        raise SpoiledSumError(f"cohort {manifest.number}: {error.detail}") from error
     return CohortSum(levels, total_weight, len(cohort_set.members))
 
 
@@ -185,7 +191,7 @@ def _sums_of_seeds(manifest: CohortManifest, usable: Mapping[int, HelperAnswer])
     """The sum of each seed's masks. Helpers that hold one seed must agree: one that lies would move the model.
 
     Raises:
-        VoidCohortError: two of them differ.
+        SpoiledSumError: two of them differ.
     """
     plan = seed_plan_of(manifest)
     sums: list[bytes | None] = [None] * plan.seeds
@@ -195,8 +201,9 @@ def _sums_of_seeds(manifest: CohortManifest, usable: Mapping[int, HelperAnswer])
             if sums[number] is None:
                 sums[number], told_by[number] = told, helper
             elif sums[number] != told:
-                raise VoidCohortError(
+                raise SpoiledSumError(
                     f"cohort {manifest.number}: helpers {told_by[number]} and {helper} answered differently for one"
-                    " seed, so one of them is wrong; its updates go back into residuals"
+                    " seed: one of them is wrong, or a device gave them different seeds; its updates go back into"
+                    " residuals"
                 )
     return [told for told in sums if told is not None]

@@ -6,39 +6,41 @@
     any     -> void     its updates are set aside, and devices take them back
 
 What helpers say is kept in memory alone: they give the same answers again (`secure_aggregation.asking`). Receipts that
-get lost with the process are given when a device sends its update again.
+get lost with the process are given when a device sends its update again. So is who may have spoiled sums.
 """
 
 import logging
+import random
 import secrets
-from collections import deque
+import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from statistics import median
 
-import msgspec
-import numpy as np
-
-from broker_coordinator.consumers.masked_update import MaskedItem, SumOfMasks, candidates
+from broker_coordinator.consumers.masked_update import MaskedItem, candidates
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
+from broker_coordinator.serving.cohort_manifests import manifest_of, require_as_opened
+from broker_coordinator.serving.cohort_sums import SummedCohort, summed_cohort
 from broker_coordinator.serving.metrics import Metrics
-from broker_coordinator.serving.served_task import NextVersion, ServedTask
+from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
 from broker_coordinator.storage.cohort_registry import CohortRegistry, CohortState, Settled, StoredCohort
 from broker_coordinator.storage.journal import Journal
 from fleet_host.log_lines import log_line
 from fleet_protocol.errors import Reason
-from fleet_protocol.kinds import MaskReply, Signed, encode_payload
+from fleet_protocol.kinds import MaskReply, encode_payload
 from fleet_protocol.limits import MAX_SEQUENCE
 from fleet_protocol.privacy.mask_plan import MaskPlan
 from secure_aggregation.asking import Asking, Terms
-from secure_aggregation.coordinator import VoidCohortError, sum_of_masks
+from secure_aggregation.coordinator import AdmittedUpdate, SpoiledSumError, VoidCohortError
 from secure_aggregation.manifest import check_manifest
-from secure_aggregation.messages import CohortManifest, message_hash
+from secure_aggregation.messages import message_hash
 from secure_aggregation.signatures import signed
+from secure_aggregation.suspects import Suspects
 
-VERSIONS_AHEAD = 1
-"""Versions that may be made while a cohort is open beside its own: an operator's rollbacks."""
+BACKLOG_SECONDS = 10.0
+"""A cohort that was open before this process, and whose time is over, closes so much later: what has waited at the
+broker meanwhile is for it."""
 CAME_LATE = "it came when its cohort was closed, or was not among those that helpers could use"
 
 logger = logging.getLogger(__name__)
@@ -46,42 +48,44 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Live:
-    """A task's cohort. `began` is when this process saw it first, on the caller's clock."""
+    """A task's cohort. `opened` is when, and it closes with few updates no earlier than at `closes_from`, both on the
+    caller's clock.
+    """
 
     stored: StoredCohort
-    began: float
+    opened: float
+    closes_from: float
     asking: Asking | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SummedCohort:
-    """A version that a cohort has made but that is not committed, of the payloads at `positions`."""
-
-    made: NextVersion
-    stored: StoredCohort
-    positions: list[int]
-    masks: bytes
-
-
 class MaskedCohorts:
-    """`announce` publishes a task's manifest, which names its open cohort.
+    """`announce` publishes a task's manifest, which names its open cohort. `wall_clock` gives seconds since 1970.
 
     Every method that reads or writes raises JournalUnavailableError where the database fails; call it again later.
     """
 
     def __init__(
-        self, journal: Journal, signer: MessageSigner, metrics: Metrics, announce: Callable[[str], None]
+        self,
+        journal: Journal,
+        signer: MessageSigner,
+        metrics: Metrics,
+        announce: Callable[[str], None],
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = CohortRegistry(journal.engine)
         self._signer = signer
         self._metrics = metrics
         self._announce = announce
+        self._wall_clock = wall_clock
         self._live: dict[str, _Live] = {}
+        self._without_cohort: set[str] = set()
+        self._suspects: defaultdict[str, Suspects] = defaultdict(Suspects)
         self._outbox: deque[Publication] = deque()
 
     def reload(self) -> None:
         """Read everything again from the database when it is needed: tasks have changed."""
         self._live.clear()
+        self._without_cohort.clear()
 
     def open_manifest(self, task: str) -> bytes:
         """The manifest of the task's open cohort, as devices are told it; empty where none is open."""
@@ -109,7 +113,7 @@ class MaskedCohorts:
             return None
         if len(self._of_cohort(task, live)) < plan.fewest_devices:
             return None
-        return live.began + plan.wait_seconds
+        return max(live.opened + plan.wait_seconds, live.closes_from)
 
     def publications(self, limit: int) -> list[Publication]:
         """Take at most `limit` requests to helpers, and receipts of updates whose cohort is settled."""
@@ -119,6 +123,7 @@ class MaskedCohorts:
         """Go as far with a task's cohort as what has come allows; what it has summed is to be committed."""
         plan = task.description.masks
         if plan is None:
+            self._end_left_over(task)
             return None
         live = self._found(task, now)
         if live is None:
@@ -126,7 +131,7 @@ class MaskedCohorts:
                 self._open(task, plan, now)
             return None
         try:
-            self._check_still_valid(task, plan, live)
+            require_as_opened(task, plan, live.stored.cohort.manifest, live.stored.manifest, self._signer.key)
             self._let_go_strangers(task, live)
             if live.stored.state is CohortState.OPEN and self._is_to_close(task, plan, live, now):
                 self._move(live, self._registry.close, CohortState.CLOSED)
@@ -136,7 +141,10 @@ class MaskedCohorts:
                 return None
             return self._ask(task, plan, live, now)
         except VoidCohortError as error:
-            self._void(task, live, str(error))
+            if isinstance(error, SpoiledSumError) and live.asking is not None:
+                members = {member.device for member in live.asking.cohort_set.members}
+                self._suspects[task.description.task].spoiled(members)
+            self._void(task, live.stored, str(error))
             return None
 
     def commit(self, task: ServedTask, summed: SummedCohort, tasks_counter: int) -> None:
@@ -158,6 +166,7 @@ class MaskedCohorts:
         self._settle(held, None, "")
         self._settle(left, Reason.VOID_COHORT, CAME_LATE)
         del self._live[task.description.task]
+        self._clear(task.description.task, summed.devices)
 
     def _found(self, task: ServedTask, now: float) -> _Live | None:
         name = task.description.task
@@ -165,7 +174,8 @@ class MaskedCohorts:
             stored = self._registry.live(name)
             if stored is None:
                 return None
-            self._live[name] = _Live(stored, now)
+            waited = 0.0 if stored.opened is None else max(0.0, self._wall_clock() - stored.opened)
+            self._live[name] = _Live(stored, now - waited, now + BACKLOG_SECONDS)
             self._announce(name)
         return self._live[name]
 
@@ -173,25 +183,21 @@ class MaskedCohorts:
         manifest = manifest_of(task, plan, number=secrets.randbelow(MAX_SEQUENCE), seed=secrets.randbelow(MAX_SEQUENCE))
         check_manifest(manifest)
         self._let_go(task, [each.position for each in task.waiting])
-        self._registry.open(task.description.task, message_hash(manifest), signed(self._signer.key, manifest))
-        live = self._found(task, now)
-        if live is not None:
-            logger.info(log_line("cohort_opened", task=task.description.task, cohort=live.stored.number))
+        name = task.description.task
+        signed_manifest = signed(self._signer.key, manifest)
+        stored = self._registry.open(name, message_hash(manifest), signed_manifest, int(self._wall_clock()))
+        self._live[name] = _Live(stored, now, now)
+        self._announce(name)
+        logger.info(log_line("cohort_opened", task=name, cohort=stored.number))
 
-    def _check_still_valid(self, task: ServedTask, plan: MaskPlan, live: _Live) -> None:
-        """A cohort is of a task as it was: its versions, its numbers and its helpers.
-
-        Raises:
-            VoidCohortError: the task is another one now.
+    def _end_left_over(self, task: ServedTask) -> None:
+        """Of a task that was published anew without masks: its devices are to hear that nothing comes of their updates.
+        It is looked for once after each change of the tasks.
         """
-        manifest = live.stored.cohort.manifest
-        again = manifest_of(task, plan, number=manifest.number, seed=manifest.positions_seed)
-        versions = {"oldest_version": manifest.oldest_version, "newest_version": manifest.newest_version}
-        same = msgspec.structs.replace(again, **versions) == manifest
-        if signed(self._signer.key, manifest) != live.stored.manifest:
-            raise VoidCohortError("another key has signed the cohort's manifest; its updates go back into residuals")
-        if not same or not manifest.oldest_version <= task.newest.number <= manifest.newest_version:
-            raise VoidCohortError("the task was changed while the cohort was open; its updates go back into residuals")
+        name = task.description.task
+        if name not in self._without_cohort and (stored := self._registry.live(name)) is not None:
+            self._void(task, stored, "the task was published anew without [privacy.masks]; its updates were of before")
+        self._without_cohort.add(name)
 
     def _of_cohort(self, task: ServedTask, live: _Live) -> list[WaitingPayload]:
         cohort = live.stored.cohort.name.hex()
@@ -212,7 +218,7 @@ class MaskedCohorts:
         devices = len({each.device for each in self._of_cohort(task, live)})
         if devices >= live.stored.cohort.manifest.most_devices:
             return True
-        waited = now - live.began >= plan.wait_seconds
+        waited = now >= max(live.opened + plan.wait_seconds, live.closes_from)
         return waited and devices >= plan.fewest_devices
 
     def _move(self, live: _Live, change: Callable[[StoredCohort], None], state: CohortState) -> None:
@@ -222,11 +228,10 @@ class MaskedCohorts:
     def _ask(self, task: ServedTask, plan: MaskPlan, live: _Live, now: float) -> SummedCohort | None:
         manifest = live.stored.cohort.manifest
         if live.asking is None:
-            items: list[MaskedItem] = [each.item for each in self._of_cohort(task, live)]
             live.asking = Asking(
                 live.stored.manifest,
                 manifest,
-                dict(list(candidates(items).items())[: manifest.most_devices]),
+                self._candidates(task, live),
                 Terms(plan.patience_seconds, plan.give_up_seconds),
                 sign_set=lambda cohort_set: signed(self._signer.key, cohort_set),
                 fixed=live.stored.members,
@@ -241,45 +246,47 @@ class MaskedCohorts:
         helpers = sorted(plan.helpers)
         for number, request in live.asking.requests(now):
             self._outbox.append(self._signer.mask_request(helpers[number], request))
-        return None if answers is None else self._summed(task, live, answers)
+        if answers is None:
+            return None
+        return summed_cohort(task, live.stored, live.asking.cohort_set, self._of_cohort(task, live), answers)
 
-    def _summed(self, task: ServedTask, live: _Live, answers: list[Signed]) -> SummedCohort:
-        assert live.asking is not None  # noqa: S101 - its answers have come
-        manifest, cohort_set = live.stored.cohort.manifest, live.asking.cohort_set
-        names = {member.device for member in cohort_set.members}
-        first: dict[str, WaitingPayload] = {}
-        for each in self._of_cohort(task, live):
-            if each.device in names:
-                first.setdefault(each.device, each)
-        masks = sum_of_masks(manifest, cohort_set, answers).astype("<u4").tobytes()
-        items = [*(each.item for each in first.values()), SumOfMasks(manifest, cohort_set, masks)]
-        with np.errstate(all="ignore"):
-            state = task.consumer.next_state(task.state, items, task.description)
-        made = NextVersion(
-            task.check(state),
-            state,
-            task.participants,
-            task.watch.after(task.newest.number + 1, []),
-            update_count=len(first),
-            last_position=max(each.position for each in first.values()),
-            median_staleness=median(each.staleness for each in first.values()),
-            mean_loss=None,
-        )
-        return SummedCohort(made, live.stored, [each.position for each in first.values()], masks)
+    def _candidates(self, task: ServedTask, live: _Live) -> dict[str, AdmittedUpdate]:
+        """The updates of the cohort, without some of the devices that may have spoiled sums; all, where the set is
+        committed.
+        """
+        manifest = live.stored.cohort.manifest
+        items: list[MaskedItem] = [each.item for each in self._of_cohort(task, live)]
+        found = dict(list(candidates(items).items())[: manifest.most_devices])
+        if live.stored.members is not None:
+            return found
+        suspects = self._suspects[task.description.task]
+        left_out = suspects.left_out(found, manifest.fewest_devices, random.SystemRandom().sample)
+        return {device: update for device, update in found.items() if device not in left_out}
 
-    def _void(self, task: ServedTask, live: _Live, reason: str) -> None:
-        settled = self._registry.void(live.stored, reason)
-        task.waiting.clear()
-        self._settle(settled, Reason.VOID_COHORT, reason)
+    def _clear(self, name: str, devices: frozenset[str]) -> None:
+        """A sum has come of these devices: none of them has spoiled it."""
+        suspects = self._suspects[name]
+        before = len(suspects.names)
+        suspects.summed(devices)
+        if before > 1 and len(suspects.names) == 1:
+            (device,) = suspects.names
+            remedy = "it is left out of sums until the coordinator starts again; look at the device, or revoke it"
+            logger.warning(log_line("device_spoils_sums", task=name, device=device, remedy=remedy))
+
+    def _void(self, task: ServedTask, stored: StoredCohort, reason: str) -> None:
+        settled = self._registry.void(stored, reason)
         name = task.description.task
-        del self._live[name]
+        if task.description.masks is not None:
+            task.waiting.clear()
+        self._settle(settled, Reason.VOID_COHORT, reason)
+        self._live.pop(name, None)
         self._metrics.count_void_cohort(name)
         self._announce(name)
         logger.warning(
             log_line(
                 "cohort_void",
                 task=name,
-                cohort=live.stored.number,
+                cohort=stored.number,
                 updates=len(settled),
                 reason=reason,
                 remedy="see that enough mask helpers run, and that their rosters have the devices",
@@ -294,30 +301,3 @@ class MaskedCohorts:
                     each.device, each.digest, reason=reason, detail=detail, highest_sequence=0, newest_boot=0
                 )
             )
-
-
-def manifest_of(task: ServedTask, plan: MaskPlan, *, number: int, seed: int) -> CohortManifest:
-    """The manifest of a cohort that is opened now."""
-    description = task.description
-    newest, staleness = task.newest.number, description.aggregation.max_staleness
-    entries = plan.entries(description.trained_count)
-    return CohortManifest(
-        number=number,
-        task=description.task,
-        generation=task.generation,
-        oldest_version=max(task.first_version, newest - staleness),
-        newest_version=newest + VERSIONS_AHEAD,
-        parameters=description.trained_count,
-        entries=entries,
-        positions="dense" if entries == description.trained_count else "random",
-        positions_seed=seed,
-        momentum_hash=b"",
-        clip=plan.clip,
-        bits=plan.bits,
-        weights=(1,),
-        fewest_devices=plan.fewest_devices,
-        most_devices=description.aggregation.smallest_buffer,
-        fewest_per_weight=plan.fewest_devices,
-        helpers=tuple(bytes.fromhex(plan.helpers[name].strip()) for name in sorted(plan.helpers)),
-        colluding=plan.colluding,
-    )

@@ -106,8 +106,8 @@ class VersionMaker:
         self.reload_if_changed()
         try:
             for task in self._served_tasks():
+                self._advance_cohort(task, now)
                 if task.description.masks is not None:
-                    self._advance_cohort(task, now)
                     continue
                 while made := self._made(task, partial(self._next_version, task, now)):
                     self._commit(task, made, now)

@@ -17,7 +17,7 @@ from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import COHORTS, TASKS, change_counters_in, count_up
 from broker_coordinator.storage.database import DatabaseSetBackError, reading, writing
 from broker_coordinator.storage.journal import TasksChangedError
-from broker_coordinator.storage.schema import WAITING, cohorts, payloads, versions
+from broker_coordinator.storage.schema import FACTS, WAITING, cohorts, payloads, versions
 from broker_coordinator.storage.task_conditions import newest_number_in
 from fleet_protocol.kinds import MASKED_UPDATE, Signed, decode_payload, encode_payload
 from secure_aggregation.coordinator import OpenCohort
@@ -41,7 +41,9 @@ LIVE = (CohortState.OPEN, CohortState.CLOSED, CohortState.AGREED)
 
 @dataclass(frozen=True, slots=True)
 class StoredCohort:
-    """A cohort as it is stored; `members` is the set that helpers are asked about, None before it is agreed."""
+    """A cohort as it is stored; `members` is the set that helpers are asked about, None before it is agreed. `opened`
+    is in seconds since 1970, None where an earlier release opened it.
+    """
 
     task: str
     number: int
@@ -51,6 +53,7 @@ class StoredCohort:
     members: tuple[Signed, CohortSet] | None = None
     reason: str = ""
     version: int | None = None
+    opened: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +88,22 @@ class CohortRegistry:
             found = connection.execute(select(cohorts).where(cohorts.c.state == CohortState.OPEN))
             return {row.task: _stored(row).cohort for row in found}
 
-    def open(self, task: str, name: bytes, manifest: Signed) -> None:
-        """Let a cohort take updates; there must be no live one of the task."""
+    def open(self, task: str, name: bytes, manifest: Signed, opened: int) -> StoredCohort:
+        """Let a cohort take updates; there must be no live one of the task. `opened` is in seconds since 1970."""
         with writing(self._engine) as connection:
             last = connection.scalar(select(func.max(cohorts.c.number)).where(cohorts.c.task == task)) or 0
-            values = {"name": name, "task": task, "number": last + 1, "state": CohortState.OPEN.value}
-            connection.execute(insert(cohorts).values(values | {"manifest": encode_payload(manifest), "reason": ""}))
+            values = {
+                "name": name,
+                "task": task,
+                "number": last + 1,
+                "state": CohortState.OPEN.value,
+                "manifest": encode_payload(manifest),
+                "reason": "",
+                "opened": opened,
+            }
+            connection.execute(insert(cohorts).values(values))
             count_up(connection, COHORTS)
+            return _stored(connection.execute(select(cohorts).where(cohorts.c.name == name)).one())
 
     def close(self, cohort: StoredCohort) -> None:
         """Let it take no more."""
@@ -102,10 +114,20 @@ class CohortRegistry:
         self._set(cohort, state=CohortState.AGREED.value, members=encode_payload(members))
 
     def void(self, cohort: StoredCohort, reason: str) -> list[Settled]:
-        """Settle that nothing comes of it, nor of any update of the task that waits."""
+        """Settle that nothing comes of it, nor of any update of the task that waits. Returns these, and those of its
+        own updates that were set aside before, as where the task was published anew: their devices have not heard.
+        """
         with writing(self._engine) as connection:
             self._change(connection, cohort, state=CohortState.VOID.value, reason=reason)
-            return _let_go(connection, cohort.task, reason)
+            set_aside = _settled(
+                connection,
+                payloads.c.task == cohort.task,
+                payloads.c.kind == MASKED_UPDATE.number,
+                payloads.c.aggregate.is_(None),
+                payloads.c.set_aside.is_not(None),
+                FACTS.element.contains(cohort.cohort.name.hex(), autoescape=True),
+            )
+            return [*set_aside, *_let_go(connection, cohort.task, reason)]
 
     def let_go(self, task: str, positions: Sequence[int], reason: str) -> list[Settled]:
         """Settle that these updates, which wait, count in no cohort."""
@@ -185,4 +207,5 @@ def _stored(row: Row[tuple[object, ...]]) -> StoredCohort:
         (members, read_unverified(members, CohortSet)) if members else None,
         fields["reason"],
         fields["version"],
+        fields["opened"],
     )

@@ -21,6 +21,7 @@ from broker_coordinator.storage.device_registry import forget_pending, revoke_de
 from broker_coordinator.storage.invitation_registry import bind_password, note_refused_invitation, spend_invitation
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.noise_seeds import insert_seed
+from broker_coordinator.storage.old_masks import forget_masks
 from broker_coordinator.storage.records import Aggregate
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
 from broker_coordinator.storage.standing import decided_after, decided_by
@@ -243,6 +244,7 @@ class Journal(JournalReader):
             connection.execute(update(versions).where(*old_weights).values(weights=None, moments=None, unrounded=b""))
             if drops_envelopes:
                 connection.execute(update(payloads).where(*old_envelopes).values(envelope=None))
+                forget_masks(connection, task, allowed.envelopes_through)
 
 
 def insert_version(connection: Connection, version: Version) -> None:

@@ -102,11 +102,13 @@ class JournalReader:
         yield from self._read_payloads(*updates_of(task), payloads.c.aggregate == version)
 
     def sum_of_masks(self, task: str, version: int) -> SumOfMasks | None:
-        """What turned the masked updates of a version into its sum; None of a version that has none."""
+        """What turned the masked updates of a version into its sum; None of a version that has none, or none any
+        more (`aggregation.retention`).
+        """
         row_of = select(cohorts).where(cohorts.c.task == task, cohorts.c.version == version)
         with reading(self.engine) as connection:
             row = connection.execute(row_of).first()
-        if row is None:
+        if row is None or row.masks is None:
             return None
         manifest = read_unverified(decode_payload(row.manifest, Signed), CohortManifest)
         return SumOfMasks(manifest, read_unverified(decode_payload(row.members, Signed), CohortSet), row.masks)

@@ -242,6 +242,7 @@ cohorts = Table(
     Column("masks", LargeBinary, comment="the sum of the set's masks, uint32, little endian; null unless summed"),
     Column("version", BigInteger, comment="that the sum has made; null unless summed"),
     Column("reason", Text, nullable=False, comment="why it is void; else empty"),
+    Column("opened", BigInteger, comment="in seconds since 1970; null where an earlier release opened it"),
     UniqueConstraint("task", "number"),
     comment="of tasks whose updates are summed behind masks (docs/secure-aggregation.md)",
 )

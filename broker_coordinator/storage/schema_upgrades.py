@@ -122,6 +122,8 @@ def _from_16(connection: Connection) -> None:
 
 def _from_17(connection: Connection) -> None:
     connection.execute(CreateTable(version_noise))
+    if not any(column["name"] == "opened" for column in inspect(connection).get_columns(cohorts.name)):
+        _add_column(connection, cohorts.c.opened)  # _from_16 makes the table as it is now
 
 
 def _add_column(connection: Connection, column: Column[Any]) -> None:

@@ -123,6 +123,15 @@ class DeliverySchedule:
         """The journal has it: ask for what became of it after `AWAITING_SECONDS`, or when a connection begins."""
         self._retries[number] = _Retry(now + AWAITING_SECONDS, awaits=True)
 
+    @property
+    def awaiting(self) -> list[int]:
+        """The numbers of what the journal has and whose outcome is awaited."""
+        return [number for number, retry in self._retries.items() if retry.awaits]
+
+    def ask_soon(self, number: int, now: float) -> None:
+        """Its outcome is there: ask for it where no receipt brings it in `FIRST_RECEIPT_SECONDS`."""
+        self._retries[number] = _Retry(now + FIRST_RECEIPT_SECONDS)
+
     def changed(self, now: float) -> None:
         """Retry after any receipt, or new payload. What is due earlier stays due then."""
         wait_seconds = PUT_OFF_SECONDS if self._put_off else FIRST_RECEIPT_SECONDS

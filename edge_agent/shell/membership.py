@@ -256,6 +256,7 @@ class Membership:
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
         if self.versions.receive_manifest(task, manifest):
             self.duty.manifest_changed(task)
+            self.postbox.manifest_changed(task, manifest)
         known = self.database.known_version(task)
         if known is not None and known == known_from(manifest):
             self.manifests.heard_of(task)

@@ -1,18 +1,15 @@
 """The helper where its configuration has `[masks]`: wires claims, requests and its membership of the fleet together."""
 
-import asyncio
 import logging
 
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.membership import Membership
-from edge_agent.shell.signs_of_life import SignsOfLife
 from edge_agent.shell.state_folder import open_state_without_samples
 from fleet_host.log_lines import log_line
-from fleet_host.service_manager import this_service_manager
-from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 from fleet_protocol.kinds import MaskRequest
 from session_relay.helper.configuration import HelperConfiguration, MaskHelperSettings
+from session_relay.helper.life import live
 from session_relay.helper.mask_claims import FILE_NAME, MaskClaims
 from session_relay.helper.mask_serving import MaskServing
 from session_relay.helper.status import HelperStatus, StatusSocket
@@ -45,9 +42,6 @@ class MaskHelperProgram:
         self._serving = MaskServing(settings, self._member, self._claims)
         self._member.duty = self._member.sessions = self._serving
         self._socket = StatusSocket(configuration.sample_socket, self._status)
-        self._signs = SignsOfLife(
-            this_service_manager(), round_ends_by=lambda: None, words=lambda: self._member.status_line(self._words)
-        )
 
     async def run(self) -> None:
         """Keep the link and answer; until cancelled.
@@ -57,19 +51,9 @@ class MaskHelperProgram:
         """
         logger.info(log_line("mask_helper", key=write_verify_key(self._claims.key.verify_key)))
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._socket.serve())
-                group.create_task(self._member.link.run())
-                group.create_task(self._serving.run())
-                group.create_task(self._signs.run(self._socket.listens))
-                group.create_task(self._member.end_at_damage())
-        except Exception:
-            if self._database.damage is None:
-                raise
-            raise ConfigurationError(self._database.damage) from None
+            await live(self._member, self._serving, self._socket, lambda: self._words)
         finally:
             self._claims.close()
-            self._database.close()
 
     def _asked(self, request: MaskRequest) -> None:
         self._serving.asked(request)
@@ -93,4 +77,5 @@ class MaskHelperProgram:
             mask_key=write_verify_key(self._claims.key.verify_key),
             answered_requests=self._serving.answered_requests,
             refused_requests=self._serving.refused_requests,
+            ignored_requests=self._serving.ignored_requests,
         )

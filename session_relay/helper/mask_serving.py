@@ -6,11 +6,13 @@ Nothing waits here on a disk but its claims: the coordinator asks again until it
 import asyncio
 import logging
 import sqlite3
+from collections import OrderedDict
 
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.shell.connection.link import LinkDownError
 from edge_agent.shell.membership import Membership
 from fleet_host.log_lines import log_line
+from fleet_host.rate_limit import RateLimit
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import VerifyKey, read_verify_key
 from fleet_protocol.kinds import MASK_REPLY, MaskReply, MaskRequest, Receipt, encode_payload
@@ -22,11 +24,14 @@ from secure_aggregation.messages import CohortSet, message_hash
 from secure_aggregation.signatures import read_unverified
 from session_relay.helper.configuration import MaskHelperSettings
 from session_relay.helper.mask_claims import MaskClaims
+from session_relay.helper.mask_limits import MaskLimits, question_of
 
 logger = logging.getLogger(__name__)
 
 MAX_WAITING_REQUESTS = 8
 """Of some cohorts: who is not answered is asked again."""
+SAY_IGNORED_SECONDS = 60.0
+"""Between two lines of the log about requests that come too often; `edgeflock-helper status` counts them all."""
 
 
 def roster_of(settings: MaskHelperSettings) -> Roster:
@@ -83,20 +88,42 @@ class MaskServing:
             fewest_per_weight=settings.fewest_devices,
             most_masked_entries=settings.most_masked_entries,
         )
-        self._waiting: asyncio.Queue[MaskRequest] = asyncio.Queue(MAX_WAITING_REQUESTS)
+        self._limits = MaskLimits(settings.most_masked_entries)
+        self._said_ignored = RateLimit(SAY_IGNORED_SECONDS, 1)
+        self._waiting: OrderedDict[tuple[str, bytes], MaskRequest] = OrderedDict()
+        self._has_some = asyncio.Event()
         self.answered_requests = 0
         self.refused_requests = 0
+        self.ignored_requests = 0
 
     def asked(self, request: MaskRequest) -> None:
-        """The coordinator asks."""
-        if self._waiting.full():
-            self._waiting.get_nowait()  # the oldest: the coordinator may not wait for it any more
-        self._waiting.put_nowait(request)
+        """The coordinator asks, or somebody repeats what it has asked."""
+        if (question := question_of(request)) in self._waiting:
+            self._waiting[question] = request
+            return
+        now = asyncio.get_running_loop().time()
+        try:
+            why = self._limits.why_ignored(request, now)
+        except ProtocolError as error:
+            why = str(error)
+        if why is not None:
+            self.ignored_requests += 1
+            if self._said_ignored.allows(None, now):
+                logger.warning(log_line("mask_request_ignored", step=request.step, reason=why))
+            return
+        if len(self._waiting) >= MAX_WAITING_REQUESTS:
+            self._waiting.popitem(last=False)  # the oldest: the coordinator may not wait for it any more
+        self._waiting[question] = request
+        self._has_some.set()
 
     async def run(self) -> None:
         """Answer until cancelled."""
         while True:
-            request = await self._waiting.get()
+            await self._has_some.wait()
+            if not self._waiting:
+                self._has_some.clear()
+                continue
+            _, request = self._waiting.popitem(last=False)
             reply = await asyncio.to_thread(self._reply_to, request)
             if reply is None:
                 continue

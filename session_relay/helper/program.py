@@ -1,16 +1,12 @@
 """The helper: wires sessions, the versions' processes and its membership of the fleet together."""
 
-import asyncio
-
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.membership import Membership
-from edge_agent.shell.signs_of_life import SignsOfLife
 from edge_agent.shell.state_folder import open_state_without_samples
-from fleet_host.service_manager import this_service_manager
-from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription, split_files
 from session_relay.helper.configuration import HelperConfiguration
+from session_relay.helper.life import live
 from session_relay.helper.middle import blocks_of_helpers
 from session_relay.helper.serving import Serving
 from session_relay.helper.status import HelperStatus, StatusSocket
@@ -40,11 +36,6 @@ class Helper:
         self._serving = Serving(configuration, self._member, spool)
         self._member.duty = self._member.sessions = self._serving
         self._socket = StatusSocket(configuration.sample_socket, self._status)
-        self._signs = SignsOfLife(
-            this_service_manager(),
-            round_ends_by=lambda: None,
-            words=lambda: self._member.status_line(self._serving.state),
-        )
 
     async def run(self) -> None:
         """Keep the link, follow versions, serve sessions; until cancelled.
@@ -52,19 +43,7 @@ class Helper:
         Raises:
             ConfigurationError: the card has damaged `agent.db` meanwhile; what is lost, and what to do.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._socket.serve())
-                group.create_task(self._member.link.run())
-                group.create_task(self._serving.run())
-                group.create_task(self._signs.run(self._socket.listens))
-                group.create_task(self._member.end_at_damage())
-        except Exception:
-            if self._database.damage is None:
-                raise
-            raise ConfigurationError(self._database.damage) from None
-        finally:
-            self._database.close()
+        await live(self._member, self._serving, self._socket, lambda: self._serving.state)
 
     def _status(self) -> HelperStatus:
         return HelperStatus(

@@ -37,6 +37,7 @@ class HelperStatus(msgspec.Struct):
     mask_key: str = ""
     answered_requests: int = 0
     refused_requests: int = 0
+    ignored_requests: int = 0
 
 
 class StatusSocket:
@@ -101,7 +102,10 @@ def _lines(status: HelperStatus) -> Iterator[str]:
     enrolled = "" if status.enrolled else ", not accepted by the coordinator"
     if status.mask_key:
         yield f"{status.helper}: mask helper {status.mask_key}, {link}{enrolled}"
-        yield f"requests: {status.answered_requests} answered since the start, {status.refused_requests} refused"
+        yield (
+            f"requests: {status.answered_requests} answered since the start, {status.refused_requests} refused,"
+            f" {status.ignored_requests} ignored as they came too often or too late"
+        )
         return
     yield f"{status.helper}: {status.sessions} sessions, {status.steps} steps since the start, {link}{enrolled}"
     yield (

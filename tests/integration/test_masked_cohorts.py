@@ -1,9 +1,15 @@
 """A coordinator's cohorts of masked updates, on its database: what is summed, what is void, and kills in between."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+from sqlalchemy import select, update
 
+from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.cohort_registry import CohortRegistry, CohortState
+from broker_coordinator.storage.database import reading, writing
+from broker_coordinator.storage.schema import cohorts, payloads
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import Reason
@@ -20,7 +26,7 @@ from fleet_protocol.kinds import (
 from fleet_protocol.limits import MAX_MASK_REQUEST_BYTES
 from secure_aggregation.field import Field
 from tests.support.bench import KEY, Bench
-from tests.support.bundles import TASK
+from tests.support.bundles import TASK, write_bundle
 from tests.support.masked_task import MaskedDevice, MaskHelperOnDisk, masked_bundle
 from tests.support.replay import versions_replayed
 
@@ -31,10 +37,10 @@ PLANS = [(3, 2), (3, 1), (4, 1)]
 class Fleet:
     """A coordinator, devices and helpers, whose messages all arrive unless a test keeps them."""
 
-    def __init__(self, folder, helpers=3, colluding=2, devices=3, **plan):
+    def __init__(self, folder, helpers=3, colluding=2, devices=3, retention=None, **plan):
         self.helpers = {f"mask-{number}": MaskHelperOnDisk(f"mask-{number}", folder) for number in range(helpers)}
         bundle = masked_bundle(folder / "bundle", list(self.helpers.values()), devices, colluding=colluding, **plan)
-        self.bench = Bench(folder / "one.db", bundle)
+        self.bench = Bench(folder / "one.db", bundle, **({"retention": retention} if retention else {}))
         self.devices = [MaskedDevice(f"pi-{number}") for number in range(devices)]
         self.known = list(self.devices)
         self.dead, self.sequence = set(), 10
@@ -131,17 +137,65 @@ def test_half_of_the_entries_travel_the_same_for_all_and_others_in_the_next_coho
     assert moved[0] != moved[1]
 
 
-def test_task_that_is_published_anew_makes_the_open_cohort_void(tmp_path):
+def published_anew(fleet, folder, **plan):
+    other = masked_bundle(folder / "other", list(fleet.helpers.values()), 3, colluding=2, **plan)
+    TaskRegistry(fleet.bench.journal.engine).publish(other)
+
+
+def published_without_masks(fleet, folder):
+    TaskRegistry(fleet.bench.journal.engine).publish(write_bundle(folder / "plain"))
+
+
+def renewed(fleet, _folder):
+    TaskRegistry(fleet.bench.journal.engine).renew(TASK)
+
+
+@pytest.mark.parametrize("change", [partial(published_anew, clip=0.25), published_without_masks, renewed])
+def test_devices_are_told_at_once_that_a_task_that_changed_has_made_their_cohort_void(tmp_path, change):
     fleet = Fleet(tmp_path)
     fleet.send(fleet.devices[:2])
-    other = masked_bundle(tmp_path / "other", list(fleet.helpers.values()), 3, colluding=2, clip=0.25)
-    TaskRegistry(fleet.bench.journal.engine).publish(other)
+    change(fleet, tmp_path)
     fleet.settle()
-    assert fleet.states() == [CohortState.OPEN, CohortState.VOID]
+    assert CohortState.VOID in fleet.states()
+    assert {fleet.outcome(device) for device in fleet.devices[:2]} == {Reason.VOID_COHORT}
+    fleet.receipts.clear()
     for device, message in zip(fleet.devices[:2], fleet.envelopes, strict=True):
-        fleet.bench.handle(device, message)  # as a device does that waits for its cohort
+        fleet.bench.handle(device, message)  # as a device does that has not heard it
     fleet.turn(0.0)
     assert {fleet.outcome(device) for device in fleet.devices[:2]} == {Reason.VOID_COHORT}
+
+
+def test_wait_of_a_cohort_goes_on_where_it_was_when_the_coordinator_starts_again(tmp_path):
+    fleet = Fleet(tmp_path, wait_seconds=3600.0)
+    fleet.send(fleet.devices[:2])
+    fleet.settle(3, 100.0)
+    with writing(fleet.bench.journal.engine) as connection:  # as if it had been opened an hour before it is killed
+        connection.execute(update(cohorts).values(opened=cohorts.c.opened - 3600))
+    fleet.bench.restart()
+    fleet.turn(1.0)
+    assert fleet.states() == [CohortState.OPEN], "what has waited at the broker comes first"
+    fleet.settle(8, 4.0)
+    assert fleet.version == 1
+
+
+def test_device_that_spoils_every_sum_stops_nobody_and_is_found(tmp_path, caplog):
+    fleet = Fleet(tmp_path, 4, 1, devices=6)
+    spoiler = fleet.devices[4]
+    honest = [device for device in fleet.devices if device is not spoiler]
+    spoiler.spoils = True
+    number = 0
+    while "device_spoils_sums" not in caplog.text:
+        number += 1
+        assert number < 100, "it is found after log2 of the devices' number of sums"
+        fleet.send(fleet.devices, sequence=number)
+        fleet.settle()
+    assert "device=pi-4" in caplog.text
+    before, made = fleet.weights(), fleet.version
+    fleet.send(fleet.devices, sequence=number + 1)
+    fleet.settle()
+    assert fleet.version == made + 1
+    np.testing.assert_allclose(fleet.weights(), before + mean_of(honest, 6), atol=2e-6)
+    assert fleet.outcome(spoiler) is Reason.VOID_COHORT
 
 
 def test_one_helper_of_four_may_be_dead(tmp_path):
@@ -250,3 +304,26 @@ def test_helpers_are_asked_about_one_set_of_each_cohort_and_no_two_share_an_upda
             if each.step != "unusable"
         }
         assert len(asked) == len({manifest for manifest, _ in asked}) == 3
+
+
+def test_masks_and_void_updates_are_forgotten_with_the_envelopes_of_their_time(tmp_path):
+    fleet = Fleet(tmp_path, retention=Retention(versions=1, every=0, envelopes=2))
+    fleet.known = fleet.devices[:2]
+    for number in range(1, 7):
+        fleet.send(fleet.devices, sequence=number)
+        fleet.settle()
+    with reading(fleet.bench.journal.engine) as connection:
+        summed = select(cohorts.c.version).where(cohorts.c.masks.is_not(None))
+        assert {version for (version,) in connection.execute(summed)} == {5, 6}
+        kept = select(payloads.c.base_version).where(
+            payloads.c.envelope.is_not(None), payloads.c.set_aside.is_not(None)
+        )
+        assert {version for (version,) in connection.execute(kept)} == {5}, "of the device that no helper knows"
+    fleet.receipts.clear()
+    fleet.bench.handle(fleet.devices[2], fleet.envelopes[2])
+    fleet.turn(0.0)
+    assert fleet.outcome(fleet.devices[2]) is Reason.VOID_COHORT, "its outcome stays"
+    fleet.bench.restart()
+    fleet.send(fleet.devices, sequence=7)
+    fleet.settle()
+    assert fleet.version == 7

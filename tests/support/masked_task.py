@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nacl.utils
 import numpy as np
 
@@ -81,7 +82,11 @@ def masked_bundle(folder: Path, helpers: Sequence[MaskHelperOnDisk], /, devices:
 
 
 class MaskedDevice(SigningDevice):
-    """Makes masked updates of random changes, and keeps what is in them."""
+    """Makes masked updates of random changes, and keeps what is in them. One that `spoils` sends values that don't have
+    the masks of its seeds.
+    """
+
+    spoils = False
 
     def masked(self, cohort: bytes, sequence: int, version: int = 0) -> bytes:
         """Its message to the cohort that a manifest of the task names."""
@@ -98,5 +103,8 @@ class MaskedDevice(SigningDevice):
             base_version=version,
             random_bytes=nacl.utils.random,
         )
-        payload = encode_payload(self.made.update)
+        update = self.made.update
+        if self.spoils:
+            update = msgspec.structs.replace(update, values=bytes(len(update.values)))
+        payload = encode_payload(update)
         return self.sign(MASKED_UPDATE, payload, sequence=sequence, task=TASK, base_version=version)

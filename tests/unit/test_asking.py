@@ -1,5 +1,7 @@
 """How a coordinator asks helpers about a cohort: whom it leaves out, whom it waits for, and when it gives up."""
 
+import contextlib
+
 import pytest
 
 from fleet_protocol.kinds import MaskReply
@@ -149,3 +151,13 @@ def test_committed_set_whose_update_is_lost_is_void():
     del asked.cohort.admitted["pi-0002"]
     with pytest.raises(VoidCohortError, match="the update of pi-0002 is lost"):
         asked.begun(committed)
+
+
+@pytest.mark.parametrize(("helpers", "colluding", "dead"), [(3, 1, {0}), (4, 1, {2}), (4, 1, {0, 3}), (3, 2, {1})])
+def test_when_it_is_next_due_lies_ahead_while_helpers_are_waited_for(helpers, colluding, dead):
+    asked = Asked(helpers, colluding)
+    with contextlib.suppress(VoidCohortError):
+        while asked.now < TERMS.give_up and asked.turn(dead) is None:
+            asked.asking.requests(asked.now)
+            if asked.asking.advance(asked.now) is None and not asked.asking.is_agreed(asked.now):
+                assert asked.asking.next_due() > asked.now

@@ -48,6 +48,19 @@ def test_nothing_that_is_not_journalled_is_taken_back():
     }
 
 
+def test_what_awaits_its_cohort_is_asked_about_soon_where_that_is_settled_and_else_hardly_ever():
+    schedule = DeliverySchedule()
+    for number in schedule.due([1, 2], 0.0):
+        schedule.sent(number, 0.0)
+        schedule.awaits(number, 1.0)
+    assert schedule.awaiting == [1, 2]
+    schedule.ask_soon(2, 5.0)
+    schedule.changed(5.0)
+    assert schedule.awaiting == [1]
+    assert schedule.due([1, 2], 5.0 + FIRST_RECEIPT_SECONDS) == [2]
+    assert schedule.due([1], 1.0 + AWAITING_SECONDS) == [1]
+
+
 def test_without_receipts_patience_doubles_up_to_its_limit():
     schedule, now, pauses = DeliverySchedule(), 0.0, []
     for _ in range(9):

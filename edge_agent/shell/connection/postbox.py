@@ -6,12 +6,14 @@ import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 
+from edge_agent.core.cohort_news import is_settled
 from edge_agent.core.delivery import Delivery, NotSendableError, Remedy, continued_after
 from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.producers import goes_back
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from fleet_host.log_lines import log_line
-from fleet_protocol.kinds import Receipt
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.kinds import Manifest, Receipt
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,18 @@ class Postbox:
         """The coordinator takes this device's payloads from now on: send what waits, whenever it was due."""
         self._delivery.schedule.restart()
         self._changed.set()
+
+    def manifest_changed(self, task: str, manifest: Manifest) -> None:
+        """A verified manifest has news of a task: updates whose cohort it says is settled are asked about soon."""
+        schedule = self._delivery.schedule
+        for number in schedule.awaiting:
+            row = self._database.read(number)
+            if row is None or row.task != task:
+                continue
+            with contextlib.suppress(ProtocolError):  # damaged on the disk: it is asked about within the hour
+                if is_settled(row, manifest):
+                    schedule.ask_soon(number, asyncio.get_running_loop().time())
+                    self._changed.set()
 
     async def deliver(self) -> None:
         """Send everything that waits, and repeat what gets no receipt; runs for one connection.

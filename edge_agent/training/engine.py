@@ -16,7 +16,7 @@ from fleet_protocol.training_plan import TrainingPlan
 class BatchPlan:
     """K mini-batches of at most B rows: `rows` int64 [K, B], `mask` float32 [K, B], 0 where a row is padding.
 
-    Whatever else is drawn in the round, such as dropout's masks, follows from `seed`.
+    Whatever else is drawn in the round, such as dropout's masks, follows from `seed`: in step k, from `seed` + k.
     """
 
     rows: NDArray[np.int64]
@@ -72,6 +72,13 @@ class TrainingEngine(Protocol):
         ...
 
 
+def seed_of_steps(round_seed: int) -> int:
+    """For a `BatchPlan`, 32 bits. Hashed, since rounds count on by one, and steps do too: a round would else draw again
+    what the one before it drew, all but one step, and a generator would learn a few latent vectors by heart.
+    """
+    return int(np.random.SeedSequence(round_seed).generate_state(1)[0])
+
+
 def plan_batches(sample_count: int, steps: int, batch_size: int, seed: int) -> BatchPlan:
     """Shuffled epochs, one after the other, cut into batches; a store smaller than a batch fills part of each."""
     generator = np.random.default_rng(seed)
@@ -82,4 +89,4 @@ def plan_batches(sample_count: int, steps: int, batch_size: int, seed: int) -> B
     rows[:, :filled] = order[: steps * filled].reshape(steps, filled)
     mask = np.zeros((steps, batch_size), np.float32)
     mask[:, :filled] = 1.0
-    return BatchPlan(rows, mask, seed % 2**32)
+    return BatchPlan(rows, mask, seed_of_steps(seed))

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from bundle_runtime.gaussian_integers import WORD_BITS, Draw, words
-from edge_agent.training.engine import BatchPlan
+from edge_agent.training.engine import BatchPlan, seed_of_steps
 
 OF_THE_SYSTEM: Final[Draw] = os.urandom
 
@@ -25,7 +25,7 @@ def sampled_batches(sample_count: int, steps: int, sampling_rate: float, draw: D
     for step, batch in enumerate(drawn):
         rows[step, : batch.size] = batch
         mask[step, : batch.size] = 1.0
-    return BatchPlan(rows, mask, seed % 2**32)
+    return BatchPlan(rows, mask, seed_of_steps(seed))
 
 
 def _threshold(probability: float) -> np.uint64:

@@ -13,8 +13,9 @@ from edge_agent.core.growing_waits import GrowingWaits
 from edge_agent.core.guards import GuardSettings, Readings, objection, refusal
 from edge_agent.core.lifecycle import IN_A_ROUND, Event, Lifecycle, LifecycleError, State
 from edge_agent.core.outbox import OutboxRow
+from edge_agent.core.own_updates import OwnUpdates
 from edge_agent.core.triggers import Condition, Trigger
-from edge_agent.core.version_choice import KnownVersion
+from edge_agent.core.version_choice import KnownVersion, is_new_to
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome, Receipt
 
@@ -66,6 +67,7 @@ class RoundDecisions:
         "_guards",
         "_lifecycles",
         "_outdated",
+        "_own_updates",
         "_refusals",
         "_triggers",
         "_without_version",
@@ -81,6 +83,7 @@ class RoundDecisions:
         self._outdated: dict[str, KnownVersion] = {}
         self._failures = GrowingWaits()
         self._refusals = GrowingWaits()
+        self._own_updates = OwnUpdates()
 
     @property
     def state(self) -> State:
@@ -174,9 +177,21 @@ class RoundDecisions:
         """What it says of the task now, this agent reads."""
         self._lifecycles[task].lift(State.UNREADABLE)
 
-    def version_known(self, task: str, *, is_new: bool) -> None:
-        """Whether there is a newer version than the one that this device trained from last."""
-        self._triggers[task].has_new_version = is_new
+    def version_known(
+        self, task: str, held: KnownVersion | None, newest: KnownVersion | None, now: float
+    ) -> float | None:
+        """`newest` is the newest version that a manifest has named, `held` the one that was trained from last. Returns
+        when to ask again, where `newest` is newer but lacks what this device has sent last.
+        """
+        is_newer = is_new_to(held, newest)
+        until = self._own_updates.waits_until(task, newest, now) if newest is not None and is_newer else None
+        trigger = self._triggers[task]
+        trigger.has_new_version = is_newer and until is None
+        return until if trigger.settings.new_version else None
+
+    def update_spooled(self, task: str, now: float, round_seconds: float) -> None:
+        """The round that has ended took so long, and has left an update in the outbox."""
+        self._own_updates.sent(task, now, round_seconds)
 
     def note(self, task: str, condition: Condition) -> None:
         """An event that may wake the agent has happened. Who asks does not wait for the next try either."""
@@ -275,7 +290,9 @@ class RoundDecisions:
             self._lifecycles[row.task].lift(State.PAUSED)
         if receipt.outcome is Outcome.ACCEPTED:
             self._refusals.succeed(row.task)
+            self._own_updates.accepted(row.task, newest)
             return AfterReceipt()
+        self._own_updates.refused(row.task)
         trained_from = row.base_version, row.bundle, row.generation
         if newest is None or (newest.version, newest.bundle, newest.generation) != trained_from:
             return AfterReceipt()

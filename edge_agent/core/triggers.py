@@ -132,7 +132,7 @@ class Trigger:
         """The conditions that lack, in words."""
         words = {
             Condition.NEW_SAMPLES: f"{self.missing_samples} more new samples",
-            Condition.NEW_VERSION: "a newer version than the last one trained from",
+            Condition.NEW_VERSION: "a newer version than the last one trained from, which may hold its last update",
             Condition.SCHEDULE: f"the next time of {self.settings.schedule!r}",
             Condition.WAKE_FILE: f"the file {self.settings.wake_file}",
             Condition.INVITED: "an invitation from the coordinator",

@@ -1,5 +1,7 @@
 """When a round begins, what puts it off and for how long, and that what diverged is not tried again alike."""
 
+from dataclasses import replace
+
 import pytest
 
 from edge_agent.core.enrolment import FIRST_ANSWER_SECONDS, LAST_ANSWER_SECONDS, Answer, EnrolmentAttempts
@@ -344,5 +346,50 @@ def test_device_of_a_task_that_makes_no_versions_hears_of_the_next_one(begin):
 def test_trigger_that_waits_for_a_version_hears_of_each_until_there_is_one():
     agent = RoundDecisions(GuardSettings(), {"digits": Trigger(TriggerSettings(4, new_version=True), 0)})
     assert agent.waits_for_version("digits", KNOWN, 0.0)
-    agent.version_known("digits", is_new=True)
+    assert agent.version_known("digits", None, KNOWN, 0.0) is None
     assert not agent.waits_for_version("digits", KNOWN, 0.0)
+
+
+def awaiting(**settings) -> RoundDecisions:
+    """A device that trains at each version, and has trained from KNOWN for twenty seconds until 100."""
+    agent = RoundDecisions(GuardSettings(), {"digits": Trigger(TriggerSettings(4, **settings), 0)})
+    agent.update_spooled("digits", 100.0, 20.0)
+    return agent
+
+
+def test_a_version_that_came_before_the_receipt_of_its_last_update_is_waited_behind():
+    agent = awaiting(new_version=True)
+    assert agent.version_known("digits", KNOWN, NEWER, 101.0) == 120.0
+    assert not agent.has_fired("digits")
+    agent.answered(UPDATE_ROW, receipt(), NEWER, 102.0)
+    assert agent.version_known("digits", KNOWN, NEWER, 103.0) == 120.0
+    assert agent.waits_for_version("digits", NEWER, 103.0)
+    with_it = replace(NEWER, version=NEWER.version + 1)
+    assert agent.version_known("digits", KNOWN, with_it, 104.0) is None
+    assert agent.has_fired("digits")
+
+
+def test_nobody_waits_for_longer_than_its_round_took():
+    agent = awaiting(new_version=True)
+    assert agent.version_known("digits", KNOWN, NEWER, 119.9) == 120.0
+    assert agent.version_known("digits", KNOWN, NEWER, 120.0) is None
+    assert agent.has_fired("digits")
+
+
+def test_an_update_that_is_refused_is_not_waited_for():
+    agent = awaiting(new_version=True)
+    agent.answered(UPDATE_ROW, receipt(Reason.TOO_STALE), NEWER, 102.0)
+    assert agent.version_known("digits", KNOWN, NEWER, 103.0) is None
+    assert agent.has_fired("digits")
+
+
+def test_a_new_generation_has_nothing_of_its_own_to_wait_for():
+    agent = awaiting(new_version=True)
+    agent.answered(UPDATE_ROW, receipt(), NEWER, 102.0)
+    assert (
+        agent.version_known("digits", KNOWN, replace(KNOWN, version=0, generation=KNOWN.generation + 1), 103.0) is None
+    )
+
+
+def test_who_trains_when_samples_come_asks_for_no_time():
+    assert awaiting().version_known("digits", KNOWN, NEWER, 101.0) is None

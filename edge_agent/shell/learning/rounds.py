@@ -14,7 +14,7 @@ from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint, TaskState
 from edge_agent.core.triggers import Condition, Trigger
-from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError, is_new_to
+from edge_agent.core.version_choice import KnownVersion, NotAskedError, VersionUnavailableError
 from edge_agent.shell.connection.link import Link, LinkDownError
 from edge_agent.shell.host import machine
 from edge_agent.shell.host.meter import Meter
@@ -75,6 +75,7 @@ class Rounds:
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
         self._refused_by_owner = RateLimit(SAY_WAITING_SECONDS, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
+        self._waits_for_own: dict[str, asyncio.TimerHandle] = {}
         self._said_waiting = RateLimit(SAY_WAITING_SECONDS, len(self._tasks))
         self._said_unreadable: dict[str, str] = {}
         self.withheld = 0
@@ -169,6 +170,8 @@ class Rounds:
         """A payload has its receipt, which may say something of the newest version."""
         newest = self._database.known_version(row.task)
         after = self._decisions.answered(row, receipt, newest, self._now())
+        self._compare_versions(row.task)
+        self._wake.set()
         if after.is_outdated:
             logger.warning(
                 log_line(
@@ -306,6 +309,7 @@ class Rounds:
         return True
 
     async def _train(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
+        began = self._now()
         try:
             with self._meter.round():
                 withheld = await run_unless(
@@ -330,6 +334,8 @@ class Rounds:
         self._decisions.ended(
             task, self._count_new(task), withheld.words if withheld else "its update waits or is sent"
         )
+        if withheld is None:
+            self._decisions.update_spooled(task, self._now(), self._now() - began)
         self._compare_versions(task)
         if withheld is None:
             self._spooled()
@@ -390,7 +396,15 @@ class Rounds:
 
     def _compare_versions(self, task: str) -> None:
         held, known = self._database.held_version(task), self._database.known_version(task)
-        self._decisions.version_known(task, is_new=is_new_to(held, known))
+        until = self._decisions.version_known(task, held, known, self._now())
+        if until is not None:
+            if (last := self._waits_for_own.get(task)) is not None:
+                last.cancel()
+            self._waits_for_own[task] = asyncio.get_running_loop().call_at(until, self._own_update_is_late, task)
+
+    def _own_update_is_late(self, task: str) -> None:
+        self._compare_versions(task)
+        self._wake.set()
 
     def _count_new(self, task: str) -> int:
         return self._samples.count_after(task, self._database.trained_through(task))

@@ -104,7 +104,7 @@ def test_simulated_devices_train_on_features_and_are_scored_on_raw_held_out_samp
     feeds = {
         "weights": weights, "inputs": given.inputs, "labels": given.labels, "batches": plan.rows, "mask": plan.mask,
         "learning_rate": np.float32(0.1), "weight_decay": np.float32(0), "gradient_clip": np.float32(np.inf),
-        "proximal": np.float32(0), "seed": np.int64(0),
+        "proximal": np.float32(0), "seed": np.int64(plan.seed),
     }  # fmt: skip
     session = onnxruntime.InferenceSession(folder / TRAIN_FILE)
     taken = {entry.name: np.asarray(feeds[entry.name]) for entry in session.get_inputs()}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import URL, update
+from sqlalchemy import URL, inspect, update
 
 from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.admission.invited import InvitationState, Invited
@@ -377,6 +377,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         connection.exec_driver_sql("DROP TABLE findings")
         connection.exec_driver_sql("DROP TABLE varieties")
         connection.exec_driver_sql("DROP TABLE cohorts")
+        connection.exec_driver_sql("DROP TABLE version_noise")
         connection.exec_driver_sql("DROP TABLE queries")
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")
@@ -413,3 +414,15 @@ def test_what_a_backup_leaves_out_is_said(backed_up: Place, capsys, tmp_path: Pa
     other = backed_up.configuration.with_name("another.toml")
     assert main(["--config", str(other), "restore", str(backed_up.backup)]) == 2
     assert "name the file as it was then" in capsys.readouterr().err
+
+
+def test_a_database_with_cohorts_of_before_gets_when_they_were_opened(place: Place, bench: Bench) -> None:
+    with writing(bench.journal.engine) as connection:
+        connection.exec_driver_sql("DROP TABLE version_noise")
+        connection.exec_driver_sql("ALTER TABLE cohorts DROP COLUMN opened")
+        connection.execute(update(schema_number).values(number=17))
+    bench.journal.close()
+    with Journal.open(place.database) as journal:
+        tables = inspect(journal.engine)
+        assert "version_noise" in tables.get_table_names()
+        assert "opened" in {column["name"] for column in tables.get_columns("cohorts")}

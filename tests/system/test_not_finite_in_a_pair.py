@@ -102,9 +102,9 @@ def test_devices_whose_numbers_are_not_finite_cost_nobody_else_anything(fleet: S
     for answer in hostile.answers_to(bundle, float("nan"), float("inf")):
         assert answer.problem and not answer.packed
     absurd, usual = device(fleet, "absurd", LARGEST), device(fleet, "usual")
+    until(lambda: "event=round_failed" in absurd.log(), "its round ends with words")
     for value in (float("nan"), float("inf"), -float("inf")):
         assert "can be trained on" in absurd.ask(picture(value))["error"], "what is no number is not taken at all"
-    until(lambda: "event=round_failed" in absurd.log(), "its round ends with words")
     failed = next(line for line in absurd.log().splitlines() if "event=round_failed" in line)
     assert "training diverged" in failed
     assert f"inputs 3 to {LARGEST:g}" in failed, "which say what its samples are like, digit and picture"

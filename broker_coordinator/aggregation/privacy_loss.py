@@ -4,6 +4,8 @@ Devices count by `fleet_protocol.privacy.renyi`, which is a little more, and whi
 (docs/decisions/devices-count-by-themselves.md).
 """
 
+from typing import Any
+
 from fleet_protocol.privacy.renyi import Mechanism
 
 
@@ -12,23 +14,26 @@ def tight_epsilon(mechanism: Mechanism, steps: int, delta: float) -> float | Non
     if not steps:
         return 0.0
     try:
-        from dp_accounting import dp_event, pld  # noqa: PLC0415 - optional
-        from dp_accounting.privacy_accountant import NeighboringRelation  # noqa: PLC0415
+        from dp_accounting import dp_event  # noqa: PLC0415 - optional
     except ImportError:
         return None
-    accountant = pld.PLDAccountant(NeighboringRelation.REPLACE_SPECIAL)
     step = dp_event.PoissonSampledDpEvent(mechanism.sampling_rate, dp_event.GaussianDpEvent(mechanism.noise_multiplier))
-    accountant.compose(dp_event.SelfComposedDpEvent(step, steps))
-    return float(accountant.get_epsilon(delta))
+    return _epsilon_of(dp_event.SelfComposedDpEvent(step, steps), delta)
 
 
 def gaussian_epsilon(mechanism: Mechanism, delta: float) -> float | None:
     """Epsilon at `delta` of one Gaussian mechanism of sensitivity 1; None where dp-accounting is not installed."""
     try:
-        from dp_accounting import dp_event, pld  # noqa: PLC0415 - optional
-        from dp_accounting.privacy_accountant import NeighboringRelation  # noqa: PLC0415
+        from dp_accounting import dp_event  # noqa: PLC0415 - optional
     except ImportError:
         return None
+    return _epsilon_of(dp_event.GaussianDpEvent(mechanism.noise_multiplier), delta)
+
+
+def _epsilon_of(event: Any, delta: float) -> float:
+    from dp_accounting import pld  # noqa: PLC0415 - optional
+    from dp_accounting.privacy_accountant import NeighboringRelation  # noqa: PLC0415
+
     accountant = pld.PLDAccountant(NeighboringRelation.REPLACE_SPECIAL)
-    accountant.compose(dp_event.GaussianDpEvent(mechanism.noise_multiplier))
+    accountant.compose(event)
     return float(accountant.get_epsilon(delta))

@@ -217,6 +217,8 @@ class Rounds:
                         pass
                 self._manifests.look_again()
         finally:
+            for timer in self._waits_for_own.values():
+                timer.cancel()
             await self._training.end()
 
     def _say_waiting(self, task: str) -> None:

@@ -3,7 +3,7 @@
 import argparse
 
 from broker_coordinator.admission.fleet_view import DeviceState
-from broker_coordinator.commands.found_clusters import find_and_assign
+from broker_coordinator.commands.found_clusters import find_and_assign, place_newcomers
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
 from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding, check_has
@@ -38,6 +38,11 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     find = verb("find", "Find clusters by what helpers saw of devices, as a coordinator does, and assign them.")
     for each in (show, assign, find):
         each.add_argument("task", type=name_of("task"), metavar="TASK", help="a task with [clusters]")
+    find.add_argument(
+        "--newcomers",
+        action="store_true",
+        help="place those alone that have come since into the clusters that are there, unless these are too many",
+    )
     assign.add_argument("name", type=name_of("device"), metavar="DEVICE", help="the device's name")
     assign.add_argument("cluster", type=CLUSTER, metavar="CLUSTER", help="1 to clusters.most of the task; 0 for none")
 
@@ -51,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
         registry = ClusterRegistry(journal.engine)
         check_has(task)
         if options.action == "find":
-            _find(journal, task, as_json=options.json)
+            _find(journal, task, newcomers=options.newcomers, as_json=options.json)
             return
         if options.action == "assign":
             registry.assign(task, {options.name: options.cluster})
@@ -60,8 +65,8 @@ def run(options: argparse.Namespace) -> None:
     write_rows(rows, SHOWN, as_json=options.json, when_empty="no device is known")
 
 
-def _find(journal: Journal, task: TaskDescription, *, as_json: bool) -> None:
-    assigned, finding = find_and_assign(journal, task)
+def _find(journal: Journal, task: TaskDescription, *, newcomers: bool, as_json: bool) -> None:
+    assigned, finding = (place_newcomers if newcomers else find_and_assign)(journal, task)
     row = {
         "task": task.task,
         "version": finding.version,
@@ -92,5 +97,5 @@ def _how(device: str, finding: Finding | None) -> str:
     """In words, what the last finding made of a device; empty where that did not know it."""
     if finding is None or device not in finding.samples:
         return ""
-    by = f"behind version {finding.version}, by {finding.samples[device]} samples"
+    by = f"behind version {finding.placed.get(device, finding.version)}, by {finding.samples[device]} samples"
     return f"{by}: {why}" if (why := finding.left_out.get(device)) else by

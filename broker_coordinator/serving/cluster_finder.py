@@ -21,16 +21,25 @@ LOGGED = ("task", "version", "devices", "clusters")
 
 class ClusterFinder(BehindVersions):
     """Runs `clusters find` behind versions of tasks whose description says by which activations: of those that are due,
-    and of those behind which there are devices that the last finding did not know.
+    and with `--newcomers` of those behind which there are devices that the last finding did not know.
     """
 
     def __init__(self, configuration: Path, journal: JournalReader) -> None:
         registry = TaskRegistry(journal.engine)
 
+        def place_of(task: str, number: int) -> tuple[ClusterPlan | None, int]:
+            return registry.bundle(task).description.clusters, number - registry.task(task).first_version
+
+        def words(task: str, number: int) -> list[str]:
+            try:
+                everybody = is_found_behind(*place_of(task, number))
+            except (ConfigurationError, JournalUnavailableError):
+                everybody = False
+            return ["find", task] if everybody else ["find", task, "--newcomers"]
+
         def is_due(task: str, number: int) -> bool:
             try:
-                stored, plan = registry.task(task), registry.bundle(task).description.clusters
-                federations = number - stored.first_version
+                plan, federations = place_of(task, number)
                 if is_found_behind(plan, federations):
                     return True
                 if not may_be_found_behind(plan, federations):
@@ -41,7 +50,7 @@ class ClusterFinder(BehindVersions):
 
         verb = VersionVerb(
             "clusters",
-            lambda task, _: ["find", task],
+            words,
             is_due,
             _say_found,
             _say_failed,

@@ -18,12 +18,20 @@ ByDevice = dict[str, int]
 class Finding(msgspec.Struct, frozen=True):
     """What clusters were found by, when `version` was the newest: the `samples` behind each device's activation, how
     many `clusters` there were before any was left out as one too many, and whose activation was of no use, and why.
+    Those of the devices that came later and were `placed` into these clusters have the version behind which they were.
     """
 
     version: int
     samples: dict[str, int]
     clusters: int
     left_out: dict[str, str] = {}
+    placed: dict[str, int] = {}
+
+    def bears_newcomers(self, count: int) -> bool:
+        """Whether so many devices more may be placed into its clusters: there are two at least, and all that came
+        later are fewer than those that the clusters were found by.
+        """
+        return self.clusters > 1 and count + 2 * len(self.placed) < len(self.samples)
 
 
 Found = tuple[ByDevice, Finding]

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from broker_coordinator.cli import main
-from broker_coordinator.commands.found_clusters import find_and_assign
+from broker_coordinator.commands.found_clusters import find_and_assign, place_newcomers
 from broker_coordinator.serving import told_devices
 from broker_coordinator.serving.told_devices import has_newcomers, is_undivided
 from broker_coordinator.storage import told_activations
@@ -265,3 +265,46 @@ def test_a_task_that_names_no_activation_is_refused_with_what_to_do(tmp_path):
     bench = Bench(tmp_path / "coordinator.db", bundle)
     with pytest.raises(ConfigurationError, match="does not say by which activations"):
         find_and_assign(bench.journal, bundle.description)
+
+
+def test_a_newcomer_goes_to_those_it_is_like_and_moves_nobody(telling):
+    registry = ClusterRegistry(telling.bench.journal.engine)
+    early = DARK[:3] + LIGHT[:3]
+    for name in early:
+        telling.tell(name)
+    telling.find()
+    for name in early:  # as when clusters have adapted: by these words, all were of one kind
+        telling.tell(name, kind="dark" if name == "light-0" else "")
+    telling.tell("light-3")
+    telling.tell("dark-3")
+    registry.assign(telling.bench.description, {"light-4": 3})
+    telling.tell("light-4")
+    assigned, finding = place_newcomers(telling.bench.journal, telling.bench.description)
+    assert assigned == {"light-3": 2, "dark-3": 1}, "those who were there stay, and one who was put elsewhere by hand"
+    everybody = expected(1, 2) | {"light-4": 3}
+    assert registry.assigned()[TASK] == {name: cluster for name, cluster in everybody.items() if name != "dark-4"}
+    assert finding.placed.keys() == {"light-3", "light-4", "dark-3"}
+    assert not has_newcomers(telling.bench.journal, TASK)
+
+
+def test_as_many_newcomers_as_were_known_divide_everybody_anew(telling):
+    for name in DARK[:4]:
+        telling.tell(name)
+    telling.tell("light-0")
+    telling.find()
+    for name in LIGHT[1:]:
+        telling.tell(name)
+    telling.tell("dark-4")
+    _, finding = place_newcomers(telling.bench.journal, telling.bench.description)
+    assert finding.placed == {}
+    assert ClusterRegistry(telling.bench.journal.engine).assigned()[TASK] == expected(1, 2)
+
+
+def test_newcomers_are_divided_with_the_others_where_all_were_of_one_kind_or_nothing_was_found(telling):
+    journal, task = telling.bench.journal, telling.bench.description
+    for name in DARK:
+        telling.tell(name)
+    assert place_newcomers(journal, task)[0] == dict.fromkeys(DARK, 0)
+    for name in LIGHT[:4]:
+        telling.tell(name)
+    assert set(place_newcomers(journal, task)[0].values()) == {1, 2}

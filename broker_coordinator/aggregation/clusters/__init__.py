@@ -7,6 +7,7 @@ from broker_coordinator.aggregation.clusters.clustering import (
     find_clusters,
     unusable,
 )
+from broker_coordinator.aggregation.clusters.nearest import nearest_clusters
 from broker_coordinator.aggregation.clusters.numbering import numbered
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Activation",
     "Clusters",
     "find_clusters",
+    "nearest_clusters",
     "numbered",
     "unusable",
 ]

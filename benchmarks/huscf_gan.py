@@ -121,10 +121,12 @@ def main() -> None:
         effort = dataclasses.replace(effort, iterations=options.iterations)
     domains = read_domains(options.data, effort.tested)
     contest = prepared(options.recipe, domains, effort, options.keep, options.norm)
-    asked = itertools.product(options.seeds, options.methods, options.scenarios, options.rates, options.between)
+    asked = itertools.product(
+        options.seeds, options.methods, options.scenarios, options.rates, options.between, options.noise
+    )
     each_once = dict.fromkeys(
-        Order(method, scenario, Training(effort.iterations, rate, seed, wire, options.lockstep))
-        for seed, method, scenario, rate, wire in asked
+        Order(method, scenario, Training(effort.iterations, rate, seed, wire, options.lockstep, noise))
+        for seed, method, scenario, rate, wire, noise in asked
     )
     found = []
     for result in results(contest, domains, list(each_once), options.jobs):
@@ -142,6 +144,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-3], help="learning rates of Adam")
     parser.add_argument(
         "--between", choices=get_args(WireFormat), nargs="+", default=["float32"], help="between blocks"
+    )
+    parser.add_argument(
+        "--noise", type=float, nargs="+", default=[0.0], help="activation_noise, in deviations of what leaves a device"
     )
     parser.add_argument("--lockstep", action="store_true", help="helpers wait for all devices, as published")
     parser.add_argument("--iterations", type=int, help="of each device")

@@ -20,7 +20,7 @@ from bundle_runtime.blocks import BlockRunner
 from edge_agent.training.engine import Rates, plan_batches
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.split_plan import SplitPlan
+from fleet_protocol.split_plan import Passing, SplitPlan
 
 LOOKED_AT = "discriminator.block3"
 """The layer in the middle that clusters follow from: always a helper's."""
@@ -47,12 +47,13 @@ class GanFleet:
         runner = BlockRunner(exported.task, exported.files, self._blocks)
         self._held: dict[tuple[str, int], Held] = {}
         self._trainees = {}
+        crossing = Passing(activations=training.wire, gradients=training.wire, activation_noise=training.noise)
         for number, participant in enumerate(participants):
             keys = [(holder_of(participant, block, self.plan), block) for block in self._blocks]
             for holder, block in keys:
                 self._held.setdefault((holder, block), Held.untrained(runner, block, exported.weights))
             samples = participant.data.samples()
-            border = Border([holder == participant.name for holder, _ in keys], training.wire)
+            border = Border([holder == participant.name for holder, _ in keys], crossing, number)
             steps = training.iterations * participant.steps
             batches = plan_batches(len(samples), steps, ROWS, training.seed * 1000 + number)
             held = [self._held[key] for key in keys]

@@ -12,7 +12,8 @@ from fleet_protocol.parameter import Parameter
 def run_name(method: str, scenario: str, training: Training) -> str:
     """A folder's, other for every run of a contest."""
     order = "-lockstep" if training.lockstep else ""
-    return f"{method}-{scenario}-{training.seed}-{training.learning_rate:g}-{training.wire}{order}"
+    noise = f"-noise{training.noise:g}" if training.noise else ""
+    return f"{method}-{scenario}-{training.seed}-{training.learning_rate:g}-{training.wire}{noise}{order}"
 
 
 def keep(folder: Path, weights: Mapping[str, FloatVector], parameters: Sequence[Parameter]) -> None:

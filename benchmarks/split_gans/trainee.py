@@ -18,13 +18,16 @@ REAL = 1
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How all train: `iterations` of each, how values pass between devices and helper, and whether in lockstep."""
+    """How all train: `iterations` of each, how values pass between devices and helper, whether in lockstep, and the
+    `noise` on what leaves a device, in deviations of it.
+    """
 
     iterations: int
     learning_rate: float
     seed: int
     wire: WireFormat = "float32"
     lockstep: bool = False
+    noise: float = 0.0
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from benchmarks.split_gans.scenario import Scenario, unlike_devices
 from benchmarks.split_gans.trainee import Training
 from broker_coordinator.aggregation.clusters import PLAIN_FEDERATIONS
 from fleet_protocol.codec.activations import pack_activations, unpack_rows
-from fleet_protocol.split_plan import WireFormat, is_helpers
+from fleet_protocol.split_plan import Passing, WireFormat, is_helpers
 from tests.support.barred_pictures import domain
 from tests.support.tiny_pair import write_tiny_pair
 from workbench.export.recipe.recipe import read_recipe
@@ -136,7 +136,9 @@ def test_pooled_pairs_have_the_pictures_of_all_devices(scenario):
 
 def test_values_cross_as_sessions_pack_them_and_nothing_else_is_packed():
     values = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
-    whole, packed = (Border([True, True, False], wire) for wire in ("float32", "int8"))
+    whole, packed = (
+        Border([True, True, False], Passing(activations=wire, gradients=wire), 0) for wire in ("float32", "int8")
+    )
     for border in (whole, packed):
         assert border.forward(0, values) is border.back(0, values) is values
         assert (border.up, border.down) == (0, 0)
@@ -156,6 +158,17 @@ def test_values_cross_as_sessions_pack_them_and_nothing_else_is_packed():
     assert np.array_equal(packed.forward(1, values), expected)
     assert (whole.up, packed.up) == found
     assert whole.steps == packed.steps == 1
+
+
+def test_noise_is_on_what_leaves_a_device_and_on_no_answer():
+    values = np.random.default_rng(0).normal(size=(1000, 16)).astype(np.float32)
+    border = Border([True, False, True], Passing(activations="float32", gradients="float32", activation_noise=2.0), 0)
+    noise = border.forward(0, values) - values
+    assert noise.std() == pytest.approx(2 * values.std(), rel=0.02)
+    assert np.array_equal(border.forward(1, values), values), "the helper's answer"
+    assert np.array_equal(border.back(0, values), values)
+    again = Border([True, False, True], Passing(activations="float32", gradients="float32", activation_noise=2.0), 1)
+    assert np.abs(np.corrcoef((again.forward(0, values) - values).ravel(), noise.ravel())[0, 1]) < 0.05
 
 
 def test_with_int8_other_weights_come_of_fewer_bytes(exported, scenario):

@@ -4,10 +4,10 @@ import numpy as np
 
 from bundle_runtime.blocks import Floats
 from fleet_protocol.codec.activations import pack_activations, pack_gradient
-from fleet_protocol.split_plan import SplitPlan
+from fleet_protocol.split_plan import Passing
 
 
-def packed_activations(values: Floats, plan: SplitPlan, generator: np.random.Generator) -> bytes:
+def packed_activations(values: Floats, plan: Passing, generator: np.random.Generator) -> bytes:
     """Activations f32[N, ...] with the plan's noise. The helper must not know `generator`: with it, it could subtract
     the noise.
     """
@@ -17,7 +17,7 @@ def packed_activations(values: Floats, plan: SplitPlan, generator: np.random.Gen
     return pack_activations(values, plan.activations)
 
 
-def packed_gradient(gradient: Floats, plan: SplitPlan, generator: np.random.Generator) -> bytes:
+def packed_gradient(gradient: Floats, plan: Passing, generator: np.random.Generator) -> bytes:
     """A gradient f32[N, ...] of the mean loss: each row within the plan's limit, and of it what the plan selects."""
     if plan.gradient_clip:
         gradient = clipped_rows(gradient, plan.gradient_clip)

@@ -54,6 +54,17 @@ def test_one_kind_of_devices_is_hardly_ever_divided():
     assert len(divided) <= 3, f"{len(divided)} of 20, where one is expected"
 
 
+@settings(max_examples=10)
+@given(seed=SEEDS)
+def test_three_devices_of_a_kind_are_never_told_apart_however_often_one_looks(seed):
+    found = kinds(fleet(seed, [3, 3], apart=2.0))
+    assert all(len(clusters) == 1 for clusters in found.values())
+
+
+def test_a_difference_without_substance_divides_nobody_however_many_show_it():
+    assert find_clusters(fleet(0, [40, 40], apart=0.3)).count == 1
+
+
 @settings(max_examples=4)
 @given(seed=SEEDS, factor=st.sampled_from([1e-30, 1e-3, 2.0, 1e30]), offset=st.floats(-100, 100))
 def test_scale_and_offset_of_activations_change_nothing(seed, factor, offset):
@@ -88,9 +99,8 @@ def test_devices_with_one_activation_are_one_cluster(devices):
 
 
 @given(seed=SEEDS, devices=st.integers(1, 3))
-def test_of_too_few_devices_each_has_a_cluster(seed, devices):
-    found = find_clusters(fleet(seed, [devices], apart=1.0))
-    assert len(found.of_device) == devices
+def test_too_few_devices_are_one_cluster(seed, devices):
+    assert set(find_clusters(fleet(seed, [1] * devices, apart=6.0)).of_device.values()) == {0}
 
 
 @pytest.mark.parametrize(

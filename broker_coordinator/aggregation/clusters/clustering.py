@@ -1,9 +1,9 @@
 """Which devices are alike: how many clusters there are is found, and may be one. Pure.
 
 A set of devices is divided where the best division of k-means (by the mean silhouette, over the number of clusters)
-is better than that of nearly all of `DRAWS` sets that are a single cluster with exactly the devices' covariance: a
-rotation test (Langsrud 2005), with the question that SigClust asks (Liu, Hayes, Nobel & Marron 2008). Each part is then
-looked at alone: else one device far from all others would hide how these differ.
+has some structure, and is better than that of nearly all of `DRAWS` sets that are a single cluster with exactly the
+devices' covariance: a rotation test (Langsrud 2005), with the question that SigClust asks (Liu, Hayes, Nobel & Marron
+2008). Each part is then looked at alone: else one device far from all others would hide how these differ.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,10 @@ PLAIN_FEDERATIONS = 2
 """The first ones, in which all devices are one cluster: before, activations tell little."""
 DRAWS, MOST_AS_GOOD = 39, 1
 """So one set in twenty that is a single cluster is divided: where one draw, or none, divides as well as the devices."""
+LEAST_SEPARATION = 0.25
+"""A mean silhouette below it is "no substantial structure" (Kaufman & Rousseeuw 1990, "Finding groups in data")."""
+LEAST_DIVIDED = 4
+"""Three devices make a triangle: of one kind or not, it always has a shortest side."""
 MOST_AT_ONCE = 6
 """Clusters that one division makes, at most."""
 MOST_DEVICES = 256
@@ -95,9 +99,11 @@ def _principal(values: Points) -> Points:
 
 def _parts(values: Points, rows: Labels, generator: np.random.Generator) -> list[Labels]:
     """The rows of each cluster, ascending."""
+    if len(rows) < LEAST_DIVIDED:
+        return [rows]
     inside = _principal(values[rows])  # of these alone: what differs by more would round their differences away
     labels, separation = _best_division(inside, generator)
-    if separation <= 0 or not _is_no_single_cluster(inside, separation, generator):
+    if separation < LEAST_SEPARATION or not _is_no_single_cluster(inside, separation, generator):
         return [rows]
     return [part for label in range(labels.max() + 1) for part in _parts(values, rows[labels == label], generator)]
 

@@ -7,6 +7,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from broker_coordinator.commands.authority_sets import authority_sets
 from broker_coordinator.commands.relay_child import RelayChild
@@ -21,6 +22,7 @@ from broker_coordinator.serving.takeover import take_over
 from broker_coordinator.serving.variety_watch import VarietyWatch
 from broker_coordinator.serving.version_maker import OnVersion
 from broker_coordinator.storage.database import DatabaseSetBackError
+from broker_coordinator.storage.database_size import database_bytes
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError, intake_of
 from bundle_runtime.bundle_folder import load_bundle
@@ -118,6 +120,7 @@ def _coordinator(
 ) -> Coordinator:
     keys = configuration.keys()
     if configuration.metrics.port is not None:
+        metrics.watch_database(partial(database_bytes, journal.engine))
         metrics.serve(configuration.metrics.address, configuration.metrics.port)
     return Coordinator(
         journal,

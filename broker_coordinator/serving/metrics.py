@@ -1,7 +1,8 @@
 """What the coordinator counts, as Prometheus reads it on a port that the operator opens."""
 
+import math
 from collections import Counter as Tally
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -77,6 +78,8 @@ class Metrics:
         self._dropped = self._counter("edgeflock_dropped", "What a limit has kept from being answered", "what")
         for what in DROPPED:
             self._dropped.labels(what)
+        self._database = self._gauge("edgeflock_database_bytes", "Size of the database; NaN while it can't be told")
+        self._database.set(math.nan)
 
     def serve(self, address: str, port: int) -> None:
         """Answer Prometheus on a thread of its own.
@@ -90,6 +93,10 @@ class Metrics:
             raise ConfigurationError(
                 f"[metrics] {address}:{port}: {error.strerror}; choose another address or port"
             ) from error
+
+    def watch_database(self, size: Callable[[], float]) -> None:
+        """`size` is asked in the thread that answers Prometheus, whenever that asks."""
+        self._database.set_function(size)
 
     def count_batch(
         self, decisions: Iterable[Decision], accepted: Sequence[Accepted], received_bytes: int, commit_seconds: float

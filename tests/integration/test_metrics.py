@@ -1,12 +1,18 @@
 """The metrics say what happened, in Prometheus' own format."""
 
+import math
 import urllib.request
+from functools import partial
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import create_engine
 
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.storage.database_size import database_bytes
+from broker_coordinator.storage.journal import Journal
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.errors import ConfigurationError
 from tests.support.bench import Bench
@@ -68,3 +74,18 @@ def test_variety_is_of_the_clusters_that_have_devices_now() -> None:
     metrics.show_variety("digits", {0: 0.2})
     metrics.show_variety("digits", {1: 0.1, 2: 0.4})
     assert shown() == {("faces", "0"): 0.3, ("digits", "1"): 0.1, ("digits", "2"): 0.4}
+
+
+def test_size_of_the_database_is_told_whichever_it_is(database) -> None:
+    metrics, port = Metrics(), free_port()
+    metrics.serve("127.0.0.1", port)
+    assert math.isnan(scrape(port)["edgeflock_database_bytes", ()])
+    with Journal.open(database) as journal:
+        metrics.watch_database(partial(database_bytes, journal.engine))
+        size = scrape(port)["edgeflock_database_bytes", ()]
+    assert size >= (database.stat().st_size if isinstance(database, Path) else 1_000_000)
+
+
+def test_size_of_a_database_that_is_away_is_not_told() -> None:
+    away = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    assert math.isnan(database_bytes(away))

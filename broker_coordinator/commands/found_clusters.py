@@ -1,19 +1,17 @@
 """Finds the clusters of a task's devices by what helpers said of them, and assigns them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
-import numpy as np
 
 from broker_coordinator.aggregation.clusters import (
-    Activation,
     find_clusters,
     nearest_clusters,
     numbered,
     unusable,
 )
 from broker_coordinator.consumers.activation_summary import SummaryFacts
-from broker_coordinator.serving.told_devices import told_devices
+from broker_coordinator.serving.told_devices import activations, newcomers, told_devices
 from broker_coordinator.storage.cluster_registry import ByDevice, ClusterRegistry, Finding, Found, check_has
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.told_activations import drop_unread
@@ -33,13 +31,15 @@ def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
     plan = _plan(task)
     version = journal.newest_number(task.task)
     told = told_devices(journal, task.task)
-    found = find_clusters(_activations(told))
+    found = find_clusters(activations(told))
     finding = Finding(version, _samples(told), found.count, dict(found.left_out))
 
-    def numbering(now: ByDevice) -> Found:
+    def numbering(now: ByDevice, _: Finding | None) -> Found:
         return numbered(found.of_device, now, plan.most), finding
 
-    return _assigned(journal, task, numbering)
+    assigned = ClusterRegistry(journal.engine).assign_found(task, numbering)
+    drop_unread(journal.engine, task.task)
+    return assigned
 
 
 def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
@@ -52,38 +52,41 @@ def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
         JournalUnavailableError: the database failed; nothing is assigned.
     """
     plan = _plan(task)
-    last = ClusterRegistry(journal.engine).finding(task.task)
-    told = told_devices(journal, task.task)
-    activations = _activations(told)
-    left_out = unusable(activations)
-    known = {name: each for name, each in activations.items() if last and name in last.samples.keys() - left_out}
-    newcomers = {name: facts for name, facts in told.items() if last and name not in last.samples}
-    if last is None or not known or not last.bears_newcomers(len(newcomers)):
-        return find_and_assign(journal, task)
     version = journal.newest_number(task.task)
+    told = told_devices(journal, task.task)
+
+    def numbering(now: ByDevice, last: Finding | None) -> Found | None:
+        return None if last is None else _placed(told, now, last, plan, version)
+
+    placed = ClusterRegistry(journal.engine).assign_found(task, numbering)
+    if placed is None:
+        return find_and_assign(journal, task)
+    drop_unread(journal.engine, task.task)
+    return placed
+
+
+def _placed(
+    told: Mapping[str, SummaryFacts], now: ByDevice, last: Finding, plan: ClusterPlan, version: int
+) -> Found | None:
+    """Where the newcomers belong, and the finding with them; None where clusters are to be found anew."""
+    values = activations(told)
+    left_out = unusable(values)
+    new = newcomers(told, last)
+    there = {name: cluster for name, cluster in now.items() if cluster <= plan.most}
+    known = last.samples.keys() & told.keys() - left_out.keys() - new
+    if last.clusters <= plan.most:  # none was one too many: who is in none, an operator has taken out
+        known &= there.keys()
+    if not known or not last.bears_newcomers(len(new)):
+        return None
+    unplaced = {name: values[name] for name in new - there.keys() - left_out.keys()}
+    cluster_of = {name: there.get(name, NO_CLUSTER) for name in known}
     finding = msgspec.structs.replace(
         last,
-        samples=last.samples | _samples(newcomers),
-        left_out=last.left_out | {name: why for name, why in left_out.items() if name in newcomers},
-        placed=last.placed | dict.fromkeys(newcomers, version),
+        samples=last.samples | {name: told[name].rows for name in sorted(new)},
+        left_out={name: why for name, why in (last.left_out | left_out).items() if name in left_out or name not in new},
+        placed=last.placed | dict.fromkeys(sorted(new), version),
     )
-
-    def numbering(now: ByDevice) -> Found:
-        unplaced = {name: activations[name] for name in newcomers.keys() - now.keys() - left_out.keys()}
-        there = {name: cluster for name, cluster in now.items() if cluster <= plan.most}
-        return nearest_clusters(unplaced, known, dict.fromkeys(known, NO_CLUSTER) | there), finding
-
-    return _assigned(journal, task, numbering)
-
-
-def _assigned(journal: JournalReader, task: TaskDescription, numbering: Callable[[ByDevice], Found]) -> Found:
-    assigned = ClusterRegistry(journal.engine).assign_found(task, numbering)
-    drop_unread(journal.engine, task.task)
-    return assigned
-
-
-def _activations(told: Mapping[str, SummaryFacts]) -> dict[str, Activation]:
-    return {name: np.array(facts.mean, np.float32) for name, facts in told.items()}
+    return nearest_clusters(unplaced, {name: values[name] for name in known}, cluster_of), finding
 
 
 def _samples(told: Mapping[str, SummaryFacts]) -> dict[str, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from broker_coordinator.aggregation.clusters import PLAIN_FEDERATIONS
 from broker_coordinator.serving.behind_versions import BehindVersions, VersionVerb
 from broker_coordinator.serving.told_devices import has_newcomers, is_undivided
+from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
@@ -25,23 +26,25 @@ class ClusterFinder(BehindVersions):
     """
 
     def __init__(self, configuration: Path, journal: JournalReader) -> None:
-        registry = TaskRegistry(journal.engine)
+        tasks, clusters = TaskRegistry(journal.engine), ClusterRegistry(journal.engine)
 
-        def place_of(task: str, number: int) -> tuple[ClusterPlan | None, int]:
-            return registry.bundle(task).description.clusters, number - registry.task(task).first_version
+        def is_everybody_due(task: str, number: int) -> bool:
+            plan, first = tasks.bundle(task).description.clusters, tasks.task(task).first_version
+            last = clusters.finding(task)
+            return is_look_due(plan, number - first, None if last is None else last.version - first)
 
         def words(task: str, number: int) -> list[str]:
             try:
-                everybody = is_found_behind(*place_of(task, number))
+                everybody = is_everybody_due(task, number)
             except (ConfigurationError, JournalUnavailableError):
                 everybody = False
             return ["find", task] if everybody else ["find", task, "--newcomers"]
 
         def is_due(task: str, number: int) -> bool:
             try:
-                plan, federations = place_of(task, number)
-                if is_found_behind(plan, federations):
+                if is_everybody_due(task, number):
                     return True
+                plan, federations = tasks.bundle(task).description.clusters, number - tasks.task(task).first_version
                 if not may_be_found_behind(plan, federations):
                     return False
                 return has_newcomers(journal, task) or (is_again_due(federations) and is_undivided(journal, task))
@@ -68,11 +71,14 @@ def is_again_due(federations: int) -> bool:
     return federations > PLAIN_FEDERATIONS and (federations - PLAIN_FEDERATIONS).bit_count() == 1
 
 
-def is_found_behind(plan: ClusterPlan | None, federations: int) -> bool:
-    """Whether they are found then whoever has come since."""
+def is_look_due(plan: ClusterPlan | None, federations: int, looked_behind: int | None) -> bool:
+    """Whether everybody is looked at then, whoever has come since: as soon as it is due, and until it was done.
+    `looked_behind` is how many versions there were when everybody was looked at last, None for never.
+    """
     if plan is None or not may_be_found_behind(plan, federations):
         return False
-    return (federations - PLAIN_FEDERATIONS) % plan.every == 0
+    due = federations - (federations - PLAIN_FEDERATIONS) % plan.every
+    return looked_behind is None or looked_behind < due
 
 
 def _say_found(found: Mapping[str, object]) -> None:

@@ -1,9 +1,13 @@
 """The devices of which helpers have said what their samples activate, and those that no finding of clusters knows."""
 
+from collections.abc import Mapping
+
+import numpy as np
+
 from broker_coordinator.admission.fleet_view import DeviceState
-from broker_coordinator.aggregation.clusters.clustering import MOST_DEVICES
+from broker_coordinator.aggregation.clusters.clustering import MOST_DEVICES, Activation, unusable
 from broker_coordinator.consumers.activation_summary import SummaryFacts
-from broker_coordinator.storage.cluster_registry import ClusterRegistry
+from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from broker_coordinator.storage.journal_reader import JournalReader
@@ -22,8 +26,20 @@ def told_devices(journal: JournalReader, task: str) -> dict[str, SummaryFacts]:
     return told_activations(journal, task, helpers=helpers, devices=devices, most=MOST_DEVICES)
 
 
+def activations(told: Mapping[str, SummaryFacts]) -> dict[str, Activation]:
+    """By device, what was said of it, as float32 [V]: what is too large for that is infinite."""
+    with np.errstate(over="ignore"):
+        return {name: np.array(facts.mean, np.float64).astype(np.float32) for name, facts in told.items()}
+
+
+def newcomers(told: Mapping[str, SummaryFacts], last: Finding) -> set[str]:
+    """Of which devices something was said that the last finding did not know, or of which it could use nothing."""
+    usable = told.keys() - unusable(activations(told)).keys()
+    return (told.keys() - last.samples.keys()) | (usable & last.left_out.keys())
+
+
 def has_newcomers(journal: JournalReader, task: str) -> bool:
-    """Whether something was said of a device that the last finding did not know. Where that has looked at as many as it
+    """Whether there are newcomers since the last finding. Where that has looked at as many as it
     may, those that it left out are no newcomers.
 
     Raises:
@@ -32,7 +48,7 @@ def has_newcomers(journal: JournalReader, task: str) -> bool:
     last = ClusterRegistry(journal.engine).finding(task)
     if last is None or len(last.samples) >= MOST_DEVICES:
         return False
-    return not told_devices(journal, task).keys() <= last.samples.keys()
+    return bool(newcomers(told_devices(journal, task), last))
 
 
 def is_undivided(journal: JournalReader, task: str) -> bool:

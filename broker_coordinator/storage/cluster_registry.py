@@ -1,6 +1,8 @@
 """Which cluster each device of a task is in (docs/clusters.md)."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
@@ -8,6 +10,7 @@ from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 from broker_coordinator.storage.change_counters import CLUSTERS, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import clusters, findings
+from broker_coordinator.storage.task_conditions import first_version
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
@@ -33,8 +36,19 @@ class Finding(msgspec.Struct, frozen=True):
         """
         return self.clusters > 1 and count + 2 * len(self.placed) < len(self.samples)
 
+    def without(self, device: str) -> "Finding":
+        """As if it had never known the device."""
+        return msgspec.structs.replace(
+            self,
+            samples={name: rows for name, rows in self.samples.items() if name != device},
+            left_out={name: why for name, why in self.left_out.items() if name != device},
+            placed={name: version for name, version in self.placed.items() if name != device},
+        )
+
 
 Found = tuple[ByDevice, Finding]
+
+FoundOrNone = TypeVar("FoundOrNone", bound=Found | None)
 
 
 class ClusterRegistry:
@@ -64,27 +78,40 @@ class ClusterRegistry:
         with writing(self._engine) as connection:
             _assign(connection, task.task, wanted)
 
-    def assign_found(self, task: TaskDescription, number: Callable[[ByDevice], Found]) -> Found:
+    def assign_found(
+        self, task: TaskDescription, number: Callable[[ByDevice, Finding | None], FoundOrNone]
+    ) -> FoundOrNone:
         """Put devices into the clusters that were found, and keep what they were found by, in one transaction; returns
-        both. `number` is given the clusters that devices are in now.
+        both. `number` is given the clusters that devices are in now, and what was found last; where it gives None,
+        nothing changes.
 
         Raises:
             ConfigurationError: the task has no clusters, or fewer.
         """
         with writing(self._engine) as connection:
-            wanted, finding = number(_now(connection, task.task))
-            check_has(task, *wanted.values())
-            _assign(connection, task.task, wanted)
-            connection.execute(delete(findings).where(findings.c.task == task.task))
-            document = msgspec.json.encode(finding).decode()
-            connection.execute(insert(findings).values(task=task.task, version=finding.version, document=document))
-            return wanted, finding
+            found = number(_now(connection, task.task), _finding(connection, task.task))
+            if found is not None:
+                wanted, finding = found
+                check_has(task, *wanted.values())
+                _assign(connection, task.task, wanted)
+                _store(connection, task.task, finding)
+            return found
 
     def finding(self, task: str) -> Finding | None:
-        """What the task's clusters were found by last; None where they never were."""
+        """What the clusters of the task's bundle were found by last; None where they never were, or it is damaged."""
         with reading(self._engine) as connection:
-            document = connection.scalar(select(findings.c.document).where(findings.c.task == task))
-            return msgspec.json.decode(document, type=Finding) if document else None
+            return _finding(connection, task)
+
+
+def leave_clusters(connection: Connection, device: str) -> None:
+    """What was said of a device counts no more: it leaves the clusters that it was put into by that, and is a newcomer
+    when something is said of it again.
+    """
+    for task in connection.scalars(select(findings.c.task)).all():
+        last = _finding(connection, task)
+        if last is not None and device in last.samples:
+            _assign(connection, task, {device: NO_CLUSTER})
+            _store(connection, task, last.without(device))
 
 
 def check_has(task: TaskDescription, *wanted: int) -> None:
@@ -116,6 +143,20 @@ def _assign(connection: Connection, task: str, wanted: Mapping[str, int]) -> Non
     if rows:
         connection.execute(insert(clusters), rows)
     count_up(connection, CLUSTERS)
+
+
+def _finding(connection: Connection, task: str) -> Finding | None:
+    of_bundle = findings.c.task == task, findings.c.version >= first_version(task)
+    document = connection.scalar(select(findings.c.document).where(*of_bundle))
+    with suppress(msgspec.MsgspecError):  # a damaged row: clusters are found anew
+        return msgspec.json.decode(document, type=Finding) if document else None
+    return None
+
+
+def _store(connection: Connection, task: str, finding: Finding) -> None:
+    connection.execute(delete(findings).where(findings.c.task == task))
+    document = msgspec.json.encode(finding).decode()
+    connection.execute(insert(findings).values(task=task, version=finding.version, document=document))
 
 
 def _now(connection: Connection, task: str) -> ByDevice:

@@ -3,6 +3,7 @@
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
 
 from broker_coordinator.storage.change_counters import TASKS, count_up
+from broker_coordinator.storage.cluster_registry import leave_clusters
 from broker_coordinator.storage.schema import FACTS, WAITING, departures, payloads, tasks, versions
 from fleet_protocol.kinds import ACTIVATION_SUMMARY, PROMPTS
 
@@ -11,7 +12,8 @@ LEFT = "its device was revoked or forgotten"
 
 def note_departure(connection: Connection, device: str) -> None:
     """Let a device leave every task that it has sent something to: its payloads that wait are set aside, all prompts
-    that it told, and all that was said of activations, by it or of it; and versions from now on remember nothing of it.
+    that it told, and all that was said of activations, by it or of it; it leaves clusters that were found by that; and
+    versions from now on remember nothing of it.
     """
     sent_to = select(payloads.c.task).where(payloads.c.device == device).distinct()
     for task in connection.scalars(sent_to).all():
@@ -20,6 +22,7 @@ def note_departure(connection: Connection, device: str) -> None:
     told_kinds = payloads.c.kind.in_([PROMPTS.number, ACTIVATION_SUMMARY.number])
     its_own = and_(payloads.c.device == device, or_(WAITING, told_kinds))
     connection.execute(update(payloads).where(or_(its_own, _said_of(device))).values(set_aside=LEFT))
+    leave_clusters(connection, device)
     count_up(connection, TASKS)
 
 

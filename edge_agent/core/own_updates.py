@@ -6,7 +6,9 @@ docs/decisions/own-update-first.md
 
 from dataclasses import dataclass
 
-from edge_agent.core.version_choice import KnownVersion, is_new_to
+from edge_agent.core.delivery import Remedy
+from edge_agent.core.outbox import OutboxRow
+from edge_agent.core.version_choice import KnownVersion, is_new_to, is_same_line
 
 LEAST_SECONDS = 10.0
 """That a device waits for its last update, where its rounds are shorter than that."""
@@ -14,10 +16,12 @@ LEAST_SECONDS = 10.0
 
 @dataclass(slots=True)
 class _Sent:
-    """An update that was put into the outbox; nothing waits for it from `until` on. `before` is the newest version that
-    was known when its receipt came, None until then.
+    """What a round from `trained_from` has put into the outbox, under numbers above `behind`; nothing waits for it from
+    `until` on. `before` is the newest version that was known when its receipt came, None until then.
     """
 
+    trained_from: KnownVersion
+    behind: int
     until: float
     before: KnownVersion | None = None
 
@@ -32,24 +36,27 @@ class OwnUpdates:
     def __init__(self) -> None:
         self._last: dict[str, _Sent] = {}
 
-    def sent(self, task: str, now: float, round_seconds: float) -> None:
-        """A round that took so long has left an update in the outbox."""
-        self._last[task] = _Sent(now + max(LEAST_SECONDS, round_seconds))
+    def sent(self, task: str, trained_from: KnownVersion, behind: int, now: float, round_seconds: float) -> None:
+        """A round that took so long has left an update in the outbox; `behind` is the highest number before it."""
+        self._last[task] = _Sent(trained_from, behind, now + max(LEAST_SECONDS, round_seconds))
 
-    def accepted(self, task: str, newest: KnownVersion | None) -> None:
-        """It has its receipt; `newest` is the newest version that a manifest has named."""
-        if newest is None:
-            self._last.pop(task, None)
-        elif last := self._last.get(task):
+    def answered(self, row: OutboxRow, meant: Remedy, newest: KnownVersion | None) -> None:
+        """A payload has a receipt; `newest` is the newest version that a manifest has named. Receipts for what earlier
+        rounds sent say nothing of the last one, nor does one that leaves the payload in the outbox.
+        """
+        last = self._last.get(row.task)
+        if last is None or row.sequence <= last.behind:
+            return
+        if meant is Remedy.TAKE_BACK or (meant is Remedy.SETTLE and newest is None):
+            del self._last[row.task]
+        elif meant is Remedy.SETTLE:
             last.before = newest
 
-    def refused(self, task: str) -> None:
-        """It will be in no version."""
-        self._last.pop(task, None)
-
     def waits_until(self, task: str, newest: KnownVersion, now: float) -> float | None:
-        """Until when a later version than `newest` is waited for, as that has not the last update; None: it may."""
+        """Until when a later version than `newest` is waited for, as that has not the last update; None: it may have,
+        or none will, as another bundle or generation has begun.
+        """
         last = self._last.get(task)
-        if last is None or now >= last.until or (last.before is not None and is_new_to(last.before, newest)):
+        if last is None or now >= last.until or not is_same_line(last.trained_from, newest):
             return None
-        return last.until
+        return None if last.before is not None and is_new_to(last.before, newest) else last.until

@@ -8,7 +8,7 @@ fail, or whose updates are refused, is trained from after growing waits, or not 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_agent.core.delivery import TOO_LARGE
+from edge_agent.core.delivery import TOO_LARGE, remedy
 from edge_agent.core.growing_waits import GrowingWaits
 from edge_agent.core.guards import GuardSettings, Readings, objection, refusal
 from edge_agent.core.lifecycle import IN_A_ROUND, Event, Lifecycle, LifecycleError, State
@@ -189,9 +189,11 @@ class RoundDecisions:
         trigger.has_new_version = is_newer and until is None
         return until if trigger.settings.new_version else None
 
-    def update_spooled(self, task: str, now: float, round_seconds: float) -> None:
-        """The round that has ended took so long, and has left an update in the outbox."""
-        self._own_updates.sent(task, now, round_seconds)
+    def update_spooled(
+        self, task: str, trained_from: KnownVersion, behind: int, now: float, round_seconds: float
+    ) -> None:
+        """The round that has ended took so long, and has left an update in the outbox, with a number above `behind`."""
+        self._own_updates.sent(task, trained_from, behind, now, round_seconds)
 
     def note(self, task: str, condition: Condition) -> None:
         """An event that may wake the agent has happened. Who asks does not wait for the next try either."""
@@ -288,11 +290,10 @@ class RoundDecisions:
             self._lifecycles[row.task].hinder(State.PAUSED, receipt.detail)
         else:
             self._lifecycles[row.task].lift(State.PAUSED)
+        self._own_updates.answered(row, remedy(receipt), newest)
         if receipt.outcome is Outcome.ACCEPTED:
             self._refusals.succeed(row.task)
-            self._own_updates.accepted(row.task, newest)
             return AfterReceipt()
-        self._own_updates.refused(row.task)
         trained_from = row.base_version, row.bundle, row.generation
         if newest is None or (newest.version, newest.bundle, newest.generation) != trained_from:
             return AfterReceipt()

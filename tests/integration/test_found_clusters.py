@@ -4,12 +4,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import func, select, update
 
 from broker_coordinator.cli import main
+from broker_coordinator.commands import found_clusters
 from broker_coordinator.commands.found_clusters import find_and_assign, place_newcomers
+from broker_coordinator.consumers.activation_summary import SummaryFacts
 from broker_coordinator.serving import told_devices
 from broker_coordinator.serving.told_devices import has_newcomers, is_undivided
 from broker_coordinator.storage import told_activations
@@ -17,7 +20,7 @@ from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.helper_registry import HelperRegistry
-from broker_coordinator.storage.schema import FACTS, payloads
+from broker_coordinator.storage.schema import FACTS, findings, payloads
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.cluster_plan import ClusterPlan
@@ -232,7 +235,7 @@ def test_clusters_and_what_they_were_found_by_are_kept_together_or_not_at_all(te
         ({"dark-0": 1, "dark-1": 4}, Finding(0, {}, 1), ConfigurationError),
     ):
         with pytest.raises(error):
-            registry.assign_found(task, lambda _, found=(wanted, finding): found)
+            registry.assign_found(task, lambda *_, found=(wanted, finding): found)
         assert (registry.assigned(), registry.finding(TASK)) == ({}, None)
     telling.find()
     assert registry.finding(TASK).clusters == 2
@@ -308,3 +311,117 @@ def test_newcomers_are_divided_with_the_others_where_all_were_of_one_kind_or_not
     for name in LIGHT[:4]:
         telling.tell(name)
     assert set(place_newcomers(journal, task)[0].values()) == {1, 2}
+
+
+def found_early(telling: Telling) -> ClusterRegistry:
+    """Clusters 1 and 2, by four devices of each kind."""
+    for name in DARK[:4] + LIGHT[:4]:
+        telling.tell(name)
+    telling.find()
+    return ClusterRegistry(telling.bench.journal.engine)
+
+
+def test_a_forgotten_device_leaves_its_cluster_and_is_a_newcomer_when_it_tells_anew(telling):
+    registry = found_early(telling)
+    journal, task = telling.bench.journal, telling.bench.description
+    devices = DeviceRegistry(journal.engine)
+    for leave, name in ((devices.forget, "dark-0"), (devices.revoke, "dark-1")):
+        leave(name)
+        assert name not in registry.assigned()[TASK].keys() | registry.finding(TASK).samples.keys()
+        assert not has_newcomers(journal, TASK)
+        if leave == devices.revoke:
+            devices.approve(name, SigningDevice(f"{name}-anew").key.verify_key)
+        telling.tell(name, kind="light")
+        assert has_newcomers(journal, TASK)
+        assert place_newcomers(journal, task)[0] == {name: 2}
+    assert registry.finding(TASK).placed.keys() == {"dark-0", "dark-1"}
+
+
+def test_a_device_that_no_finding_knew_keeps_what_an_operator_gave_it_when_it_is_forgotten(telling):
+    registry = found_early(telling)
+    registry.assign(telling.bench.description, {"dark-4": 3})
+    DeviceRegistry(telling.bench.journal.engine).forget("dark-4")
+    assert registry.assigned()[TASK]["dark-4"] == 3
+
+
+def test_what_was_found_meanwhile_is_what_newcomers_are_placed_by(telling, monkeypatch):
+    registry = found_early(telling)
+    journal, task = telling.bench.journal, telling.bench.description
+    telling.tell("dark-4")
+    read = found_clusters.told_devices
+
+    def read_while_somebody_finds(*asked: object) -> dict[str, SummaryFacts]:
+        told = read(*asked)
+        monkeypatch.undo()
+        find_and_assign(journal, task)
+        return told
+
+    monkeypatch.setattr(found_clusters, "told_devices", read_while_somebody_finds)
+    _, finding = place_newcomers(journal, task)
+    assert (finding.placed, len(finding.samples)) == ({}, 9)
+    assert registry.finding(TASK) == finding
+    assert registry.assigned()[TASK]["dark-4"] == 1
+
+
+def test_a_device_that_an_operator_took_out_draws_no_newcomer_out(telling):
+    registry = found_early(telling)
+    journal, task = telling.bench.journal, telling.bench.description
+    registry.assign(task, {"dark-0": 0})
+    telling.tell("dark-4")
+    telling.tell("dark-0")
+    with journal.engine.begin() as connection:  # as like to it as can be
+        newest = select(func.max(payloads.c.position)).scalar_subquery()
+        facts = connection.scalar(select(payloads.c.facts).where(payloads.c.position == newest))
+        said = payloads.c.facts["device"].as_string() == "dark-4"
+        connection.execute(update(payloads).where(said).values(facts=facts | {"device": "dark-4"}))
+    assert place_newcomers(journal, task)[0] == {"dark-4": 1}
+
+
+def test_a_newcomer_whose_activation_is_of_no_use_is_tried_again_when_it_tells_anew(telling):
+    registry = found_early(telling)
+    journal, task = telling.bench.journal, telling.bench.description
+    telling.tell("light-4")
+    with journal.engine.begin() as connection:
+        newest = select(func.max(payloads.c.position)).scalar_subquery()
+        damaged = {"device": "light-4", "rows": 16, "mean": [1e300] * VALUES}
+        connection.execute(update(payloads).where(payloads.c.position == newest).values(facts=damaged))
+    assert place_newcomers(journal, task)[0] == {}
+    assert registry.finding(TASK).left_out.keys() == {"light-4"}
+    assert not has_newcomers(journal, TASK), "until something else is said of it"
+    telling.tell("light-4")
+    assert has_newcomers(journal, TASK)
+    assert place_newcomers(journal, task)[0] == {"light-4": 2}
+    assert registry.finding(TASK).left_out == {}
+    assert not has_newcomers(journal, TASK)
+
+
+def test_a_cluster_that_the_task_has_no_more_keeps_no_newcomer_in_none(telling):
+    registry = found_early(telling)
+    journal, task = telling.bench.journal, telling.bench.description
+    registry.assign(task, {"dark-4": 3})
+    telling.tell("dark-4")
+    fewer = msgspec.structs.replace(task, clusters=msgspec.structs.replace(task.clusters, most=2))
+    assert place_newcomers(journal, fewer)[0] == {"dark-4": 1}
+
+
+@pytest.mark.parametrize("damage", ["{", '{"version": 0}', '{"version": "x", "samples": 3, "clusters": []}'])
+def test_a_damaged_finding_stops_nothing_and_is_found_anew(telling, damage):
+    registry = found_early(telling)
+    journal, task = telling.bench.journal, telling.bench.description
+    with journal.engine.begin() as connection:
+        connection.execute(update(findings).values(document=damage))
+    assert registry.finding(TASK) is None
+    assert not has_newcomers(journal, TASK)
+    DeviceRegistry(journal.engine).forget("light-4")
+    place_newcomers(journal, task)
+    assert len(registry.finding(TASK).samples) == 8
+
+
+def test_a_finding_of_an_earlier_bundle_is_none_of_this_one(telling, tmp_path):
+    registry = found_early(telling)
+    bundle = split_bundle(tmp_path / "anew", every=7)
+    TaskRegistry(telling.bench.journal.engine).publish(bundle)
+    assert registry.finding(TASK) is None
+    assert registry.assigned()[TASK].keys() == set(DARK[:4] + LIGHT[:4]), "they stay until clusters are found"
+    _, finding = place_newcomers(telling.bench.journal, bundle.description)
+    assert (finding.samples, finding.clusters) == ({}, 0)

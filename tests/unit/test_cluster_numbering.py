@@ -1,12 +1,13 @@
 """Clusters that are found anew keep the numbers that most of their devices have."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.clusters import numbered
-from broker_coordinator.serving.cluster_finder import is_again_due, is_found_behind
+from broker_coordinator.serving.cluster_finder import is_again_due, is_look_due
 from fleet_protocol.cluster_plan import ClusterPlan
 
 NAMES = st.sampled_from("abcdefghij")
@@ -74,9 +75,24 @@ def test_what_labels_are_called_does_not_matter_where_no_two_have_as_much_in_com
 
 def test_the_first_two_federations_are_plain_and_then_clusters_are_found_behind_each_so_many():
     every_third = ClusterPlan(activations="x", every=3)
-    assert [number for number in range(12) if is_found_behind(every_third, number)] == [2, 5, 8, 11]
-    assert [number for number in range(5) if is_found_behind(ClusterPlan(activations="x"), number)] == [2, 3, 4]
-    assert not any(is_found_behind(plan, 9) for plan in (None, ClusterPlan()))
+    assert looks(every_third, range(12)) == [2, 5, 8, 11]
+    assert looks(ClusterPlan(activations="x"), range(5)) == [2, 3, 4]
+    assert not any(is_look_due(plan, 9, None) for plan in (None, ClusterPlan()))
+
+
+def test_a_look_that_was_missed_is_made_up_for_behind_the_next_version():
+    every_third = ClusterPlan(activations="x", every=3)
+    assert looks(every_third, [0, 1, 3, 4, 5, 7, 10, 11]) == [3, 5, 10, 11]
+    assert [is_look_due(every_third, number, 2) for number in (4, 5, 6, 7)] == [False, True, True, True]
+
+
+def looks(plan: ClusterPlan, versions: Iterable[int]) -> list[int]:
+    """Behind which of these versions everybody is looked at, where none of the looks fails."""
+    found: list[int] = []
+    for number in versions:
+        if is_look_due(plan, number, found[-1] if found else None):
+            found.append(number)
+    return found
 
 
 def test_devices_of_one_kind_are_looked_at_again_less_and_less_often():

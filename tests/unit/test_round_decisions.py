@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from edge_agent.core.delivery import REMEDIES, Remedy
 from edge_agent.core.enrolment import FIRST_ANSWER_SECONDS, LAST_ANSWER_SECONDS, Answer, EnrolmentAttempts
 from edge_agent.core.growing_waits import FIRST_WAIT_SECONDS, LAST_WAIT_SECONDS
 from edge_agent.core.guards import GuardSettings, Readings
@@ -353,7 +354,7 @@ def test_trigger_that_waits_for_a_version_hears_of_each_until_there_is_one():
 def awaiting(**settings) -> RoundDecisions:
     """A device that trains at each version, and has trained from KNOWN for twenty seconds until 100."""
     agent = RoundDecisions(GuardSettings(), {"digits": Trigger(TriggerSettings(4, **settings), 0)})
-    agent.update_spooled("digits", 100.0, 20.0)
+    agent.update_spooled("digits", KNOWN, UPDATE_ROW.sequence - 1, 100.0, 20.0)
     return agent
 
 
@@ -380,6 +381,32 @@ def test_an_update_that_is_refused_is_not_waited_for():
     agent = awaiting(new_version=True)
     agent.answered(UPDATE_ROW, receipt(Reason.TOO_STALE), NEWER, 102.0)
     assert agent.version_known("digits", KNOWN, NEWER, 103.0) is None
+    assert agent.has_fired("digits")
+
+
+@pytest.mark.parametrize("outcome", [(), (Reason.TOO_STALE,)])
+def test_a_receipt_for_what_an_earlier_round_sent_says_nothing_of_the_last_update(outcome):
+    agent = awaiting(new_version=True)
+    earlier = replace(UPDATE_ROW, sequence=UPDATE_ROW.sequence - 1)
+    agent.answered(earlier, receipt(*outcome), KNOWN, 101.0)
+    assert agent.version_known("digits", KNOWN, NEWER, 102.0) == 120.0
+
+
+@pytest.mark.parametrize("reason", [each for each, meant in REMEDIES.items() if meant is not Remedy.TAKE_BACK])
+def test_an_update_that_stays_in_the_outbox_is_waited_for_still(reason):
+    agent = awaiting(new_version=True)
+    agent.answered(UPDATE_ROW, receipt(reason), NEWER, 101.0)
+    assert agent.version_known("digits", KNOWN, NEWER, 102.0) == 120.0
+    renumbered = replace(UPDATE_ROW, sequence=UPDATE_ROW.sequence + 7)
+    agent.answered(renumbered, receipt(), NEWER, 103.0)
+    with_it = replace(NEWER, version=NEWER.version + 1)
+    assert agent.version_known("digits", KNOWN, with_it, 104.0) is None
+
+
+@pytest.mark.parametrize("line", [{"generation": KNOWN.generation + 1}, {"bundle": "1e" * 32}])
+def test_an_update_without_a_receipt_is_not_waited_for_in_versions_that_never_hold_it(line):
+    agent = awaiting(new_version=True)
+    assert agent.version_known("digits", KNOWN, replace(NEWER, **line), 101.0) is None
     assert agent.has_fired("digits")
 
 

@@ -311,7 +311,7 @@ class Rounds:
         return True
 
     async def _train(self, task: str, version: ReadyVersion, trained_from: KnownVersion | None) -> bool:
-        began = self._now()
+        began, numbered_before = self._now(), self._database.highest_number
         try:
             with self._meter.round():
                 withheld = await run_unless(
@@ -336,8 +336,8 @@ class Rounds:
         self._decisions.ended(
             task, self._count_new(task), withheld.words if withheld else "its update waits or is sent"
         )
-        if withheld is None:
-            self._decisions.update_spooled(task, self._now(), self._now() - began)
+        if withheld is None and (held := self._database.held_version(task)) is not None:
+            self._decisions.update_spooled(task, held, numbered_before, self._now(), self._now() - began)
         self._compare_versions(task)
         if withheld is None:
             self._spooled()

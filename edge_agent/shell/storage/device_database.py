@@ -334,6 +334,11 @@ class DeviceDatabase:
         keep(self._connection, row.sequence, row.kept)
         return row
 
+    @property
+    def highest_number(self) -> int:
+        """The highest sequence number that a payload of this device has had."""
+        return self._counter("update_sequence")
+
     def waiting_numbers(self) -> list[int]:
         """The sequence numbers of everything that waits for a receipt, oldest first."""
         rows = self._connection.execute("SELECT sequence FROM outbox WHERE NOT returned ORDER BY sequence")

@@ -70,12 +70,17 @@ def _rules_of_members(manifest: CohortManifest) -> tuple[_Rule, ...]:
             manifest.colluding < len(manifest.helpers),
             f"colluding {manifest.colluding} is not below the {len(manifest.helpers)} mask helpers",
         ),
+        (
+            not manifest.deviation or manifest.weights == (1,),
+            f"weights {manifest.weights} with noise of {manifest.deviation} levels, which a weight would enlarge with"
+            " its update; every weight is 1 there",
+        ),
     )
 
 
 def field_of(manifest: CohortManifest) -> Field:
     """The numbers of a cohort: room for its largest weight on every one of its devices."""
-    return Field(manifest.clip, manifest.bits, manifest.most_devices * manifest.weights[-1])
+    return Field(manifest.clip, manifest.bits, manifest.most_devices * manifest.weights[-1], manifest.deviation)
 
 
 def seed_plan_of(manifest: CohortManifest) -> SeedPlan:

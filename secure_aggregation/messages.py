@@ -22,6 +22,7 @@ from fleet_protocol.limits import (
     MAX_SEQUENCE,
     MAX_STALENESS_WEIGHT,
 )
+from fleet_protocol.privacy.noise_shares import MOST_DEVIATION
 
 HASH_BYTES: Final = 32
 """A whole SHA-256: what is named by one must have no twin, not even one that somebody looks for."""
@@ -44,7 +45,8 @@ class CohortManifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     `entries` of `parameters` are sent. `momentum_hash` is of the server's momentum, float32 little endian, or empty.
     `clip` is the largest magnitude of an entry, which `bits` bits hold with its sign. A set has `fewest_devices` to
     `most_devices` members, and of each weight that occurs, which is one of `weights`, at least `fewest_per_weight`.
-    `helpers` are Ed25519 keys; any `colluding` of them learn nothing with the coordinator.
+    `helpers` are Ed25519 keys; any `colluding` of them learn nothing with the coordinator. Each device adds noise of
+    `deviation` levels to each entry; 0: none.
     """
 
     number: Count
@@ -65,6 +67,7 @@ class CohortManifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     fewest_per_weight: Devices
     helpers: Annotated[tuple[Key, ...], msgspec.Meta(min_length=2, max_length=MAX_MASK_HELPERS)]
     colluding: Annotated[int, msgspec.Meta(ge=1, lt=MAX_MASK_HELPERS)]
+    deviation: Annotated[int, msgspec.Meta(ge=0, le=MOST_DEVIATION)] = 0
 
 
 class SealedSeeds(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -38,6 +38,7 @@ def manifest_of(task: ServedTask, plan: MaskPlan, *, number: int, seed: int) -> 
         fewest_per_weight=plan.fewest_devices,
         helpers=tuple(bytes.fromhex(plan.helpers[name].strip()) for name in sorted(plan.helpers)),
         colluding=plan.colluding,
+        deviation=plan.deviation,
     )
 
 

@@ -8,6 +8,15 @@ import msgspec
 from fleet_protocol.configuration import Name, PublicKey, Seconds
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_MASK_HELPERS, MAX_UPDATE_BYTES
+from fleet_protocol.privacy.noise_shares import (
+    NoisedUpdates,
+    NoiseShares,
+    headroom,
+    honest_devices,
+    rules_of_noise,
+    with_shared_noise,
+)
+from fleet_protocol.sending_plan import ALWAYS
 from fleet_protocol.update_plan import Fraction
 
 if TYPE_CHECKING:
@@ -48,6 +57,9 @@ class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     give_up_seconds: Seconds = 3600.0
     """Where too few helpers have answered by then, nothing is summed, and devices take their updates back."""
 
+    noise: NoiseShares | None = None
+    """Where each device adds its share of the noise that hides it in every sum, and this table is there."""
+
     def entries(self, parameters: int) -> int:
         """How many of so many parameters travel."""
         return max(1, round(self.keep_fraction * parameters)) if self.keep_fraction < 1 else parameters
@@ -57,9 +69,39 @@ class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         """How many seeds each helper holds of a device: all that it does not lack (`secure_aggregation.seed_plan`)."""
         return comb(len(self.helpers) - 1, self.colluding)
 
+    @property
+    def most(self) -> int:
+        """The largest level of an entry; the smallest is its negative."""
+        return (1 << self.bits - 1) - 1
+
+    @property
+    def deviation(self) -> int:
+        """Of the noise that each device adds, in levels; 0: it adds none."""
+        return self.noise.deviation if self.noise else 0
+
     def width(self, devices: int) -> int:
         """Bits of an entry of a sum over so many devices."""
-        return max(8, (((1 << self.bits - 1) - 1) * devices).bit_length() + 1)
+        return max(8, (self.most * devices + headroom(self.deviation, devices)).bit_length() + 1)
+
+    def noised_updates(self, parameters: int) -> NoisedUpdates | None:
+        """What noise hides of updates of so many parameters; None where devices add none."""
+        if self.noise is None:
+            return None
+        honest = honest_devices(self.fewest_devices, self.noise.dishonest)
+        norm = self.noise.norm / self.clip * self.most
+        return NoisedUpdates(norm, self.entries(parameters), self.noise.deviation, honest)
+
+
+def with_noise_of_shares(plan: MaskPlan, parameters: int, name: str) -> MaskPlan:
+    """The plan as a bundle has it, with the noise that it needs.
+
+    Raises:
+        ConfigurationError: no noise suffices, or the noise is written.
+    """
+    updates = plan.noised_updates(parameters)
+    if plan.noise is None or updates is None:
+        return plan
+    return msgspec.structs.replace(plan, noise=with_shared_noise(plan.noise, updates, name))
 
 
 def check_masked_task(task: "TaskDescription", name: str) -> None:
@@ -79,6 +121,12 @@ def check_masked_task(task: "TaskDescription", name: str) -> None:
     for holds, otherwise in (*_rules_of_plan(plan, task), *_rules_of_task(task)):
         if not holds:
             raise ConfigurationError(f"{name}: [privacy.masks] {otherwise}")
+    updates = plan.noised_updates(task.trained_count)
+    if plan.noise is None or updates is None:
+        return
+    for holds, otherwise in (*rules_of_noise(plan.noise, updates), *_rules_of_noised_task(task)):
+        if not holds:
+            raise ConfigurationError(f"{name}: [privacy.masks.noise] {otherwise}")
 
 
 def _rules_of_plan(plan: MaskPlan, task: "TaskDescription") -> list[tuple[bool, str]]:
@@ -100,8 +148,8 @@ def _rules_of_plan(plan: MaskPlan, task: "TaskDescription") -> list[tuple[bool, 
         ),
         (
             width <= LARGEST_WIDTH,
-            f"needs {width} bits for sums of {devices} devices with {plan.bits} bits each, at most {LARGEST_WIDTH} are"
-            " there; lower bits or aggregation.buffer_size",
+            f"needs {width} bits for sums of {devices} devices with {plan.bits} bits each, and for"
+            f" their noise, at most {LARGEST_WIDTH} are there; lower bits or aggregation.buffer_size",
         ),
         (
             plan.seeds_of_a_helper * value_bytes + BESIDE_VALUES_BYTES <= MAX_UPDATE_BYTES,
@@ -143,5 +191,19 @@ def _rules_of_task(task: "TaskDescription") -> list[tuple[bool, str]]:
             not task.scaling.is_awaited,
             "goes with a scale that is known: a fleet's is made of what single devices say; write"
             " scaling.inputs = 'ranges' or 'off', and the same for scaling.targets",
+        ),
+    ]
+
+
+def _rules_of_noised_task(task: "TaskDescription") -> list[tuple[bool, str]]:
+    return [
+        (
+            not task.training.validation_share,
+            "needs training.validation_share = 0: whether a round is sent would depend on a device's samples",
+        ),
+        (
+            task.sending == ALWAYS,
+            f"needs every round sent, and sending.rule is {task.sending.rule!r}: whether one is would depend on a"
+            " device's samples; leave [sending] out",
         ),
     ]

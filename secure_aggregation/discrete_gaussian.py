@@ -48,9 +48,9 @@ def _laplace(tries: int, scale: int, random_bytes: RandomBytes) -> Whole:
         going = going[_with_probability_exp(ones, 1, random_bytes)]
         steps[going] += 1
     size = rest + scale * steps
-    negative = (np.frombuffer(random_bytes(size.size), np.uint8) & 1).astype(bool)
-    usable = (steps < _MOST_STEPS) & ~(negative & (size == 0))  # or 0 would come twice as often
-    values: Whole = np.where(negative, -size, size)
+    negative = np.frombuffer(random_bytes(size.size), np.uint8) & np.int64(1)
+    usable = (steps < _MOST_STEPS) & ((negative == 0) | (size != 0))  # or 0 would come twice as often
+    values: Whole = size * (1 - 2 * negative)
     return values[usable]
 
 

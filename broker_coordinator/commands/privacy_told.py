@@ -36,8 +36,8 @@ def privacy_told(overview: Overview, task: TaskDescription) -> dict[str, object]
 
 
 def noise_shares_told(overview: Overview, task: TaskDescription) -> dict[str, object]:
-    """Of a task whose devices add noise behind their masks: what has come of the device that sent most has told of it,
-    to whoever sees the journal. Updates of void cohorts are among them.
+    """Of a task whose devices add noise behind their masks: what the device tells of itself that most updates have come
+    of, those of void cohorts among them. Each device counts those too that were refused, or never came.
     """
     plan = task.masks
     noised = plan.noised_updates(task.trained_count) if plan else None

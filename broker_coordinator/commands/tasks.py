@@ -146,7 +146,7 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     row |= scale_shown(journal.engine, description)
     row |= privacy_told(journal.overview, description)
     row |= device_privacy_told(journal.engine, description)
-    row |= noise_shares_told(overview, description)
+    row |= noise_shares_told(journal.overview, description)
     row |= cohorts_shown(journal.engine, description)
     summaries = journal.overview.version_summaries(options.task, options.last)
     outcomes = journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT)

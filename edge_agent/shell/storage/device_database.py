@@ -63,7 +63,7 @@ class TaskMemory:
 class SpooledRound:
     """The result of a round, as it is committed. `returned` are the numbers of those that its residual took back.
 
-    `counts_turn`: its task takes few updates of one device. `noised` is what they tell of the device, if noise hides it.
+    `counts_turn`: its task takes few updates of one device. `noised`: what they tell of the device, if noise hides it.
     """
 
     task: str
@@ -485,7 +485,7 @@ def _waiting(finished: SpooledRound, spooled: SpooledPayload) -> OutboxRow:
 
 def _noised_of(task: str) -> str:
     """The counter of a task's noised updates."""
-    return f"noised_updates:{task}"
+    return f"noised_updates.{task}"
 
 
 def _steps_of(task: str) -> str:

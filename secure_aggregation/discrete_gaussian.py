@@ -50,8 +50,8 @@ def _laplace(tries: int, scale: int, random_bytes: RandomBytes) -> Whole:
     size = rest + scale * steps
     negative = np.frombuffer(random_bytes(size.size), np.uint8) & np.int64(1)
     usable = (steps < _MOST_STEPS) & ((negative == 0) | (size != 0))  # or 0 would come twice as often
-    values: Whole = size * (1 - 2 * negative)
-    return values[usable]
+    values: Whole = (size * (1 - 2 * negative))[usable]
+    return values
 
 
 def _with_probability_exp(numerators: Whole, denominator: int, random_bytes: RandomBytes) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from fleet_protocol.kinds import Signed, decode_payload, encode_payload
 from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.privacy.noise_shares import NoisedUpdates
 from fleet_protocol.task_description import TaskDescription
-from secure_aggregation.device import DevicePolicy, accepted_cohort, masked_entries
+from secure_aggregation.device import DevicePolicy, MaskedEntries, accepted_cohort, masked_entries
 from secure_aggregation.discrete_gaussian import RandomBytes
 from secure_aggregation.messages import CohortManifest
 from secure_aggregation.positions import shared_positions
@@ -70,7 +70,22 @@ def _require_promised(manifest: CohortManifest, plan: MaskPlan) -> None:
 
 
 def masked_result(delta: FloatVector, memory: ErrorFeedback, cohort: Cohort, random_bytes: RandomBytes) -> MaskedResult:
+    """As `masked`, as it goes to the agent.
+
+    Raises:
+        ProtocolError: `NOT_FINITE`.
+    """
+    made, forgotten = masked(delta, memory, cohort, random_bytes)
+    plain = np.zeros(delta.size, np.float32)
+    made.sent.add_to(plain)
+    return MaskedResult(encode_payload(made.seeds), made.values, plain.tobytes(), forgotten=forgotten)
+
+
+def masked(
+    delta: FloatVector, memory: ErrorFeedback, cohort: Cohort, random_bytes: RandomBytes
+) -> tuple[MaskedEntries, float]:
     """Mask what `memory` offers after a round that changed the weights by `delta`, f32[trained]; it keeps the rest.
+    Returns what is sent, and the norm of what is forgotten.
 
     It never sees the noise: kept as an error, it would be taken off the next update, whose sum with this one would then
     be without it. What is too long for one device is not kept either: a clip is a smaller step.
@@ -92,6 +107,4 @@ def masked_result(delta: FloatVector, memory: ErrorFeedback, cohort: Cohort, ran
     too_long = SparseUpdate(positions, offered[positions] * np.float32(1 - made.scale))
     memory.take(too_long)
     memory.take(made.sent)
-    plain = np.zeros(delta.size, np.float32)
-    made.sent.add_to(plain)
-    return MaskedResult(encode_payload(made.seeds), made.values, plain.tobytes(), forgotten=too_long.norm())
+    return made, too_long.norm()

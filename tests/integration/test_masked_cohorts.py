@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select, update
 
 from broker_coordinator.aggregation.retention import Retention
+from broker_coordinator.commands.privacy_told import noise_shares_told
 from broker_coordinator.storage.cohort_registry import CohortRegistry, CohortState
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import cohorts, payloads
@@ -24,6 +25,7 @@ from fleet_protocol.kinds import (
     decode_payload,
 )
 from fleet_protocol.limits import MAX_MASK_REQUEST_BYTES
+from fleet_protocol.privacy.noise_shares import NoiseShares
 from secure_aggregation.field import Field
 from tests.support.bench import KEY, Bench
 from tests.support.bundles import TASK, write_bundle
@@ -118,6 +120,29 @@ def test_version_is_the_plain_mean_and_the_journal_holds_nothing_unmasked(tmp_pa
         assert device.made.update.values in files
         for plain in (levels.astype("<u2"), levels.astype("<u4"), device.made.sent.values):
             assert plain.tobytes() not in files
+
+
+def test_version_with_noise_is_the_mean_of_noised_levels_and_is_replayed(tmp_path):
+    noise = NoiseShares(epsilon=8.0, norm=0.5, at_most=2)
+    fleet = Fleet(tmp_path, noise=noise)
+    plan = fleet.bench.description.masks
+    for device in fleet.devices:
+        device.noised = plan.noised_updates(36)
+    for number in (1, 2):
+        before = fleet.weights()
+        fleet.send(fleet.devices, sequence=number)
+        fleet.settle()
+        assert fleet.version == number
+        levels = sum(device.made.levels for device in fleet.devices)
+        plain = sum(device.made.sent.values for device in fleet.devices)
+        step = Field(0.5, 12, 3).step
+        assert np.linalg.norm(levels * step - plain) > 3 * plan.deviation * step, "there is noise in it"
+        np.testing.assert_allclose(fleet.weights(), before + (levels * (step / 3)).astype(np.float32), atol=2e-5)
+    assert versions_replayed(fleet.bench.journal, TASK) == 2
+    told = noise_shares_told(fleet.bench.journal.overview, fleet.bench.description)["noise_shares"]
+    assert told["most_updates_of_a_device"] == 2
+    assert told["devices_counted_on"] == 2
+    assert 0.95 * 8.0 < told["epsilon"] <= told["promised_epsilon"] == 8.0
 
 
 def test_half_of_the_entries_travel_the_same_for_all_and_others_in_the_next_cohort(tmp_path):

@@ -71,7 +71,7 @@ class Fleet:
         plan, count = self.plan, self.task.trained_count
         manifest = CohortManifest(
             number=number, task=self.task.task, generation=0, oldest_version=0, newest_version=number, parameters=count,
-            entries=count, positions="dense", positions_seed=0, momentum_hash=b"", clip=plan.clip, bits=plan.bits,
+            entries=count, positions="dense", positions_seed=0, top_positions=b"", clip=plan.clip, bits=plan.bits,
             weights=(1,), fewest_devices=LEAST, most_devices=MOST, fewest_per_weight=LEAST,
             helpers=tuple(HELPERS.values()), colluding=1, deviation=plan.deviation,
         )  # fmt: skip

@@ -8,6 +8,7 @@ from fleet_protocol.kinds import Signed
 from fleet_protocol.privacy.mask_plan import MaskPlan
 from secure_aggregation.coordinator import VoidCohortError
 from secure_aggregation.messages import CohortManifest
+from secure_aggregation.positions import top_positions
 from secure_aggregation.signatures import signed
 
 VERSIONS_AHEAD = 1
@@ -27,9 +28,9 @@ def manifest_of(task: ServedTask, plan: MaskPlan, *, number: int, seed: int) -> 
         newest_version=newest + VERSIONS_AHEAD,
         parameters=description.trained_count,
         entries=entries,
-        positions="dense" if entries == description.trained_count else "random",
+        positions=plan.position_rule(description.trained_count),
         positions_seed=seed,
-        momentum_hash=b"",
+        top_positions=_top_positions(task, plan),
         clip=plan.clip,
         bits=plan.bits,
         weights=(1,),
@@ -42,6 +43,14 @@ def manifest_of(task: ServedTask, plan: MaskPlan, *, number: int, seed: int) -> 
     )
 
 
+def _top_positions(task: ServedTask, plan: MaskPlan) -> bytes:
+    """Where the first moment of the server's optimiser is largest, if the task's positions follow from it."""
+    parameters = task.description.trained_count
+    if plan.position_rule(parameters) != "momentum":
+        return b""
+    return top_positions(task.state.moments[0], plan.entries(parameters))
+
+
 def require_as_opened(
     task: ServedTask, plan: MaskPlan, manifest: CohortManifest, stored: Signed, key: SigningKey
 ) -> None:
@@ -51,8 +60,15 @@ def require_as_opened(
         VoidCohortError: the task is another one now, or the coordinator's key.
     """
     again = manifest_of(task, plan, number=manifest.number, seed=manifest.positions_seed)
-    versions = {"oldest_version": manifest.oldest_version, "newest_version": manifest.newest_version}
-    same = msgspec.structs.replace(again, **versions) == manifest
+    same = (
+        msgspec.structs.replace(
+            again,
+            oldest_version=manifest.oldest_version,
+            newest_version=manifest.newest_version,
+            top_positions=manifest.top_positions,
+        )
+        == manifest
+    )
     if signed(key, manifest) != stored:
         raise VoidCohortError("another key has signed the cohort's manifest; its updates go back into residuals")
     if not same or not manifest.oldest_version <= task.newest.number <= manifest.newest_version:

@@ -1,13 +1,14 @@
 """Secure aggregation of a task: the table `[privacy.masks]`, and what else of the task it excludes. Pure."""
 
 from math import comb
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
+from fleet_protocol.aggregation_plan import USED_BY
 from fleet_protocol.configuration import Name, PublicKey, Seconds
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_MASK_HELPERS, MAX_UPDATE_BYTES
+from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_MASK_HELPERS, MAX_TOP_POSITIONS_BYTES, MAX_UPDATE_BYTES
 from fleet_protocol.privacy.noise_shares import (
     NoisedUpdates,
     NoiseShares,
@@ -22,6 +23,8 @@ from fleet_protocol.update_plan import Fraction
 if TYPE_CHECKING:
     from fleet_protocol.task_description import TaskDescription
 
+PositionRule: TypeAlias = Literal["dense", "random", "momentum"]
+"""All entries; drawn for each cohort; at most half of them where the server's momentum is largest, the rest drawn."""
 MASKED_UPDATE_NAME: Final = "masked update"
 """The kind of payload that versions of such a task are made from."""
 SMALLEST_CLIP: Final = 2.0**-60
@@ -46,7 +49,10 @@ class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     bits: Annotated[int, msgspec.Meta(ge=2, le=16)] = 8
     """Of one entry, with its sign."""
     keep_fraction: Fraction = 1.0
-    """The share of the entries that travels: the same for all devices of a cohort, and drawn for each cohort."""
+    """The share of the entries that travels: the same for all devices of a cohort."""
+    positions: PositionRule | None = None
+    """Which entries these are: `dense`, all; `random`, drawn for each cohort; `momentum`, half of them where the
+    server's momentum is largest, and the rest drawn. Left out: `random` with a keep_fraction below 1, else `dense`."""
     fewest_devices: Annotated[int, msgspec.Meta(ge=2, le=MAX_COHORT_DEVICES)] = 10
     """A sum is of at least so many devices. The largest that it is of is `buffer_size` of [aggregation]."""
     wait_seconds: Seconds = 3600.0
@@ -63,6 +69,19 @@ class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     def entries(self, parameters: int) -> int:
         """How many of so many parameters travel."""
         return max(1, round(self.keep_fraction * parameters)) if self.keep_fraction < 1 else parameters
+
+    def position_rule(self, parameters: int) -> PositionRule:
+        """Which of so many parameters travel."""
+        return self.positions or ("dense" if self.entries(parameters) == parameters else "random")
+
+    def most_bytes_of_positions(self, parameters: int) -> int:
+        """What positions that follow from momentum take in a manifest, at most: gaps of LEB128, whose sum is below the
+        number of parameters.
+        """
+        if self.position_rule(parameters) != "momentum":
+            return 0
+        named = self.entries(parameters) // 2
+        return named + sum(min(named, parameters >> 7 * more) for more in range(1, 4))
 
     @property
     def seeds_of_a_helper(self) -> int:
@@ -118,7 +137,7 @@ def check_masked_task(task: "TaskDescription", name: str) -> None:
         )
     if plan is None:
         return
-    for holds, otherwise in (*_rules_of_plan(plan, task), *_rules_of_task(task)):
+    for holds, otherwise in (*_rules_of_plan(plan, task), *_rules_of_positions(plan, task), *_rules_of_task(task)):
         if not holds:
             raise ConfigurationError(f"{name}: [privacy.masks] {otherwise}")
     updates = plan.noised_updates(task.trained_count)
@@ -155,6 +174,29 @@ def _rules_of_plan(plan: MaskPlan, task: "TaskDescription") -> list[tuple[bool, 
             plan.seeds_of_a_helper * value_bytes + BESIDE_VALUES_BYTES <= MAX_UPDATE_BYTES,
             f"makes answers of {plan.seeds_of_a_helper * value_bytes} bytes, at most {MAX_UPDATE_BYTES} travel; lower"
             " keep_fraction, bits or the number of helpers",
+        ),
+    ]
+
+
+def _rules_of_positions(plan: MaskPlan, task: "TaskDescription") -> list[tuple[bool, str]]:
+    count = task.trained_count
+    rule, entries, position_bytes = plan.position_rule(count), plan.entries(count), plan.most_bytes_of_positions(count)
+    optimiser = task.aggregation.server_optimiser
+    return [
+        (
+            (rule == "dense") == (entries == count),
+            f"sends {entries} of {count} entries with positions {rule!r}; 'dense' goes with keep_fraction = 1, every"
+            " other rule with a smaller one",
+        ),
+        (
+            rule != "momentum" or optimiser in USED_BY["server_momentum"][1],
+            f"takes positions from the server's momentum, and aggregation.server_optimiser {optimiser!r} has none;"
+            " write 'momentum' there, or positions = 'random'",
+        ),
+        (
+            position_bytes <= MAX_TOP_POSITIONS_BYTES,
+            f"may take {position_bytes} bytes of each manifest for positions, at most {MAX_TOP_POSITIONS_BYTES} are"
+            " there; lower keep_fraction, or write positions = 'random'",
         ),
     ]
 

@@ -22,11 +22,15 @@ from fleet_protocol.kinds import (
     MaskRequest,
     Outcome,
     Receipt,
+    Signed,
     decode_payload,
 )
 from fleet_protocol.limits import MAX_MASK_REQUEST_BYTES
 from fleet_protocol.privacy.noise_shares import NoiseShares
 from secure_aggregation.field import Field
+from secure_aggregation.messages import CohortManifest
+from secure_aggregation.positions import top_indices
+from secure_aggregation.signatures import read_unverified
 from tests.support.bench import KEY, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.masked_task import MaskedDevice, MaskHelperOnDisk, masked_bundle
@@ -85,8 +89,11 @@ class Fleet:
             self.bench.handle(device, message)
         self.turn(0.0)
 
+    def state(self):
+        return self.bench.journal.newest_version(TASK).state(self.bench.description.version.parameters, {})
+
     def weights(self):
-        return self.bench.journal.newest_version(TASK).state(self.bench.description.version.parameters, {}).weights
+        return self.state().weights
 
     def outcome(self, device):
         receipt = self.receipts[device.name]
@@ -160,6 +167,30 @@ def test_half_of_the_entries_travel_the_same_for_all_and_others_in_the_next_coho
         moved.append(tuple(positions))
     assert len(moved[0]) == len(moved[1]) == before.size // 2
     assert moved[0] != moved[1]
+
+
+def test_half_of_what_travels_is_where_the_last_versions_moved_most_also_after_kills(tmp_path):
+    fleet = Fleet(tmp_path, keep_fraction=0.5, positions="momentum")
+    movement = np.zeros(36, np.float32)
+    for number in range(1, 4):
+        manifest = read_unverified(decode_payload(fleet.cohort, Signed), CohortManifest)
+        largest = np.sort(np.argsort(-np.abs(movement), kind="stable")[:9]) if movement.any() else []
+        assert top_indices(manifest).tolist() == list(largest)
+        before = fleet.weights()
+        fleet.send(fleet.devices, sequence=number)
+        fleet.bench.restart()
+        fleet.settle()
+        assert fleet.version == number
+        positions = fleet.devices[0].made.sent.indices
+        assert set(largest) <= set(positions.tolist())
+        assert positions.size == 18
+        expected = before.copy()
+        expected[positions] += mean_of(fleet.devices, 3)
+        np.testing.assert_allclose(fleet.weights(), expected, atol=2e-6)
+        movement = (
+            fleet.bench.journal.newest_version(TASK).state(fleet.bench.description.version.parameters, {}).moments[0]
+        )
+    assert versions_replayed(fleet.bench.journal, TASK) == 3
 
 
 def published_anew(fleet, folder, **plan):

@@ -41,7 +41,7 @@ def manifest_of(helpers: int = 4, colluding: int = 1, /, **fields: Any) -> Cohor
         "entries": entries,
         "positions": "dense",
         "positions_seed": 7,
-        "momentum_hash": b"",
+        "top_positions": b"",
         "clip": 1.0,
         "bits": 8,
         "weights": (1, 2, 3, 4),

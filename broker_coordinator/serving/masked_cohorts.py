@@ -21,6 +21,7 @@ from broker_coordinator.consumers.masked_update import MaskedItem, candidates
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.cohort_manifests import manifest_of, require_as_opened
 from broker_coordinator.serving.cohort_sums import SummedCohort, summed_cohort
+from broker_coordinator.serving.helper_words import HelperWords
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
@@ -80,6 +81,7 @@ class MaskedCohorts:
         self._live: dict[str, _Live] = {}
         self._without_cohort: set[str] = set()
         self._suspects: defaultdict[str, Suspects] = defaultdict(Suspects)
+        self._words = HelperWords()
         self._outbox: deque[Publication] = deque()
 
     def reload(self) -> None:
@@ -98,9 +100,9 @@ class MaskedCohorts:
             live, plan = self._live.get(task.description.task), task.description.masks
             if live is None or live.asking is None or plan is None or helper not in plan.helpers:
                 continue
-            if reply.refusal:
-                logger.warning(log_line("mask_helper_refused", helper=helper, step=reply.step, reason=reply.refusal))
-            live.asking.receive(sorted(plan.helpers).index(helper), reply)
+            counts = live.asking.receive(sorted(plan.helpers).index(helper), reply)
+            if counts and reply.refusal:
+                self._words.refused(task.description.task, helper, reply.step, reply.refusal)
 
     def next_due(self) -> float | None:
         """When something is due that is not now, if nothing comes."""
@@ -167,6 +169,7 @@ class MaskedCohorts:
         self._settle(left, Reason.VOID_COHORT, CAME_LATE)
         del self._live[task.description.task]
         self._clear(task.description.task, summed.devices)
+        self._words.cohort_over(task.description.task)
 
     def _found(self, task: ServedTask, now: float) -> _Live | None:
         name = task.description.task
@@ -237,13 +240,17 @@ class MaskedCohorts:
                 fixed=live.stored.members,
                 now=now,
             )
-        answers = live.asking.advance(now)
+        helpers = sorted(plan.helpers)
+        try:
+            answers = live.asking.advance(now)
+        finally:
+            for number, devices in live.asking.take_lone_words().items():
+                self._words.named_alone(task.description.task, helpers[number], devices)
         if live.asking.is_agreed(now):
             members = live.asking.signed_set
             self._registry.agree(live.stored, members)
             live.stored = replace(live.stored, state=CohortState.AGREED, members=(members, live.asking.cohort_set))
             live.asking.fix(now)
-        helpers = sorted(plan.helpers)
         for number, request in live.asking.requests(now):
             self._outbox.append(self._signer.mask_request(helpers[number], request))
         if answers is None:
@@ -280,6 +287,7 @@ class MaskedCohorts:
             task.waiting.clear()
         self._settle(settled, Reason.VOID_COHORT, reason)
         self._live.pop(name, None)
+        self._words.cohort_over(name)
         self._metrics.count_void_cohort(name)
         self._announce(name)
         logger.warning(

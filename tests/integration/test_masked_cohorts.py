@@ -2,12 +2,15 @@
 
 from functools import partial
 
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import select, update
 
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.commands.privacy_told import noise_shares_told
+from broker_coordinator.consumers.mask_reply import REPLIES_AT_ONCE
+from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.storage.cohort_registry import CohortRegistry, CohortState
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import cohorts, payloads
@@ -43,10 +46,11 @@ PLANS = [(3, 2), (3, 1), (4, 1)]
 class Fleet:
     """A coordinator, devices and helpers, whose messages all arrive unless a test keeps them."""
 
-    def __init__(self, folder, helpers=3, colluding=2, devices=3, retention=None, **plan):
+    def __init__(self, folder, helpers=3, colluding=2, devices=3, *, retention=None, metrics=None, **plan):
         self.helpers = {f"mask-{number}": MaskHelperOnDisk(f"mask-{number}", folder) for number in range(helpers)}
         bundle = masked_bundle(folder / "bundle", list(self.helpers.values()), devices, colluding=colluding, **plan)
-        self.bench = Bench(folder / "one.db", bundle, **({"retention": retention} if retention else {}))
+        options = {"retention": retention, "metrics": metrics}
+        self.bench = Bench(folder / "one.db", bundle, **{name: value for name, value in options.items() if value})
         self.devices = [MaskedDevice(f"pi-{number}") for number in range(devices)]
         self.known = list(self.devices)
         self.dead, self.sequence = set(), 10
@@ -94,6 +98,10 @@ class Fleet:
 
     def weights(self):
         return self.state().weights
+
+    def journal_rows(self):
+        with reading(self.bench.journal.engine) as connection:
+            return connection.execute(select(payloads.c.position)).all()
 
     def outcome(self, device):
         receipt = self.receipts[device.name]
@@ -383,3 +391,67 @@ def test_masks_and_void_updates_are_forgotten_with_the_envelopes_of_their_time(t
     fleet.send(fleet.devices, sequence=7)
     fleet.settle()
     assert fleet.version == 7
+
+
+def lone_words(caplog):
+    return [each.getMessage() for each in caplog.records if "helper_names_unusable" in each.getMessage()]
+
+
+def test_helper_that_alone_rules_a_device_out_is_told_to_the_operator_and_more_clearly_the_third_time(tmp_path, caplog):
+    fleet = Fleet(tmp_path, helpers=4, colluding=1)
+    liar = fleet.helpers["mask-2"]
+    shipped = liar.reply
+
+    def lying(request, coordinator, devices):
+        return shipped(request, coordinator, [each for each in devices if each.name != "pi-1"])
+
+    liar.reply = lying
+    for number in (1, 2, 3):
+        fleet.send(fleet.devices, sequence=number)
+        fleet.settle(10)
+        assert fleet.version == number, "the others are summed all the same"
+        assert fleet.outcome(fleet.devices[1]) is Reason.VOID_COHORT
+    told = lone_words(caplog)
+    assert [f"cohorts_in_a_row={number}" in line for number, line in enumerate(told, 1)] == [True] * 3
+    assert all("helper=mask-2" in line and "pi-1" in line for line in told)
+    assert "have another helper take its place" in told[2]
+    assert "have another helper take its place" not in told[1]
+    liar.reply = shipped
+    fleet.send(fleet.devices, sequence=4)
+    fleet.settle(10)
+    liar.reply = lying
+    fleet.send(fleet.devices, sequence=5)
+    fleet.settle(10)
+    assert "cohorts_in_a_row=1 " in lone_words(caplog)[3], "its row had ended"
+
+
+def test_helper_that_floods_is_refused_beyond_its_share_and_its_words_count_once(tmp_path, caplog):
+    metrics = Metrics()
+    fleet = Fleet(tmp_path, helpers=4, colluding=1, metrics=metrics)
+
+    def handled(outcome, reason=""):
+        labels = {"outcome": outcome, "reason": reason}
+        return metrics.registry.get_sample_value("edgeflock_messages_total", labels) or 0
+
+    flooding = fleet.helpers["mask-0"]
+    shipped = flooding.reply
+
+    def flood(request, coordinator, devices):
+        reply = shipped(request, coordinator, devices)
+        refused = msgspec.structs.replace(reply, refusal="no", unusable=(), signed=())
+        for number in range(100):
+            other = msgspec.structs.replace(refused, refusal=f"no {number}")
+            fleet.sequence += 1
+            fleet.bench.handle(flooding.member, flooding.sent(other, fleet.sequence))
+        return refused
+
+    flooding.reply = flood
+    rows = len(fleet.journal_rows())
+    fleet.send(fleet.devices)
+    fleet.settle()
+    assert fleet.version == 1
+    assert handled("mask_replied") <= 4 * REPLIES_AT_ONCE
+    assert handled("refused", "rate_limited") >= 80
+    assert len(fleet.journal_rows()) == rows + len(fleet.devices), "nothing of a reply is kept"
+    told = [each.getMessage() for each in caplog.records if "mask_helper_refused" in each.getMessage()]
+    assert len(told) <= 3, "once for each step"

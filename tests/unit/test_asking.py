@@ -161,3 +161,38 @@ def test_when_it_is_next_due_lies_ahead_while_helpers_are_waited_for(helpers, co
             asked.asking.requests(asked.now)
             if asked.asking.advance(asked.now) is None and not asked.asking.is_agreed(asked.now):
                 assert asked.asking.next_due() > asked.now
+
+
+def test_device_that_one_helper_alone_rules_out_is_told_with_that_helper_and_once():
+    asked = Asked()
+    known = dict(asked.cohort.roster)
+    del known["pi-0001"]
+    asked.helpers[3] = asked.cohort.helper(3, roster=known)
+    asked.turn()
+    assert asked.asking.take_lone_words() == {3: {"pi-0001"}}
+    assert asked.is_exact(asked.answers())
+    assert asked.asking.take_lone_words() == {}
+
+
+def test_device_that_two_helpers_rule_out_is_nobodys_lone_word():
+    asked = Asked()
+    known = {name: key for name, key in asked.cohort.roster.items() if name != "pi-0001"}
+    for number in (1, 3):
+        asked.helpers[number] = asked.cohort.helper(number, roster=known)
+    asked.turn()
+    assert asked.asking.take_lone_words() == {}
+    assert len(asked.asking.cohort_set.members) == 3
+
+
+def test_helper_that_names_a_device_of_each_new_set_is_heard_once_for_each_and_ends_with_the_devices():
+    asked, heard = Asked(), 0
+    with pytest.raises(VoidCohortError, match="1 devices are left"):
+        for _ in range(100):
+            for number, request in asked.asking.requests(asked.now):
+                first = asked.asking.cohort_set.members[0].device
+                liar = {"unusable": (first, "nobody")} if number == 0 else {}
+                for _ in range(5):
+                    heard += asked.asking.receive(number, asked.reply(number, request, **liar)) and number == 0
+            asked.asking.advance(asked.now)
+            asked.now += ASK_AGAIN_SECONDS
+    assert heard == 3, "of four devices two are enough for a set, so three sets are asked about at most"

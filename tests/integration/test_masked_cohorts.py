@@ -19,14 +19,17 @@ from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import (
     MANIFEST,
+    MASK_REPLY,
     MASK_REQUEST,
     RECEIPT,
     Manifest,
+    MaskReply,
     MaskRequest,
     Outcome,
     Receipt,
     Signed,
     decode_payload,
+    encode_payload,
 )
 from fleet_protocol.limits import MAX_MASK_REQUEST_BYTES
 from fleet_protocol.privacy.noise_shares import NoiseShares
@@ -34,6 +37,7 @@ from secure_aggregation.field import Field
 from secure_aggregation.messages import CohortManifest
 from secure_aggregation.positions import top_indices
 from secure_aggregation.signatures import read_unverified
+from session_relay.helper.mask_claims import MaskClaims
 from tests.support.bench import KEY, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.masked_task import MaskedDevice, MaskHelperOnDisk, masked_bundle
@@ -455,3 +459,33 @@ def test_helper_that_floods_is_refused_beyond_its_share_and_its_words_count_once
     assert len(fleet.journal_rows()) == rows + len(fleet.devices), "nothing of a reply is kept"
     told = [each.getMessage() for each in caplog.records if "mask_helper_refused" in each.getMessage()]
     assert len(told) <= 3, "once for each step"
+
+
+@pytest.mark.parametrize(("helpers", "colluding", "version"), [(3, 2, 0), (4, 1, 1)])
+def test_helper_whose_key_changed_speaks_for_no_cohort_and_says_so(tmp_path, caplog, helpers, colluding, version):
+    """Its claims were lost. In the simple mode nothing is summed; three of four go on without it."""
+    fleet = Fleet(tmp_path, helpers, colluding)
+    fleet.helpers["mask-1"].claims.close()
+    fleet.helpers["mask-1"].claims = MaskClaims(tmp_path / "new-claims.db")
+    fleet.send(fleet.devices)
+    fleet.settle()
+    assert fleet.version == version
+    assert (CohortState.VOID in fleet.states()) == (not version)
+    told = next(each.getMessage() for each in caplog.records if "mask_helper_refused" in each.getMessage())
+    assert "helper=mask-1" in told
+    assert "has no mask helper with the key" in told
+    outcome = Outcome.ACCEPTED if version else Reason.VOID_COHORT
+    assert {fleet.outcome(device) for device in fleet.devices} == {outcome}
+
+
+def test_reply_of_a_device_that_is_no_mask_helper_is_refused_and_counted(tmp_path):
+    metrics = Metrics()
+    fleet = Fleet(tmp_path, metrics=metrics)
+    fleet.send(fleet.devices)
+    reply = MaskReply("unusable", bytes(32), unusable=tuple(device.name for device in fleet.devices[1:]))
+    stranger = fleet.devices[0]
+    fleet.bench.handle(stranger, stranger.sign(MASK_REPLY, encode_payload(reply), sequence=99))
+    refused = {"outcome": "refused", "reason": "unknown_task"}
+    assert metrics.registry.get_sample_value("edgeflock_messages_total", refused) == 1
+    fleet.settle()
+    assert fleet.version == 1

@@ -19,6 +19,7 @@ from secure_aggregation.coordinator import AdmittedUpdate, VoidCohortError, chec
 from secure_aggregation.manifest import seed_plan_of
 from secure_aggregation.messages import CohortManifest, CohortSet, HelperAnswer, SetSignature, message_hash
 from secure_aggregation.signatures import verified
+from secure_aggregation.weights import shared_weights
 
 ASK_AGAIN_SECONDS = 5.0
 """Between two requests to a helper that has not answered."""
@@ -45,7 +46,8 @@ class _Step:
 class Asking:
     """Of one cohort. `candidates` are its updates by device; `fixed` is the set, where one was committed before.
 
-    `sign_set` signs with the coordinator's key.
+    `sign_set` signs with the coordinator's key. `weight_of` says what an update of a version should weigh; it
+    does where enough others weigh the same.
 
     Raises:
         VoidCohortError: fewer than the least devices, or a member of the set has no update.
@@ -59,6 +61,7 @@ class Asking:
         terms: Terms,
         *,
         sign_set: Callable[[CohortSet], Signed],
+        weight_of: Callable[[int], int],
         fixed: tuple[Signed, CohortSet] | None,
         now: float,
     ) -> None:
@@ -68,6 +71,7 @@ class Asking:
         self._candidates = dict(candidates)
         self._terms = terms
         self._sign_set = sign_set
+        self._weight_of = weight_of
         self._signatures: tuple[Signed, ...] = ()
         self._lone_words: dict[int, set[str]] = {}
         if fixed is None:
@@ -210,7 +214,10 @@ class Asking:
         fewest = self._manifest.fewest_devices
         if len(self._candidates) < fewest:
             raise self._void(f"{len(self._candidates)} devices are left whose boxes helpers can use, {fewest} must be")
-        self.cohort_set = proposed_set(self._manifest, [(each, 1) for each in self._candidates.values()])
+        wanted = {name: self._weight_of(each.base_version) for name, each in self._candidates.items()}
+        weights = shared_weights(wanted, self._manifest.fewest_per_weight)
+        weighted = [(self._candidates[name], weight) for name, weight in weights.items()]
+        self.cohort_set = proposed_set(self._manifest, weighted)
         self._signed_set = self._sign_set(self.cohort_set)
 
     def _first_step(self, now: float) -> _Step:

@@ -2,14 +2,16 @@
 
 import msgspec
 
+from broker_coordinator.aggregation.contribution import staleness_weight
 from broker_coordinator.serving.served_task import ServedTask
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Signed
-from fleet_protocol.privacy.mask_plan import MaskPlan
+from fleet_protocol.privacy.mask_plan import MaskPlan, largest_weight
 from secure_aggregation.coordinator import VoidCohortError
 from secure_aggregation.messages import CohortManifest
 from secure_aggregation.positions import top_positions
 from secure_aggregation.signatures import signed
+from secure_aggregation.weights import whole_weight
 
 VERSIONS_AHEAD = 1
 """Versions that may be made while a cohort is open beside its own: an operator's rollbacks."""
@@ -33,7 +35,7 @@ def manifest_of(task: ServedTask, plan: MaskPlan, *, number: int, seed: int) -> 
         top_positions=_top_positions(task, plan),
         clip=plan.clip,
         bits=plan.bits,
-        weights=(1,),
+        weights=tuple(range(1, largest_weight(description.aggregation) + 1)),
         fewest_devices=plan.fewest_devices,
         most_devices=description.aggregation.smallest_buffer,
         fewest_per_weight=plan.fewest_devices,
@@ -41,6 +43,12 @@ def manifest_of(task: ServedTask, plan: MaskPlan, *, number: int, seed: int) -> 
         colluding=plan.colluding,
         deviation=plan.deviation,
     )
+
+
+def weight_in(task: ServedTask, manifest: CohortManifest, base_version: int) -> int:
+    """What an update that began with this version weighs in a set that is made now."""
+    staleness = max(0, task.newest.number - base_version)
+    return whole_weight(staleness_weight(staleness, task.description.aggregation), manifest.weights)
 
 
 def _top_positions(task: ServedTask, plan: MaskPlan) -> bytes:

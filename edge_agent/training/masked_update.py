@@ -53,15 +53,17 @@ def checked_cohort(joined: JoinedCohort, task: TaskDescription) -> Cohort:
         )
     if task.masks is None:
         return Cohort(joined, manifest)
-    _require_promised(manifest, task.masks)
+    _require_promised(manifest, task.masks, task.trained_count)
     return Cohort(joined, manifest, task.masks.noised_updates(task.trained_count))
 
 
-def _require_promised(manifest: CohortManifest, plan: MaskPlan) -> None:
+def _require_promised(manifest: CohortManifest, plan: MaskPlan, parameters: int) -> None:
     """What hides a device is counted by its task; a cohort with less would tell more than the device counts."""
-    for name in ("clip", "bits", "fewest_devices", "colluding", "deviation"):
-        promised, offered = getattr(plan, name), getattr(manifest, name)
-        if promised != offered:
+    promises = {name: getattr(plan, name) for name in ("clip", "bits", "fewest_devices", "colluding", "deviation")}
+    promises["fewest_per_weight"] = plan.fewest_devices
+    promises["entries"], promises["positions"] = plan.entries(parameters), plan.position_rule(parameters)
+    for name, promised in promises.items():
+        if promised != (offered := getattr(manifest, name)):
             raise ProtocolError(
                 Reason.OUT_OF_BOUNDS,
                 f"cohort {manifest.number} has {name} {offered}, and [privacy.masks] of {manifest.task} promises"

@@ -5,10 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
-from fleet_protocol.aggregation_plan import USED_BY
+from fleet_protocol.aggregation_plan import USED_BY, AggregationPlan
 from fleet_protocol.configuration import Name, PublicKey, Seconds
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_MASK_HELPERS, MAX_TOP_POSITIONS_BYTES, MAX_UPDATE_BYTES
+from fleet_protocol.limits import (
+    MAX_COHORT_DEVICES,
+    MAX_MASK_HELPERS,
+    MAX_STALENESS_WEIGHT,
+    MAX_TOP_POSITIONS_BYTES,
+    MAX_UPDATE_BYTES,
+)
 from fleet_protocol.privacy.noise_shares import (
     NoisedUpdates,
     NoiseShares,
@@ -98,9 +104,9 @@ class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         """Of the noise that each device adds, in levels; 0: it adds none."""
         return self.noise.deviation if self.noise else 0
 
-    def width(self, devices: int) -> int:
-        """Bits of an entry of a sum over so many devices."""
-        return max(8, (self.most * devices + headroom(self.deviation, devices)).bit_length() + 1)
+    def width(self, total_weight: int) -> int:
+        """Bits of an entry of a sum of updates of this total weight."""
+        return max(8, (self.most * total_weight + headroom(self.deviation, total_weight)).bit_length() + 1)
 
     def noised_updates(self, parameters: int) -> NoisedUpdates | None:
         """What noise hides of updates of so many parameters; None where devices add none."""
@@ -109,6 +115,11 @@ class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         honest = honest_devices(self.fewest_devices, self.noise.dishonest)
         norm = self.noise.norm / self.clip * self.most
         return NoisedUpdates(norm, self.entries(parameters), self.noise.deviation, honest)
+
+
+def largest_weight(aggregation: AggregationPlan) -> int:
+    """Of an update among others; weights are whole numbers from 1."""
+    return 1 if aggregation.staleness_weighting == "constant" else MAX_STALENESS_WEIGHT
 
 
 def with_noise_of_shares(plan: MaskPlan, parameters: int, name: str) -> MaskPlan:
@@ -151,7 +162,7 @@ def check_masked_task(task: "TaskDescription", name: str) -> None:
 def _rules_of_plan(plan: MaskPlan, task: "TaskDescription") -> list[tuple[bool, str]]:
     devices = task.aggregation.buffer_size or 0
     keys = {key.strip().lower() for key in plan.helpers.values()}
-    width = plan.width(max(devices, 1))
+    width = plan.width(max(devices, 1) * largest_weight(task.aggregation))
     value_bytes = (plan.entries(task.trained_count) * width + 7) // 8
     return [
         (len(keys) == len(plan.helpers), "names two helpers with one key; each has a key of its own"),
@@ -217,10 +228,6 @@ def _rules_of_task(task: "TaskDescription") -> list[tuple[bool, str]]:
             f"goes with aggregation.strategy 'fedbuff', as {plan.strategy!r} looks at single updates",
         ),
         (
-            plan.staleness_weighting == "constant",
-            "weighs all updates alike; write aggregation.staleness_weighting = 'constant'",
-        ),
-        (
             task.update.feedback == "residual",
             f"goes with update.feedback 'residual', not {task.update.feedback!r}",
         ),
@@ -242,6 +249,11 @@ def _rules_of_noised_task(task: "TaskDescription") -> list[tuple[bool, str]]:
         (
             not task.training.validation_share,
             "needs training.validation_share = 0: whether a round is sent would depend on a device's samples",
+        ),
+        (
+            task.aggregation.staleness_weighting == "constant",
+            "weighs all updates alike, as a weight would enlarge noise; write aggregation.staleness_weighting ="
+            " 'constant'",
         ),
         (
             task.sending == ALWAYS,

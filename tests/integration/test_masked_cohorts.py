@@ -15,6 +15,7 @@ from broker_coordinator.storage.cohort_registry import CohortRegistry, CohortSta
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import cohorts, payloads
 from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import (
@@ -203,6 +204,38 @@ def test_half_of_what_travels_is_where_the_last_versions_moved_most_also_after_k
             fleet.bench.journal.newest_version(TASK).state(fleet.bench.description.version.parameters, {}).moments[0]
         )
     assert versions_replayed(fleet.bench.journal, TASK) == 3
+
+
+def weighted_mean_of(weights):
+    field = Field(0.5, 12, 4)
+    total = sum(weight * device.made.levels for device, weight in weights.items())
+    return (total * (field.step / sum(weights.values()))).astype(np.float32)
+
+
+@pytest.mark.parametrize(("helpers", "colluding"), PLANS)
+def test_stale_updates_weigh_less_where_enough_devices_share_the_weight(tmp_path, helpers, colluding):
+    rule = AggregationPlan(buffer_size=4, averaged_versions=1, staleness_weighting="polynomial")
+    fleet = Fleet(tmp_path, helpers, colluding, devices=4, aggregation=rule)
+    first, second, third, fourth = fleet.devices
+    stale_and_weights = [
+        ((), dict.fromkeys(fleet.devices, 4)),
+        ((third, fourth), {first: 4, second: 4, third: 3, fourth: 3}),
+        ((fourth,), dict.fromkeys(fleet.devices, 4)),
+        (fleet.devices, dict.fromkeys(fleet.devices, 3)),
+    ]
+    for number, (stale, weights) in enumerate(stale_and_weights, 1):
+        before, newest = fleet.weights(), fleet.version
+        fleet.send([device for device in fleet.devices if device not in stale], sequence=number)
+        fleet.version = newest - 1
+        fleet.send(stale, sequence=number)
+        fleet.bench.restart()
+        fleet.settle()
+        assert fleet.version == number
+        np.testing.assert_allclose(fleet.weights(), before + weighted_mean_of(weights), atol=2e-6)
+        _, summed = CohortRegistry(fleet.bench.journal.engine).last(TASK, 2)
+        told = {member.device: member.weight for member in summed.members[1].members}
+        assert told == {device.name: weight for device, weight in weights.items()}
+    assert versions_replayed(fleet.bench.journal, TASK) == 4
 
 
 def published_anew(fleet, folder, **plan):

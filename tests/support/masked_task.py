@@ -66,7 +66,15 @@ class MaskHelperOnDisk:
         return self.member.sign(MASK_REPLY, encode_payload(reply), sequence=sequence)
 
 
-def masked_bundle(folder: Path, helpers: Sequence[MaskHelperOnDisk], /, devices: int = 3, **plan: Any) -> Bundle:
+def masked_bundle(
+    folder: Path,
+    helpers: Sequence[MaskHelperOnDisk],
+    /,
+    devices: int = 3,
+    *,
+    aggregation: AggregationPlan | None = None,
+    **plan: Any,
+) -> Bundle:
     """The tiny task with sums of at most so many devices, at least two; with `noise`, as its export would find it."""
     usual: dict[str, Any] = {
         "clip": 0.5,
@@ -78,10 +86,10 @@ def masked_bundle(folder: Path, helpers: Sequence[MaskHelperOnDisk], /, devices:
     keys = {helper.member.name: write_verify_key(helper.key) for helper in helpers}
     masks = with_noise_of_shares(MaskPlan(helpers=keys, **(usual | plan)), sum(each.size for each in PARAMETERS), TASK)
     training = TrainingPlan(steps=25, batch_size=4, learning_rate=0.1, validation_share=0.0)
-    aggregation = AggregationPlan(buffer_size=devices, averaged_versions=1, staleness_weighting="constant")
+    usual_aggregation = AggregationPlan(buffer_size=devices, averaged_versions=1, staleness_weighting="constant")
     return write_bundle(
         folder,
-        aggregation=aggregation,
+        aggregation=aggregation or usual_aggregation,
         privacy=PrivacyPlan(masks=masks),
         versions_from=MASKED_UPDATE_NAME,
         training=training if masks.noise else None,

@@ -18,8 +18,9 @@ PLANS = [(2, 1), (3, 2), (3, 1), (4, 1), (5, 2)]
 class Asked:
     """A cohort of four devices that is asked about, and its helpers."""
 
-    def __init__(self, helpers=4, colluding=1, fixed=None):
-        self.cohort = MaskedCohort(manifest_of(helpers, colluding, weights=(1,)), 4)
+    def __init__(self, helpers=4, colluding=1, fixed=None, *, weights=(1,), devices=4, weight_of=lambda _: 1):
+        self.cohort = MaskedCohort(manifest_of(helpers, colluding, weights=weights), devices)
+        self.weight_of = weight_of
         self.helpers = self.cohort.helpers()
         self.now = 0.0
         self.asking = self.begun(fixed)
@@ -31,6 +32,7 @@ class Asked:
             self.cohort.admitted,
             TERMS,
             sign_set=lambda cohort_set: signed(self.cohort.coordinator, cohort_set),
+            weight_of=self.weight_of,
             fixed=fixed,
             now=self.now,
         )
@@ -66,7 +68,7 @@ class Asked:
         cohort, members = self.cohort, self.asking.cohort_set
         masks = sum_of_masks(cohort.manifest, members, answers)
         total = sum_without(cohort.manifest, members, lambda device: cohort.admitted[device].masked, masks)
-        plain = cohort.plain_sum({member.device: 1 for member in members.members})
+        plain = cohort.plain_sum({member.device: member.weight for member in members.members})
         return (total.levels == plain).all()
 
 

@@ -44,7 +44,6 @@ def refusal(task):
         (None, {"versions_from": "update"}, "versions_from is 'update'"),
         (None, {"privacy": None}, "versions_from is 'masked update'"),
         ("aggregation", {"strategy": "base_mean"}, "looks at single updates"),
-        ("aggregation", {"staleness_weighting": "polynomial"}, "write aggregation.staleness_weighting = 'constant'"),
         ("aggregation", {"buffer_size": None}, "it is left out"),
         ("aggregation", {"buffer_size": 1}, "it is 1"),
         ("update", {"feedback": "momentum"}, "goes with update.feedback 'residual', not 'momentum'"),
@@ -92,7 +91,9 @@ def test_named_positions_take_no_more_than_the_plan_says(task, parameters, keep_
 @pytest.mark.parametrize("bits", [2, 8, 16])
 def test_width_is_that_of_the_manifest(task, devices, bits):
     plan = msgspec.structs.replace(task.masks, bits=bits)
-    assert plan.width(devices) == field_of(manifest_of(most_devices=devices, bits=bits, weights=(1,))).width
+    for weights in ((1,), (1, 2, 3, 4)):
+        manifest = manifest_of(most_devices=devices, bits=bits, weights=weights)
+        assert plan.width(devices * weights[-1]) == field_of(manifest).width
 
 
 def test_seeds_of_a_helper_are_those_of_the_seed_plan():

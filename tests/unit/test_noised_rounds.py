@@ -53,6 +53,8 @@ def joined(task, **fields):
     [
         ({"deviation": 0}, "has deviation 0"),
         ({"fewest_devices": 3, "fewest_per_weight": 3}, "has fewest_devices 3"),
+        ({"fewest_per_weight": 3}, "has fewest_per_weight 3"),
+        ({"positions": "random", "entries": 7}, "has entries 7"),
         ({"colluding": 1}, "has colluding 1"),
         ({"clip": 0.5}, "has clip 0.5"),
         ({"bits": 8}, "has bits 8"),

@@ -41,7 +41,14 @@ class MaskHelperProcess(HelperProcess):
         self.configuration.write_text(f"{text}\n[masks]\nfewest_devices = 2\n[masks.roster]\n{roster}")
 
 
-def masked_digits(folder: Path, helpers: Sequence[MaskHelperProcess], devices: int, **plan: Any) -> Path:
+def masked_digits(
+    folder: Path,
+    helpers: Sequence[MaskHelperProcess],
+    devices: int,
+    *,
+    staleness_weighting: Any = "constant",
+    **plan: Any,
+) -> Path:
     """The shipped digits whose updates are summed over `devices`, at least two of them."""
     copy_digits_bundle(folder)
     description = parse_description((folder / DESCRIPTION_FILE).read_bytes())
@@ -51,7 +58,7 @@ def masked_digits(folder: Path, helpers: Sequence[MaskHelperProcess], devices: i
     changed = msgspec.structs.replace(
         description,
         aggregation=msgspec.structs.replace(
-            description.aggregation, strategy="fedbuff", buffer_size=devices, staleness_weighting="constant"
+            description.aggregation, strategy="fedbuff", buffer_size=devices, staleness_weighting=staleness_weighting
         ),
         training=msgspec.structs.replace(description.training, validation_share=0.0),
         privacy=PrivacyPlan(masks=masks),

@@ -17,8 +17,8 @@ VERSIONS_AHEAD = 1
 """Versions that may be made while a cohort is open beside its own: an operator's rollbacks."""
 
 
-def manifest_of(task: ServedTask, plan: MaskPlan, *, number: int, seed: int) -> CohortManifest:
-    """The manifest of a cohort that is opened now."""
+def manifest_of(task: ServedTask, plan: MaskPlan, *, number: int, seed: int, top: bytes) -> CohortManifest:
+    """The manifest of a cohort that is opened now; `top` are its `named_positions`."""
     description = task.description
     newest, staleness = task.newest.number, description.aggregation.max_staleness
     entries = plan.entries(description.trained_count)
@@ -32,7 +32,7 @@ def manifest_of(task: ServedTask, plan: MaskPlan, *, number: int, seed: int) -> 
         entries=entries,
         positions=plan.position_rule(description.trained_count),
         positions_seed=seed,
-        top_positions=_top_positions(task, plan),
+        top_positions=top,
         clip=plan.clip,
         bits=plan.bits,
         weights=tuple(range(1, largest_weight(description.aggregation) + 1)),
@@ -51,7 +51,7 @@ def weight_in(task: ServedTask, manifest: CohortManifest, base_version: int) -> 
     return whole_weight(staleness_weight(staleness, task.description.aggregation), manifest.weights)
 
 
-def _top_positions(task: ServedTask, plan: MaskPlan) -> bytes:
+def named_positions(task: ServedTask, plan: MaskPlan) -> bytes:
     """Where the first moment of the server's optimiser is largest, if the task's positions follow from it."""
     parameters = task.description.trained_count
     if plan.position_rule(parameters) != "momentum":
@@ -67,16 +67,9 @@ def require_as_opened(
     Raises:
         VoidCohortError: the task is another one now, or the coordinator's key.
     """
-    again = manifest_of(task, plan, number=manifest.number, seed=manifest.positions_seed)
-    same = (
-        msgspec.structs.replace(
-            again,
-            oldest_version=manifest.oldest_version,
-            newest_version=manifest.newest_version,
-            top_positions=manifest.top_positions,
-        )
-        == manifest
-    )
+    again = manifest_of(task, plan, number=manifest.number, seed=manifest.positions_seed, top=manifest.top_positions)
+    versions = {"oldest_version": manifest.oldest_version, "newest_version": manifest.newest_version}
+    same = msgspec.structs.replace(again, **versions) == manifest
     if signed(key, manifest) != stored:
         raise VoidCohortError("another key has signed the cohort's manifest; its updates go back into residuals")
     if not same or not manifest.oldest_version <= task.newest.number <= manifest.newest_version:

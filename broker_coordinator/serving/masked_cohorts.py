@@ -19,7 +19,7 @@ from functools import partial
 
 from broker_coordinator.consumers.masked_update import MaskedItem, candidates
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
-from broker_coordinator.serving.cohort_manifests import manifest_of, require_as_opened, weight_in
+from broker_coordinator.serving.cohort_manifests import manifest_of, named_positions, require_as_opened, weight_in
 from broker_coordinator.serving.cohort_sums import SummedCohort, summed_cohort
 from broker_coordinator.serving.helper_words import HelperWords
 from broker_coordinator.serving.metrics import Metrics
@@ -183,7 +183,8 @@ class MaskedCohorts:
         return self._live[name]
 
     def _open(self, task: ServedTask, plan: MaskPlan, now: float) -> None:
-        manifest = manifest_of(task, plan, number=secrets.randbelow(MAX_SEQUENCE), seed=secrets.randbelow(MAX_SEQUENCE))
+        number, seed = secrets.randbelow(MAX_SEQUENCE), secrets.randbelow(MAX_SEQUENCE)
+        manifest = manifest_of(task, plan, number=number, seed=seed, top=named_positions(task, plan))
         check_manifest(manifest)
         self._let_go(task, [each.position for each in task.waiting])
         name = task.description.task

@@ -71,7 +71,7 @@ class Fleet:
         """The cohort of a round."""
         return CohortManifest(
             number=number, task="digits", generation=0, oldest_version=0, newest_version=number,
-            parameters=self.parameters, entries=self.parameters, positions="dense", positions_seed=0, momentum_hash=b"",
+            parameters=self.parameters, entries=self.parameters, positions="dense", positions_seed=0, top_positions=b"",
             clip=CLIP, bits=self.bits, weights=(1,),
             fewest_devices=2, most_devices=len(self.devices), fewest_per_weight=2,
             helpers=tuple(bytes(key_of(name).verify_key) for name in HELPERS), colluding=len(HELPERS) - 1,

@@ -116,7 +116,7 @@ def manifest_for(helpers: tuple[SigningKey, ...], colluding: int, entries: int, 
     """A dense cohort of 8 bits."""
     return CohortManifest(
         number=1, task="benchmark", generation=0, oldest_version=0, newest_version=9, parameters=entries,
-        entries=entries, positions="dense", positions_seed=0, momentum_hash=b"", clip=1.0, bits=BITS, weights=WEIGHTS,
+        entries=entries, positions="dense", positions_seed=0, top_positions=b"", clip=1.0, bits=BITS, weights=WEIGHTS,
         fewest_devices=10, most_devices=devices, fewest_per_weight=2,
         helpers=tuple(bytes(key.verify_key) for key in helpers), colluding=colluding,
     )  # fmt: skip

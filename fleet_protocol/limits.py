@@ -195,7 +195,10 @@ MAX_COHORT_DEVICES = 1024
 MAX_MASK_REQUEST_BYTES = 2 * MIB
 """Of what a mask helper is asked: the seeds of 1,024 devices for five helpers."""
 
-MAX_COHORT_MANIFEST_BYTES = 1 * KIB
+MAX_TOP_POSITIONS_BYTES = 7 * KIB
+"""Of the positions that a cohort's manifest names, about one byte each."""
+
+MAX_COHORT_MANIFEST_BYTES = MAX_TOP_POSITIONS_BYTES + 1 * KIB
 """Of a cohort's signed manifest, which travels in the manifest of the version."""
 
 MAX_MASK_REFUSAL_CHARACTERS = 300

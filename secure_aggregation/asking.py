@@ -8,6 +8,7 @@
 Nothing of it needs to outlive the process: helpers give the same answers again. Times are seconds on any one clock.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from secure_aggregation.coordinator import AdmittedUpdate, VoidCohortError, chec
 from secure_aggregation.manifest import seed_plan_of
 from secure_aggregation.messages import CohortManifest, CohortSet, HelperAnswer, SetSignature, message_hash
 from secure_aggregation.signatures import verified
+from secure_aggregation.weights import shared_weights
 
 ASK_AGAIN_SECONDS = 5.0
 """Between two requests to a helper that has not answered."""
@@ -44,7 +46,8 @@ class _Step:
 class Asking:
     """Of one cohort. `candidates` are its updates by device; `fixed` is the set, where one was committed before.
 
-    `sign_set` signs with the coordinator's key.
+    `sign_set` signs with the coordinator's key. `weight_of` says what an update of a version should weigh; it
+    does where enough others weigh the same.
 
     Raises:
         VoidCohortError: fewer than the least devices, or a member of the set has no update.
@@ -58,6 +61,7 @@ class Asking:
         terms: Terms,
         *,
         sign_set: Callable[[CohortSet], Signed],
+        weight_of: Callable[[int], int],
         fixed: tuple[Signed, CohortSet] | None,
         now: float,
     ) -> None:
@@ -67,7 +71,9 @@ class Asking:
         self._candidates = dict(candidates)
         self._terms = terms
         self._sign_set = sign_set
+        self._weight_of = weight_of
         self._signatures: tuple[Signed, ...] = ()
+        self._lone_words: dict[int, set[str]] = {}
         if fixed is None:
             self._propose()
             self._step = _Step("unusable", now)
@@ -117,11 +123,23 @@ class Asking:
         has_enough = len(self._willing) >= self._needed
         return min((*asked, self._step.began + (self._terms.patience if has_enough else self._terms.give_up)))
 
-    def receive(self, number: int, reply: MaskReply) -> None:
-        """Take what a helper says; nothing where it is about another step or set, or was said before."""
+    def receive(self, number: int, reply: MaskReply) -> bool:
+        """Take what a helper says; False, and nothing, where it is about another step or set, or was said before.
+
+        So a helper is listened to once for each step and set, and a set has fewer devices than the one before.
+        """
         about_this = (reply.step, reply.set_hash) == (self._step.name, message_hash(self.cohort_set))
-        if about_this and number not in self._step.replies:
-            self._step.replies[number] = self._checked(number, reply)
+        if not about_this or number in self._step.replies:
+            return False
+        self._step.replies[number] = self._checked(number, reply)
+        return True
+
+    def take_lone_words(self) -> dict[int, set[str]]:
+        """The devices that were left out since this was last asked as one helper alone, by its number, can't use them,
+        while others can.
+        """
+        taken, self._lone_words = self._lone_words, {}
+        return taken
 
     def advance(self, now: float) -> list[Signed] | None:
         """Go as far as replies allow: None while some are awaited, or while `is_agreed`; then the helpers' answers.
@@ -130,7 +148,7 @@ class Asking:
             VoidCohortError: too few devices are left, or too few helpers do what they are asked.
         """
         if self._step.name == "unusable":
-            self._leave_out_unusable()
+            self._leave_out_unusable(now)
             self._require_possible(now)
             return None
         if self._step.name == "sign" and len(self._willing) >= self._plan.signatures_needed:
@@ -161,8 +179,11 @@ class Asking:
                 return self._plan.answers_needed
 
     def _has_enough(self, now: float, needed: int) -> bool:
-        waited = now - self._step.began >= self._terms.patience
-        return len(self._willing) >= needed and (waited or len(self._step.replies) == self._plan.helpers)
+        return len(self._willing) >= needed and self._has_waited(now)
+
+    def _has_waited(self, now: float) -> bool:
+        """Whether all have answered, or were waited for."""
+        return len(self._step.replies) == self._plan.helpers or now - self._step.began >= self._terms.patience
 
     def _require_possible(self, now: float) -> None:
         refusals = [each.refusal for each in self._step.replies.values() if each.refusal]
@@ -174,19 +195,29 @@ class Asking:
                 f" {self._terms.give_up:g} seconds, {self._needed} must"
             )
 
-    def _leave_out_unusable(self) -> None:
-        unusable = {name for each in self._willing.values() for name in each.unusable}
-        if unusable & self._candidates.keys():
-            for name in unusable:
-                self._candidates.pop(name, None)
-            self._propose()
-            self._step = _Step(self._step.name, self._step.began)
+    def _leave_out_unusable(self, now: float) -> None:
+        """Once all have said whom they can't use, so that it is known whether they agree."""
+        namers: defaultdict[str, list[int]] = defaultdict(list)
+        for number, each in self._willing.items():
+            for name in self._candidates.keys() & set(each.unusable):
+                namers[name].append(number)
+        if not namers or not self._has_waited(now):
+            return
+        for name, numbers in namers.items():
+            if len(numbers) == 1 and len(self._willing) > 1:
+                self._lone_words.setdefault(numbers[0], set()).add(name)
+            del self._candidates[name]
+        self._propose()
+        self._step = _Step(self._step.name, self._step.began)
 
     def _propose(self) -> None:
         fewest = self._manifest.fewest_devices
         if len(self._candidates) < fewest:
             raise self._void(f"{len(self._candidates)} devices are left whose boxes helpers can use, {fewest} must be")
-        self.cohort_set = proposed_set(self._manifest, [(each, 1) for each in self._candidates.values()])
+        wanted = {name: self._weight_of(each.base_version) for name, each in self._candidates.items()}
+        weights = shared_weights(wanted, self._manifest.fewest_per_weight)
+        weighted = [(self._candidates[name], weight) for name, weight in weights.items()]
+        self.cohort_set = proposed_set(self._manifest, weighted)
         self._signed_set = self._sign_set(self.cohort_set)
 
     def _first_step(self, now: float) -> _Step:

@@ -1,6 +1,6 @@
 """A device's one message to a cohort, after which it may sleep. Imports neither helper nor coordinator. Pure."""
 
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +10,16 @@ from fleet_protocol.codec.sparse import FloatVector, IndexVector
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, VerifyKey
 from fleet_protocol.kinds import MaskedUpdate, Signed
+from fleet_protocol.privacy.noise_shares import NoisedUpdates
 from secure_aggregation.bit_packing import pack
 from secure_aggregation.boxes import EPHEMERAL_BYTES, sealed_seeds
+from secure_aggregation.discrete_gaussian import RandomBytes
 from secure_aggregation.field import Levels
 from secure_aggregation.manifest import check_manifest, field_of, seed_plan_of
-from secure_aggregation.masks import key_stream, mask, update_place
+from secure_aggregation.masks import mask, update_place
 from secure_aggregation.messages import SEED_BYTES, CohortManifest, SealedSeeds, message_hash
+from secure_aggregation.rounding import rounded
 from secure_aggregation.signatures import signed, verified
-
-RandomBytes = Callable[[int], bytes]
-"""So many bytes that nobody can foresee: on a device `nacl.utils.random`."""
-_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +37,15 @@ class DevicePolicy:
 
 @dataclass(frozen=True, slots=True)
 class MaskedEntries:
-    """What is sent but for a signature over `seeds`, and what receivers will count: `sent`, which error feedback takes,
-    or takes back if void.
+    """What is sent but for a signature over `seeds`, and what receivers will count: `levels`, with noise where there is
+    any, and without noise `sent`, which error feedback takes, or takes back if void. Entries were scaled by `scale`.
     """
 
     seeds: SealedSeeds
     values: bytes
     levels: Levels
     sent: SparseUpdate
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +109,16 @@ def masked_entries(
     sequence: int,
     base_version: int,
     random_bytes: RandomBytes,
+    noised: NoisedUpdates | None = None,
 ) -> MaskedEntries:
     """Round and mask the entries of `vector`, float32[parameters], at the cohort's positions; no key is needed for it.
 
-    `sequence` must be a number that this device has never sent another masked update under.
+    `sequence` must be a number that this device has never sent another masked update under. With `noised`, entries are
+    scaled down to its norm, and noise is added to their levels.
 
     Raises:
-        ProtocolError: `WRONG_SHAPE`: not the cohort's parameters or entries. `NOT_FINITE`: the update.
+        ProtocolError: `WRONG_SHAPE`: not the cohort's parameters or entries. `NOT_FINITE`: the update. `OUT_OF_BOUNDS`:
+            other noise than the cohort's.
     """
     if vector.size != manifest.parameters or positions.size != manifest.entries:
         raise ProtocolError(
@@ -125,15 +128,15 @@ def masked_entries(
         )
     field, plan, cohort = field_of(manifest), seed_plan_of(manifest), message_hash(manifest)
     place = update_place(cohort, device, sequence)
-    levels = field.rounded(vector[positions], key_stream(random_bytes(_KEY_BYTES), manifest.entries))
+    levels = rounded(field, vector[positions], noised, random_bytes)
     seeds = [random_bytes(SEED_BYTES) for _ in range(plan.seeds)]
     ephemeral, boxes = sealed_seeds(seeds, plan, manifest.helpers, place, random_bytes(EPHEMERAL_BYTES))
-    masked = field.residues(levels)
+    masked = field.residues(levels.told)
     for number, seed in enumerate(seeds):
         masked = masked + mask(seed, place, number, manifest.entries)
     sealed = SealedSeeds(cohort, device, sequence, base_version, ephemeral, boxes)
-    sent = SparseUpdate(positions, field.values(levels))
-    return MaskedEntries(sealed, pack(np.asarray(masked), field.width), levels, sent)
+    sent = SparseUpdate(positions, field.values(levels.plain))
+    return MaskedEntries(sealed, pack(np.asarray(masked), field.width), levels.told, sent, levels.scale)
 
 
 def masked_round(
@@ -146,6 +149,7 @@ def masked_round(
     sequence: int,
     base_version: int,
     random_bytes: RandomBytes,
+    noised: NoisedUpdates | None = None,
 ) -> MaskedRound:
     """The same, signed with the device's `key`.
 
@@ -160,5 +164,6 @@ def masked_round(
         sequence=sequence,
         base_version=base_version,
         random_bytes=random_bytes,
+        noised=noised,
     )
     return MaskedRound(MaskedUpdate(signed(key, made.seeds), made.values), made.levels, made.sent)

@@ -3,8 +3,8 @@
     level = floor(x / step + u),  u even from [0, 1),  step = clip / most,  most = 2^(bits - 1) - 1
 
 Stochastic rounding (QSGD, Alistarh et al. 2017, section 3.1): a level's expectation is x / step, and 0 stays 0. Sums of
-weighted levels lie within most times the largest total weight; the modulus is twice that or more, so that a sum modulo
-it, read as a signed number, is the sum itself.
+weighted levels lie within most times the largest total weight, and beyond that by what noise there is; the modulus is
+twice that or more, so that a sum modulo it, read as a signed number, is the sum itself.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.privacy.noise_shares import headroom
 from secure_aggregation.bit_packing import LARGEST_WIDTH, SMALLEST_WIDTH, Words
 
 Levels = NDArray[np.int64]
@@ -24,11 +25,15 @@ _DRAWS = 2.0**32
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """Of one cohort: `clip` in the update's unit, `bits` of a level with its sign, `total_weight` of all devices."""
+    """Of one cohort: `clip` in the update's unit, `bits` of a level with its sign, `total_weight` of all devices.
+
+    Where each device adds noise of `deviation` levels, all weights are 1.
+    """
 
     clip: float
     bits: int
     total_weight: int
+    deviation: int = 0
 
     @property
     def most(self) -> int:
@@ -43,7 +48,11 @@ class Field:
     @property
     def width(self) -> int:
         """Bits of the modulus, 8 at least: those of the largest sum, and its sign."""
-        return max(SMALLEST_WIDTH, (self.most * self.total_weight).bit_length() + 1)
+        return max(SMALLEST_WIDTH, self.largest_sum(self.total_weight).bit_length() + 1)
+
+    def largest_sum(self, total_weight: int) -> int:
+        """The largest magnitude of a sum of updates of this total weight."""
+        return self.most * total_weight + headroom(self.deviation, total_weight)
 
     def check(self) -> None:
         """Check that sums fit 32 bits.
@@ -54,12 +63,20 @@ class Field:
         if self.width > LARGEST_WIDTH:
             raise ProtocolError(
                 Reason.OUT_OF_BOUNDS,
-                f"sums of {self.bits}-bit levels with a total weight of {self.total_weight} need {self.width} bits, at"
-                f" most {LARGEST_WIDTH} are there; lower bits, most_devices or the largest weight",
+                f"sums of {self.bits}-bit levels with a total weight of {self.total_weight} and noise of"
+                f" {self.deviation} levels need {self.width} bits, at most {LARGEST_WIDTH} are there; lower bits,"
+                " most_devices or the largest weight",
             )
 
-    def rounded(self, entries: FloatVector, draws: Words) -> Levels:
-        """Clip float32[K] and round it; `draws` uint32[K] are even, secret, and used once.
+    def rounded(self, entries: FloatVector | NDArray[np.float64], draws: Words) -> Levels:
+        """Clip finite float[K] and round it; `draws` uint32[K] are even, secret, and used once."""
+        scaled = np.clip(entries.astype(np.float64), -self.clip, self.clip) / self.step
+        down = np.floor(scaled)
+        levels: Levels = (down + (draws / _DRAWS < scaled - down)).astype(np.int64)
+        return np.clip(levels, -self.most, self.most)  # the division above may round up beyond the last level
+
+    def require_finite(self, entries: FloatVector) -> None:
+        """Check that entries can be rounded.
 
         Raises:
             ProtocolError: `NOT_FINITE`.
@@ -72,10 +89,6 @@ class Field:
                 f"entry {at} of the update is {entries[at]}; only finite numbers can be masked: train again, with a"
                 " lower learning rate",
             )
-        scaled = np.clip(entries.astype(np.float64), -self.clip, self.clip) / self.step
-        down = np.floor(scaled)
-        levels: Levels = (down + (draws / _DRAWS < scaled - down)).astype(np.int64)
-        return np.clip(levels, -self.most, self.most)  # the division above may round up beyond the last level
 
     def residues(self, levels: Levels) -> Words:
         """Levels modulo 2^32, which every modulus here divides."""
@@ -89,7 +102,7 @@ class Field:
         """
         unused = np.uint32(LARGEST_WIDTH - self.width)
         total: Levels = ((residues << unused).view(np.int32) >> unused.astype(np.int32)).astype(np.int64)
-        largest = self.most * total_weight
+        largest = self.largest_sum(total_weight)
         if (np.abs(total) > largest).any():
             at = int(np.argmax(np.abs(total)))
             raise ProtocolError(

@@ -7,7 +7,8 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MAX_MASK_HELPERS
 from fleet_protocol.privacy.mask_plan import LARGEST_CLIP, SMALLEST_CLIP
 from secure_aggregation.field import Field
-from secure_aggregation.messages import HASH_BYTES, CohortManifest
+from secure_aggregation.messages import CohortManifest
+from secure_aggregation.positions import top_indices
 from secure_aggregation.seed_plan import SeedPlan
 
 _Rule: TypeAlias = tuple[bool, str]
@@ -18,17 +19,17 @@ def check_manifest(manifest: CohortManifest) -> None:
     """Refuse a manifest that no cohort can keep to.
 
     Raises:
-        ProtocolError: `OUT_OF_BOUNDS`, with the field, its value and what it must be.
+        ProtocolError: `OUT_OF_BOUNDS`, with the field, its value and what it must be; or as `top_indices`.
     """
     for holds, otherwise in (*_rules_of_entries(manifest), *_rules_of_members(manifest)):
         if not holds:
             raise ProtocolError(Reason.OUT_OF_BOUNDS, f"manifest of cohort {manifest.number}: {otherwise}")
+    top_indices(manifest)
     field_of(manifest).check()
 
 
 def _rules_of_entries(manifest: CohortManifest) -> tuple[_Rule, ...]:
     is_dense = manifest.positions == "dense"
-    hash_bytes = HASH_BYTES if manifest.positions == "momentum" else 0
     return (
         (
             SMALLEST_CLIP <= manifest.clip <= LARGEST_CLIP,
@@ -40,9 +41,8 @@ def _rules_of_entries(manifest: CohortManifest) -> tuple[_Rule, ...]:
             " dense sends all of them, every other rule fewer",
         ),
         (
-            len(manifest.momentum_hash) == hash_bytes,
-            f"momentum_hash has {len(manifest.momentum_hash)} bytes; with {manifest.positions} positions it has"
-            f" {hash_bytes}",
+            manifest.positions == "momentum" or not manifest.top_positions,
+            f"it names top positions, and {manifest.positions} positions have none",
         ),
     )
 
@@ -70,12 +70,17 @@ def _rules_of_members(manifest: CohortManifest) -> tuple[_Rule, ...]:
             manifest.colluding < len(manifest.helpers),
             f"colluding {manifest.colluding} is not below the {len(manifest.helpers)} mask helpers",
         ),
+        (
+            not manifest.deviation or manifest.weights == (1,),
+            f"weights {manifest.weights} with noise of {manifest.deviation} levels, which a weight would enlarge with"
+            " its update; every weight is 1 there",
+        ),
     )
 
 
 def field_of(manifest: CohortManifest) -> Field:
     """The numbers of a cohort: room for its largest weight on every one of its devices."""
-    return Field(manifest.clip, manifest.bits, manifest.most_devices * manifest.weights[-1])
+    return Field(manifest.clip, manifest.bits, manifest.most_devices * manifest.weights[-1], manifest.deviation)
 
 
 def seed_plan_of(manifest: CohortManifest) -> SeedPlan:

@@ -6,7 +6,7 @@ sets under one name.
 """
 
 import hashlib
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 
@@ -21,7 +21,10 @@ from fleet_protocol.limits import (
     MAX_SEALED_SEEDS_BYTES,
     MAX_SEQUENCE,
     MAX_STALENESS_WEIGHT,
+    MAX_TOP_POSITIONS_BYTES,
 )
+from fleet_protocol.privacy.mask_plan import PositionRule
+from fleet_protocol.privacy.noise_shares import MOST_DEVIATION
 
 HASH_BYTES: Final = 32
 """A whole SHA-256: what is named by one must have no twin, not even one that somebody looks for."""
@@ -33,18 +36,17 @@ StalenessWeight = Annotated[int, msgspec.Meta(ge=1, le=MAX_STALENESS_WEIGHT)]
 Entries = Annotated[int, msgspec.Meta(ge=1, le=MAX_PARAMETERS)]
 Devices = Annotated[int, msgspec.Meta(ge=2, le=MAX_COHORT_DEVICES)]
 HelperNumber = Annotated[int, msgspec.Meta(ge=0, lt=MAX_MASK_HELPERS)]
-PositionRule = Literal["dense", "random", "momentum"]
-"""All parameters; drawn from the manifest's seed; half of them the largest of the public server momentum."""
 
 
 class CohortManifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What the coordinator says of a cohort before anybody joins it; `manifest` says what must hold between fields.
 
     `number` tells it from every other. Updates may begin with a version from `oldest_version` to `newest_version`.
-    `entries` of `parameters` are sent. `momentum_hash` is of the server's momentum, float32 little endian, or empty.
+    `entries` of `parameters` are sent, with `momentum` those of `top_positions` among them (`positions`).
     `clip` is the largest magnitude of an entry, which `bits` bits hold with its sign. A set has `fewest_devices` to
     `most_devices` members, and of each weight that occurs, which is one of `weights`, at least `fewest_per_weight`.
-    `helpers` are Ed25519 keys; any `colluding` of them learn nothing with the coordinator.
+    `helpers` are Ed25519 keys; any `colluding` of them learn nothing with the coordinator. Each device adds noise of
+    `deviation` levels to each entry; 0: none.
     """
 
     number: Count
@@ -56,7 +58,7 @@ class CohortManifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     entries: Entries
     positions: PositionRule
     positions_seed: Count
-    momentum_hash: Annotated[bytes, msgspec.Meta(max_length=HASH_BYTES)]
+    top_positions: Annotated[bytes, msgspec.Meta(max_length=MAX_TOP_POSITIONS_BYTES)]
     clip: float
     bits: Annotated[int, msgspec.Meta(ge=2, le=16)]
     weights: Annotated[tuple[StalenessWeight, ...], msgspec.Meta(min_length=1, max_length=MAX_STALENESS_WEIGHT)]
@@ -65,6 +67,7 @@ class CohortManifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     fewest_per_weight: Devices
     helpers: Annotated[tuple[Key, ...], msgspec.Meta(min_length=2, max_length=MAX_MASK_HELPERS)]
     colluding: Annotated[int, msgspec.Meta(ge=1, lt=MAX_MASK_HELPERS)]
+    deviation: Annotated[int, msgspec.Meta(ge=0, le=MOST_DEVIATION)] = 0
 
 
 class SealedSeeds(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ from broker_coordinator.admission.participation import why_spent
 from broker_coordinator.aggregation.privacy_loss import gaussian_epsilon, tight_epsilon
 from broker_coordinator.storage.noise_seeds import read_series
 from broker_coordinator.storage.overview import Overview
+from fleet_protocol.privacy.noise_shares import epsilon_told
 from fleet_protocol.task_description import TaskDescription
 
 
@@ -30,6 +31,30 @@ def privacy_told(overview: Overview, task: TaskDescription) -> dict[str, object]
             "most_rounds_of_a_device": rounds,
             "epsilon": promised.epsilon_after(rounds * steps) if rounds else 0.0,
             "tight_epsilon": tight_epsilon(promised.mechanism, rounds * steps, promised.delta),
+        }
+    }
+
+
+def noise_shares_told(overview: Overview, task: TaskDescription) -> dict[str, object]:
+    """Of a task whose devices add noise behind their masks: what the device tells of itself that most updates have come
+    of, those of void cohorts among them. Each device counts those too that were refused, or never came.
+    """
+    plan = task.masks
+    noised = plan.noised_updates(task.trained_count) if plan else None
+    if plan is None or plan.noise is None or noised is None:
+        return {}
+    updates = overview.most_updates_of_a_device(task.task)
+    return {
+        "noise_shares": {
+            "promised_epsilon": plan.noise.epsilon,
+            "delta": plan.noise.delta,
+            "norm": plan.noise.norm,
+            "at_most": plan.noise.at_most,
+            "deviation_of_a_device": plan.deviation,
+            "devices_counted_on": noised.honest,
+            "noise_multiplier": round(1 / noised.moved, 4),
+            "most_updates_of_a_device": updates,
+            "epsilon": epsilon_told([noised.taken(updates)], plan.noise.delta),
         }
     }
 

@@ -12,7 +12,7 @@ from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
 from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
-from broker_coordinator.commands.privacy_told import device_privacy_told, privacy_told
+from broker_coordinator.commands.privacy_told import device_privacy_told, noise_shares_told, privacy_told
 from broker_coordinator.commands.refine import refine
 from broker_coordinator.commands.scale import scale_shown
 from broker_coordinator.commands.variety_shown import variety_shown
@@ -146,6 +146,7 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     row |= scale_shown(journal.engine, description)
     row |= privacy_told(journal.overview, description)
     row |= device_privacy_told(journal.engine, description)
+    row |= noise_shares_told(journal.overview, description)
     row |= cohorts_shown(journal.engine, description)
     summaries = journal.overview.version_summaries(options.task, options.last)
     outcomes = journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT)

@@ -10,19 +10,21 @@ get lost with the process are given when a device sends its update again. So is 
 """
 
 import logging
-import random
 import secrets
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from broker_coordinator.consumers.masked_update import MaskedItem, candidates
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
-from broker_coordinator.serving.cohort_manifests import manifest_of, require_as_opened
+from broker_coordinator.serving.cohort_manifests import manifest_of, named_positions, require_as_opened, weight_in
 from broker_coordinator.serving.cohort_sums import SummedCohort, summed_cohort
+from broker_coordinator.serving.helper_words import HelperWords
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.served_task import ServedTask
+from broker_coordinator.serving.spoilers import Spoilers
 from broker_coordinator.serving.waiting import WaitingPayload
 from broker_coordinator.storage.cohort_registry import CohortRegistry, CohortState, Settled, StoredCohort
 from broker_coordinator.storage.journal import Journal
@@ -36,7 +38,6 @@ from secure_aggregation.coordinator import AdmittedUpdate, SpoiledSumError, Void
 from secure_aggregation.manifest import check_manifest
 from secure_aggregation.messages import message_hash
 from secure_aggregation.signatures import signed
-from secure_aggregation.suspects import Suspects
 
 BACKLOG_SECONDS = 10.0
 """A cohort that was open before this process, and whose time is over, closes so much later: what has waited at the
@@ -79,7 +80,8 @@ class MaskedCohorts:
         self._wall_clock = wall_clock
         self._live: dict[str, _Live] = {}
         self._without_cohort: set[str] = set()
-        self._suspects: defaultdict[str, Suspects] = defaultdict(Suspects)
+        self._spoilers = Spoilers()
+        self._words = HelperWords()
         self._outbox: deque[Publication] = deque()
 
     def reload(self) -> None:
@@ -98,9 +100,9 @@ class MaskedCohorts:
             live, plan = self._live.get(task.description.task), task.description.masks
             if live is None or live.asking is None or plan is None or helper not in plan.helpers:
                 continue
-            if reply.refusal:
-                logger.warning(log_line("mask_helper_refused", helper=helper, step=reply.step, reason=reply.refusal))
-            live.asking.receive(sorted(plan.helpers).index(helper), reply)
+            counts = live.asking.receive(sorted(plan.helpers).index(helper), reply)
+            if counts and reply.refusal:
+                self._words.refused(task.description.task, helper, reply.step, reply.refusal)
 
     def next_due(self) -> float | None:
         """When something is due that is not now, if nothing comes."""
@@ -143,7 +145,7 @@ class MaskedCohorts:
         except VoidCohortError as error:
             if isinstance(error, SpoiledSumError) and live.asking is not None:
                 members = {member.device for member in live.asking.cohort_set.members}
-                self._suspects[task.description.task].spoiled(members)
+                self._spoilers.spoiled(task.description.task, members)
             self._void(task, live.stored, str(error))
             return None
 
@@ -166,7 +168,8 @@ class MaskedCohorts:
         self._settle(held, None, "")
         self._settle(left, Reason.VOID_COHORT, CAME_LATE)
         del self._live[task.description.task]
-        self._clear(task.description.task, summed.devices)
+        self._spoilers.summed(task.description.task, summed.devices)
+        self._words.cohort_over(task.description.task)
 
     def _found(self, task: ServedTask, now: float) -> _Live | None:
         name = task.description.task
@@ -180,7 +183,8 @@ class MaskedCohorts:
         return self._live[name]
 
     def _open(self, task: ServedTask, plan: MaskPlan, now: float) -> None:
-        manifest = manifest_of(task, plan, number=secrets.randbelow(MAX_SEQUENCE), seed=secrets.randbelow(MAX_SEQUENCE))
+        number, seed = secrets.randbelow(MAX_SEQUENCE), secrets.randbelow(MAX_SEQUENCE)
+        manifest = manifest_of(task, plan, number=number, seed=seed, top=named_positions(task, plan))
         check_manifest(manifest)
         self._let_go(task, [each.position for each in task.waiting])
         name = task.description.task
@@ -234,16 +238,21 @@ class MaskedCohorts:
                 self._candidates(task, live),
                 Terms(plan.patience_seconds, plan.give_up_seconds),
                 sign_set=lambda cohort_set: signed(self._signer.key, cohort_set),
+                weight_of=partial(weight_in, task, manifest),
                 fixed=live.stored.members,
                 now=now,
             )
-        answers = live.asking.advance(now)
+        helpers = sorted(plan.helpers)
+        try:
+            answers = live.asking.advance(now)
+        finally:
+            for number, devices in live.asking.take_lone_words().items():
+                self._words.named_alone(task.description.task, helpers[number], devices)
         if live.asking.is_agreed(now):
             members = live.asking.signed_set
             self._registry.agree(live.stored, members)
             live.stored = replace(live.stored, state=CohortState.AGREED, members=(members, live.asking.cohort_set))
             live.asking.fix(now)
-        helpers = sorted(plan.helpers)
         for number, request in live.asking.requests(now):
             self._outbox.append(self._signer.mask_request(helpers[number], request))
         if answers is None:
@@ -259,19 +268,8 @@ class MaskedCohorts:
         found = dict(list(candidates(items).items())[: manifest.most_devices])
         if live.stored.members is not None:
             return found
-        suspects = self._suspects[task.description.task]
-        left_out = suspects.left_out(found, manifest.fewest_devices, random.SystemRandom().sample)
+        left_out = self._spoilers.left_out(task.description.task, found, manifest.fewest_devices)
         return {device: update for device, update in found.items() if device not in left_out}
-
-    def _clear(self, name: str, devices: frozenset[str]) -> None:
-        """A sum has come of these devices: none of them has spoiled it."""
-        suspects = self._suspects[name]
-        before = len(suspects.names)
-        suspects.summed(devices)
-        if before > 1 and len(suspects.names) == 1:
-            (device,) = suspects.names
-            remedy = "it is left out of sums until the coordinator starts again; look at the device, or revoke it"
-            logger.warning(log_line("device_spoils_sums", task=name, device=device, remedy=remedy))
 
     def _void(self, task: ServedTask, stored: StoredCohort, reason: str) -> None:
         settled = self._registry.void(stored, reason)
@@ -280,6 +278,7 @@ class MaskedCohorts:
             task.waiting.clear()
         self._settle(settled, Reason.VOID_COHORT, reason)
         self._live.pop(name, None)
+        self._words.cohort_over(name)
         self._metrics.count_void_cohort(name)
         self._announce(name)
         logger.warning(

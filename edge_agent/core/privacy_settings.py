@@ -6,6 +6,7 @@ import msgspec
 
 from fleet_protocol.configuration import PublicKey
 from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_MASK_HELPERS
+from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.privacy.sample_privacy import Delta
 from fleet_protocol.task_description import TaskDescription
 
@@ -13,9 +14,12 @@ from fleet_protocol.task_description import TaskDescription
 class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What this device demands of tasks (docs/privacy.md). A task that promises less is not trained."""
 
-    at_least: Literal["nothing", "samples", "masks", "samples and masks"] = "nothing"
+    at_least: Literal[
+        "nothing", "samples", "masks", "samples and masks", "noised masks", "samples and noised masks"
+    ] = "nothing"
     """`samples`: what the device sends of a round hides each sample by noise, as `[privacy.samples]` of a task says.
-    `masks`: the coordinator sees sums of many devices' updates alone, as `[privacy.masks]` of a task says."""
+    `masks`: the coordinator sees sums of many devices' updates alone, as `[privacy.masks]` of a task says. `noised
+    masks`: and devices add noise to them that hides each device, as `[privacy.masks.noise]` says."""
     trusted_mask_helpers: list[PublicKey] = []
     """For `masks`: the keys of the mask helpers that this device's owner trusts, as `edgeflock-helper mask-key` prints
     them there. A task that names any other is refused."""
@@ -28,6 +32,9 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     as the task allows. A sample that has cost so much is trained on no more."""
     delta: Delta = 1e-5
     """The probability for which `epsilon` does not speak."""
+    device_epsilon: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+    """For `noised masks`: the most that all updates of one task together, of whatever bundles, may tell of this device.
+    0: as much as each bundle allows. Once it is reached, the device sends that task no more."""
     samples_alone: bool = False
     """Have the graph look at one sample at a time: the guarantee then holds whatever graph a coordinator sends, and a
     round takes up to `batch_size` times as long."""
@@ -44,6 +51,11 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def demands_masks(self) -> bool:
         """Whether no single update may be seen."""
         return "masks" in self.at_least
+
+    @property
+    def demands_noise(self) -> bool:
+        """Whether sums have to hide each device."""
+        return "noised" in self.at_least
 
     def refusal(self, task: TaskDescription) -> str | None:
         """Why this device does not learn for the task, in words; None where it does."""
@@ -89,4 +101,12 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     f"{task.task} has {name} = {offered} in [privacy.masks], and the owner of this device asks for"
                     f" {asked}"
                 )
+        return self._why_noise_refused(task, plan)
+
+    def _why_noise_refused(self, task: TaskDescription, plan: MaskPlan) -> str | None:
+        if self.demands_noise and plan.noise is None:
+            return (
+                f"{task.task} has no [privacy.masks.noise], and the owner of this device demands it"
+                f" (at_least = {self.at_least!r} in [privacy] of agent.toml)"
+            )
         return None

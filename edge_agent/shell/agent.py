@@ -57,6 +57,7 @@ class Agent:
             also_hears=[topics.queries(configuration.fleet, name) for name in settings],
         )
         self._budget = SampleBudget(self._database, self._samples, configuration.privacy)
+        self._cohorts = Cohorts(member.versions, self._database, identity, configuration.privacy)
         helped = HelpedRounds(identity, member.link, settings)
         training = RoundTraining(
             worker,
@@ -68,7 +69,7 @@ class Agent:
             spool=RoundSpool(self._database, address=identity.address, sign=identity.sign_row),
             prompting={task.name: task.prompts for task in configuration.tasks},
             budget=self._budget,
-            cohorts=Cohorts(member.versions, self._database, identity, configuration.privacy),
+            cohorts=self._cohorts,
         )
         self._rounds = Rounds(
             configuration,
@@ -167,5 +168,6 @@ class Agent:
             coordinator_key=write_verify_key(member.identity.coordinator),
             queries=self._questions.use,
             told={task: told for task in tasks if (told := self._budget.told(task))},
+            told_of_device={task: told for task in tasks if (told := self._cohorts.told(task))},
             dropped={task: dropped for task in tasks if (dropped := self._samples.dropped(task))},
         )

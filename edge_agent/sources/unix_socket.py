@@ -109,6 +109,8 @@ class Status(msgspec.Struct):
     """By task, the cluster that the coordinator has put this device into."""
     told: dict[str, float] = {}
     """By task with privacy of samples: epsilon, at `[privacy] delta`, of the sample that most was told of."""
+    told_of_device: dict[str, float] = {}
+    """By task with noise behind masks: epsilon, at `[privacy] delta`, of this device."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ def finish_round(
         trained_through=samples.newest,
         loss=learned.first_loss,
         life=memory.life,
-        forgotten=packed.forgotten,
+        forgotten=masked.forgotten if masked else packed.forgotten,
         unlike_the_fleet=unlike_the_fleet(samples, task),
         usual_norm=running_norm(earlier.usual_norm, norm),
         kept=kept,

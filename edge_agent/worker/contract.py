@@ -100,13 +100,14 @@ class JoinedCohort(msgspec.Struct, frozen=True):
 
 class MaskedResult(msgspec.Struct, frozen=True):
     """A round's update behind masks: `SealedSeeds`, which the agent signs, and masked values, packed. `plain` is what
-    is in it, float32[trained], and never leaves the device.
+    is in it without noise, float32[trained], and never leaves the device. `forgotten` as in `TrainingResult`.
     """
 
     seeds: bytes
     values: bytes
     plain: bytes
     signature: bytes = b""
+    forgotten: float = 0.0
 
 
 class TrainingJob(msgspec.Struct, frozen=True):

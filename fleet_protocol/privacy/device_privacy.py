@@ -126,7 +126,6 @@ def _rules_of_plan(plan: DevicePrivacy) -> list[tuple[bool, str]]:
 def _rules_of_task(task: "TaskDescription") -> list[tuple[bool, str]]:
     plan = task.aggregation
     tables = {
-        "privacy.masks": task.masks,
         "split": task.split,
         "solved_head": task.solved_head,
         "prompts": task.prompts,
@@ -134,6 +133,11 @@ def _rules_of_task(task: "TaskDescription") -> list[tuple[bool, str]]:
     }
     there = [table for table, value in tables.items() if value is not None]
     return [
+        (
+            task.masks is None,
+            "is noise of the coordinator, which sees no single update with [privacy.masks]: write [privacy.masks.noise]"
+            " in its place, with which devices add the noise",
+        ),
         (not there, f"can't be kept with [{there[0] if there else ''}], which tells of single devices; leave one out"),
         (
             task.versions_from == UPDATE_NAME,

@@ -51,6 +51,15 @@ class MaskHelperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     most_masked_entries: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)] = 1 << 28
     """Most work of one answer: entries times devices times seeds that the helper holds; 2^28 take some seconds."""
 
+    def __post_init__(self) -> None:
+        """Refuse a roster of which no sum can come; raises ValueError."""
+        keys = len({key.strip().lower() for key in self.roster.values()})
+        if keys < self.fewest_devices:
+            raise ValueError(
+                f"roster has {keys} devices of different keys, and fewest_devices is {self.fewest_devices}: no sum"
+                " would ever be told; add the other devices"
+            )
+
 
 class HelperConfiguration(AgentConfiguration, frozen=True, forbid_unknown_fields=True):
     """One helper. It is a device without samples: what it does not use of agent.toml's tables may stay out."""

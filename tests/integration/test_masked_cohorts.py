@@ -2,29 +2,43 @@
 
 from functools import partial
 
+import msgspec
 import numpy as np
 import pytest
 from sqlalchemy import select, update
 
 from broker_coordinator.aggregation.retention import Retention
+from broker_coordinator.commands.privacy_told import noise_shares_told
+from broker_coordinator.consumers.mask_reply import REPLIES_AT_ONCE
+from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.storage.cohort_registry import CohortRegistry, CohortState
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import cohorts, payloads
 from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import (
     MANIFEST,
+    MASK_REPLY,
     MASK_REQUEST,
     RECEIPT,
     Manifest,
+    MaskReply,
     MaskRequest,
     Outcome,
     Receipt,
+    Signed,
     decode_payload,
+    encode_payload,
 )
 from fleet_protocol.limits import MAX_MASK_REQUEST_BYTES
+from fleet_protocol.privacy.noise_shares import NoiseShares
 from secure_aggregation.field import Field
+from secure_aggregation.messages import CohortManifest
+from secure_aggregation.positions import top_indices
+from secure_aggregation.signatures import read_unverified
+from session_relay.helper.mask_claims import MaskClaims
 from tests.support.bench import KEY, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.masked_task import MaskedDevice, MaskHelperOnDisk, masked_bundle
@@ -37,10 +51,11 @@ PLANS = [(3, 2), (3, 1), (4, 1)]
 class Fleet:
     """A coordinator, devices and helpers, whose messages all arrive unless a test keeps them."""
 
-    def __init__(self, folder, helpers=3, colluding=2, devices=3, retention=None, **plan):
+    def __init__(self, folder, helpers=3, colluding=2, devices=3, *, retention=None, metrics=None, **plan):
         self.helpers = {f"mask-{number}": MaskHelperOnDisk(f"mask-{number}", folder) for number in range(helpers)}
         bundle = masked_bundle(folder / "bundle", list(self.helpers.values()), devices, colluding=colluding, **plan)
-        self.bench = Bench(folder / "one.db", bundle, **({"retention": retention} if retention else {}))
+        options = {"retention": retention, "metrics": metrics}
+        self.bench = Bench(folder / "one.db", bundle, **{name: value for name, value in options.items() if value})
         self.devices = [MaskedDevice(f"pi-{number}") for number in range(devices)]
         self.known = list(self.devices)
         self.dead, self.sequence = set(), 10
@@ -83,8 +98,15 @@ class Fleet:
             self.bench.handle(device, message)
         self.turn(0.0)
 
+    def state(self):
+        return self.bench.journal.newest_version(TASK).state(self.bench.description.version.parameters, {})
+
     def weights(self):
-        return self.bench.journal.newest_version(TASK).state(self.bench.description.version.parameters, {}).weights
+        return self.state().weights
+
+    def journal_rows(self):
+        with reading(self.bench.journal.engine) as connection:
+            return connection.execute(select(payloads.c.position)).all()
 
     def outcome(self, device):
         receipt = self.receipts[device.name]
@@ -120,6 +142,29 @@ def test_version_is_the_plain_mean_and_the_journal_holds_nothing_unmasked(tmp_pa
             assert plain.tobytes() not in files
 
 
+def test_version_with_noise_is_the_mean_of_noised_levels_and_is_replayed(tmp_path):
+    noise = NoiseShares(epsilon=8.0, norm=0.5, at_most=2)
+    fleet = Fleet(tmp_path, noise=noise)
+    plan = fleet.bench.description.masks
+    for device in fleet.devices:
+        device.noised = plan.noised_updates(36)
+    for number in (1, 2):
+        before = fleet.weights()
+        fleet.send(fleet.devices, sequence=number)
+        fleet.settle()
+        assert fleet.version == number
+        levels = sum(device.made.levels for device in fleet.devices)
+        plain = sum(device.made.sent.values for device in fleet.devices)
+        step = Field(0.5, 12, 3).step
+        assert np.linalg.norm(levels * step - plain) > 3 * plan.deviation * step, "there is noise in it"
+        np.testing.assert_allclose(fleet.weights(), before + (levels * (step / 3)).astype(np.float32), atol=2e-5)
+    assert versions_replayed(fleet.bench.journal, TASK) == 2
+    told = noise_shares_told(fleet.bench.journal.overview, fleet.bench.description)["noise_shares"]
+    assert told["most_updates_of_a_device"] == 2
+    assert told["devices_counted_on"] == 2
+    assert 0.95 * 8.0 < told["epsilon"] <= told["promised_epsilon"] == 8.0
+
+
 def test_half_of_the_entries_travel_the_same_for_all_and_others_in_the_next_cohort(tmp_path):
     fleet = Fleet(tmp_path, keep_fraction=0.5)
     moved = []
@@ -135,6 +180,62 @@ def test_half_of_the_entries_travel_the_same_for_all_and_others_in_the_next_coho
         moved.append(tuple(positions))
     assert len(moved[0]) == len(moved[1]) == before.size // 2
     assert moved[0] != moved[1]
+
+
+def test_half_of_what_travels_is_where_the_last_versions_moved_most_also_after_kills(tmp_path):
+    fleet = Fleet(tmp_path, keep_fraction=0.5, positions="momentum")
+    movement = np.zeros(36, np.float32)
+    for number in range(1, 4):
+        manifest = read_unverified(decode_payload(fleet.cohort, Signed), CohortManifest)
+        largest = np.sort(np.argsort(-np.abs(movement), kind="stable")[:9]) if movement.any() else []
+        assert top_indices(manifest).tolist() == list(largest)
+        before = fleet.weights()
+        fleet.send(fleet.devices, sequence=number)
+        fleet.bench.restart()
+        fleet.settle()
+        assert fleet.version == number
+        positions = fleet.devices[0].made.sent.indices
+        assert set(largest) <= set(positions.tolist())
+        assert positions.size == 18
+        expected = before.copy()
+        expected[positions] += mean_of(fleet.devices, 3)
+        np.testing.assert_allclose(fleet.weights(), expected, atol=2e-6)
+        movement = (
+            fleet.bench.journal.newest_version(TASK).state(fleet.bench.description.version.parameters, {}).moments[0]
+        )
+    assert versions_replayed(fleet.bench.journal, TASK) == 3
+
+
+def weighted_mean_of(weights):
+    field = Field(0.5, 12, 4)
+    total = sum(weight * device.made.levels for device, weight in weights.items())
+    return (total * (field.step / sum(weights.values()))).astype(np.float32)
+
+
+@pytest.mark.parametrize(("helpers", "colluding"), PLANS)
+def test_stale_updates_weigh_less_where_enough_devices_share_the_weight(tmp_path, helpers, colluding):
+    rule = AggregationPlan(buffer_size=4, averaged_versions=1, staleness_weighting="polynomial")
+    fleet = Fleet(tmp_path, helpers, colluding, devices=4, aggregation=rule)
+    first, second, third, fourth = fleet.devices
+    stale_and_weights = [
+        ((), dict.fromkeys(fleet.devices, 4)),
+        ((third, fourth), {first: 4, second: 4, third: 3, fourth: 3}),
+        ((fourth,), dict.fromkeys(fleet.devices, 4)),
+        (fleet.devices, dict.fromkeys(fleet.devices, 3)),
+    ]
+    for number, (stale, weights) in enumerate(stale_and_weights, 1):
+        before, newest = fleet.weights(), fleet.version
+        fleet.send([device for device in fleet.devices if device not in stale], sequence=number)
+        fleet.version = newest - 1
+        fleet.send(stale, sequence=number)
+        fleet.bench.restart()
+        fleet.settle()
+        assert fleet.version == number
+        np.testing.assert_allclose(fleet.weights(), before + weighted_mean_of(weights), atol=2e-6)
+        _, summed = CohortRegistry(fleet.bench.journal.engine).last(TASK, 2)
+        told = {member.device: member.weight for member in summed.members[1].members}
+        assert told == {device.name: weight for device, weight in weights.items()}
+    assert versions_replayed(fleet.bench.journal, TASK) == 4
 
 
 def published_anew(fleet, folder, **plan):
@@ -327,3 +428,97 @@ def test_masks_and_void_updates_are_forgotten_with_the_envelopes_of_their_time(t
     fleet.send(fleet.devices, sequence=7)
     fleet.settle()
     assert fleet.version == 7
+
+
+def lone_words(caplog):
+    return [each.getMessage() for each in caplog.records if "helper_names_unusable" in each.getMessage()]
+
+
+def test_helper_that_alone_rules_a_device_out_is_told_to_the_operator_and_more_clearly_the_third_time(tmp_path, caplog):
+    fleet = Fleet(tmp_path, helpers=4, colluding=1)
+    liar = fleet.helpers["mask-2"]
+    shipped = liar.reply
+
+    def lying(request, coordinator, devices):
+        return shipped(request, coordinator, [each for each in devices if each.name != "pi-1"])
+
+    liar.reply = lying
+    for number in (1, 2, 3):
+        fleet.send(fleet.devices, sequence=number)
+        fleet.settle(10)
+        assert fleet.version == number, "the others are summed all the same"
+        assert fleet.outcome(fleet.devices[1]) is Reason.VOID_COHORT
+    told = lone_words(caplog)
+    assert [f"cohorts_in_a_row={number}" in line for number, line in enumerate(told, 1)] == [True] * 3
+    assert all("helper=mask-2" in line and "pi-1" in line for line in told)
+    assert "have another helper take its place" in told[2]
+    assert "have another helper take its place" not in told[1]
+    liar.reply = shipped
+    fleet.send(fleet.devices, sequence=4)
+    fleet.settle(10)
+    liar.reply = lying
+    fleet.send(fleet.devices, sequence=5)
+    fleet.settle(10)
+    assert "cohorts_in_a_row=1 " in lone_words(caplog)[3], "its row had ended"
+
+
+def test_helper_that_floods_is_refused_beyond_its_share_and_its_words_count_once(tmp_path, caplog):
+    metrics = Metrics()
+    fleet = Fleet(tmp_path, helpers=4, colluding=1, metrics=metrics)
+
+    def handled(outcome, reason=""):
+        labels = {"outcome": outcome, "reason": reason}
+        return metrics.registry.get_sample_value("edgeflock_messages_total", labels) or 0
+
+    flooding = fleet.helpers["mask-0"]
+    shipped = flooding.reply
+
+    def flood(request, coordinator, devices):
+        reply = shipped(request, coordinator, devices)
+        refused = msgspec.structs.replace(reply, refusal="no", unusable=(), signed=())
+        for number in range(100):
+            other = msgspec.structs.replace(refused, refusal=f"no {number}")
+            fleet.sequence += 1
+            fleet.bench.handle(flooding.member, flooding.sent(other, fleet.sequence))
+        return refused
+
+    flooding.reply = flood
+    rows = len(fleet.journal_rows())
+    fleet.send(fleet.devices)
+    fleet.settle()
+    assert fleet.version == 1
+    assert handled("mask_replied") <= 4 * REPLIES_AT_ONCE
+    assert handled("refused", "rate_limited") >= 80
+    assert len(fleet.journal_rows()) == rows + len(fleet.devices), "nothing of a reply is kept"
+    told = [each.getMessage() for each in caplog.records if "mask_helper_refused" in each.getMessage()]
+    assert len(told) <= 3, "once for each step"
+
+
+@pytest.mark.parametrize(("helpers", "colluding", "version"), [(3, 2, 0), (4, 1, 1)])
+def test_helper_whose_key_changed_speaks_for_no_cohort_and_says_so(tmp_path, caplog, helpers, colluding, version):
+    """Its claims were lost. In the simple mode nothing is summed; three of four go on without it."""
+    fleet = Fleet(tmp_path, helpers, colluding)
+    fleet.helpers["mask-1"].claims.close()
+    fleet.helpers["mask-1"].claims = MaskClaims(tmp_path / "new-claims.db")
+    fleet.send(fleet.devices)
+    fleet.settle()
+    assert fleet.version == version
+    assert (CohortState.VOID in fleet.states()) == (not version)
+    told = next(each.getMessage() for each in caplog.records if "mask_helper_refused" in each.getMessage())
+    assert "helper=mask-1" in told
+    assert "has no mask helper with the key" in told
+    outcome = Outcome.ACCEPTED if version else Reason.VOID_COHORT
+    assert {fleet.outcome(device) for device in fleet.devices} == {outcome}
+
+
+def test_reply_of_a_device_that_is_no_mask_helper_is_refused_and_counted(tmp_path):
+    metrics = Metrics()
+    fleet = Fleet(tmp_path, metrics=metrics)
+    fleet.send(fleet.devices)
+    reply = MaskReply("unusable", bytes(32), unusable=tuple(device.name for device in fleet.devices[1:]))
+    stranger = fleet.devices[0]
+    fleet.bench.handle(stranger, stranger.sign(MASK_REPLY, encode_payload(reply), sequence=99))
+    refused = {"outcome": "refused", "reason": "unknown_task"}
+    assert metrics.registry.get_sample_value("edgeflock_messages_total", refused) == 1
+    fleet.settle()
+    assert fleet.version == 1

@@ -48,6 +48,7 @@ def write_bundle(
     prompts: PromptPlan | None = None,
     clusters: ClusterPlan | None = None,
     privacy: PrivacyPlan | None = None,
+    training: TrainingPlan | None = None,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
     parameters = parameters or PARAMETERS
@@ -63,7 +64,7 @@ def write_bundle(
         input=InputSchema([8], -1.0, 1.0),
         label=LabelSchema(4),
         parameters=parameters,
-        training=TrainingPlan(steps=25, batch_size=4, learning_rate=0.1),
+        training=training or TrainingPlan(steps=25, batch_size=4, learning_rate=0.1),
         update=update or UpdatePlan(keep_fraction=0.5),
         aggregation=aggregation
         or AggregationPlan(buffer_size=3, max_staleness=2, max_delta_norm=10.0, averaged_versions=1),

@@ -9,6 +9,7 @@ import numpy as np
 
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Signed, SumRequest
+from fleet_protocol.privacy.noise_shares import NoisedUpdates
 from secure_aggregation.coordinator import AdmittedUpdate, admitted, proposed_set
 from secure_aggregation.device import MaskedRound, masked_round
 from secure_aggregation.helper.claims import Claims, ClaimsInMemory
@@ -40,7 +41,7 @@ def manifest_of(helpers: int = 4, colluding: int = 1, /, **fields: Any) -> Cohor
         "entries": entries,
         "positions": "dense",
         "positions_seed": 7,
-        "momentum_hash": b"",
+        "top_positions": b"",
         "clip": 1.0,
         "bits": 8,
         "weights": (1, 2, 3, 4),
@@ -57,9 +58,17 @@ class MaskedCohort:
     """`devices` updates of a cohort, all admitted; nobody has been asked for a sum yet."""
 
     def __init__(
-        self, manifest: CohortManifest, devices: int, seed: int = 0, sequence: int = 5, key_prefix: str = ""
+        self,
+        manifest: CohortManifest,
+        devices: int,
+        seed: int = 0,
+        *,
+        sequence: int = 5,
+        key_prefix: str = "",
+        noised: NoisedUpdates | None = None,
     ) -> None:
         self.manifest = manifest
+        self.noised = noised
         self.key_prefix = key_prefix
         self.generator = np.random.default_rng(seed)
         self.coordinator = key_of("coordinator")
@@ -81,6 +90,7 @@ class MaskedCohort:
             sequence=sequence,
             base_version=self.manifest.newest_version,
             random_bytes=self.generator.bytes,
+            noised=self.noised,
         )
 
     def _admitted(self, name: str) -> AdmittedUpdate:

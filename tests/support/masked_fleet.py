@@ -10,7 +10,7 @@ from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.keys import VerifyKey, write_verify_key
-from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME, MaskPlan
+from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME, MaskPlan, with_noise_of_shares
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from session_relay.helper.mask_claims import FILE_NAME, MaskClaims
 from tests.support.agent import AgentProcess, copy_digits_bundle
@@ -19,7 +19,7 @@ from tests.support.helper import HelperProcess
 
 OWNER = """
 [privacy]
-at_least = "masks"
+at_least = "{at_least}"
 trusted_mask_helpers = {keys}
 fewest_devices = {fewest}
 """
@@ -41,17 +41,26 @@ class MaskHelperProcess(HelperProcess):
         self.configuration.write_text(f"{text}\n[masks]\nfewest_devices = 2\n[masks.roster]\n{roster}")
 
 
-def masked_digits(folder: Path, helpers: Sequence[MaskHelperProcess], devices: int, **plan: Any) -> Path:
+def masked_digits(
+    folder: Path,
+    helpers: Sequence[MaskHelperProcess],
+    devices: int,
+    *,
+    staleness_weighting: Any = "constant",
+    **plan: Any,
+) -> Path:
     """The shipped digits whose updates are summed over `devices`, at least two of them."""
     copy_digits_bundle(folder)
     description = parse_description((folder / DESCRIPTION_FILE).read_bytes())
     usual: dict[str, Any] = {"clip": 0.2, "fewest_devices": 2, "wait_seconds": 20.0, "patience_seconds": 4.0}
     masks = MaskPlan(helpers={helper.name: helper.mask_key for helper in helpers}, **(usual | plan))
+    masks = with_noise_of_shares(masks, description.trained_count, "digits")
     changed = msgspec.structs.replace(
         description,
         aggregation=msgspec.structs.replace(
-            description.aggregation, strategy="fedbuff", buffer_size=devices, staleness_weighting="constant"
+            description.aggregation, strategy="fedbuff", buffer_size=devices, staleness_weighting=staleness_weighting
         ),
+        training=msgspec.structs.replace(description.training, validation_share=0.0),
         privacy=PrivacyPlan(masks=masks),
         versions_from=MASKED_UPDATE_NAME,
     )
@@ -60,8 +69,10 @@ def masked_digits(folder: Path, helpers: Sequence[MaskHelperProcess], devices: i
     return folder
 
 
-def owned(device: AgentProcess, helpers: Sequence[MaskHelperProcess], fewest: int = 2) -> None:
+def owned(device: AgentProcess, helpers: Sequence[MaskHelperProcess], fewest: int = 2, at_least: str = "masks") -> None:
     """Let the device's owner demand masks of these helpers."""
     keys = [helper.mask_key for helper in helpers]
     text = device.configuration.read_text()
-    device.configuration.write_text(text + OWNER.format(keys=msgspec.json.encode(keys).decode(), fewest=fewest))
+    device.configuration.write_text(
+        text + OWNER.format(keys=msgspec.json.encode(keys).decode(), fewest=fewest, at_least=at_least)
+    )

@@ -20,8 +20,10 @@ from fleet_protocol.kinds import (
     decode_payload,
     encode_payload,
 )
-from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME, MaskPlan
+from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME, MaskPlan, with_noise_of_shares
+from fleet_protocol.privacy.noise_shares import NoisedUpdates
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.training_plan import TrainingPlan
 from secure_aggregation.device import MaskedRound, masked_round
 from secure_aggregation.helper.set_checks import HelperPolicy
 from secure_aggregation.messages import CohortManifest
@@ -29,7 +31,7 @@ from secure_aggregation.positions import shared_positions
 from secure_aggregation.signatures import read_unverified
 from session_relay.helper.mask_claims import MaskClaims
 from session_relay.helper.mask_serving import reply_to
-from tests.support.bundles import TASK, write_bundle
+from tests.support.bundles import PARAMETERS, TASK, write_bundle
 from tests.support.device import SigningDevice
 
 POLICY = HelperPolicy(fewest_devices=2, fewest_per_weight=2)
@@ -64,8 +66,16 @@ class MaskHelperOnDisk:
         return self.member.sign(MASK_REPLY, encode_payload(reply), sequence=sequence)
 
 
-def masked_bundle(folder: Path, helpers: Sequence[MaskHelperOnDisk], /, devices: int = 3, **plan: Any) -> Bundle:
-    """The tiny task with sums of at most so many devices, at least two."""
+def masked_bundle(
+    folder: Path,
+    helpers: Sequence[MaskHelperOnDisk],
+    /,
+    devices: int = 3,
+    *,
+    aggregation: AggregationPlan | None = None,
+    **plan: Any,
+) -> Bundle:
+    """The tiny task with sums of at most so many devices, at least two; with `noise`, as its export would find it."""
     usual: dict[str, Any] = {
         "clip": 0.5,
         "bits": 12,
@@ -74,19 +84,25 @@ def masked_bundle(folder: Path, helpers: Sequence[MaskHelperOnDisk], /, devices:
         "patience_seconds": 20.0,
     }
     keys = {helper.member.name: write_verify_key(helper.key) for helper in helpers}
-    masks = MaskPlan(helpers=keys, **(usual | plan))
-    aggregation = AggregationPlan(buffer_size=devices, averaged_versions=1, staleness_weighting="constant")
+    masks = with_noise_of_shares(MaskPlan(helpers=keys, **(usual | plan)), sum(each.size for each in PARAMETERS), TASK)
+    training = TrainingPlan(steps=25, batch_size=4, learning_rate=0.1, validation_share=0.0)
+    usual_aggregation = AggregationPlan(buffer_size=devices, averaged_versions=1, staleness_weighting="constant")
     return write_bundle(
-        folder, aggregation=aggregation, privacy=PrivacyPlan(masks=masks), versions_from=MASKED_UPDATE_NAME
+        folder,
+        aggregation=aggregation or usual_aggregation,
+        privacy=PrivacyPlan(masks=masks),
+        versions_from=MASKED_UPDATE_NAME,
+        training=training if masks.noise else None,
     )
 
 
 class MaskedDevice(SigningDevice):
     """Makes masked updates of random changes, and keeps what is in them. One that `spoils` sends values that don't have
-    the masks of its seeds.
+    the masks of its seeds. Where they have noise, `noised` is of its task.
     """
 
     spoils = False
+    noised: NoisedUpdates | None = None
 
     def masked(self, cohort: bytes, sequence: int, version: int = 0) -> bytes:
         """Its message to the cohort that a manifest of the task names."""
@@ -102,6 +118,7 @@ class MaskedDevice(SigningDevice):
             sequence=sequence,
             base_version=version,
             random_bytes=nacl.utils.random,
+            noised=self.noised,
         )
         update = self.made.update
         if self.spoils:

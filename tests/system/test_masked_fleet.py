@@ -1,6 +1,7 @@
 """Updates summed behind masks over a real Mosquitto: shipped agents, helpers and coordinator, some of them killed."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,13 @@ from tests.support.waiting import until
 
 
 class MaskedFleet:
-    def __init__(self, folder: Path, broker: Broker, helpers: int, colluding: int, wait_seconds: float) -> None:
+    def __init__(self, folder: Path, broker: Broker, helpers: int, /, **plan: Any) -> None:
         devices = 3
         self.coordinator = CoordinatorProcess(folder / "coordinator", broker, [folder / "bundle"])
         key = self.coordinator.public_key
         self.helpers = [MaskHelperProcess(folder / f"mask-{n}", f"mask-{n}", broker, key) for n in range(helpers)]
         self.devices = [AgentProcess(folder / f"pi-{n}", f"pi-{n}", broker, key) for n in range(devices)]
-        masked_digits(folder / "bundle", self.helpers, devices, colluding=colluding, wait_seconds=wait_seconds)
+        masked_digits(folder / "bundle", self.helpers, devices, **plan)
         for helper in self.helpers:
             helper.knows(self.devices)
         for device in self.devices:
@@ -47,8 +48,8 @@ class MaskedFleet:
 def fleet_of(tmp_path, broker):
     fleets = []
 
-    def make(helpers: int, colluding: int, wait_seconds: float) -> MaskedFleet:
-        fleets.append(MaskedFleet(tmp_path, broker, helpers, colluding, wait_seconds))
+    def make(helpers: int, **plan: Any) -> MaskedFleet:
+        fleets.append(MaskedFleet(tmp_path, broker, helpers, **plan))
         return fleets[-1]
 
     yield make
@@ -57,7 +58,7 @@ def fleet_of(tmp_path, broker):
 
 
 def test_simple_mode_with_three_helpers_a_device_gone_and_everybody_killed_once(fleet_of):
-    fleet = fleet_of(3, 2, 20.0)
+    fleet = fleet_of(3, colluding=2)
     fleet.start()
     for device in fleet.devices[:2]:
         device.feed(4)
@@ -79,8 +80,9 @@ def test_simple_mode_with_three_helpers_a_device_gone_and_everybody_killed_once(
     assert "event=round_spooled" in fleet.devices[1].log()
 
 
-def test_replicated_mode_with_four_helpers_of_which_one_is_dead(fleet_of):
-    fleet = fleet_of(4, 1, 3600.0)
+def test_replicated_mode_with_one_of_four_helpers_dead_and_weights_and_positions_of_momentum(fleet_of):
+    plan = {"keep_fraction": 0.5, "positions": "momentum", "staleness_weighting": "polynomial"}
+    fleet = fleet_of(4, wait_seconds=3600.0, **plan)
     fleet.start()
     fleet.helpers[2].kill()
     for round_number in (1, 2):
@@ -88,10 +90,12 @@ def test_replicated_mode_with_four_helpers_of_which_one_is_dead(fleet_of):
             device.feed(4, first=4 * round_number)
         until(lambda number=round_number: fleet.version() == number, f"version {round_number} is made")
         until(lambda number=round_number: fleet.accepted() == 3 * number, "devices are told that their updates count")
+    with fleet.coordinator.journal() as journal:
+        assert versions_replayed(journal, "digits") == 2
 
 
 def test_device_whose_owner_trusts_other_helpers_does_not_train(fleet_of):
-    fleet = fleet_of(3, 2, 20.0)
+    fleet = fleet_of(3, colluding=2)
     stranger = fleet.devices[0]
     stranger.configuration.write_text(stranger.configuration.read_text().replace(fleet.helpers[0].mask_key, "ab" * 32))
     fleet.start()

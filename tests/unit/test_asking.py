@@ -18,8 +18,9 @@ PLANS = [(2, 1), (3, 2), (3, 1), (4, 1), (5, 2)]
 class Asked:
     """A cohort of four devices that is asked about, and its helpers."""
 
-    def __init__(self, helpers=4, colluding=1, fixed=None):
-        self.cohort = MaskedCohort(manifest_of(helpers, colluding, weights=(1,)), 4)
+    def __init__(self, helpers=4, colluding=1, fixed=None, *, weights=(1,), devices=4, weight_of=lambda _: 1):
+        self.cohort = MaskedCohort(manifest_of(helpers, colluding, weights=weights), devices)
+        self.weight_of = weight_of
         self.helpers = self.cohort.helpers()
         self.now = 0.0
         self.asking = self.begun(fixed)
@@ -31,6 +32,7 @@ class Asked:
             self.cohort.admitted,
             TERMS,
             sign_set=lambda cohort_set: signed(self.cohort.coordinator, cohort_set),
+            weight_of=self.weight_of,
             fixed=fixed,
             now=self.now,
         )
@@ -66,7 +68,7 @@ class Asked:
         cohort, members = self.cohort, self.asking.cohort_set
         masks = sum_of_masks(cohort.manifest, members, answers)
         total = sum_without(cohort.manifest, members, lambda device: cohort.admitted[device].masked, masks)
-        plain = cohort.plain_sum({member.device: 1 for member in members.members})
+        plain = cohort.plain_sum({member.device: member.weight for member in members.members})
         return (total.levels == plain).all()
 
 
@@ -161,3 +163,38 @@ def test_when_it_is_next_due_lies_ahead_while_helpers_are_waited_for(helpers, co
             asked.asking.requests(asked.now)
             if asked.asking.advance(asked.now) is None and not asked.asking.is_agreed(asked.now):
                 assert asked.asking.next_due() > asked.now
+
+
+def test_device_that_one_helper_alone_rules_out_is_told_with_that_helper_and_once():
+    asked = Asked()
+    known = dict(asked.cohort.roster)
+    del known["pi-0001"]
+    asked.helpers[3] = asked.cohort.helper(3, roster=known)
+    asked.turn()
+    assert asked.asking.take_lone_words() == {3: {"pi-0001"}}
+    assert asked.is_exact(asked.answers())
+    assert asked.asking.take_lone_words() == {}
+
+
+def test_device_that_two_helpers_rule_out_is_nobodys_lone_word():
+    asked = Asked()
+    known = {name: key for name, key in asked.cohort.roster.items() if name != "pi-0001"}
+    for number in (1, 3):
+        asked.helpers[number] = asked.cohort.helper(number, roster=known)
+    asked.turn()
+    assert asked.asking.take_lone_words() == {}
+    assert len(asked.asking.cohort_set.members) == 3
+
+
+def test_helper_that_names_a_device_of_each_new_set_is_heard_once_for_each_and_ends_with_the_devices():
+    asked, heard = Asked(), 0
+    with pytest.raises(VoidCohortError, match="1 devices are left"):
+        for _ in range(100):
+            for number, request in asked.asking.requests(asked.now):
+                first = asked.asking.cohort_set.members[0].device
+                liar = {"unusable": (first, "nobody")} if number == 0 else {}
+                for _ in range(5):
+                    heard += asked.asking.receive(number, asked.reply(number, request, **liar)) and number == 0
+            asked.asking.advance(asked.now)
+            asked.now += ASK_AGAIN_SECONDS
+    assert heard == 3, "of four devices two are enough for a set, so three sets are asked about at most"

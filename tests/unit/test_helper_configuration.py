@@ -9,6 +9,7 @@ from fleet_protocol.errors import ConfigurationError
 from session_relay.helper.configuration import HelperSettings, load_helper_configuration
 from session_relay.helper.status import ask_helper
 
+KEY, OTHER_KEY = "ab" * 32, "cd" * 32
 HELPER_TOML = f"""
 fleet = "home"
 device = "cellar-pi"
@@ -56,6 +57,15 @@ def test_helper_has_settings_of_its_own(tmp_path) -> None:
         ("[helper]\nsessions = 0\n", "sessions"),
         ("[helper]\nsession = 4\n", "session"),
         ('[[tasks]]\nname = "digits"\n', "listed twice"),
+        (f'[masks.roster]\nattic = "{KEY}"\n', "masks.roster"),
+        (
+            f'[masks]\nfewest_devices = 3\n[masks.roster]\nattic = "{KEY}"\nkitchen = "{OTHER_KEY}"\n',
+            "roster has 2 devices of different keys, and fewest_devices is 3: no sum would ever be told",
+        ),
+        (
+            f'[masks]\nfewest_devices = 2\n[masks.roster]\nattic = "{KEY}"\nkitchen = "{KEY}"\n',
+            "roster has 1 devices of different keys",
+        ),
     ],
 )
 def test_what_a_helper_can_not_have_is_named(tmp_path, more, words) -> None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from fleet_protocol.errors import ProtocolError, Reason
 from secure_aggregation.helper.claims import ClaimsInMemory, EarlierClaim
 from secure_aggregation.helper.set_checks import HelperPolicy
-from secure_aggregation.messages import SealedSeeds, SetSignature, message_hash
+from secure_aggregation.messages import CohortManifest, SealedSeeds, SetSignature, message_hash
 from secure_aggregation.signatures import read_unverified, signed
 from tests.support.masked_cohort import MaskedCohort, key_of, manifest_of
 
@@ -185,6 +185,16 @@ def test_a_weight_that_the_manifest_does_not_allow_is_refused():
     cohort = MaskedCohort(manifest_of(weights=(1, 2)), 4)
     request = cohort.request(cohort.set_of(dict.fromkeys(cohort.names, 4)))
     refused(Reason.OUT_OF_BOUNDS, "weight 4 is not among", cohort.helper(0).sign, request)
+
+
+@pytest.mark.parametrize("weight", [0, 5, 2**31, 2**63])
+def test_a_weight_beyond_four_is_none_anywhere(cohort, weight):
+    """So a total weight is 4096 at most, and the sum of 16-bit levels fits 32 bits."""
+    with pytest.raises(ProtocolError) as manifest_refused:
+        read_unverified(signed(cohort.coordinator, manifest_of(weights=(weight,))), CohortManifest)
+    assert manifest_refused.value.reason is Reason.MALFORMED
+    cohort_set = cohort.set_of(dict.fromkeys(cohort.names, weight))
+    refused(Reason.MALFORMED, "Expected", cohort.helper(0).sign, cohort.request(cohort_set))
 
 
 def test_invented_devices_are_refused(cohort):

@@ -1,13 +1,15 @@
 """What contradicts `[privacy.masks]` is refused in words, in tasks and by a device's owner."""
 
 import msgspec
+import numpy as np
 import pytest
 
 from edge_agent.core.privacy_settings import PrivacySettings
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.privacy.mask_plan import MaskPlan
+from fleet_protocol.privacy.mask_plan import MaskPlan, check_masked_task
 from secure_aggregation.manifest import field_of, seed_plan_of
+from secure_aggregation.positions import top_positions
 from secure_aggregation.seed_plan import SeedPlan
 from tests.support.masked_cohort import manifest_of
 from tests.support.masked_task import MaskHelperOnDisk, masked_bundle
@@ -42,7 +44,6 @@ def refusal(task):
         (None, {"versions_from": "update"}, "versions_from is 'update'"),
         (None, {"privacy": None}, "versions_from is 'masked update'"),
         ("aggregation", {"strategy": "base_mean"}, "looks at single updates"),
-        ("aggregation", {"staleness_weighting": "polynomial"}, "write aggregation.staleness_weighting = 'constant'"),
         ("aggregation", {"buffer_size": None}, "it is left out"),
         ("aggregation", {"buffer_size": 1}, "it is 1"),
         ("update", {"feedback": "momentum"}, "goes with update.feedback 'residual', not 'momentum'"),
@@ -58,6 +59,8 @@ def test_task_that_could_not_keep_its_promise_is_refused(task, table, fields, wo
         ({"colluding": 3}, "colluding is 3, and there are 3 helpers"),
         ({"helpers": {"a": "0" * 64, "b": "0" * 64}, "colluding": 1}, "names two helpers with one key"),
         ({"fewest_devices": 4}, "from fewest_devices (4)"),
+        ({"positions": "momentum"}, "'dense' goes with keep_fraction = 1"),
+        ({"positions": "dense", "keep_fraction": 0.5}, "'dense' goes with keep_fraction = 1"),
     ],
 )
 def test_plan_that_contradicts_itself_is_refused(task, fields, words):
@@ -66,11 +69,31 @@ def test_plan_that_contradicts_itself_is_refused(task, fields, words):
     assert words in refusal(changed(task, privacy=privacy))
 
 
+def test_positions_of_momentum_need_a_server_that_has_one(task):
+    plan = msgspec.structs.replace(task.masks, keep_fraction=0.5, positions="momentum")
+    masked = changed(task, privacy=msgspec.structs.replace(task.privacy, masks=plan))
+    check_masked_task(masked, "task")
+    assert "server_optimiser 'sgd' has none" in refusal(changed(masked, "aggregation", server_optimiser="sgd"))
+
+
+@pytest.mark.parametrize("keep_fraction", [0.5, 0.1, 0.01, 0.001])
+@pytest.mark.parametrize("parameters", [100, 20_000, 3_000_000])
+def test_named_positions_take_no_more_than_the_plan_says(task, parameters, keep_fraction):
+    plan = msgspec.structs.replace(task.masks, keep_fraction=keep_fraction, positions="momentum")
+    most, named = plan.most_bytes_of_positions(parameters), plan.entries(parameters) // 2
+    for step in {1, parameters // max(1, named)}:
+        momentum = np.zeros(parameters, np.float32)
+        momentum[::step][-named or parameters :] = 1
+        assert named <= len(top_positions(momentum, plan.entries(parameters))) <= most
+
+
 @pytest.mark.parametrize("devices", [2, 3, 50, 200, 1024])
 @pytest.mark.parametrize("bits", [2, 8, 16])
 def test_width_is_that_of_the_manifest(task, devices, bits):
     plan = msgspec.structs.replace(task.masks, bits=bits)
-    assert plan.width(devices) == field_of(manifest_of(most_devices=devices, bits=bits, weights=(1,))).width
+    for weights in ((1,), (1, 2, 3, 4)):
+        manifest = manifest_of(most_devices=devices, bits=bits, weights=weights)
+        assert plan.width(devices * weights[-1]) == field_of(manifest).width
 
 
 def test_seeds_of_a_helper_are_those_of_the_seed_plan():

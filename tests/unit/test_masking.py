@@ -22,7 +22,7 @@ from secure_aggregation.field import Field
 from secure_aggregation.manifest import check_manifest
 from secure_aggregation.masks import key_stream, mask, update_place
 from secure_aggregation.messages import SEED_BYTES
-from secure_aggregation.positions import momentum_hash, shared_positions
+from secure_aggregation.positions import shared_positions, top_indices, top_positions
 from secure_aggregation.seed_plan import SeedPlan
 from secure_aggregation.signatures import signed
 from tests.support.masked_cohort import MaskedCohort, key_of, manifest_of
@@ -162,7 +162,7 @@ MOMENTUM = np.linspace(-1, 1, 40, dtype=np.float32)
         {"oldest_version": 7},
         {"entries": 16, "parameters": 17},
         {"positions": "random"},
-        {"momentum_hash": bytes(32)},
+        {"top_positions": bytes(2)},
         {"weights": (2, 1)}, {"weights": (1, 1)},
         {"fewest_devices": 65}, {"fewest_per_weight": 3},
         {"helpers": (bytes(32), bytes(32))},
@@ -224,15 +224,53 @@ def test_random_positions_follow_from_the_seed_and_half_of_the_others_are_the_la
     sparse = manifest_of(parameters=40, entries=9, positions="random")
     np.testing.assert_array_equal(shared_positions(sparse), shared_positions(sparse))
     assert not np.array_equal(shared_positions(sparse), shared_positions(replace(sparse, positions_seed=8)))
-    half = replace(sparse, positions="momentum", momentum_hash=momentum_hash(MOMENTUM))
+    half = replace(sparse, positions="momentum", top_positions=top_positions(MOMENTUM, 9))
     check_manifest(half)
-    positions = shared_positions(half, MOMENTUM)
+    positions = shared_positions(half)
     assert {0, 1, 38, 39} <= set(positions.tolist())
     assert positions.size == 9
     assert (np.diff(positions) > 0).all()
-    for other in (None, MOMENTUM[:-1], -MOMENTUM):
-        refused(Reason.WRONG_HASH, "server momentum that is not here", shared_positions, half, other)
-    assert shared_positions(replace(half, entries=1), MOMENTUM).size == 1
+    none = replace(half, entries=1, top_positions=top_positions(MOMENTUM, 1))
+    assert (none.top_positions, shared_positions(none).size) == (b"", 1)
+
+
+def test_positions_of_a_momentum_that_is_mostly_nothing_are_drawn():
+    momentum = np.zeros(40, np.float32)
+    momentum[17] = -3.0
+    manifest = manifest_of(parameters=40, entries=9, positions="momentum", top_positions=top_positions(momentum, 9))
+    assert top_indices(manifest).tolist() == [17]
+    assert shared_positions(manifest).size == 9
+
+
+@given(st.integers(2, 3000), st.data())
+def test_named_positions_are_read_as_they_were_written(parameters, data):
+    entries = data.draw(st.integers(1, parameters - 1))
+    momentum = np.random.default_rng(data.draw(st.integers(0, 99))).normal(0, 1, parameters).astype(np.float32)
+    manifest = manifest_of(
+        parameters=parameters, entries=entries, positions="momentum", top_positions=top_positions(momentum, entries)
+    )
+    check_manifest(manifest)
+    top = np.sort(np.argsort(-np.abs(momentum))[: entries // 2])
+    np.testing.assert_array_equal(top_indices(manifest), top)
+    positions = shared_positions(manifest)
+    assert set(top.tolist()) <= set(positions.tolist())
+    assert (positions.size, np.unique(positions).size) == (entries, entries)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "words"),
+    [
+        (b"\x28", Reason.INDEX_OUT_OF_RANGE, "position 40 among 40 parameters"),
+        (b"\xff\xff\xff\x7f", Reason.INDEX_OUT_OF_RANGE, "among 40 parameters"),
+        (bytes(5), Reason.WRONG_SHAPE, "5 top positions, at most half of its 9 entries"),
+        (b"\x00\x80", Reason.MALFORMED, "end within a number"),
+        (b"\x80\x00", Reason.MALFORMED, "shortest form"),
+        (b"\xff\xff\xff\xff\x01", Reason.MALFORMED, "too long"),
+    ],
+)
+def test_a_manifest_that_names_impossible_positions_is_refused(data, reason, words):
+    manifest = manifest_of(parameters=40, entries=9, positions="momentum", top_positions=data)
+    refused(reason, words, check_manifest, manifest)
 
 
 @given(
@@ -247,15 +285,15 @@ def test_error_feedback_keeps_what_positions_clipping_and_rounding_leave_out_and
     """In numbers that float32 adds without rounding: steps of 1/64, deltas in 1/4096."""
     generator = np.random.default_rng(seed)
     fields = {"positions": rule, "entries": 40 if rule == "dense" else 9, "clip": 127 / 64}
-    momentum = momentum_hash(MOMENTUM) if rule == "momentum" else b""
+    top = top_positions(MOMENTUM, 9) if rule == "momentum" else b""
     feedback = ResidualFeedback(UpdatePlan(0.1), b"", 40, 1)
     learned, counted = np.zeros(40), np.zeros(40)
     for number, void in enumerate(voids):
-        manifest = manifest_of(parameters=40, number=number, positions_seed=number, momentum_hash=momentum, **fields)
+        manifest = manifest_of(parameters=40, number=number, positions_seed=number, top_positions=top, **fields)
         delta = (generator.integers(-(2**13), 2**13, 40) / 4096).astype(np.float32)
         learned += delta
         sent = masked_round(
-            manifest, shared_positions(manifest, MOMENTUM), feedback.offer(delta),
+            manifest, shared_positions(manifest), feedback.offer(delta),
             key=key_of("pi-0000"), device="pi-0000", sequence=number, base_version=3, random_bytes=generator.bytes,
         ).sent  # fmt: skip
         feedback.take(sent)

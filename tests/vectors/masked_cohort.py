@@ -23,7 +23,7 @@ DEVICES = {"attic-pi": SigningKey(bytes([2]) * 32), "kitchen-pi": SigningKey(byt
 HELPERS = [SigningKey(bytes([seed]) * 32) for seed in (4, 5, 6)]
 MANIFEST = CohortManifest(
     number=7, task="digits", generation=0, oldest_version=3, newest_version=5, parameters=12, entries=5,
-    positions="random", positions_seed=11, momentum_hash=b"", clip=0.5, bits=8, weights=(1, 2),
+    positions="random", positions_seed=11, top_positions=b"", clip=0.5, bits=8, weights=(1, 2),
     fewest_devices=2, most_devices=20, fewest_per_weight=2,
     helpers=tuple(bytes(key.verify_key) for key in HELPERS), colluding=2,
 )  # fmt: skip

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
+from msgspec import structs
 from onnx import ModelProto
 
 from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.privacy.device_privacy import with_device_noise
+from fleet_protocol.privacy.mask_plan import with_noise_of_shares
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.sample_privacy import with_noise
 from fleet_protocol.task_description import BUNDLE_FORMAT, BackboneSchema, OnnxVersion, TaskDescription
@@ -29,7 +31,7 @@ def described(
     Raises:
         ConfigurationError: a block or a cut of the task's `split` can't be.
     """
-    return TaskDescription(
+    task = TaskDescription(
         format=BUNDLE_FORMAT,
         task=recipe.task.task,
         title=recipe.task.title,
@@ -54,11 +56,11 @@ def described(
         prompts=recipe.task.prompts,
         clusters=recipe.task.clusters,
         drawing=recipe.task.drawing,
-        privacy=_privacy(recipe),
     )
+    return structs.replace(task, privacy=_privacy(recipe, task))
 
 
-def _privacy(recipe: Recipe) -> PrivacyPlan | None:
+def _privacy(recipe: Recipe, task: TaskDescription) -> PrivacyPlan | None:
     """As task.toml has it, with the noise that follows."""
     plan = recipe.task.privacy
     if plan is None or plan == PrivacyPlan():
@@ -66,7 +68,8 @@ def _privacy(recipe: Recipe) -> PrivacyPlan | None:
     name = str(recipe.folder / TASK_FILE)
     samples = with_noise(plan.samples, recipe.task.training.steps, name) if plan.samples else None
     devices = with_device_noise(plan.devices, name) if plan.devices else None
-    return PrivacyPlan(samples, plan.masks, devices)
+    masks = with_noise_of_shares(plan.masks, task.trained_count, name) if plan.masks else None
+    return PrivacyPlan(samples, masks, devices)
 
 
 def _version(model: ModelProto) -> OnnxVersion:

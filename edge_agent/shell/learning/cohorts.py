@@ -7,6 +7,7 @@ import secrets
 
 import msgspec
 
+from edge_agent.core.device_budget import Sent, one_more, why_no_more, with_lost
 from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.storage.device_database import DeviceDatabase
@@ -15,8 +16,16 @@ from edge_agent.worker.contract import JoinedCohort, TrainingResult
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import decode_payload
 from fleet_protocol.limits import MAX_SEQUENCE
+from fleet_protocol.privacy.noise_shares import epsilon_told
 from fleet_protocol.task_description import TaskDescription
 from secure_aggregation.messages import SealedSeeds
+
+
+def noised_update(version: ReadyVersion) -> Sent | None:
+    """What an update of a version's bundle tells of this device; None where no noise hides it."""
+    task = version.description
+    noised = task.masks.noised_updates(task.trained_count) if task.masks else None
+    return None if noised is None else one_more(version.bundle, noised)
 
 
 class Cohorts:
@@ -40,6 +49,21 @@ class Cohorts:
             return "no cohort is open; the coordinator announces the next"
         return None
 
+    def why_spent(self, version: ReadyVersion) -> str | None:
+        """Why no other update of a version's bundle is made, in words, as it would tell more of this device than the
+        bundle or its owner allows; None where one may be.
+        """
+        one = noised_update(version)
+        if one is None or (plan := version.description.masks) is None or plan.noise is None:
+            return None
+        task = version.description.task
+        lost = self._database.lost_noised_updates(task)
+        return why_no_more(plan.noise, one, with_lost(self._database.noised_updates(task), lost, one), self._owner)
+
+    def told(self, task: str) -> float:
+        """Epsilon, at the owner's delta, that noised updates of a task have told of this device at most; 0: nothing."""
+        return epsilon_told((each.taken for each in self._database.noised_updates(task)), self._owner.delta)
+
     def join(self, version: ReadyVersion) -> JoinedCohort | None:
         """What the worker needs to take part in the cohort that is open; None of a task without masks, or if none is.
 
@@ -47,6 +71,8 @@ class Cohorts:
         """
         plan = version.description.masks
         if plan is None or not (manifest := self._versions.cohort(version.description.task)):
+            return None
+        if self.why_spent(version) is not None:
             return None
         helpers = self._owner.trusted_mask_helpers if self._owner.demands_masks else list(plan.helpers.values())
         demands = self._owner.demands_masks

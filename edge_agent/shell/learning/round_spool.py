@@ -7,6 +7,7 @@ from edge_agent.core.norm_memory import joined
 from edge_agent.core.outbox import SignRow, SpooledPayload
 from edge_agent.core.prompt_memory import with_mark
 from edge_agent.producers import PRODUCERS, given_back, kept_of, produce
+from edge_agent.shell.learning.cohorts import noised_update
 from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.contract import TrainingResult
@@ -57,6 +58,7 @@ class RoundSpool:
                 generation=version.generation,
                 epochs=result.epochs,
                 counts_turn=description.device_privacy is not None,
+                noised=noised_update(version),
             ),
             self._sign,
         )

@@ -116,7 +116,7 @@ class RoundTraining:
         """Why no round begins now, in words, as its update would not count; None where one may."""
         task = version.description
         if (plan := task.device_privacy) is None:
-            return None
+            return self._cohorts.why_spent(version)
         turns, waiting = self._database.turns(task.task, version.bundle), self._database.waiting(task.task)
         return why_not_yet(plan, turns, version.number, waiting=waiting)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edge_agent.core.analytics.policy import QueryUse, Spent
 from edge_agent.core.daily_use import DailyUse
+from edge_agent.core.device_budget import Sent
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
 from edge_agent.core.sample_ledger import Charge
@@ -22,6 +23,7 @@ from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.storage.damaged_files import WatchedConnection, require_whole, why_unusable
 from edge_agent.shell.storage.device_schema import prepare, require_schema
 from edge_agent.shell.storage.kept_updates import forget_kept, keep, read_kept, renumber_kept
+from edge_agent.shell.storage.noised_updates import add_sent, read_sent
 from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
 from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
@@ -61,7 +63,7 @@ class TaskMemory:
 class SpooledRound:
     """The result of a round, as it is committed. `returned` are the numbers of those that its residual took back.
 
-    `counts_turn`: its task takes few updates of one device.
+    `counts_turn`: its task takes few updates of one device. `noised`: what they tell of the device, if noise hides it.
     """
 
     task: str
@@ -74,6 +76,7 @@ class SpooledRound:
     generation: int = 0
     epochs: float = 0.0
     counts_turn: bool = False
+    noised: Sent | None = None
 
 
 NO_QUERY = 0
@@ -251,6 +254,9 @@ class DeviceDatabase:
             forget_kept(self._connection)
             if finished.counts_turn and rows:
                 take_turn(self._connection, finished.task, finished.bundle, finished.base_version)
+            if finished.noised is not None and rows:
+                add_sent(self._connection, finished.task, finished.noised)
+                self._increment(_noised_of(finished.task))
             newest = {row.sequence for row in rows}
             merged = merge_back(self._connection, self._maximum_waiting_bytes, self._counter("sent_through"), newest)
         self.merged_back += merged
@@ -302,6 +308,16 @@ class DeviceDatabase:
         """Commit in place of steps that were charged once, and are lost."""
         with self._transaction():
             add_charge(self._connection, task, charge)
+
+    def noised_updates(self, task: str) -> list[Sent]:
+        """What noised updates of a task have told of this device, bundle after bundle."""
+        rows = read_sent(self._connection, task)
+        return [sent for number, sent in rows if self._seals.is_sound("noised_updates", number)]
+
+    def lost_noised_updates(self, task: str) -> int:
+        """How many of them damage has taken from what `noised_updates` gives."""
+        known = sum(sent.updates for sent in self.noised_updates(task))
+        return max(0, self._counter(_noised_of(task)) - known)
 
     def answer_query(self, answer: QueryAnswer, unsigned: OutboxRow, sign: SignRow) -> None:
         """Commit a report to a query, and what it cost, together; nothing where that round was answered before."""
@@ -470,6 +486,11 @@ def _waiting(finished: SpooledRound, spooled: SpooledPayload) -> OutboxRow:
         generation=finished.generation,
         kept=spooled.kept,
     )
+
+
+def _noised_of(task: str) -> str:
+    """The counter of a task's noised updates."""
+    return f"noised_updates.{task}"
 
 
 def _steps_of(task: str) -> str:

@@ -6,6 +6,7 @@ from contextlib import closing
 from edge_agent.shell.storage import (
     begun_queries,
     kept_updates,
+    noised_updates,
     query_answers,
     row_seals,
     sample_steps,
@@ -19,7 +20,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 11
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -52,6 +53,7 @@ TABLES = (
     task_clusters.TABLE,
     kept_updates.TABLE,
     task_turns.TABLE,
+    noised_updates.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (

@@ -1,0 +1,115 @@
+"""A device counts its noised updates in agent.db, and no receipt, kill, bundle or flipped bit makes them fewer."""
+
+import sqlite3
+from types import SimpleNamespace
+
+import pytest
+
+from edge_agent.core.outbox import SpooledPayload
+from edge_agent.core.privacy_settings import PrivacySettings
+from edge_agent.shell.learning.cohorts import Cohorts, noised_update
+from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound
+from edge_agent.shell.versions.version_follower import ReadyVersion
+from fleet_protocol.kinds import MASKED_UPDATE, Outcome
+from fleet_protocol.privacy.noise_shares import NoiseShares
+from tests.support.device import SigningDevice
+from tests.support.masked_task import MaskHelperOnDisk, masked_bundle
+
+DEVICE = SigningDevice("pi")
+OPEN = SimpleNamespace(cohort=lambda _: b"a cohort's manifest")
+"""Stands for versions of a task whose cohort is open, as a manifest would name it."""
+
+
+@pytest.fixture
+def version(tmp_path):
+    helpers = [MaskHelperOnDisk(f"mask-{number}", tmp_path) for number in range(2)]
+    noise = NoiseShares(epsilon=8.0, norm=0.5, at_most=2)
+    task = masked_bundle(tmp_path / "bundle", helpers, noise=noise).description
+    return ReadyVersion(0, "0b" * 32, task, {}, tmp_path / "weights")
+
+
+class Device:
+    """The device's database, and its part in cohorts."""
+
+    def __init__(self, path, owner=None):
+        self.path, self.owner = path, owner or PrivacySettings()
+        self.start()
+
+    def start(self):
+        self.database = DeviceDatabase(self.path)
+        self.cohorts = Cohorts(OPEN, self.database, DEVICE.identity, self.owner)
+
+    def restart(self):
+        self.database.close()
+        self.start()
+
+    def sends(self, version, outcome=Outcome.ACCEPTED):
+        payloads = (SpooledPayload(MASKED_UPDATE.number, b"", b"masked", b"plain"),)
+        spooled = SpooledRound("tiny", version.bundle, 0, 4, payloads, b"", noised=noised_update(version))
+        (row,) = self.database.spool(spooled, DEVICE.identity.sign_row)
+        if outcome is not None:
+            self.database.settle(row, outcome, "", returned=outcome is Outcome.REJECTED)
+
+
+def of_bundle(version, bundle):
+    return ReadyVersion(version.number, bundle, version.description, {}, version.weights)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.ACCEPTED, Outcome.REJECTED, None])
+def test_update_counts_when_it_is_made_whatever_becomes_of_it_and_across_kills(tmp_path, version, outcome):
+    device = Device(tmp_path / "agent.db")
+    assert device.cohorts.join(version) is not None
+    device.sends(version, outcome)
+    device.restart()
+    assert device.cohorts.why_spent(version) is None
+    assert 0 < device.cohorts.told("tiny") < 8.0
+    device.sends(version, outcome)
+    device.restart()
+    assert "at_most = 2" in device.cohorts.why_spent(version)
+    assert device.cohorts.join(version) is None
+    assert 0.9 * 8.0 < device.cohorts.told("tiny") <= 8.0
+
+
+def test_round_that_sends_nothing_tells_nothing(tmp_path, version):
+    device = Device(tmp_path / "agent.db")
+    spooled = SpooledRound("tiny", version.bundle, 0, 4, (), b"", noised=noised_update(version))
+    device.database.spool(spooled, DEVICE.identity.sign_row)
+    assert device.cohorts.told("tiny") == 0.0
+
+
+def test_bundle_that_comes_back_goes_on_where_it_was_and_all_add_up_for_the_owner(tmp_path, version):
+    other = of_bundle(version, "0c" * 32)
+    device = Device(tmp_path / "agent.db", PrivacySettings(device_epsilon=9.0))
+    for each in (version, version):
+        device.sends(each)
+    before = device.cohorts.told("tiny")
+    assert "device_epsilon" in device.cohorts.why_spent(other)
+    device.sends(other)
+    assert device.cohorts.told("tiny") > before
+    assert "at_most = 2" in device.cohorts.why_spent(version)
+
+
+def test_damaged_count_is_charged_to_the_bundle_at_hand(tmp_path, version):
+    device = Device(tmp_path / "agent.db")
+    for _ in range(2):
+        device.sends(version)
+    device.database.close()
+    with sqlite3.connect(tmp_path / "agent.db") as connection:
+        connection.execute("UPDATE noised_updates SET updates = 1")  # without a seal, as a flipped bit would
+    connection.close()
+    device.start()
+    assert device.database.noised_updates("tiny") == []
+    assert device.database.lost_noised_updates("tiny") == 2
+    assert "at_most = 2" in device.cohorts.why_spent(version)
+    assert "at_most = 2" in device.cohorts.why_spent(of_bundle(version, "0c" * 32))
+
+
+def test_task_without_noise_is_not_counted(tmp_path):
+    helpers = [MaskHelperOnDisk(f"mask-{number}", tmp_path) for number in range(2)]
+    plain = masked_bundle(tmp_path / "plain", helpers).description
+    device = Device(tmp_path / "agent.db")
+    ready = ReadyVersion(0, "0d" * 32, plain, {}, tmp_path / "weights")
+    assert noised_update(ready) is None
+    device.sends(ready)
+    assert device.database.noised_updates("tiny") == []
+    assert device.cohorts.why_spent(ready) is None

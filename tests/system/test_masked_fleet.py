@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fleet_protocol.kinds import MASKED_UPDATE
+from fleet_protocol.privacy.noise_shares import NoiseShares
 from tests.support.agent import AgentProcess
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
@@ -14,17 +15,27 @@ from tests.support.waiting import until
 
 
 class MaskedFleet:
-    def __init__(self, folder: Path, broker: Broker, helpers: int, colluding: int, wait_seconds: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        broker: Broker,
+        helpers: int,
+        colluding: int,
+        wait_seconds: float,
+        *,
+        noise: NoiseShares | None = None,
+    ) -> None:
         devices = 3
         self.coordinator = CoordinatorProcess(folder / "coordinator", broker, [folder / "bundle"])
         key = self.coordinator.public_key
         self.helpers = [MaskHelperProcess(folder / f"mask-{n}", f"mask-{n}", broker, key) for n in range(helpers)]
         self.devices = [AgentProcess(folder / f"pi-{n}", f"pi-{n}", broker, key) for n in range(devices)]
-        masked_digits(folder / "bundle", self.helpers, devices, colluding=colluding, wait_seconds=wait_seconds)
+        masks = {"colluding": colluding, "wait_seconds": wait_seconds, "noise": noise}
+        masked_digits(folder / "bundle", self.helpers, devices, **masks)
         for helper in self.helpers:
             helper.knows(self.devices)
         for device in self.devices:
-            owned(device, self.helpers)
+            owned(device, self.helpers, at_least="noised masks" if noise else "masks")
 
     def start(self) -> None:
         self.coordinator.start_serving()
@@ -47,8 +58,8 @@ class MaskedFleet:
 def fleet_of(tmp_path, broker):
     fleets = []
 
-    def make(helpers: int, colluding: int, wait_seconds: float) -> MaskedFleet:
-        fleets.append(MaskedFleet(tmp_path, broker, helpers, colluding, wait_seconds))
+    def make(helpers: int, colluding: int, wait_seconds: float, noise: NoiseShares | None = None) -> MaskedFleet:
+        fleets.append(MaskedFleet(tmp_path, broker, helpers, colluding, wait_seconds, noise=noise))
         return fleets[-1]
 
     yield make
@@ -88,6 +99,28 @@ def test_replicated_mode_with_four_helpers_of_which_one_is_dead(fleet_of):
             device.feed(4, first=4 * round_number)
         until(lambda number=round_number: fleet.version() == number, f"version {round_number} is made")
         until(lambda number=round_number: fleet.accepted() == 3 * number, "devices are told that their updates count")
+
+
+def test_devices_add_noise_count_their_updates_across_kills_and_send_no_more_than_their_bundle_allows(fleet_of):
+    fleet = fleet_of(2, 1, 3600.0, NoiseShares(epsilon=8.0, norm=0.5, at_most=2))
+    fleet.start()
+    for number in (1, 2):
+        for device in fleet.devices:
+            device.feed(4, first=4 * number)
+        until(lambda number=number: fleet.version() == number, f"version {number} is made")
+        until(lambda number=number: fleet.accepted() == 3 * number, "devices are told that their updates count")
+    device = fleet.devices[0]
+    device.kill()
+    device.start()
+    device.feed(4, first=12)
+    until(lambda: "event=not_yet task=digits" in device.log(), "it sends no third one")
+    assert "privacy.masks.noise.at_most = 2" in device.log()
+    assert 7 < device.status()["told_of_device"]["digits"] <= 8
+    shown = fleet.coordinator.tasks("show", "digits")["noise_shares"]
+    assert shown["most_updates_of_a_device"] == 2
+    assert shown["epsilon"] == pytest.approx(device.status()["told_of_device"]["digits"])
+    with fleet.coordinator.journal() as journal:
+        assert versions_replayed(journal, "digits") == 2
 
 
 def test_device_whose_owner_trusts_other_helpers_does_not_train(fleet_of):

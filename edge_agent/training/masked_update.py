@@ -53,14 +53,21 @@ def checked_cohort(joined: JoinedCohort, task: TaskDescription) -> Cohort:
         )
     if task.masks is None:
         return Cohort(joined, manifest)
-    _require_promised(manifest, task.masks)
+    _require_promised(manifest, task.masks, task.trained_count)
     return Cohort(joined, manifest, task.masks.noised_updates(task.trained_count))
 
 
-def _require_promised(manifest: CohortManifest, plan: MaskPlan) -> None:
+def _require_promised(manifest: CohortManifest, plan: MaskPlan, parameters: int) -> None:
     """What hides a device is counted by its task; a cohort with less would tell more than the device counts."""
-    for name in ("clip", "bits", "fewest_devices", "colluding", "deviation"):
-        promised, offered = getattr(plan, name), getattr(manifest, name)
+    compared = (
+        ("clip", plan.clip, manifest.clip),
+        ("bits", plan.bits, manifest.bits),
+        ("entries", plan.entries(parameters), manifest.entries),
+        ("fewest_devices", plan.fewest_devices, manifest.fewest_devices),
+        ("colluding", plan.colluding, manifest.colluding),
+        ("deviation", plan.deviation, manifest.deviation),
+    )
+    for name, promised, offered in compared:
         if promised != offered:
             raise ProtocolError(
                 Reason.OUT_OF_BOUNDS,

@@ -36,13 +36,15 @@ def rounded(field: Field, entries: FloatVector, noised: NoisedUpdates | None, ra
     """Round float32[K] to levels, and add the noise that hides them, where there is any.
 
     Raises:
-        ProtocolError: `NOT_FINITE`: an entry. `OUT_OF_BOUNDS`: the cohort has other noise than what is to hide them.
+        ProtocolError: `NOT_FINITE`: an entry. `OUT_OF_BOUNDS`: the cohort has other noise than what is to hide them, or
+            other entries.
     """
-    asked = noised.deviation if noised else 0
-    if field.deviation != asked:
+    asked = (noised.deviation, noised.entries) if noised else (0, entries.size)
+    if (field.deviation, entries.size) != asked:
         raise ProtocolError(
             Reason.OUT_OF_BOUNDS,
-            f"the cohort has noise of {field.deviation} levels, its task {asked}; the task has to be published again",
+            f"the cohort has noise of {field.deviation} levels on {entries.size} entries, its task {asked[0]} on"
+            f" {asked[1]}; the task has to be published again",
         )
     field.require_finite(entries)
     if noised is None:

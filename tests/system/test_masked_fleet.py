@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from fleet_protocol.kinds import MASKED_UPDATE
+from fleet_protocol.privacy.noise_shares import NoiseShares
 from tests.support.agent import AgentProcess
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
@@ -25,7 +26,7 @@ class MaskedFleet:
         for helper in self.helpers:
             helper.knows(self.devices)
         for device in self.devices:
-            owned(device, self.helpers)
+            owned(device, self.helpers, at_least="noised masks" if noise else "masks")
 
     def start(self) -> None:
         self.coordinator.start_serving()
@@ -90,6 +91,28 @@ def test_replicated_mode_with_one_of_four_helpers_dead_and_weights_and_positions
             device.feed(4, first=4 * round_number)
         until(lambda number=round_number: fleet.version() == number, f"version {round_number} is made")
         until(lambda number=round_number: fleet.accepted() == 3 * number, "devices are told that their updates count")
+    with fleet.coordinator.journal() as journal:
+        assert versions_replayed(journal, "digits") == 2
+
+
+def test_devices_add_noise_count_their_updates_across_kills_and_send_no_more_than_their_bundle_allows(fleet_of):
+    fleet = fleet_of(2, wait_seconds=3600.0, noise=NoiseShares(epsilon=8.0, norm=0.5, at_most=2))
+    fleet.start()
+    for number in (1, 2):
+        for device in fleet.devices:
+            device.feed(4, first=4 * number)
+        until(lambda number=number: fleet.version() == number, f"version {number} is made")
+        until(lambda number=number: fleet.accepted() == 3 * number, "devices are told that their updates count")
+    device = fleet.devices[0]
+    device.kill()
+    device.start()
+    device.feed(4, first=12)
+    until(lambda: "event=not_yet task=digits" in device.log(), "it sends no third one")
+    assert "privacy.masks.noise.at_most = 2" in device.log()
+    assert 7 < device.status()["told_of_device"]["digits"] <= 8
+    shown = fleet.coordinator.tasks("show", "digits")["noise_shares"]
+    assert shown["most_updates_of_a_device"] == 2
+    assert shown["epsilon"] == pytest.approx(device.status()["told_of_device"]["digits"])
     with fleet.coordinator.journal() as journal:
         assert versions_replayed(journal, "digits") == 2
 

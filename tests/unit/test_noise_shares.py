@@ -77,9 +77,9 @@ def test_update_that_is_not_finite_or_has_other_noise_than_its_cohort_is_refused
     with pytest.raises(ProtocolError, match="entry 1 of the update is nan") as refusal:
         rounded(Field(1.0, 8, 10, 3), entries, noised, draws(1))
     assert refusal.value.reason == Reason.NOT_FINITE
-    for field, updates in ((Field(1.0, 8, 10, 2), noised), (Field(1.0, 8, 10, 3), None), (Field(1.0, 8, 10), noised)):
-        with pytest.raises(ProtocolError, match=rf"noise of {field.deviation} levels, its task"):
-            rounded(field, entries[:1], updates, draws(1))
+    for deviation, updates in ((2, noised), (3, None), (0, noised), (3, replace(noised, entries=1))):
+        with pytest.raises(ProtocolError, match=rf"noise of {deviation} levels on 2 entries, its task"):
+            rounded(Field(1.0, 8, 10, deviation), entries, updates, draws(1))
 
 
 # What that tells, against the distribution itself.

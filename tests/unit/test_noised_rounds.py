@@ -58,6 +58,7 @@ def joined(task, **fields):
         ({"colluding": 1}, "has colluding 1"),
         ({"clip": 0.5}, "has clip 0.5"),
         ({"bits": 8}, "has bits 8"),
+        ({"positions": "random", "entries": 9}, "has entries 9"),
     ],
 )
 def test_cohort_with_less_than_its_task_promises_is_not_joined(task, fields, words):

@@ -26,7 +26,7 @@ class MaskedFleet:
         for helper in self.helpers:
             helper.knows(self.devices)
         for device in self.devices:
-            owned(device, self.helpers, at_least="noised masks" if noise else "masks")
+            owned(device, self.helpers, at_least="noised masks" if "noise" in plan else "masks")
 
     def start(self) -> None:
         self.coordinator.start_serving()

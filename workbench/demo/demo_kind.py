@@ -81,6 +81,8 @@ GAN = DemoKind(
 )
 """A generator and its discriminator, which nobody trains whole."""
 USUAL_AGENTS = 8
+PRIVATE_SECONDS = 110.0
+"""Of a demo with a mode of privacy: making its bundle, or mask helpers and their keys, takes a part of it."""
 
 
 def _require_bundle() -> None:
@@ -132,7 +134,7 @@ def chosen(
     if gan:
         return GAN, 6
     if not speech:
-        return replace(PLAIN, privacy=privacy), USUAL_AGENTS
+        return (replace(PLAIN, privacy=privacy, longest_seconds=PRIVATE_SECONDS) if privacy else PLAIN), USUAL_AGENTS
     _require_bundle()
     speakers = speakers_of(read_recordings(recordings)) if recordings else USUAL_AGENTS
     return speech_of(recordings), min(USUAL_AGENTS, speakers)

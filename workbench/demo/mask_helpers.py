@@ -54,7 +54,7 @@ async def write_mask_helpers(
         CommandFailedError: one of edgeflock's commands failed.
         ConfigurationError: the task can't be summed behind masks, and why.
     """
-    helpers = [await write_helper(files, sockets, broker, coordinator_key, name) for name in NAMES]
+    helpers = await asyncio.gather(*(write_helper(files, sockets, broker, coordinator_key, name) for name in NAMES))
     roster = "\n".join(f'{device.name} = "{_public_key(device.folder)}"' for device in files.devices)
     for helper in helpers:
         with helper.configuration.open("a") as file:

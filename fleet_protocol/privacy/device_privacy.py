@@ -39,8 +39,8 @@ class DevicePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     delta: Delta = 1e-5
     """The probability for which `epsilon` does not speak; smaller than one in the fleet's number of devices."""
     noise: Literal["banded", "tree", "independent"] = "banded"
-    """`banded`: correlated over versions, so that later noise takes back a part of earlier noise. For comparison: `tree`, a
-    binary tree of sums, each with noise that takes the place of that of its parts, and `independent`, where each version has its own."""
+    """`banded`: correlated over versions, so that later noise takes back a part of earlier noise. For comparison:
+    `tree`, that of a binary tree of sums, and `independent`, where each version has its own."""
     bands: Annotated[int, msgspec.Meta(ge=0, le=MOST_BANDS)] = 0
     """For `banded`: of so many versions, noise is correlated. Left out, it is found at export; a bundle has it."""
     noise_multiplier: Annotated[float, msgspec.Meta(ge=0, le=MOST_NOISE)] = 0.0

@@ -29,9 +29,12 @@ def simulated(out, mode, *, data="digits", devices=20):
     return status, summary, [msgspec.json.decode(line, type=Point) for line in lines]
 
 
-@pytest.mark.parametrize(("mode", "of"), [("none", None), ("samples", "sample"), ("devices", "device")])
-def test_simulation_learns_with_each_mode_and_says_what_was_told(tmp_path, mode, of):
-    status, summary, history = simulated(tmp_path, mode)
+@pytest.mark.parametrize(
+    ("mode", "of", "devices"), [("none", None, 20), ("samples", "sample", 20), ("devices", "device", 60)]
+)
+def test_simulation_learns_with_each_mode_and_says_what_was_told(tmp_path, mode, of, devices):
+    """Noise that hides each of 20 devices would leave nothing to learn."""
+    status, summary, history = simulated(tmp_path, mode, devices=devices)
     assert status == 0
     assert summary["score"] > summary["first_score"]
     assert summary["refused"] == {}

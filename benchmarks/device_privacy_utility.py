@@ -2,7 +2,7 @@
 
     python -m benchmarks.device_privacy_utility --data ../shared/data [--epsilons 2 8 inf]
 
-Fleets run in virtual time with the shipped cores, with banded and with independent noise at the same epsilon. The
+Fleets run in virtual time with the shipped cores, with each kind of noise at the same epsilon. The
 clip, the learning rate and the plan are written below, and no data chose them. t10k shows the result.
 """
 
@@ -32,6 +32,7 @@ from workbench.simulation.workload import trained_workload
 CLIENTS, FEWEST, CONCENTRATION = 1000, 5, 0.3
 VERSIONS, BUFFER, AT_MOST, BETWEEN = 40, 100, 5, 8
 CLIP = 0.5
+KINDS = ("banded", "tree", "independent")
 TRAINING_AT_A_TIME = 100
 
 
@@ -96,7 +97,7 @@ def main() -> None:
         rows = [
             measured(Path(folder), epsilon, split, options.seed, noise)
             for epsilon in options.epsilons
-            for noise in (("banded",) if epsilon == NONE else ("banded", "independent"))
+            for noise in (("banded",) if epsilon == NONE else KINDS)
         ]
     settings = {"devices": CLIENTS, "versions": VERSIONS, "buffer_size": BUFFER, "at_most": AT_MOST, "clip": CLIP}
     print(json.dumps({**settings, "versions_between": BETWEEN, "delta": 1e-5, "rows": rows}))

@@ -22,12 +22,12 @@ class Told(msgspec.Struct, frozen=True):
 
 def told_so_far(task: TaskDescription, *, rounds: int, versions: int) -> list[Told]:
     """Once a device has sent so many `rounds`, as if a sample had been in all of them, and so many versions are made;
-    nothing where the task promises nothing.
+    nothing where the task promises nothing. Devices train on no sample beyond what is planned, so that is the most.
     """
     told = []
     if (samples := task.sample_privacy) is not None:
         epsilon = samples.epsilon_after(rounds * task.training.steps) if rounds else 0.0
-        told.append(Told("sample", epsilon, samples.epsilon, samples.delta))
+        told.append(Told("sample", min(epsilon, samples.epsilon), samples.epsilon, samples.delta))
     if (devices := task.device_privacy) is not None:
         epsilon = devices.epsilon_after(versions)
         told.append(Told("device", epsilon, devices.epsilon, devices.delta, devices.versions - versions))

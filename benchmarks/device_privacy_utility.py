@@ -2,7 +2,7 @@
 
     python -m benchmarks.device_privacy_utility --data ../shared/data [--epsilons 2 8 inf]
 
-Fleets run in virtual time with the shipped cores, with banded and with independent noise at the same epsilon. The
+Fleets run in virtual time with the shipped cores, with each kind of noise at the same epsilon. The
 clip, the learning rate and the plan are written below, and no data chose them. t10k shows the result.
 """
 
@@ -16,14 +16,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from benchmarks.mnist import read_mnist
 from benchmarks.mnist_fleet import unequal_fleet
-from benchmarks.privacy_utility import LAST_SCORES, NONE, RECIPE, Split
-from benchmarks.zoo.samples.pictures import mnist20k
+from benchmarks.private_fleets import LAST_SCORES, NONE, RECIPE, Split, mnist_split
 from broker_coordinator.aggregation.privacy_loss import gaussian_epsilon
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
-from bundle_runtime.samples import Samples
 from edge_agent.core.guards import GuardSettings
 from fleet_protocol.privacy.device_privacy import DevicePrivacy, with_device_noise
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
@@ -35,6 +32,7 @@ from workbench.simulation.workload import trained_workload
 CLIENTS, FEWEST, CONCENTRATION = 1000, 5, 0.3
 VERSIONS, BUFFER, AT_MOST, BETWEEN = 40, 100, 5, 8
 CLIP = 0.5
+KINDS = ("banded", "tree", "independent")
 TRAINING_AT_A_TIME = 100
 
 
@@ -57,7 +55,7 @@ def with_devices_hidden(bundle: Bundle, epsilon: float, noise: str) -> Bundle:
     return Bundle(msgspec.structs.replace(task, aggregation=aggregation, privacy=plan), bundle.files)
 
 
-def measured(folder: Path, epsilon: float, noise: str, split: Split, seed: int) -> dict[str, object]:
+def measured(folder: Path, epsilon: float, split: Split, seed: int, noise: str = "banded") -> dict[str, object]:
     """One row of the result."""
     bundle = with_devices_hidden(load_bundle(folder), epsilon, noise)
     generator = np.random.default_rng((seed, 1))
@@ -93,15 +91,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epsilons", type=float, nargs="*", default=[2.0, 8.0, NONE])
     options = parser.parse_args()
-    everything, digits = mnist20k(options.data), read_mnist(options.data)
-    flat = Samples(everything.inputs.reshape(len(everything), -1), everything.labels)
-    split = Split(flat, Samples(digits.images.reshape(len(digits.labels), -1), digits.labels))
+    split = mnist_split(options.data)
     with tempfile.TemporaryDirectory() as folder:
         export_bundle(RECIPE, Path(folder))
         rows = [
-            measured(Path(folder), epsilon, noise, split, options.seed)
+            measured(Path(folder), epsilon, split, options.seed, noise)
             for epsilon in options.epsilons
-            for noise in (("banded",) if epsilon == NONE else ("banded", "independent"))
+            for noise in (("banded",) if epsilon == NONE else KINDS)
         ]
     settings = {"devices": CLIENTS, "versions": VERSIONS, "buffer_size": BUFFER, "at_most": AT_MOST, "clip": CLIP}
     print(json.dumps({**settings, "versions_between": BETWEEN, "delta": 1e-5, "rows": rows}))

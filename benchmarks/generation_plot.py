@@ -5,15 +5,23 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from workbench.report.svg_plots import PLOT_STYLE, Axis, Point, Reference, Series, line_plot, log_ticks, nice_ticks
-
-COLOURS = ":root { --ink: #222; --soft: #666; --rule: #ddd; --cell: #eee; --sent: #2a6fb0; --dense: #b0632a }"
+from workbench.report.svg_plots import (
+    PLOT_COLOURS,
+    PLOT_STYLE,
+    Axis,
+    Point,
+    Reference,
+    Series,
+    line_plot,
+    log_ticks,
+    nice_ticks,
+)
 
 
 def write_plots(contests: Sequence[Mapping[str, Any]], file: Path) -> None:
     """Write the page; `contests` are as the benchmark prints them."""
     figures = "".join(f"<h2>{escape(_name(each))}</h2><figure>{_plot(each)}</figure>" for each in contests)
-    file.write_text(f'<!doctype html><meta charset="utf-8"><style>{COLOURS}{PLOT_STYLE}</style>{figures}\n')
+    file.write_text(f'<!doctype html><meta charset="utf-8"><style>{PLOT_COLOURS}{PLOT_STYLE}</style>{figures}\n')
 
 
 def _name(contest: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.mnist import read_mnist
-from benchmarks.privacy_utility import RECIPE
+from benchmarks.private_fleets import RECIPE
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import BundleRunner

@@ -1,127 +1,68 @@
-"""What privacy of samples costs in accuracy: 100 devices with unequal shares of MNIST, at several epsilons.
+"""What privacy costs in accuracy: of samples and of devices, at several epsilons and seeds.
 
-    python -m benchmarks.privacy_utility --data ../shared/data [--seeds 1] [--epsilons 1 2 4 8 inf] [--choose]
+    python -m benchmarks.privacy_utility --data ../shared/data [--levels samples devices] [--epsilons 1 2 4 8 inf]
+        [--seeds 3] [--json FILE] [--plot FILE]
 
-Fleets run in virtual time with the shipped cores. Each device has the same samples throughout, so all of its rounds
-tell of the same ones: `ROUNDS` rounds, then they are spent. The quick form has `USUAL_RATE` for every epsilon, which no
-data chose. With `--choose`, a learning rate of `RATES` is chosen for each epsilon on samples that no device has,
-`CHOOSING` of the 20,000, with another seed. t10k, which no choice has seen, shows the result.
+Fleets, plans, learning rates and clips are those of `benchmarks.sample_privacy_utility` and
+`benchmarks.device_privacy_utility`, and no data chose them. The two levels promise different things to different
+people, and have other fleets: compare each with its own row without noise.
 """
 
 import argparse
 import json
-import math
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
 
-import msgspec
-import numpy as np
-
-from benchmarks.mnist import read_mnist
-from benchmarks.mnist_fleet import TUNING_SEED, unequal_fleet
-from benchmarks.zoo.samples.pictures import mnist20k
-from broker_coordinator.aggregation.privacy_loss import tight_epsilon
-from bundle_runtime.bundle import Bundle
-from bundle_runtime.bundle_folder import load_bundle
-from bundle_runtime.samples import Samples
-from fleet_protocol.privacy.privacy_plan import PrivacyPlan
-from fleet_protocol.privacy.sample_privacy import with_noise
-from workbench.data.partition import dirichlet_parts
+from benchmarks import device_privacy_utility, sample_privacy_utility
+from benchmarks.privacy_plot import write_plots
+from benchmarks.private_fleets import NONE, RECIPE, Split, mnist_split
 from workbench.export.bundle_writer import export_bundle
-from workbench.simulation.simulation import Options, Simulation
-from workbench.simulation.workload import trained_workload
 
-RECIPE = Path(__file__).parent / "private_digits"
-CLIENTS, FEWEST, CONCENTRATION = 100, 20, 0.3
-ROUNDS = 10
-TRAINING_AT_A_TIME = 20
-CHOOSING = 2000
-USUAL_RATE = 0.3
-RATES = (0.1, 0.3, 1.0)
-LAST_SCORES = 3
-"""Over which accuracy is averaged: versions with noise differ from one another."""
-NONE = math.inf
-"""The epsilon of a task without privacy."""
+Measured = Callable[[Path, float, Split, int], dict[str, object]]
+
+LEVELS: Mapping[str, Measured] = {
+    "samples": sample_privacy_utility.measured,
+    "devices": device_privacy_utility.measured,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Who learns from what, and what shows it."""
-
-    pooled: Samples
-    shown_on: Samples
-
-
-def with_epsilon(bundle: Bundle, epsilon: float, learning_rate: float) -> Bundle:
-    """The bundle with the noise for this epsilon; without any for `NONE`."""
-    task = bundle.description
-    training = msgspec.structs.replace(task.training, learning_rate=learning_rate)
-    plan = None
-    if epsilon != NONE and (promised := task.sample_privacy) is not None:
-        asked = msgspec.structs.replace(promised, epsilon=epsilon, rounds=ROUNDS, noise_multiplier=0.0)
-        plan = PrivacyPlan(with_noise(asked, training.steps, RECIPE.name))
-    return Bundle(msgspec.structs.replace(task, training=training, privacy=plan), bundle.files)
-
-
-def accuracy(folder: Path, bundle: Bundle, split: Split, seed: int) -> float:
-    """Of the versions at the end of a run in which every device has had its rounds."""
-    generator = np.random.default_rng((seed, 1))
-    parts = [
-        split.pooled.take(part)
-        for part in dirichlet_parts(
-            split.pooled.labels.astype(np.int64), CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION
-        )
-    ]
-    options = Options(
-        seed=seed, seconds=math.inf, updates=CLIENTS * ROUNDS, score_every=100, concurrent=TRAINING_AT_A_TIME
-    )
-    workload = trained_workload(folder, bundle.description, parts, split.shown_on)
-    history = Simulation(unequal_fleet(seed, CLIENTS), bundle, workload, options).run().history
-    return float(np.mean([point.score for point in history[-LAST_SCORES:]]))
-
-
-def measured(folder: Path, epsilon: float, choosing: Split | None, showing: Split, seeds: int) -> dict[str, object]:
-    """One row of the result; without `choosing`, of the usual learning rate."""
-    bundle = load_bundle(folder)
-
-    def of(rate: float, split: Split, seed: int) -> float:
-        return accuracy(folder, with_epsilon(bundle, epsilon, rate), split, seed)
-
-    chosen = max(RATES, key=lambda rate: of(rate, choosing, TUNING_SEED)) if choosing else USUAL_RATE
-    found = [of(chosen, showing, seed) for seed in range(1, seeds + 1)]
-    promised = with_epsilon(bundle, epsilon, chosen).description.sample_privacy
-    row: dict[str, object] = {"epsilon": None, "learning_rate": chosen, "accuracy": found}
-    if promised is not None:
-        steps = ROUNDS * bundle.description.training.steps
-        row |= {
-            "epsilon": epsilon,
-            "noise_multiplier": round(promised.noise_multiplier, 3),
-            "tight_epsilon": tight_epsilon(promised.mechanism, steps, promised.delta),
-        }
-    print(json.dumps(row), flush=True)
-    return row
+def row_of(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the rows of one epsilon, one for each seed: how much is right, and how far seeds are apart."""
+    right = [each["right"] for each in found]
+    same = {key: found[0].get(key) for key in ("epsilon", "noise_multiplier", "tight_epsilon")}
+    return same | {"right": fmean(right), "deviation": stdev(right) if len(right) > 1 else None, "of_seeds": right}
 
 
 def main() -> None:
-    """Print a row for each epsilon as it is found, and all of them as one JSON object at the end."""
+    """Print a row for each run as it is found, and all of them as one JSON object at the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--levels", nargs="*", choices=LEVELS, default=list(LEVELS))
     parser.add_argument("--epsilons", type=float, nargs="*", default=[1.0, 2.0, 4.0, 8.0, NONE])
-    parser.add_argument("--choose", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
-    everything, digits = mnist20k(options.data), read_mnist(options.data)
-    flat = Samples(everything.inputs.reshape(len(everything), -1), everything.labels)
-    shown = Samples(digits.images.reshape(len(digits.labels), -1), digits.labels)
-    choosing = Split(flat.take(slice(CHOOSING, None)), flat.take(slice(0, CHOOSING))) if options.choose else None
+    split = mnist_split(options.data)
+    seeds = range(1, options.seeds + 1)
     with tempfile.TemporaryDirectory() as folder:
         export_bundle(RECIPE, Path(folder))
-        rows = [
-            measured(Path(folder), epsilon, choosing, Split(flat, shown), options.seeds) for epsilon in options.epsilons
-        ]
-    settings = {"devices": CLIENTS, "rounds_of_a_device": ROUNDS, "dirichlet": CONCENTRATION, "delta": 1e-5}
-    print(json.dumps({**settings, "rows": rows}))
+        rows = {
+            level: [
+                row_of([LEVELS[level](Path(folder), epsilon, split, seed) for seed in seeds])
+                for epsilon in options.epsilons
+            ]
+            for level in options.levels
+        }
+    found = {"delta": 1e-5, "seeds": list(seeds), "levels": rows}
+    print(json.dumps(found))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    if options.plot:
+        write_plots(rows, options.plot)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ with missing_extra_named(PROGRAM):
 
     from workbench.flash_verb import flash
     from workbench.generate_verb import generate
+    from workbench.privacy_modes.modes import PRIVACY_HELP, Mode
     from workbench.profile_verbs import profiles
     from workbench.simulate_verb import simulate
     from workbench.split_verb import split
@@ -158,12 +159,13 @@ def demo(
         Path | None,
         _option("FOLDER", "For --speech: recordings of ten words, WORD_SPEAKER_TAKE.wav, not those of espeak-ng."),
     ] = None,
+    privacy: Annotated[Mode | None, typer.Option(help=PRIVACY_HELP)] = None,
 ) -> None:
     """Watch a fleet learn handwritten digits on this machine, in under a minute."""
     from workbench.demo.demo_kind import chosen  # noqa: PLC0415 - numpy and scikit-learn take a second to import
     from workbench.demo.show import show_demo  # noqa: PLC0415
 
-    kind, usual_agents = chosen(split=split, speech=speech, gan=gan, recordings=data_dir)
+    kind, usual_agents = chosen(split=split, speech=speech, gan=gan, recordings=data_dir, privacy=privacy)
     show_demo(agents or usual_agents, seed, out, broker, kind)
 
 

@@ -8,6 +8,7 @@ import typer
 from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_SETTING
+from workbench.privacy_modes.modes import PRIVACY_HELP, Mode
 
 DOCKER_OPTIONS = ("fleet", "fault", "keep")
 """For a fleet in containers alone."""
@@ -39,6 +40,7 @@ def simulate(
         int | None, _option("N", "Updates per version, instead of the task's.", min=1, max=MAX_SETTING)
     ] = None,
     keep_fraction: Annotated[float | None, _option("SHARE", "Share of entries sent, instead of the task's.")] = None,
+    privacy: Annotated[Mode | None, typer.Option(help=PRIVACY_HELP)] = None,
     target: Annotated[float | None, _option("SCORE", "Tell when this score is reached.")] = None,
     differences: Annotated[
         Differences | None, typer.Option(help="How versions travel down, instead of the task's way.")
@@ -85,6 +87,7 @@ def simulate(
             precision_bits,
             out,
             as_json,
+            privacy,
         ),
         Options(
             seed=seed,

@@ -184,7 +184,7 @@ class ServedTask:
         items = [waiting.item for waiting in buffer]
         if (plan := self.description.device_privacy) is None:
             return items, None
-        noise = self.noise.after(self.draw_seed(), plan.bands)
+        noise = self.noise.after(self.draw_seed(), plan)
         return [*items, noise.noise], noise
 
     @property

@@ -309,7 +309,7 @@ class VersionMaker:
             update_count=made.update_count,
             last_position=made.last_position,
             tasks_counter=self._tasks_counter,
-            seed=made.noise.seeds[0] if made.noise is not None else None,
+            seed=made.noise.own_seed if made.noise is not None else None,
         )
         self._take_over(task, made, now)
         if words := task.why_no_more:

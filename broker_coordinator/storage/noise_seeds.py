@@ -5,6 +5,7 @@ none is used for another sum: what a crash or a rollback leaves behind was never
 """
 
 import secrets
+from collections.abc import Iterable
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, insert, select
 
@@ -45,8 +46,7 @@ def read_series(engine: Engine, task: str, plan: DevicePrivacy) -> NoiseSeries:
     with reading(engine) as connection:
         now = connection.scalar(select(tasks.c.generation).where(tasks.c.name == task))
         made = connection.scalar(select(func.count()).where(*_sums_of(task))) or 0
-        query = select(version_noise.c.seed).where(*_sums_of(task)).order_by(version_noise.c.version.desc())
-        seeds = tuple(connection.scalars(query.limit(plan.bands)))
+        seeds = _seeds(connection, task, plan.correlation.kept(made))
         sums_after = newest_number_in(connection, task) - made
         return NoiseSeries(made, seeds, renewed=connection.scalar(begun) != now, sums_after=sums_after)
 
@@ -57,13 +57,13 @@ def read_noise(engine: Engine, task: str, version: int, plan: DevicePrivacy) -> 
     Raises:
         JournalUnavailableError: the database failed.
     """
-    query = select(version_noise.c.version, version_noise.c.seed)
-    query = query.where(*_sums_of(task), version_noise.c.version <= version)
+    numbers = select(version_noise.c.version).where(*_sums_of(task), version_noise.c.version <= version)
     with reading(engine) as connection:
-        rows = connection.execute(query.order_by(version_noise.c.version.desc()).limit(plan.bands)).all()
-    if not rows or rows[0].version != version:
-        return None
-    return VersionNoise(tuple(row.seed for row in rows))
+        told = sorted(connection.scalars(numbers))
+        if not told or told[-1] != version:
+            return None
+        seeds = _seeds(connection, task, plan.correlation.coefficients(len(told)))
+    return VersionNoise.of(len(told), seeds, plan)
 
 
 def read_participations(engine: Engine, task: str, buffer_size: int, *, waiting: bool) -> Participations:
@@ -84,6 +84,14 @@ def read_participations(engine: Engine, task: str, buffer_size: int, *, waiting:
         for index, device in enumerate(connection.scalars(not_held) if waiting else ()):
             found[device] = found.get(device, Participation()).again(after + index // buffer_size)
     return found
+
+
+def _seeds(connection: Connection, task: str, numbers: Iterable[int]) -> dict[int, bytes]:
+    """Those of the sums with these numbers, the first sum of the bundle having number 1."""
+    place = func.row_number().over(order_by=version_noise.c.version)
+    sums = select(place.label("number"), version_noise.c.seed).where(*_sums_of(task)).subquery()
+    rows = connection.execute(select(sums.c.number, sums.c.seed).where(sums.c.number.in_(sorted(numbers))))
+    return {row.number: row.seed for row in rows}
 
 
 def _sums_of(task: str) -> tuple[ColumnElement[bool], ...]:

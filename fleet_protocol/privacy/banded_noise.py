@@ -9,11 +9,35 @@ noise then follows from `bands` vectors z, so nothing else has to be kept. One b
 """
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 MOST_BANDS: Final = 32
 """Each version draws so many vectors of noise again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Banded:
+    """Noise of so many `bands`, in versions of a bundle that are numbered from 1."""
+
+    bands: int
+
+    def coefficients(self, number: int) -> dict[int, float]:
+        """Row `number` of D: by the number of each version, what its z counts in the noise of this one."""
+        return {number - back: each for back, each in enumerate(noise_coefficients(min(self.bands, number)))}
+
+    def kept(self, number: int) -> frozenset[int]:
+        """The versions up to `number` whose z is in the noise of later ones."""
+        return frozenset(range(max(1, number + 2 - self.bands), number + 1))
+
+    def sensitivity(self, versions: int, at_most: int, versions_between: int) -> float:
+        """See `sensitivity`."""
+        return sensitivity(versions, self.bands, at_most, versions_between)
+
+    def error_of_prefix_sums(self, versions: int) -> float:
+        """See `error_of_prefix_sums`."""
+        return error_of_prefix_sums(versions, self.bands)
 
 
 def noise_coefficients(bands: int) -> tuple[float, ...]:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.privacy.banded_noise import MOST_BANDS, best_bands, sensitivity
+from fleet_protocol.privacy.banded_noise import MOST_BANDS, Banded, best_bands
 from fleet_protocol.privacy.mask_plan import LARGEST_CLIP, SMALLEST_CLIP
 from fleet_protocol.privacy.renyi import Mechanism, StepsTaken, divergences_of, epsilon_of, noise_for
 from fleet_protocol.privacy.sample_privacy import LEAST_NOISE, MOST_NOISE, Delta, Epsilon
+from fleet_protocol.privacy.tree_noise import Tree
 from fleet_protocol.sending_plan import ALWAYS
 
 if TYPE_CHECKING:
@@ -37,11 +38,11 @@ class DevicePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     one of its updates."""
     delta: Delta = 1e-5
     """The probability for which `epsilon` does not speak; smaller than one in the fleet's number of devices."""
-    noise: Literal["banded", "independent"] = "banded"
-    """`banded`: correlated over versions, so that later noise takes back a part of earlier noise. `independent`: each
-    version has its own, for comparison."""
+    noise: Literal["banded", "tree", "independent"] = "banded"
+    """`banded`: correlated over versions, so that later noise takes back a part of earlier noise. For comparison:
+    `tree`, that of a binary tree of sums, and `independent`, where each version has its own."""
     bands: Annotated[int, msgspec.Meta(ge=0, le=MOST_BANDS)] = 0
-    """Of so many versions, noise is correlated. Left out, it is found at export; a bundle always has it."""
+    """For `banded`: of so many versions, noise is correlated. Left out, it is found at export; a bundle has it."""
     noise_multiplier: Annotated[float, msgspec.Meta(ge=0, le=MOST_NOISE)] = 0.0
     """The standard deviation of the noise in units of what one device can move all sums together by. Found at export.
     """
@@ -49,7 +50,12 @@ class DevicePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     @property
     def sensitivity(self) -> float:
         """What one device can move all sums by, in units of `clip`, as the noise counts it."""
-        return sensitivity(self.versions, self.bands, self.at_most, self.versions_between)
+        return self.correlation.sensitivity(self.versions, self.at_most, self.versions_between)
+
+    @property
+    def correlation(self) -> Banded | Tree:
+        """Whose z are in the noise of which version."""
+        return Tree() if self.noise == "tree" else Banded(self.bands)
 
     @property
     def deviation(self) -> float:
@@ -64,7 +70,7 @@ class DevicePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
     def mechanism_of(self, versions: int) -> Mechanism:
         """The one that so many versions are together, of sensitivity 1."""
-        moved = sensitivity(versions, self.bands, self.at_most, self.versions_between)
+        moved = self.correlation.sensitivity(versions, self.at_most, self.versions_between)
         return Mechanism(self.noise_multiplier * self.sensitivity / moved, 1.0)
 
 
@@ -79,9 +85,10 @@ def with_device_noise(plan: DevicePrivacy, name: str) -> DevicePrivacy:
             f"{name}: privacy.devices.noise_multiplier is {plan.noise_multiplier:g}; leave it out, as it follows from"
             " epsilon, delta and the limits"
         )
-    if plan.noise == "independent" and plan.bands > 1:
+    if plan.noise != "banded" and plan.bands > 1:
         raise ConfigurationError(
-            f"{name}: privacy.devices.bands is {plan.bands}, and noise 'independent' has one; leave it out"
+            f"{name}: privacy.devices.bands is {plan.bands}, and it is for noise 'banded', not {plan.noise!r};"
+            " leave it out"
         )
     noise = noise_for(1, 1.0, plan.epsilon, plan.delta, (LEAST_NOISE, MOST_NOISE))
     if noise is None:
@@ -89,8 +96,10 @@ def with_device_noise(plan: DevicePrivacy, name: str) -> DevicePrivacy:
             f"{name}: privacy.devices.epsilon is {plan.epsilon:g} at delta {plan.delta:g}, which even a"
             f" noise_multiplier of {MOST_NOISE:g} exceeds; write a larger epsilon or delta"
         )
-    usual = 1 if plan.noise == "independent" else best_bands(plan.versions, plan.at_most, plan.versions_between)
-    return msgspec.structs.replace(plan, noise_multiplier=noise, bands=plan.bands or usual)
+    bands = 1
+    if plan.noise == "banded":
+        bands = plan.bands or best_bands(plan.versions, plan.at_most, plan.versions_between)
+    return msgspec.structs.replace(plan, noise_multiplier=noise, bands=bands)
 
 
 def check_device_private_task(task: "TaskDescription", plan: DevicePrivacy, name: str) -> None:

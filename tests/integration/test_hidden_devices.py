@@ -73,8 +73,9 @@ def test_devices_count_as_often_and_as_far_apart_as_was_planned_and_no_version_i
     assert fleet.send("pi-6") == [Reason.PRIVACY_SPENT]
 
 
-def test_noise_is_of_one_seed_for_each_version_whatever_restarts_and_rollbacks_come_between(tmp_path):
-    fleet = Fleet(tmp_path)
+@pytest.mark.parametrize("noise", ["banded", "tree", "independent"])
+def test_noise_is_of_one_seed_for_each_version_whatever_restarts_and_rollbacks_come_between(tmp_path, noise):
+    fleet = Fleet(tmp_path, noise=noise)
     fleet.send("pi-0", "pi-1")
     before = fleet.seeds()
     fleet.send("pi-2")
@@ -84,10 +85,13 @@ def test_noise_is_of_one_seed_for_each_version_whatever_restarts_and_rollbacks_c
     fleet.bench.make_versions()
     fleet.send("pi-4", "pi-5")
     fleet.bench.restart()
+    fleet.send("pi-6", "pi-7")
+    fleet.bench.restart()
+    fleet.send("pi-0", "pi-1")
     seeds = fleet.seeds()
     assert {version: seeds[version] for version in before} == before
-    assert sorted(seeds) == [0, 1, 2, 4]
-    assert len(set(seeds.values())) == 4
+    assert sorted(seeds) == [0, 1, 2, 4, 5, 6]
+    assert len(set(seeds.values())) == 6
     states = dict(replayed(fleet.bench.journal, fleet.bundle.description))
     for version in fleet.bench.journal.versions(TASK, after=0):
         stored = version.state(fleet.bundle.description.version.parameters, {})
@@ -115,7 +119,7 @@ def test_version_moves_by_the_clipped_sum_and_its_noise_and_by_no_samples(tmp_pa
         version.state(fleet.bundle.description.version.parameters, {}).weights.astype(np.float64)
         for version in fleet.bench.journal.versions(TASK)
     )
-    noise = VersionNoise((fleet.seeds()[1],)).units(zero.size)
+    noise = VersionNoise((fleet.seeds()[1],), (1.0,)).units(zero.size)
     held = fleet.bench.journal.held_updates(TASK, 1)
     total = np.zeros(zero.size)
     for row in held:

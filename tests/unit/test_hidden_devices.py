@@ -74,20 +74,23 @@ def test_bands_are_more_where_devices_count_rarely_and_one_where_they_count_in_e
 def test_noise_of_versions_has_the_covariance_of_the_matrix_mechanism():
     size, bands, versions = 100_000, 3, 4
     series, told = NoiseSeries(), []
+    plan = hiding_plan(bands=bands)
     for version in range(versions):
-        series = series.after(bytes([version]) * 32, bands)
+        series = series.after(bytes([version]) * 32, plan)
+        assert series.noise
         told.append(series.noise.units(size) / UNITS_PER_DEVIATION)
     matrix = noise_matrix(versions, bands)
     np.testing.assert_allclose(np.cov(np.array(told)), matrix @ matrix.T, atol=0.02)
 
 
 def test_noise_is_whole_numbers_that_follow_from_the_seeds_alone():
-    noise = VersionNoise((b"a" * 32, b"b" * 32))
+    coefficients = noise_coefficients(2)
+    noise = VersionNoise((b"a" * 32, b"b" * 32), coefficients)
     values = noise.units(300_001)
     assert (values == np.rint(values)).all()
     assert (noise.units(300_001) == values).all()
     assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.01
-    assert not (VersionNoise((b"a" * 32, b"c" * 32)).units(1000) == values[:1000]).any()
+    assert not (VersionNoise((b"a" * 32, b"c" * 32), coefficients).units(1000) == values[:1000]).any()
 
 
 @given(

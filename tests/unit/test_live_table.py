@@ -8,6 +8,7 @@ from rich.console import Console
 
 from workbench.demo.live_table import progress_line, render_live
 from workbench.report.history import AccuracyPoint, DeviceRow
+from workbench.report.privacy_told import Told
 
 BROKER = "mosquitto 127.0.0.1:1883"
 NEWEST_EVENTS = ["agent 3 killed and restarted", "broker killed [bold]with its disk[/bold]"]
@@ -156,3 +157,15 @@ def test_progress_line_before_anything_happened() -> None:
     assert progress_line([], [], elapsed_seconds=0.0, central_accuracy=None) == (
         "0 s  nothing learned yet  version -  0 updates  0 B sent  0/0 samples  no devices yet"
     )
+
+
+def test_what_was_told_stands_beside_traffic() -> None:
+    told = [Told("device", 3.456, 8.0, 1e-5, versions_left=17)]
+    line = progress_line(devices(3), versions(1), elapsed_seconds=9.0, central_accuracy=None, told=told)
+    assert "epsilon 3.46 of 8 per device" in line
+    view = render_live(
+        devices(3), versions(1), elapsed_seconds=9.0, broker=BROKER, central_accuracy=None, events=[], told=told
+    )
+    console = Console(width=100, height=24, file=io.StringIO())
+    console.print(view)
+    assert "epsilon 3.46 of 8 per device" in console.file.getvalue()

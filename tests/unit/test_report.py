@@ -11,9 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.privacy.sample_privacy import SamplePrivacy
+from tests.support.hidden_devices import hiding_bundle
 from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Summary
 from workbench.report.html import render_report
 from workbench.report.labels import bytes_label, duration_label, percent_label
+from workbench.report.privacy_told import Told, told_so_far
 from workbench.report.svg_plots import (
     HEIGHT,
     WIDTH,
@@ -344,3 +348,33 @@ def test_labels_read_like_a_person_writes() -> None:
         "1 min 43 s",
         "2 h 05 min",
     ]
+
+
+def test_what_was_told_of_samples_and_of_devices_is_shown_with_what_is_planned_and_left():
+    told = [Told("sample", 1.234, 8.0, 1e-5), Told("device", 3.5, 4.0, 1e-6, versions_left=17)]
+    page = render_report(RunHistory(msgspec.structs.replace(SUMMARY, told=told), [], [], []))
+    assert "epsilon 1.23" in page
+    assert "told of a single sample" in page
+    assert "epsilon 3.5" in page
+    assert "told of a single device" in page
+    assert "4 is planned, at delta 1e-06, and 17 versions are left" in page
+    assert "epsilon" not in render_report(RunHistory(SUMMARY, [], [], []))
+
+
+def test_masks_say_what_nobody_has_seen_and_what_helpers_sent_for_it():
+    summary = msgspec.structs.replace(SUMMARY, privacy="masks", mask_helper_bytes=78_200)
+    page = render_report(RunHistory(summary, [], [], []))
+    assert "seen by itself" in page
+    assert "mask helpers sent 78.2 kB" in page
+
+
+@pytest.mark.parametrize(("rounds", "told"), [(0, 0.0), (10, None), (10_000, 8.0)])
+def test_no_more_is_told_of_a_sample_than_devices_allow(tmp_path, rounds, told):
+    bundle = hiding_bundle(tmp_path)
+    samples = SamplePrivacy(epsilon=8.0, noise_multiplier=2.0)
+    task = msgspec.structs.replace(bundle.description, privacy=PrivacyPlan(samples=samples))
+    (found,) = told_so_far(task, rounds=rounds, versions=3)
+    assert found.epsilon == (samples.epsilon_after(rounds * task.training.steps) if told is None else told)
+    (devices,) = told_so_far(bundle.description, rounds=rounds, versions=2)
+    assert devices.versions_left == 4
+    assert 0 < devices.epsilon < devices.planned

@@ -3,7 +3,7 @@ that learns to tell spoken words from one message of each device.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from workbench.data.recordings import RECIPE, WORDS, one_speaker_each, read_reco
 from workbench.data.two_domains import digits_and_letters
 from workbench.data.voices import speak_digits
 from workbench.demo.fleet_files import TASK, WHOLE
+from workbench.privacy_modes.modes import Mode
 from workbench.recipe_folder import find_bundle
 from workbench.report.history import DIGITS, Subject
 
@@ -44,6 +45,8 @@ class DemoKind:
     """Whether the model draws pictures, as the data have several domains."""
     bundle: str = ""
     """A folder, where it is not the recipe's."""
+    privacy: Mode | None = None
+    """What nobody shall learn from updates or versions; None: as the task has it."""
 
     @property
     def has_helper(self) -> bool:
@@ -78,6 +81,8 @@ GAN = DemoKind(
 )
 """A generator and its discriminator, which nobody trains whole."""
 USUAL_AGENTS = 8
+PRIVATE_SECONDS = 110.0
+"""Of a demo with a mode of privacy: making its bundle, or mask helpers and their keys, takes a part of it."""
 
 
 def _require_bundle() -> None:
@@ -105,7 +110,9 @@ def speech_of(recordings: Path | None) -> DemoKind:
     )
 
 
-def chosen(*, split: bool, speech: bool, gan: bool = False, recordings: Path | None = None) -> tuple[DemoKind, int]:
+def chosen(
+    *, split: bool, speech: bool, gan: bool = False, recordings: Path | None = None, privacy: Mode | None = None
+) -> tuple[DemoKind, int]:
     """What the command line asks for, and how many agents it has where nobody says it.
 
     Raises:
@@ -117,12 +124,17 @@ def chosen(*, split: bool, speech: bool, gan: bool = False, recordings: Path | N
         raise ConfigurationError(f"{' and '.join(asked)} are {len(asked)} demos; keep one of these options")
     if recordings and not speech:
         raise ConfigurationError("--data-dir is for --speech; leave it out, or add --speech")
+    if privacy and asked:
+        raise ConfigurationError(
+            f"--privacy is for the demo of equals, and {asked[0]} takes from devices what no mode hides; keep one of"
+            " these options"
+        )
     if split:
         return SPLIT, 6
     if gan:
         return GAN, 6
     if not speech:
-        return PLAIN, USUAL_AGENTS
+        return (replace(PLAIN, privacy=privacy, longest_seconds=PRIVATE_SECONDS) if privacy else PLAIN), USUAL_AGENTS
     _require_bundle()
     speakers = speakers_of(read_recordings(recordings)) if recordings else USUAL_AGENTS
     return speech_of(recordings), min(USUAL_AGENTS, speakers)

@@ -66,13 +66,15 @@ class HelperFiles:
         return self.folder / "state" / "agent.db"
 
 
-async def write_helper(files: FleetFiles, sockets: Path, broker: BrokerPlan, coordinator_key: str) -> HelperFiles:
+async def write_helper(
+    files: FleetFiles, sockets: Path, broker: BrokerPlan, coordinator_key: str, name: str = NAME
+) -> HelperFiles:
     """Make its key, and write its configuration.
 
     Raises:
         CommandFailedError: one of edgeflock's commands failed.
     """
-    helper = HelperFiles(NAME, files.folder / NAME, sockets / NAME)
+    helper = HelperFiles(name, files.folder / name, sockets / name)
     helper.folder.mkdir()
     helper.configuration.write_text(
         HELPER.format(

@@ -18,6 +18,7 @@ from workbench.demo.drawn.gallery import DrawnGroup
 from workbench.demo.drawn.picture_strip import strip_lines
 from workbench.report.history import AccuracyPoint, DeviceRow, Totals
 from workbench.report.labels import bytes_label, duration_label, percent_label
+from workbench.report.privacy_told import Told, told_words
 
 CHART_ROWS = 5
 EVENT_ROWS = 4
@@ -53,9 +54,10 @@ def render_live(
     central_accuracy: float | None,
     events: Sequence[str],
     drawn: Sequence[DrawnGroup] = (),
+    told: Sequence[Told] = (),
 ) -> RenderableType:
     """The present state of a run; `events` are oldest first. Fits 80 columns, uses up to the whole width."""
-    return LiveView(devices, accuracy, elapsed_seconds, broker, central_accuracy, events, drawn)
+    return LiveView(devices, accuracy, elapsed_seconds, broker, central_accuracy, events, drawn, told)
 
 
 def progress_line(
@@ -64,10 +66,11 @@ def progress_line(
     *,
     elapsed_seconds: float,
     central_accuracy: float | None,
+    told: Sequence[Told] = (),
 ) -> str:
     """The same facts as one line of ASCII, for logs."""
     sums = Totals.of(devices)
-    facts = _facts(devices, accuracy, central_accuracy)
+    facts = _facts(devices, accuracy, central_accuracy, told)
     return "  ".join(
         (
             duration_label(elapsed_seconds),
@@ -89,6 +92,7 @@ class LiveView:
     central_accuracy: float | None
     events: Sequence[str]
     drawn: Sequence[DrawnGroup] = ()
+    told: Sequence[Told] = ()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Headline, chart, devices, events; every line is cut rather than wrapped."""
@@ -111,7 +115,7 @@ class LiveView:
         yield from (Text() for _ in range(EVENT_ROWS - len(events)))
 
     def _headlines(self) -> tuple[Text, Text]:
-        accuracy, *others = _facts(self.devices, self.accuracy, self.central_accuracy)
+        accuracy, *others = _facts(self.devices, self.accuracy, self.central_accuracy, self.told)
         title = Text.assemble(
             ("edgeflock demo", "bold"), "  ", duration_label(self.elapsed_seconds), "  broker: ", self.broker
         )
@@ -172,9 +176,12 @@ def _device_table(devices: Sequence[DeviceRow], *, wide: bool) -> Table:
 
 
 def _facts(
-    devices: Sequence[DeviceRow], accuracy: Sequence[AccuracyPoint], central_accuracy: float | None
-) -> tuple[str, str, str, str]:
-    """Accuracy first, then version, updates and traffic."""
+    devices: Sequence[DeviceRow],
+    accuracy: Sequence[AccuracyPoint],
+    central_accuracy: float | None,
+    told: Sequence[Told],
+) -> tuple[str, ...]:
+    """Accuracy first, then version, updates and traffic, and what was told where that is bounded."""
     newest = accuracy[-1] if accuracy else None
     sums = Totals.of(devices)
     pooled = "" if central_accuracy is None else f", pooled {percent_label(central_accuracy)}"
@@ -184,6 +191,7 @@ def _facts(
         f"version {newest.version if newest else '-'}",
         f"{sums.applied + sums.buffered} updates",
         f"{bytes_label(sums.uplink_bytes)} sent" + (f", {ratio:.0f}x less" if ratio and ratio >= FEWEST_TIMES else ""),
+        *told_words(told),
     )
 
 

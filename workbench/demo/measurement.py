@@ -16,6 +16,7 @@ from fleet_protocol.parameter import Parameter
 from fleet_protocol.task_description import TaskDescription
 from workbench.data.digits import FleetData
 from workbench.data.head_rounds import Contest, Rounds
+from workbench.report.privacy_told import Told, told_so_far
 
 ROUNDS = 20
 
@@ -37,7 +38,7 @@ class Measured(Protocol):
     def is_solved(self) -> bool: ...
     def accuracy(self, version: bytes | None, clusters: Mapping[str, int], /) -> float: ...
     def central_accuracy(self, updates: int, /) -> float: ...
-    def sample_epsilon(self, rounds: int, /) -> float | None: ...
+    def told(self, *, rounds: int, versions: int) -> list[Told]: ...
     def rounds(self) -> Rounds | None: ...
 
 
@@ -106,12 +107,9 @@ class Measurement:
             weights, _ = engine.train(weights, self._runner.featured(pooled), batches, Rates.planned(plan))
         return self._accuracy(weights)
 
-    def sample_epsilon(self, rounds: int) -> float | None:
-        """What so many updates of one device have told of a sample that was in all of them; None where the task does
-        not promise to bound that.
-        """
-        promised = self._description.sample_privacy
-        return promised.epsilon_after(rounds * self._description.training.steps) if promised else None
+    def told(self, *, rounds: int, versions: int) -> list[Told]:
+        """What the task bounds, once the device with most updates has sent so many, and so many versions are made."""
+        return told_so_far(self._description, rounds=rounds, versions=versions)
 
     def rounds(self) -> Rounds | None:
         """The same head trained in `ROUNDS` rounds of all devices, at the recipe's learning rate; None where no head is

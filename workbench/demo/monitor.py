@@ -39,6 +39,7 @@ from workbench.report.history import (
     Summary,
     Totals,
 )
+from workbench.report.privacy_told import Told
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Snapshot:
     broker: str
     events: list[str]
     drawn: Sequence[DrawnGroup] = ()
+    told: Sequence[Told] = ()
 
 
 @dataclass(slots=True)
@@ -67,6 +69,9 @@ class FleetMonitor:
     subject: Subject = DIGITS
     gallery: Gallery | None = None
     """Of a task that draws."""
+    privacy: str = "none"
+    """The mode that was asked for."""
+    mask_helpers: Sequence[HelperFiles] = ()
     events: list[str] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _statuses: list[Status | None] = field(default_factory=list)
@@ -143,7 +148,9 @@ class FleetMonitor:
     def snapshot(self) -> Snapshot:
         """The current state, for display."""
         drawn = () if self.gallery is None else self.gallery.groups
-        return Snapshot(self.rows(), self._accuracy, self.elapsed_seconds, self.broker, self.events, drawn)
+        devices = self.rows()
+        told = self._told(devices)
+        return Snapshot(devices, self._accuracy, self.elapsed_seconds, self.broker, self.events, drawn, told)
 
     def rows(self) -> list[DeviceRow]:
         """One row per device, as of the last `refresh`."""
@@ -192,13 +199,18 @@ class FleetMonitor:
             relayed_bytes=sum(each.relayed_up_bytes + each.relayed_down_bytes for each in devices),
             message_bytes=sum(len(row.envelope or b"") for row in self._journal) if rounds else 0,
             rounds=rounds,
-            sample_epsilon=self.measurement.sample_epsilon(
-                max((each.applied + each.buffered for each in devices), default=0)
-            ),
+            privacy=self.privacy,
+            mask_helper_bytes=sum(self.observer.uplink[each.name] for each in self.mask_helpers),
+            told=self._told(devices),
         )
         return RunHistory(
             summary, self._accuracy, staleness, devices, self.events, self.helper_rows(), self.subject, self._drawn()
         )
+
+    def _told(self, devices: Sequence[DeviceRow]) -> list[Told]:
+        rounds = max((each.applied + each.buffered for each in devices), default=0)
+        versions = self._accuracy[-1].version if self._accuracy else 0
+        return self.measurement.told(rounds=rounds, versions=versions)
 
     def _drawn(self) -> list[DrawnPictures]:
         return [] if self.gallery is None else [drawn_pictures(group) for group in self.gallery.groups]

@@ -28,11 +28,13 @@ from workbench.demo.drawn.picture_folder import PictureFolder
 from workbench.demo.feeding import feed
 from workbench.demo.fleet_files import FleetFiles, plan_files, program, write_fleet
 from workbench.demo.helper import allow_helper, helper_child, until_ready, write_helper
+from workbench.demo.mask_helpers import until_enrolled, write_mask_helpers
 from workbench.demo.measurement import Measurement
 from workbench.demo.monitor import FleetMonitor, Snapshot
 from workbench.demo.observer import Observer
 from workbench.demo.sensors import Sensor
 from workbench.demo.version_at_once import until_all_is_in_a_version
+from workbench.privacy_modes.private_bundle import private_bundle
 from workbench.recipe_folder import find_bundle
 from workbench.report.history import RunHistory
 
@@ -42,6 +44,8 @@ SLOWEST_SENSOR = 0.9
 SLOWEST_CPU_SHARE = 0.6
 START_SECONDS = 15.0
 PICTURES = "pictures"
+BUNDLE = "bundle"
+"""The folder of a bundle that was made for this demo."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class Demo:
         started = time.monotonic()
         generator = np.random.default_rng(self._options.seed)
         kind = self._options.kind
-        bundle = find_bundle(kind.bundle or kind.task)
+        bundle = self._bundle(find_bundle(kind.bundle or kind.task))
         data = kind.data(self._options.agents, generator)
         paces = sensor_paces(self._options.agents, generator)
         cpu_shares = generator.uniform(SLOWEST_CPU_SHARE, 1.0, self._options.agents)
@@ -95,14 +99,25 @@ class Demo:
             monitor.new_samples = new_samples
             monitor.subject = kind.subject
             monitor.helpers = [await write_helper(files, sockets, broker, key)] if kind.has_helper else []
+            if kind.privacy == "masks":
+                monitor.mask_helpers = await write_mask_helpers(files, sockets, broker, key, bundle)
+            monitor.privacy = kind.privacy or "none"
             monitor.started = started
             return await self._run_fleet(monitor, broker)
+
+    def _bundle(self, usual: Path) -> Path:
+        """That of the mode of privacy that was asked for."""
+        options = self._options
+        if options.kind.privacy is None:
+            return usual
+        return private_bundle(usual, options.kind.privacy, options.folder / BUNDLE, options.agents)
 
     async def _run_fleet(self, monitor: FleetMonitor, broker: BrokerPlan) -> RunHistory:
         kind = self._options.kind
         broker_child, coordinator, *agents = _plan_children(monitor, broker)
         helpers = [helper_child(helper, monitor.announce) for helper in monitor.helpers]
-        children = [broker_child, coordinator, *helpers, *agents]
+        mask_helpers = [helper_child(helper, monitor.announce) for helper in monitor.mask_helpers]
+        children = [broker_child, coordinator, *helpers, *mask_helpers, *agents]
         observing = asyncio.create_task(monitor.observer.run())
         failure = ""
         try:
@@ -116,6 +131,10 @@ class Demo:
                 await allow_helper(monitor.files, helper)
                 await child.start()
                 await until_ready(helper, monitor.files.task)
+            for child in mask_helpers:
+                await child.start()
+            for helper in monitor.mask_helpers:
+                await until_enrolled(helper)
             for agent in agents:
                 await agent.start()
             try:
@@ -133,7 +152,7 @@ class Demo:
                 await until_all_is_in_a_version(monitor)
             await monitor.refresh()
         finally:
-            for group in (agents, helpers, [coordinator]):
+            for group in (agents, [*helpers, *mask_helpers], [coordinator]):
                 await asyncio.gather(*(child.stop() for child in group))
             await monitor.observer.until_silent()
             observing.cancel()

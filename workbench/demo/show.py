@@ -24,6 +24,8 @@ from workbench.demo.run import PICTURES, DemoOptions, run_demo
 from workbench.demo.run_folder import claimed
 from workbench.report.history import RunHistory, Subject, Summary
 from workbench.report.html import render_report
+from workbench.report.labels import bytes_label
+from workbench.report.privacy_told import told_notes
 
 SECONDS_BETWEEN_LINES = 5.0
 
@@ -100,6 +102,7 @@ class View:
                     central_accuracy=None,
                     events=snapshot.events,
                     drawn=snapshot.drawn,
+                    told=snapshot.told,
                 ),
                 refresh=True,
             )
@@ -115,6 +118,7 @@ class View:
                     snapshot.accuracy,
                     elapsed_seconds=snapshot.elapsed_seconds,
                     central_accuracy=None,
+                    told=snapshot.told,
                 )
             )
 
@@ -158,6 +162,13 @@ def _result_lines(summary: Summary, subject: Subject) -> Iterator[str]:
         yield (
             f"sent up {summary.uplink_bytes / 1000:.0f} kB,"
             f" {summary.dense_uplink_bytes / summary.uplink_bytes:.0f} times less than whole float32 weights"
+        )
+    for value, name, note in told_notes(summary.told):
+        yield f"{name}: {value} {note}"
+    if summary.privacy == "masks":
+        yield (
+            "nobody has seen an update by itself: versions are sums behind masks, for which helpers sent"
+            f" {bytes_label(summary.mask_helper_bytes)} (docs/secure-aggregation.md)"
         )
     if summary.relayed_bytes:
         yield f"through the relay, between weak devices and their helper: {summary.relayed_bytes / 1e6:.1f} MB"

@@ -36,7 +36,7 @@ from workbench.export.graphs.sample_gradients import sample_gradients_graph
 from workbench.export.graphs.training_graph import training_graph
 from workbench.export.ort_training import ort_training_files
 from workbench.export.recipe.probe import probe_inputs
-from workbench.export.recipe.recipe import Recipe, read_recipe
+from workbench.export.recipe.recipe import Change, Recipe, read_recipe, unchanged
 from workbench.export.task_description import described
 from workbench.export.trials.found_rate import with_learning_rate
 from workbench.export.trials.linear_head import check_linear_head
@@ -53,17 +53,24 @@ Tell = Callable[[str], None]
 
 
 def export_bundle(
-    recipe_folder: Path, out: Path, ort_training: Path | None = None, *, data: Path | None = None, tell: Tell = print
+    recipe_folder: Path,
+    out: Path,
+    ort_training: Path | None = None,
+    *,
+    data: Path | None = None,
+    tell: Tell = print,
+    change: Change = unchanged,
 ) -> TaskDescription:
     """Export the recipe in `recipe_folder` into `out`, which is made if need be; files of the same name are replaced.
 
     The same recipe gives the same bytes. `ort_training` is a Python that makes the artifacts of that engine; `data` are
-    samples to find a missing learning rate on, instead of random ones; `tell` hears what was found.
+    samples to find a missing learning rate on, instead of random ones; `tell` hears what was found; `change` is made to
+    what its task.toml says.
 
     Raises:
         ConfigurationError: the recipe is wrong, contains what ONNX can't express, or `out` can't be written.
     """
-    recipe = read_recipe(recipe_folder)
+    recipe = read_recipe(recipe_folder, change)
     files = bundle_files(recipe, ort_training, data=data, tell=tell)
     description = verify_bundle(files)
     try:

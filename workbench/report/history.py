@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
+from workbench.report.privacy_told import Told
+
 
 class Subject(msgspec.Struct, frozen=True):
     """What a run learned, in the words of its report."""
@@ -64,8 +66,12 @@ class Summary(msgspec.Struct, frozen=True):
     """Where a head was solved: of the signed messages that it was solved from."""
     rounds: list[RoundPoint] = []
     """Where a head was solved: the same one trained in rounds, computed after the run."""
-    sample_epsilon: float | None = None
-    """Where the task promises privacy of samples: what updates have told of one at most, at the task's delta."""
+    privacy: str = "none"
+    """The mode that was asked for with `--privacy`; `none` also where none was."""
+    mask_helper_bytes: int = 0
+    """Where updates are summed behind masks: what the mask helpers sent up, in none of the other figures."""
+    told: list[Told] = []
+    """Where the task promises privacy of samples or of devices: what the run has told at most."""
 
 
 class AccuracyPoint(msgspec.Struct, frozen=True):

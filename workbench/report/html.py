@@ -20,6 +20,7 @@ from workbench.report.helped_devices import RELAYED_HINT, cells, relayed_table
 from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Subject, Summary, Totals
 from workbench.report.labels import bytes_label, duration_label, percent_label
 from workbench.report.one_message import BESIDE_ROUNDS_HINT, SOLVED_HINT, SPOKEN_HINT, beside_rounds
+from workbench.report.privacy_told import told_notes
 from workbench.report.svg_plots import (
     Axis,
     Bar,
@@ -172,16 +173,19 @@ def _key_figures(summary: Summary, subject: Subject) -> tuple[KeyFigure, ...]:
             "sent to the devices",
             "the task and the versions they fetched",
         ),
-        *_privacy_figure(summary),
+        *_privacy_figures(summary),
     )
 
 
-def _privacy_figure(summary: Summary) -> tuple[KeyFigure, ...]:
-    """One where the task bounds what is told of a sample."""
-    if summary.sample_epsilon is None:
-        return ()
-    note = "at most, by all updates of one device: its samples are hidden by noise (docs/privacy.md)"
-    return (KeyFigure(f"epsilon {summary.sample_epsilon:.3g}", "told of a single sample", note),)
+def _privacy_figures(summary: Summary) -> tuple[KeyFigure, ...]:
+    """One for each thing that the task bounds what is told of."""
+    figures = (KeyFigure(*words) for words in told_notes(summary.told))
+    return (*figures, _masks_figure(summary)) if summary.privacy == "masks" else tuple(figures)
+
+
+def _masks_figure(summary: Summary) -> KeyFigure:
+    note = f"versions are sums of several; mask helpers sent {bytes_label(summary.mask_helper_bytes)} for that"
+    return KeyFigure("no update", "seen by itself", f"{note} (docs/secure-aggregation.md)")
 
 
 def _bytes_figure(summary: Summary) -> KeyFigure:

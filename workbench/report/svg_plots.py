@@ -31,6 +31,9 @@ circle:hover, .bar:hover, .heat:hover { stroke: var(--ink); stroke-width: 2; }
 """
 """CSS; the page defines the colours `--ink --soft --rule --cell --sent --dense`."""
 
+PLOT_COLOURS = ":root { --ink: #222; --soft: #666; --rule: #ddd; --cell: #eee; --sent: #2a6fb0; --dense: #b0632a }"
+"""Those of a plain white page."""
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:

@@ -73,6 +73,11 @@ class SimulatedCoordinator:
         """Those of the newest version, as devices get them, float32 [V]."""
         return self._weights
 
+    @property
+    def noised_sums(self) -> int:
+        """How many versions hide each device, so far."""
+        return self._served.noise.made
+
     def published(self, _: str, version: int) -> bytes | None:
         """The weights file of a version of the one task; None where it is no longer kept."""
         return self._files.get(version)

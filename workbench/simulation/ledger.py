@@ -1,16 +1,19 @@
 """What a simulated fleet has sent and what became of it, counted as it happens."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
+
+from workbench.report.privacy_told import Told
 
 
 class Point(msgspec.Struct, frozen=True):
     """The fleet at one moment.
 
     `first_bytes`: what devices are sent once, bundles and first weights. `score` is of the model to use; the summary's
-    `measure` says what it is.
+    `measure` says what it is. `epsilon`: what was told of one `sample` or `device` at most, where the task bounds it.
     """
 
     virtual_seconds: float
@@ -20,6 +23,7 @@ class Point(msgspec.Struct, frozen=True):
     total_bytes: int
     first_bytes: int
     score: float
+    epsilon: dict[str, float] = {}
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -49,6 +53,7 @@ class Summary(msgspec.Struct, frozen=True):
     rounds by what the guard said.
     `rounds_withheld` sent nothing: `spent` samples were not trained on again, validation samples got `worse`, or by the
     task's rule of sending (`unchanged`, `irrelevant`, `no_better`).
+    `told` is what was told in the end of a sample or a device, where the task bounds that.
     `rounds_lost` ended with a crash or a closing hour. `devices_short_of_samples` can never store what their guards
     want.
     """
@@ -80,6 +85,7 @@ class Summary(msgspec.Struct, frozen=True):
     devices_short_of_samples: int
     heads: dict[str, float] = {}
     one_answer: float | None = None
+    told: list[Told] = []
 
 
 @dataclass(slots=True)
@@ -114,6 +120,8 @@ class Ledger:
         """The coordinator has refused a message."""
         self.refused[reason] = self.refused.get(reason, Count()).again(words)
 
-    def point(self, now: float, version: int, score: float) -> Point:
+    def point(self, now: float, version: int, score: float, told: Sequence[Told] = ()) -> Point:
         """Where the fleet is."""
-        return Point(now, version, self.updates, self.up["update"], self.total_bytes, self.first_bytes, score)
+        epsilon = {str(each.of): each.epsilon for each in told}
+        uplink = self.up["update"]
+        return Point(now, version, self.updates, uplink, self.total_bytes, self.first_bytes, score, epsilon)

@@ -1,9 +1,10 @@
 """`edgeflock simulate`: from the user's options to a simulation, and from its result to output."""
 
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -21,8 +22,11 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
 from workbench.data.narrow_inputs import narrow_inputs
 from workbench.data.samples import read_samples, share_out
+from workbench.privacy_modes.modes import Mode
+from workbench.privacy_modes.private_bundle import private_bundle
 from workbench.recipe_folder import find_bundle
 from workbench.report.labels import bytes_label
+from workbench.report.privacy_told import told_notes
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.simulation import Options, Result, Simulation
@@ -52,6 +56,7 @@ class Request:
     precision_bits: int | None
     out: Path | None
     as_json: bool
+    privacy: Mode | None = None
 
 
 def simulate(request: Request, options: Options) -> int:
@@ -62,9 +67,10 @@ def simulate(request: Request, options: Options) -> int:
     Raises:
         ConfigurationError: with what the user can change.
     """
-    simulation = prepare(request, options)
-    started = time.monotonic()
-    result = simulation.run(_Progress(Console(stderr=True), started).show)
+    with tempfile.TemporaryDirectory() as scratch:
+        simulation = prepare(with_mode(request, Path(scratch) / "bundle"), options)
+        started = time.monotonic()
+        result = simulation.run(_Progress(Console(stderr=True), started).show)
     if request.out is not None:
         write_result(result, request.out)
     if request.as_json:
@@ -72,6 +78,28 @@ def simulate(request: Request, options: Options) -> int:
     else:
         print_summary(result.summary, Console(), time.monotonic() - started)
     return report_failure(result.summary)
+
+
+def with_mode(request: Request, out: Path) -> Request:
+    """The request for the bundle with its mode of privacy, which is made in `out`.
+
+    Raises:
+        ConfigurationError: the mode can't be simulated, or the task can't have it, and why.
+    """
+    mode = request.privacy
+    if mode is None:
+        return request
+    if mode == "masks":
+        raise ConfigurationError(
+            "--privacy masks: mask helpers are not simulated; see them at work with: edgeflock demo --privacy masks"
+        )
+    if mode == "samples" and request.data is None:
+        raise ConfigurationError(
+            "--privacy samples needs --data: without it no gradients are taken of samples, which could have noise"
+        )
+    devices = len(read_trace(request.trace)) if request.trace else request.devices
+    folder = private_bundle(find_bundle(request.task), mode, out, devices, request.buffer_size)
+    return replace(request, task=str(folder))
 
 
 def prepare(request: Request, options: Options) -> Simulation:
@@ -124,6 +152,8 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "virtual time", f"{summary.virtual_seconds / 3600:.2f} h"
     yield "versions, of updates", f"{summary.versions:,}, {summary.updates:,}"
     yield summary.measure, f"{summary.score:.4f}, of version 0 {summary.first_score:.4f}"
+    for value, name, note in told_notes(summary.told):
+        yield name, f"{value} {note}"
     for head, score in summary.heads.items():
         yield head, f"{score:.4f}"
     if summary.target is not None:
@@ -205,6 +235,7 @@ class _Progress:
         self._next = time.monotonic() + SECONDS_BETWEEN_LINES
         self._console.print(
             f"{point.virtual_seconds / 3600:.2f} h  version {point.version}  updates {point.updates}"
-            f"  score {point.score:.4f}",
+            f"  score {point.score:.4f}"
+            + "".join(f"  epsilon {told:.3g} per {of}" for of, told in point.epsilon.items()),
             highlight=False,
         )

@@ -12,6 +12,7 @@ from edge_agent.core.triggers import TriggerSettings
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.training.feedback import recall
 from fleet_protocol.keys import SigningKey, write_verify_key
+from workbench.report.privacy_told import Told, told_so_far
 from workbench.simulation.agent import SimulatedAgent, WakePolicy
 from workbench.simulation.conditions import FleetMember
 from workbench.simulation.ledger import Point, Summary
@@ -134,13 +135,17 @@ class Simulation:
     def _score(self) -> Point:
         world = self._world
         score = world.workload.score(world.coordinator.model)
-        point = world.ledger.point(world.queue.now, world.coordinator.version, score)
+        point = world.ledger.point(world.queue.now, world.coordinator.version, score, self._told())
         self._history.append(point)
         target = self._options.target
         if self._reached is None and target is not None and point.updates and score >= target:
             self._reached = point
         self._progress(point)
         return point
+
+    def _told(self) -> list[Told]:
+        rounds = max((agent.rounds_charged for agent in self._agents), default=0)
+        return told_so_far(self._world.task, rounds=rounds, versions=self._world.coordinator.noised_sums)
 
     def _summary(self, last: Point) -> Summary:
         ledger = self._world.ledger
@@ -155,6 +160,7 @@ class Simulation:
             score=last.score,
             heads=self._world.workload.heads(self._world.coordinator.model),
             one_answer=self._world.workload.one_answer,
+            told=self._told(),
             target=self._options.target,
             reached=self._reached,
             uplink_bytes=ledger.up["update"],

@@ -21,6 +21,7 @@ from fleet_protocol.parameter import Parameter
 from workbench.data.head_rounds import Rounds
 from workbench.data.two_domains import DomainData
 from workbench.demo.drawn.groups import drawer_of, grouped
+from workbench.report.privacy_told import Told
 
 DRAWN: Final = 40
 """Pictures of each class that the classifier has seen."""
@@ -64,9 +65,9 @@ class DrawingMeasurement:
         """How many versions the model to use is the mean of, where the task says it."""
         return self._bundle.description.averaged_versions
 
-    def sample_epsilon(self, _rounds: int) -> float | None:
+    def told(self, *, rounds: int, versions: int) -> list[Told]:
         """No task with parts bounds it."""
-        return None
+        return []
 
     def rounds(self) -> Rounds | None:
         """No head is solved."""

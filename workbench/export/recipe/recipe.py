@@ -2,7 +2,7 @@
 
 import importlib.util
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +47,10 @@ MODEL_FILE = "model.py"
 RATE_OF_PARTS = 0.5
 """Of the server, for parts that follow each other: a version is of half of the devices that train at one time, and
 moves half as far as they say (docs/decisions/half-a-fleet-moves-a-pair-half-way.md)."""
+
+
+Change = Callable[[TaskFile], TaskFile]
+"""What somebody wants otherwise than task.toml says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +125,21 @@ class Recipe:
         return {name: value for name, value in changing_buffers(self.module).items() if self.trains(name)}
 
 
-def read_recipe(folder: Path) -> Recipe:
-    """Read `folder`, build its module with the task's seed, and check that the two fit together.
+def unchanged(task: TaskFile) -> TaskFile:
+    """The task as its file says it."""
+    return task
+
+
+def read_recipe(folder: Path, change: Change = unchanged) -> Recipe:
+    """Read `folder`, make the `change`, build its module with the task's seed, and check that the two fit together.
 
     Raises:
         ConfigurationError: a file is missing or wrong, or module and task contradict each other.
     """
     path, model_path = folder / TASK_FILE, folder / MODEL_FILE
     text = _read(path)
-    task = _with_rows(_with_usual_aggregation(parse_document(text, TaskFile, str(path)), text), path)
+    said = change(parse_document(text, TaskFile, str(path)))
+    task = _with_rows(_with_usual_aggregation(said, text), path)
     given = None
     if task.backbone is not None and task.backbone.onnx:
         given = read_given_backbone(folder / task.backbone.onnx, task.input)

@@ -1,0 +1,54 @@
+"""What a run's messages have told so far, of what its task promises, in the words of tables and reports."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from fleet_protocol.task_description import TaskDescription
+
+
+class Told(msgspec.Struct, frozen=True):
+    """At most so much of one sample, by all that its device sends; or of one device, by all versions. `planned` is what
+    the task allows in the end; so many versions are left until then, None where rounds of a device are counted.
+    """
+
+    of: Literal["sample", "device"]
+    epsilon: float
+    planned: float
+    delta: float
+    versions_left: int | None = None
+
+
+def told_so_far(task: TaskDescription, *, rounds: int, versions: int) -> list[Told]:
+    """Once a device has sent so many `rounds`, as if a sample had been in all of them, and so many versions are made;
+    nothing where the task promises nothing. Devices train on no sample beyond what is planned, so that is the most.
+    """
+    told = []
+    if (samples := task.sample_privacy) is not None:
+        epsilon = samples.epsilon_after(rounds * task.training.steps) if rounds else 0.0
+        told.append(Told("sample", min(epsilon, samples.epsilon), samples.epsilon, samples.delta))
+    if (devices := task.device_privacy) is not None:
+        epsilon = devices.epsilon_after(versions)
+        told.append(Told("device", epsilon, devices.epsilon, devices.delta, devices.versions - versions))
+    return told
+
+
+def told_words(told: Sequence[Told]) -> list[str]:
+    """One phrase each, for a line that has others."""
+    return [f"epsilon {each.epsilon:.3g} of {each.planned:g} per {each.of}" for each in told]
+
+
+def told_notes(told: Sequence[Told]) -> list[tuple[str, str, str]]:
+    """For each: how much, of what, and what stands beside it."""
+    return [(f"epsilon {each.epsilon:.3g}", f"told of a single {each.of}", _note(each)) for each in told]
+
+
+def _note(each: Told) -> str:
+    planned = f"{each.planned:g} is planned, at delta {each.delta:g}"
+    if each.of == "sample":
+        return f"at most, by all updates of one device: its samples are hidden by noise; {planned} (docs/privacy.md)"
+    return (
+        f"at most, by all versions so far: noise hides each device; {planned}, and {each.versions_left} versions are"
+        " left (docs/privacy.md)"
+    )

@@ -23,7 +23,7 @@ from nacl.utils import random as random_bytes
 
 from benchmarks.device_privacy_utility import AT_MOST, BETWEEN, CLIENTS, CLIP, CONCENTRATION, FEWEST, VERSIONS
 from benchmarks.mnist import read_mnist
-from benchmarks.privacy_utility import RECIPE, Split
+from benchmarks.private_fleets import RECIPE, Split
 from benchmarks.secure_aggregation import key_of, least_ms
 from benchmarks.zoo.samples.pictures import mnist20k
 from broker_coordinator.aggregation.contribution import BufferedUpdate

@@ -167,5 +167,6 @@ class Agent:
             coordinator_key=write_verify_key(member.identity.coordinator),
             queries=self._questions.use,
             told={task: told for task in tasks if (told := self._budget.told(task))},
+            resting=self._budget.resting,
             dropped={task: dropped for task in tasks if (dropped := self._samples.dropped(task))},
         )

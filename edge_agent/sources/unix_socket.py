@@ -109,6 +109,8 @@ class Status(msgspec.Struct):
     """By task, the cluster that the coordinator has put this device into."""
     told: dict[str, float] = {}
     """By task with privacy of samples: epsilon, at `[privacy] delta`, of the sample that most was told of."""
+    resting: dict[str, dict[str, int]] = {}
+    """Of such a task: samples that took part in no step of the last round, by the name of their budget."""
 
 
 @dataclass(frozen=True, slots=True)

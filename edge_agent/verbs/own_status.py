@@ -145,6 +145,8 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"  {version}{cluster}, {stored} samples stored, {new} new"
         if task in status.told:
             yield f"  rounds have told epsilon {status.told[task]:.3g} of a sample at most"
+        for budget, count in status.resting.get(task, {}).items():
+            yield f"  {count} samples rest, as they have told what the budget {budget} allows"
         if dropped := dropped_words(status.dropped.get(task, {})):
             yield f"  {dropped}"
         if found.waits_for:

@@ -41,15 +41,18 @@ class AgentClient:
             raise
         self._answers = self._connection.makefile("rb")
 
-    def send(self, task: str, inputs: Sequence[float] | Mapping[str, Values], label: Any = None) -> None:
+    def send(
+        self, task: str, inputs: Sequence[float] | Mapping[str, Values], label: Any = None, *, budget: str = ""
+    ) -> None:
         """Hand over one sample. `inputs` are its values in C order, or those of each input by its name; `label` a
-        class, one number, or a list of values, as the task asks.
+        class, one number, or a list of values, as the task asks; `budget` the name of one in agent.toml.
 
         Raises:
             SampleRefusedError: it does not fit the task, or could not be stored.
             OSError: the connection is lost; whether the sample was stored is not known.
         """
         sample = {"task": task, "inputs": inputs} | ({} if label is None else {"label": label})
+        sample |= {"budget": budget} if budget else {}
         self._hand_over(sample)
 
     def correct(

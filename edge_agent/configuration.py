@@ -87,9 +87,28 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             raise ValueError(f"sources: {foreign[0]!r} is none of the tasks {names}; list it under [[tasks]]")
         if foreign := [field.task for field in self.analytics.fields if field.task not in names]:
             raise ValueError(f"analytics.fields: {foreign[0]!r} is none of the tasks {names}; list it under [[tasks]]")
+        self._check_budgets(names)
         texts = [text.name for text in self.texts]
         if len(set(texts)) != len(texts):
             raise ValueError(f"texts: a name is given twice in {texts}; give each its own")
+
+    def _check_budgets(self, tasks: list[str]) -> None:
+        budgets = [rule.name for rule in self.privacy.budgets]
+        if foreign := [rule.task for rule in self.privacy.budgets if rule.task not in (None, *tasks)]:
+            raise ValueError(f"privacy.budgets: {foreign[0]!r} is none of the tasks {tasks}; list it under [[tasks]]")
+        named: dict[tuple[str, str], str | None] = {}
+        for source in self.sources:
+            if source.budget not in (None, *budgets):
+                raise ValueError(
+                    f"sources: the budget {source.budget!r} is none of {budgets}; list it under [[privacy.budgets]]"
+                )
+            if source.inputs:
+                continue
+            if named.setdefault((source.task, source.series), source.budget) != source.budget:
+                raise ValueError(
+                    f"sources: named readings of {source.task} in the series {source.series!r} make samples together,"
+                    " and have several budgets; give them the same one, or a series of their own"
+                )
 
     @property
     def profile_name(self) -> str:

@@ -31,12 +31,13 @@ _TYPE_WORDS = {
 }
 
 
-class Sample(msgspec.Struct, forbid_unknown_fields=True):
-    """One sample of one task, with its label, as a source hands it over."""
+class Sample(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """One sample of one task, with its label, as a source hands it over; `budget` names one of the device's own."""
 
     task: str
     inputs: list[float] | dict[str, float | list[float]]
     label: Given = None
+    budget: str = ""
 
 
 def read_sample(line: bytes) -> Sample:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edge_agent.core.budget_rules import BudgetRule
 from fleet_protocol.configuration import PublicKey
 from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_MASK_HELPERS
 from fleet_protocol.privacy.mask_plan import MaskPlan
@@ -35,6 +36,8 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device_epsilon: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
     """For `noised masks`: the most that all updates of one task together, of whatever bundles, may tell of this device.
     0: as much as each bundle allows. Once it is reached, the device sends that task no more."""
+    budgets: list[BudgetRule] = []
+    """Budgets that some samples have by themselves, for `samples` in `at_least`."""
     samples_alone: bool = False
     """Have the graph look at one sample at a time: the guarantee then holds whatever graph a coordinator sends, and a
     round takes up to `batch_size` times as long."""
@@ -46,6 +49,15 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"trusted_mask_helpers: at_least = {self.at_least!r} needs two keys or more; write what"
                 " `edgeflock-helper mask-key` prints on each"
             )
+
+        if self.budgets and "samples" not in self.at_least:
+            raise ValueError(
+                f"budgets: at_least = {self.at_least!r} lets tasks train on samples without counting; write at_least ="
+                " 'samples', or 'samples and masks'"
+            )
+        names = [rule.name for rule in self.budgets]
+        if len(set(names)) != len(names):
+            raise ValueError(f"budgets: a name is given twice in {names}; give each its own")
 
     @property
     def demands_masks(self) -> bool:
@@ -69,6 +81,8 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"{task.task} has no [privacy.samples], and the owner of this device demands it"
                 f" (at_least = {self.at_least!r} in [privacy] of agent.toml)"
             )
+        if refused := next(filter(None, (rule.refusal(task) for rule in self.budgets)), None):
+            return refused
         steps = task.training.steps
         if self.epsilon and (cost := promised.epsilon_after(steps, self.delta)) > self.epsilon:
             return (

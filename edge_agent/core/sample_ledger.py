@@ -3,20 +3,25 @@
 Samples are numbered as they come. A round that trains on all up to an id is charged to all up to it, whether or not
 they were still stored; so what a sample has cost only falls with its id, and the spent ones are those up to some id.
 What is counted is steps, of each kind of noise: they add up over rounds, versions and bundles of a task.
+
+Which order of the Rényi divergence decides is fixed before a sample's first round, by the mechanism of that round: then
+the sum may stop rounds however these were chosen (Feldman & Zrnic 2021; docs/decisions/budgets-of-samples.md).
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from edge_agent.core.privacy_settings import PrivacySettings
 from fleet_protocol.privacy.renyi import (
-    NO_COST,
     Divergences,
     Mechanism,
     StepsTaken,
+    best_order,
     divergences_of,
     epsilon_of,
-    steps_within,
+    exceeds_at,
+    together,
 )
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy
 
@@ -49,13 +54,22 @@ def cost_of_sample(charges: Iterable[Charge], sample: int) -> Divergences:
 
 
 def spent_through(charges: Sequence[Charge], mechanism: Mechanism, steps: int, limits: Iterable[Limit]) -> int:
-    """The id up to which samples can't bear another round of so many steps; 0 where all can."""
+    """The id up to which samples can't bear another round of so many steps; 0 where all can. `charges` come in the
+    order in which they began.
+    """
     limits = list(limits)
-    cost = NO_COST
-    for newest in sorted({charge.newest for charge in charges}, reverse=True):
-        here = divergences_of(charge.taken for charge in charges if charge.newest == newest)
-        cost = tuple(before + more for before, more in zip(cost, here, strict=True))
-        if any(steps_within(mechanism, limit.epsilon, limit.delta, cost) < steps for limit in limits):
+    cost, first = divergences_of([StepsTaken(mechanism, steps)]), len(charges)
+
+    def newest_of(number: int) -> int:
+        return charges[number].newest
+
+    for newest, same in groupby(sorted(range(len(charges)), key=newest_of, reverse=True), key=newest_of):
+        for number in same:
+            charge = charges[number]
+            cost, first = together(cost, divergences_of([charge.taken])), min(first, number)
+        begun = charges[first].taken.mechanism
+        orders = (best_order(begun, limit.epsilon, limit.delta) for limit in limits)
+        if any(exceeds_at(order, cost, each.epsilon, each.delta) for order, each in zip(orders, limits, strict=True)):
             return newest
     return 0
 

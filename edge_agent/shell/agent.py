@@ -169,5 +169,6 @@ class Agent:
             queries=self._questions.use,
             told={task: told for task in tasks if (told := self._budget.told(task))},
             told_of_device={task: told for task in tasks if (told := self._cohorts.told(task))},
+            resting=self._budget.resting,
             dropped={task: dropped for task in tasks if (dropped := self._samples.dropped(task))},
         )

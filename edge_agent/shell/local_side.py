@@ -70,6 +70,7 @@ class LocalSide:
             describe=self._descriptions.description,
             arrived=self._sample_arrived,
             judge=self._judge_waiting,
+            budgets=frozenset(rule.name for rule in configuration.privacy.budgets),
         )
         forms = {task: ReadingForm(task) for task in self._tasks}
         forms |= {source.task: source.form for source in reversed(configuration.sources) if source.has_own_form}

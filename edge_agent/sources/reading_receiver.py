@@ -65,7 +65,7 @@ class ReadingReceiver:
         series = self._series.of(form.task, form.named.series, account)
         prepared = series.take(reading.values, self._moment(reading), reading.identifier)
         for inputs, label in prepared.samples if learn else ():
-            self.store(Sample(form.task, inputs, label))
+            self.store(Sample(form.task, inputs, label, form.budget))
         self._taken()
         return None if prepared.inputs is None else Sample(form.task, prepared.inputs)
 

@@ -22,7 +22,8 @@ class ReadingForm:
     """How readings of one source become samples of `task`.
 
     `inputs` and `label` say where the values stand; without `inputs`, a reading has the form of a sample, or, where the
-    task takes named readings, that of `named`. `words` give the numbers of texts, such as 1 for "ON".
+    task takes named readings, that of `named`. `words` give the numbers of texts, such as 1 for "ON". Its samples have
+    this `budget`; without one, that which the reading names.
     """
 
     task: str
@@ -30,6 +31,7 @@ class ReadingForm:
     label: JsonPath | None = None
     words: Mapping[str, float] = field(default_factory=dict)
     named: NamedForm = BY_NAME
+    budget: str = ""
 
     @property
     def has_paths(self) -> bool:
@@ -70,7 +72,7 @@ class ReadingForm:
             return self._as_given(document)
         inputs = [value for path in self.inputs for value in self._numbers(path, document)]
         label = list(self._numbers(self.label, document)) if self.label else []
-        return Sample(self.task, inputs, label[0] if len(label) == 1 else label or None)
+        return Sample(self.task, inputs, label[0] if len(label) == 1 else label or None, self.budget)
 
     def _as_given(self, document: object) -> Sample:
         if not isinstance(document, dict):
@@ -84,7 +86,7 @@ class ReadingForm:
             raise ReadingRefusedError(
                 "not_a_sample", f"it is for task {sample.task!r}; this source is for {self.task!r}"
             )
-        return sample
+        return msgspec.structs.replace(sample, budget=self.budget) if self.budget else sample
 
     def _numbers(self, path: JsonPath, document: object) -> Iterator[float]:
         try:

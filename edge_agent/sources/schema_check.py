@@ -23,6 +23,15 @@ def check_task(task: str, tasks: frozenset[str]) -> None:
         raise ValueError(f"unknown task {task!r}; agent.toml lists {sorted(tasks)}")
 
 
+def check_budget(budget: str, budgets: frozenset[str]) -> None:
+    """Raise `ValueError` unless agent.toml has the budget that a sample names, where it names one."""
+    if budget and budget not in budgets:
+        raise ValueError(
+            f"unknown budget {budget!r}; [privacy] of agent.toml lists {sorted(budgets)}: add it under budgets there,"
+            " or name none"
+        )
+
+
 def check_unjudged(sample: Sample) -> None:
     """What can be said without a schema.
 

@@ -52,6 +52,8 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Texts that have to stand at these places, so that a changed unit is noticed: `{ "$.TempUnit" = "C" }`."""
     series: SeriesName = ""
     """Named readings of sources with the same `series` follow one another: give each room its own."""
+    budget: Name | None = None
+    """The budget that its samples have, one of `budgets` of `[privacy]` (docs/privacy.md)."""
     settings: dict[str, Any] = {}  # msgspec would ask how to decode an `object`
     """What this kind of source asks for. Paths in it are absolute."""
 
@@ -77,7 +79,7 @@ class SourceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             tuple((parse_path(path), unit) for path, unit in self.units.items()),
             self.series,
         )
-        return ReadingForm(self.task, inputs, _path(self.label), self.words, named)
+        return ReadingForm(self.task, inputs, _path(self.label), self.words, named, self.budget or "")
 
 
 def _path(text: str | None) -> JsonPath | None:

@@ -111,6 +111,8 @@ class Status(msgspec.Struct):
     """By task with privacy of samples: epsilon, at `[privacy] delta`, of the sample that most was told of."""
     told_of_device: dict[str, float] = {}
     """By task with noise behind masks: epsilon, at `[privacy] delta`, of this device."""
+    resting: dict[str, dict[str, int]] = {}
+    """Of such a task: samples that took part in no step of the last round, by the name of their budget."""
 
 
 @dataclass(frozen=True, slots=True)

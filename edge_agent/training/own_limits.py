@@ -57,7 +57,16 @@ def take_part(
     epochs = carried_epochs(earlier.epochs, stored.different, stored.fresh)
     if is_spent(plan, epochs):
         return Withheld("spent", _spent_words(plan.maximum_epochs, stored.different), newest, epochs)
-    learned = learn(engine, weights, stored.training, task, earlier.seed, draw=earlier.draw, on_progress=on_progress)
+    learned = learn(
+        engine,
+        weights,
+        stored.training,
+        task,
+        earlier.seed,
+        draw=earlier.draw,
+        resting=stored.resting,
+        on_progress=on_progress,
+    )
     if task.split is not None and cut.helper:
         learned = replace(learned, held=held_of(task.split, cut, len(stored.training)))
     epochs += epochs_of_steps(plan, learned.steps, len(stored.training), stored.different)

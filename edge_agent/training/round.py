@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle_runtime.gaussian_integers import Draw
 from bundle_runtime.samples import Samples
@@ -115,9 +116,11 @@ def learn(
     seed: int,
     *,
     draw: Draw = OF_THE_SYSTEM,
+    resting: NDArray[np.bool_] | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Learned:
-    """Train from `weights` f32[P] on all of `samples`; with privacy of samples, on batches that `draw` picks.
+    """Train from `weights` f32[P] on all of `samples`; with privacy of samples, on batches that `draw` picks, in which
+    those that are `resting`, bool [N], are missing.
 
     Raises:
         DivergedError: loss or weights are no longer finite, or the loss is more than the task takes; or the samples
@@ -126,7 +129,7 @@ def learn(
     """
     if task.sample_privacy is None and (words := in_other_units(samples, task)):
         raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
-    plan = _batches(len(samples), task, seed, draw)
+    plan = _batches(len(samples), task, seed, draw, resting)
     trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
     if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
         raise _diverged(str(diverged), samples, task)
@@ -135,10 +138,12 @@ def learn(
     return Learned(trained, losses)
 
 
-def _batches(samples: int, task: TaskDescription, seed: int, draw: Draw) -> BatchPlan:
+def _batches(
+    samples: int, task: TaskDescription, seed: int, draw: Draw, resting: NDArray[np.bool_] | None
+) -> BatchPlan:
     steps = steps_of_round(task.training, samples)
     if task.sample_privacy is not None:
-        return sampled_batches(samples, steps, task.sample_privacy.sampling_rate, draw, seed)
+        return sampled_batches(samples, steps, task.sample_privacy.sampling_rate, draw, seed, resting=resting)
     return plan_batches(samples, steps, task.training.batch_size, seed)
 
 

@@ -17,13 +17,15 @@ IDENTITY_BYTES = 8
 class StoredSamples:
     """Of those to train on, `different` are different, and of these no round has seen `fresh`.
 
-    A sample that comes again is not fresh, and on the same side as it was.
+    A sample that comes again is not fresh, and on the same side as it was. `resting`, bool [N] of those to train on,
+    count and take part in no step; None where none rests.
     """
 
     training: Samples
     validation: Samples
     different: int
     fresh: int
+    resting: NDArray[np.bool_] | None = None
 
 
 def identities(samples: Samples) -> NDArray[np.uint64]:

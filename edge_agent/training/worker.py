@@ -10,7 +10,8 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -20,6 +21,7 @@ import numpy as np
 from bundle_runtime.blocks import BlockRunner
 from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
+from edge_agent.core.budget_rules import SpentBudget, rests
 from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.agent_pipe import AgentPipe
 from edge_agent.training.confinement import hold_open, limit, shut_in
@@ -49,7 +51,7 @@ from edge_agent.worker.contract import (
     write_frame,
 )
 from edge_agent.worker.damage import is_unusable
-from edge_agent.worker.usable_samples import rows_to_train_on
+from edge_agent.worker.usable_samples import BUDGETS_OF_TASK, rows_to_train_on
 from fleet_host.child_process import die_with
 from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, verify_blob
 from fleet_protocol.codec import read_model
@@ -194,7 +196,7 @@ def _samples_of(job: TrainingJob) -> StoredSamples:
     task = job.description
     share = 0.0 if job.cut.helper else task.training.validation_share
     store = Path(job.sample_store)
-    return read_samples(store, task, job.trained_through, validation_share=share, among=job.among)
+    return read_samples(store, task, job.trained_through, validation_share=share, among=job.among, budgets=job.budgets)
 
 
 def _weights_of(job: TrainingJob) -> FloatVector:
@@ -221,18 +223,22 @@ def read_samples(
     *,
     validation_share: float = 0.0,
     among: tuple[int, int] | None = None,
+    budgets: Sequence[SpentBudget] = (),
 ) -> StoredSamples:
     """All stored samples of a task that fit its schema, as training takes them: features where it has a backbone.
 
     Those with an id above `trained_through` are unseen; a `validation_share` of all is kept for validation.
-    With `among`, only those behind the first id are read, up to the second.
+    With `among`, only those behind the first id are read, up to the second, and those of which one of `budgets` is
+    spent rest; none is kept for validation then.
 
     Raises:
         RoundError: there is none.
         UnfitSamplesError: some have the right size and values that the task does not take.
     """
     with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("BEGIN")  # one state of the file, whatever comes in meanwhile
         rows = connection.execute(*rows_to_train_on(task)).fetchall()
+        named = dict(connection.execute(BUDGETS_OF_TASK, (task.task,))) if among else {}
         stored = connection.execute("SELECT COUNT(*) FROM samples WHERE task = ?", (task.task,)).fetchone()[0]
     if among is not None:
         rows = [row for row in rows if among[0] < row[0] <= among[1]]
@@ -247,7 +253,12 @@ def read_samples(
     numbers = [row[0] for row in rows]
     check_samples(samples, numbers, task)
     unseen = np.array(numbers) > trained_through
-    return divide(samples, identities(samples), unseen, validation_share)
+    divided = divide(samples, identities(samples), unseen, validation_share)
+    if among is None:
+        return divided
+    is_class = task.label.is_index
+    resting = [rests(budgets, row[0], named.get(row[0], ""), row[2] if is_class else None) for row in rows]
+    return replace(divided, resting=np.array(resting))
 
 
 def verdict_of(job: TrainingJob, send: Send, exchange: Exchange) -> Verdict:

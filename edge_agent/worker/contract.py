@@ -9,6 +9,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
+from edge_agent.core.budget_rules import SpentBudget
 from edge_agent.core.prompt_settings import PromptSettings
 from fleet_protocol.bundle_files import (
     BACKBONE_FILE,
@@ -145,6 +146,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """What the device's owner lets it tell, where the task asks for prompts."""
     among: tuple[int, int] | None = None
     """Of a task with privacy of samples: train on those behind the first id, up to the second, which are charged."""
+    budgets: list[SpentBudget] = []
+    """Of such a task: those of its samples that take part in no step."""
     samples_alone: bool = False
     """Of such a task: no call of the graph sees two samples."""
     told: bytes = b""

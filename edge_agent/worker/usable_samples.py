@@ -1,6 +1,11 @@
 """Which rows of the sample store a round may use. Agent and child use the same query."""
 
+from typing import Final
+
 from fleet_protocol.task_description import TaskDescription
+
+BUDGETS_OF_TASK: Final = "SELECT sample, budget FROM budgets WHERE (SELECT task FROM samples WHERE id = sample) = ?"
+"""The budget of each sample of a task that names one."""
 
 
 def rows_to_train_on(description: TaskDescription) -> tuple[str, tuple[str | int, ...]]:

@@ -55,8 +55,13 @@ def divergences_of(taken: Iterable[StepsTaken]) -> Divergences:
     total = NO_COST
     for part in taken:
         each = divergences_of_step(part.mechanism)
-        total = tuple(sum_ + part.steps * one for sum_, one in zip(total, each, strict=True))
+        total = together(total, tuple(part.steps * one for one in each))
     return total
+
+
+def together(one: Divergences, other: Divergences) -> Divergences:
+    """What two costs come to."""
+    return tuple(sum_ + more for sum_, more in zip(one, other, strict=True))
 
 
 def epsilon_of(divergences: Divergences, delta: float) -> float:
@@ -77,6 +82,19 @@ def steps_within(mechanism: Mechanism, epsilon: float, delta: float, spent: Dive
         if room >= 0:
             most = max(most, MOST_STEPS if each * MOST_STEPS <= room else int(room / each))
     return most
+
+
+@lru_cache(maxsize=256)
+def best_order(mechanism: Mechanism, epsilon: float, delta: float) -> int:
+    """The place in `ORDERS` of the order that allows most steps of this mechanism."""
+    step = divergences_of_step(mechanism)
+    rooms = [(epsilon - _conversion(order, delta)) / each for order, each in zip(ORDERS, step, strict=True)]
+    return max(range(len(ORDERS)), key=rooms.__getitem__)
+
+
+def exceeds_at(place: int, cost: Divergences, epsilon: float, delta: float) -> bool:
+    """Whether so much is more than `epsilon` allows at the order in this place of `ORDERS`."""
+    return cost[place] > epsilon - _conversion(ORDERS[place], delta)
 
 
 def noise_for(steps: int, sampling_rate: float, epsilon: float, delta: float, bounds: Sequence[float]) -> float | None:

@@ -12,6 +12,7 @@ import torch
 
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.graph import Graph
+from edge_agent.core.budget_rules import SpentBudget
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.training.engine import BatchPlan, Rates
 from edge_agent.training.private.engine import PrivateEngine
@@ -171,6 +172,11 @@ def test_device_fetches_only_the_graph_of_gradients_and_sends_noise_and_no_loss(
     noise = promised.noise_multiplier * promised.clip / (promised.sampling_rate * 20)
     expected = task.training.learning_rate * noise * task.training.steps**0.5
     assert np.std(deltas[0] - deltas[1]) == pytest.approx(expected * 2**0.5, rel=0.1)
+
+    all_rest = trained(msgspec.structs.replace(job, budgets=[SpentBudget("own", list(range(10)), 30)]))
+    assert isinstance(all_rest, TrainingResult), all_rest
+    assert (all_rest.samples, all_rest.loss) == (20, 0), "an update of noise alone tells nothing of who rests"
+    assert len(all_rest.packed) == len(result.packed)
 
     refused = trained(msgspec.structs.replace(job, engine="ort-training"))
     assert isinstance(refused, TrainingFailure)

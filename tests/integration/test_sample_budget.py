@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from edge_agent.core.budget_rules import BudgetRule, SpentBudget
 from edge_agent.core.cut_choice import CutChoice
 from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.prompt_settings import PromptSettings
@@ -19,11 +20,13 @@ from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.storage.sample_steps import MOST_ROWS
 from edge_agent.shell.versions.version_follower import ReadyVersion
+from edge_agent.training.worker import read_samples
 from edge_agent.worker.contract import TrainingFailure, TrainingJob, Verdict, Withheld
 from edge_agent.worker.settings import WorkerSettings
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.renyi import Mechanism, StepsTaken
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy, with_noise
+from fleet_protocol.sample_line import Sample
 from tests.support.split_task import TASK as SPLIT_TASK
 
 STEPS = 10
@@ -76,9 +79,9 @@ class Device:
         )
         self.training._worker = Worker()  # type: ignore[assignment]
 
-    def feed(self, count: int) -> None:
+    def feed(self, count: int, label: int = 1, budget: str = "") -> None:
         for _ in range(count):
-            self.samples.add(TASK.task, array.array("f", [0.5] * TASK.input.size).tobytes(), 1)
+            self.samples.add(TASK.task, array.array("f", [0.5] * TASK.input.size).tobytes(), label, budget)
 
     async def round(self) -> Withheld | None:
         return await self.training.run(TASK.task, Versions.version)
@@ -122,6 +125,51 @@ async def test_spent_samples_are_trained_on_no_more_and_new_ones_are(device) -> 
     one.feed(2)
     assert (await one.round()) == SENT
     assert [job.among for job in jobs] == [(0, 5)] * rounds + [(5, 7)]
+
+
+async def test_samples_with_a_budget_of_their_own_rest_before_the_others_and_after_a_restart(device) -> None:
+    jobs: list[TrainingJob] = []
+
+    def worker(job: TrainingJob) -> Verdict:
+        jobs.append(job)
+        return SENT
+
+    one_round, two_rounds = PROMISE.epsilon_after(STEPS) * 1.001, PROMISE.epsilon_after(2 * STEPS) * 1.001
+    rules = [BudgetRule("bedroom", one_round), BudgetRule("falls", two_rounds, TASK.task, [0])]
+    owner = PrivacySettings(at_least="samples", budgets=rules)
+    one = device(worker, owner)
+    one.feed(2)
+    one.feed(3, budget="bedroom")
+    one.feed(1, label=0)
+    for _ in range(3):
+        assert (await one.round()) == SENT
+    assert [[budget.through for budget in job.budgets] for job in jobs] == [[0, 0], [6, 0], [6, 6]]
+    assert one.budget.resting == {TASK.task: {"bedroom": 3, "falls": 1}}
+    again = device(worker, owner)
+    again.feed(1, budget="bedroom")
+    assert (await again.round()) == SENT
+    assert [budget.through for budget in jobs[-1].budgets] == [6, 6], "the new sample has its whole budget"
+    stored = read_samples(again.samples.path, TASK, among=(0, 7), budgets=jobs[-1].budgets)
+    assert stored.resting is not None
+    assert stored.resting.tolist() == [False, False, True, True, True, True, False]
+    assert len(stored.training) == 7, "how many take no part is told to nobody"
+
+    lost = device(worker)  # agent.toml has no budgets any more
+    lost.feed(1)
+    assert (await lost.round()) == SENT
+    assert lost.budget.resting == {TASK.task: {"bedroom": 4}}
+    corrected = lost.samples.correct(TASK.task, 3, 1)
+    lost.samples.drop(TASK.task, [4, 5, 7])
+    assert lost.samples.resting(TASK.task, []) == {"bedroom": 1}
+    lost.samples.drop(TASK.task, [corrected])
+    assert lost.samples.resting(TASK.task, []) == {}
+
+
+async def test_sample_that_waits_for_its_schema_keeps_its_budget(device) -> None:
+    one = device(lambda _: SENT)
+    one.samples.add_unjudged(Sample(TASK.task, [0.5] * TASK.input.size, 1, "bedroom"))
+    assert one.samples.judge(TASK).kept == 1
+    assert one.samples.resting(TASK.task, [SpentBudget("bedroom", [], 1)]) == {"bedroom": 1}
 
 
 async def test_killed_while_it_trains_has_paid_and_the_next_start_knows(device) -> None:
@@ -181,6 +229,7 @@ def test_ledger_is_bounded_and_never_counts_less(device) -> None:
     for newest in range(1, MOST_ROWS + 4):
         one.database.charge(TASK.task, Charge(newest, StepsTaken(step, 1)))
     charges = one.database.charges(TASK.task)
+    assert charges[0] == Charge(4, StepsTaken(step, 4)), "what began first stays first"
     assert len(charges) == MOST_ROWS
     assert sum(charge.taken.steps for charge in charges) == MOST_ROWS + 3
     assert sum(charge.taken.steps for charge in charges if charge.newest >= 4) == MOST_ROWS + 3

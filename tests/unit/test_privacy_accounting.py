@@ -15,6 +15,7 @@ from fleet_protocol.privacy.renyi import (
     ORDERS,
     Mechanism,
     StepsTaken,
+    best_order,
     divergences_of,
     divergences_of_step,
     epsilon_of,
@@ -124,14 +125,36 @@ def test_sample_pays_only_for_rounds_since_it_came():
     assert cost_of_sample(charges, 31) == NO_COST
 
 
-@given(st.lists(st.tuples(st.integers(1, 50), st.floats(0.5, 5), st.integers(1, 2000)), max_size=12))
+CHARGED = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 2000)), max_size=12)
+
+
+@given(CHARGED)
 def test_samples_behind_the_spent_ones_can_bear_a_round_and_the_last_spent_one_can_not(rounds):
-    charges = [Charge(newest, StepsTaken(Mechanism(noise, 0.05), steps)) for newest, noise, steps in rounds]
+    charges = [Charge(newest, StepsTaken(STEP, steps)) for newest, steps in rounds]
     spent = spent_through(charges, STEP, ROUND, LIMITS)
     for sample, can in ((spent + 1, True), (spent, False)):
         if sample:
             left = steps_within(STEP, 4.0, DELTA, cost_of_sample(charges, sample))
             assert (left >= ROUND) == can
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.floats(0.5, 5), st.integers(1, 2000)), max_size=12))
+def test_order_that_decides_is_that_of_a_samples_first_round_whatever_noise_later_ones_had(rounds):
+    charges = [Charge(newest, StepsTaken(Mechanism(noise, 0.05), steps)) for newest, noise, steps in rounds]
+    spent = spent_through(charges, STEP, ROUND, LIMITS)
+
+    def can_bear(sample: int) -> bool:
+        borne = [charge for charge in charges if charge.newest >= sample]
+        if not borne:
+            return True
+        begun = borne[0].taken.mechanism
+        order = best_order(begun, 4.0, DELTA)
+        at_order = 4.0 - math.log1p(-1 / ORDERS[order]) + (math.log(DELTA * ORDERS[order])) / (ORDERS[order] - 1)
+        assert int(at_order / divergences_of_step(begun)[order]) == steps_within(begun, 4.0, DELTA)
+        return cost_of_sample(charges, sample)[order] + ROUND * divergences_of_step(STEP)[order] <= at_order + 1e-9
+
+    assert all(can_bear(sample) for sample in range(spent + 1, 52))
+    assert spent == 0 or not can_bear(spent)
 
 
 def test_new_bundle_with_other_noise_does_not_reset_what_was_told():

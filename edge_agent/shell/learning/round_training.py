@@ -245,6 +245,7 @@ class RoundTraining:
             cluster=version.cluster,
             among=charged.among,
             cohort=(joined := self._cohorts.join(version)),
+            budgets=charged.budgets,
             samples_alone=charged.samples_alone,
         )
         try:

@@ -3,24 +3,33 @@
 A crash, a kill or a power cut behind that moment leaves the charge: what was told is never more than what is counted.
 """
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from typing import Final
 
+from edge_agent.core.budget_rules import SpentBudget, spent_budgets
 from edge_agent.core.privacy_settings import PrivacySettings
-from edge_agent.core.sample_ledger import Charge, limits_of, spent_through, spent_words
+from edge_agent.core.sample_ledger import Charge, Limit, limits_of, spent_through, spent_words
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.worker.contract import RebuildFailure, TrainingFailure, Withheld
+from fleet_host.log_lines import log_line
 from fleet_protocol.privacy.renyi import StepsTaken, divergences_of, epsilon_of
+from fleet_protocol.privacy.sample_privacy import SamplePrivacy
 from fleet_protocol.task_description import TaskDescription
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ChargedRound:
-    """Trains on samples behind the first id of `among`, up to the second; None: on all, and nothing is charged."""
+    """Trains on samples behind the first id of `among`, up to the second; None: on all, and nothing is charged. Those
+    whose own budget is spent, as `budgets` say, take part in no step.
+    """
 
     among: tuple[int, int] | None = None
     charge: Charge | None = None
+    budgets: list[SpentBudget] = field(default_factory=list)
     samples_alone: bool = False
 
 
@@ -34,6 +43,12 @@ class SampleBudget:
         self._database = database
         self._samples = samples
         self._owner = owner
+        self._resting: dict[str, dict[str, int]] = {}
+
+    @property
+    def resting(self) -> dict[str, dict[str, int]]:
+        """By task, and the name of their budget, the samples that took part in no step of the last round."""
+        return {task: counts for task, counts in self._resting.items() if counts}
 
     def refusal(self, task: TaskDescription) -> str | None:
         """Why the owner does not let this device learn for the task, in words; None where it may."""
@@ -61,9 +76,27 @@ class SampleBudget:
         spent = spent_through(charges, promised.mechanism, steps, limits)
         if newest <= spent:
             return Withheld("spent", spent_words(charges, newest, limits), newest, 0.0)
+        budgets = self._spent_budgets(task, promised, charges)
         charge = Charge(newest, StepsTaken(promised.mechanism, steps))
         self._database.charge(task.task, charge)
-        return ChargedRound((spent, newest), charge, self._owner.samples_alone)
+        return ChargedRound((spent, newest), charge, budgets, self._owner.samples_alone)
+
+    def _spent_budgets(
+        self, task: TaskDescription, promised: SamplePrivacy, charges: list[Charge]
+    ) -> list[SpentBudget]:
+        """Those that some samples have by themselves; says where others rest than at the last round."""
+        owner, steps = self._owner, task.training.steps
+
+        def through(epsilon: float) -> int:
+            return spent_through(charges, promised.mechanism, steps, [Limit(epsilon, owner.delta)])
+
+        budgets = spent_budgets(owner.budgets, task.task, through)
+        resting = self._samples.resting(task.task, budgets)
+        if resting != self._resting.get(task.task, {}):
+            for budget, count in resting.items():
+                logger.info(log_line("samples_rest", task=task.task, budget=budget, count=count))
+        self._resting[task.task] = resting
+        return budgets
 
     def give_back(self, task: str, charged: ChargedRound, failure: TrainingFailure | RebuildFailure) -> None:
         """A round that gave nothing told nothing. That it diverged could be seen, so that counts.

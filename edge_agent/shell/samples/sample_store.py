@@ -14,7 +14,9 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
+from edge_agent.core.budget_rules import SpentBudget
 from edge_agent.core.store_settings import Retention, StoreSettings
+from edge_agent.shell.samples.budget_rows import count_resting, name_budget
 from edge_agent.shell.samples.dropped_samples import WAITING, DropCounts
 from edge_agent.shell.samples.sample_retention import TURN_BITS, RetentionRule
 from edge_agent.shell.samples.sample_tables import NOTE_ARRIVALS, SAMPLE_BYTES, SCHEMA, Held, require_sound, sample_size
@@ -153,10 +155,10 @@ class SampleStore:
         self.continue_after(max(newest, self._seen))
 
     @_mending
-    def add(self, task: str, inputs: bytes, label: int | bytes) -> int:
+    def add(self, task: str, inputs: bytes, label: int | bytes, budget: str = "") -> int:
         """Store one sample and return its id; 0 where the store is full and it would be the first to make room.
 
-        Inputs are float32 in C order, in bytes, and so is a label of values.
+        Inputs are float32 in C order, in bytes, and so is a label of values; `budget` is the name of one.
 
         Raises:
             ValueError: it is larger than all that a task may keep.
@@ -173,15 +175,18 @@ class SampleStore:
             self._drops.add(task, self._rule.name)
             return 0
         with self._transaction():
-            after = self._put(task, inputs, label, held, turn)
+            after = self._put(task, inputs, label, held, turn, budget=budget)
         self._held[task] = after
         self._drops.add(task, self._rule.name, held.count + 1 - after.count)
         return after.newest
 
-    def _put(self, task: str, inputs: bytes, label: int | bytes, held: Held, turn: int | None = None) -> Held:
+    def _put(
+        self, task: str, inputs: bytes, label: int | bytes, held: Held, turn: int | None = None, *, budget: str = ""
+    ) -> Held:
         """Store one sample and let others make room, inside the transaction that is open."""
         insert = "INSERT INTO samples (task, inputs, label) VALUES (?, ?, ?)"
         newest = int(self._connection.execute(insert, (task, inputs, label)).lastrowid or 0)
+        name_budget(self._connection, newest, budget)
         self._rule.stored(self._connection, task, newest, label, turn)
         after = Held(held.count + 1, newest, held.size + sample_size(inputs, label))
         while after.count > self._maximum or after.size > self._maximum_bytes:
@@ -218,6 +223,7 @@ class SampleStore:
                 return 0
             newest = int(inserted.lastrowid or 0)
             self._connection.execute("UPDATE features SET sample = ? WHERE sample = ?", (newest, identifier))
+            self._connection.execute("UPDATE budgets SET sample = ? WHERE sample = ?", (newest, identifier))
             self._connection.execute("DELETE FROM samples WHERE id = ?", (identifier,))
             self._rule.stored(self._connection, task, newest, label)
         self._held[task] = replace(held, newest=newest)
@@ -253,7 +259,8 @@ class SampleStore:
         with self._transaction():
             for identifier, written in rows:
                 try:
-                    held = self._put(task, *check_sample(read_sample(written), description), held)
+                    sample = read_sample(written)
+                    held = self._put(task, *check_sample(sample, description), held, budget=sample.budget)
                     kept += 1
                 except ValueError as error:
                     reason = reason or str(error)
@@ -275,6 +282,13 @@ class SampleStore:
     def dropped(self, task: str) -> dict[str, int]:
         """How many samples of a task retention has dropped, by rule, since the store was begun."""
         return self._drops.of(task)
+
+    @_mending
+    def resting(self, task: str, budgets: Sequence[SpentBudget]) -> dict[str, int]:
+        """How many samples of a task take part in no step, as one of these budgets is spent, by its name; or as
+        they name another one.
+        """
+        return dict(count_resting(self._connection, task, budgets))
 
     @_mending
     def newest(self, task: str) -> int:

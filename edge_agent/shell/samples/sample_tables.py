@@ -3,7 +3,8 @@
 `features` are what the backbone whose file has the hash `backbone` makes of a sample. `unjudged` are samples, as JSON,
 that came before their task's schema was known. `turns` say which samples make room first, where that is not simply the
 oldest. `dropped` counts what retention dropped. `arrivals` say when a sample came, or was corrected, by this machine's
-clock, in seconds since 1970, where that is noted. Stores made before there were these gain the tables.
+clock, in seconds since 1970, where that is noted. `budgets` name the budget of agent.toml that a sample came with.
+Stores made before there were these gain the tables.
 """
 
 import sqlite3
@@ -31,6 +32,9 @@ BEGIN DELETE FROM turns WHERE sample = OLD.id; END;
 CREATE TABLE IF NOT EXISTS arrivals (sample INTEGER PRIMARY KEY, received_at INTEGER NOT NULL);
 CREATE TRIGGER IF NOT EXISTS arrivals_go_with_their_sample AFTER DELETE ON samples
 BEGIN DELETE FROM arrivals WHERE sample = OLD.id; END;
+CREATE TABLE IF NOT EXISTS budgets (sample INTEGER PRIMARY KEY, budget TEXT NOT NULL);
+CREATE TRIGGER IF NOT EXISTS budgets_go_with_their_sample AFTER DELETE ON samples
+BEGIN DELETE FROM budgets WHERE sample = OLD.id; END;
 CREATE TABLE IF NOT EXISTS dropped (
     task TEXT NOT NULL, rule TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (task, rule)
 ) WITHOUT ROWID;

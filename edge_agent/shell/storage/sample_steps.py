@@ -12,12 +12,13 @@ TABLE: Final = """CREATE TABLE IF NOT EXISTS sample_steps (
 )"""
 
 MOST_ROWS: Final = 1000
-"""Of a task: when there are more, the oldest two become one that is charged to all samples of both."""
+"""Of a task: when there are more, the oldest two of one mechanism become one, charged to all samples of both."""
 
 
 def read_charges(connection: sqlite3.Connection, task: str) -> list[tuple[int, Charge]]:
-    """Each row's number, and what it says."""
-    rows = connection.execute("SELECT rowid, newest, noise, rate, steps FROM sample_steps WHERE task = ?", (task,))
+    """Each row's number, and what it says, in the order in which they began."""
+    query = "SELECT rowid, newest, noise, rate, steps FROM sample_steps WHERE task = ? ORDER BY rowid"
+    rows = connection.execute(query, (task,))
     return [
         (number, Charge(newest, StepsTaken(Mechanism(noise, rate), steps)))
         for number, newest, noise, rate, steps in rows
@@ -40,6 +41,12 @@ def _merge_oldest(connection: sqlite3.Connection, task: str) -> None:
     charges = sorted(read_charges(connection, task), key=lambda row: row[1].newest)
     if len(charges) <= MOST_ROWS:
         return
-    (number, oldest), (_, next_) = charges[:2]
-    connection.execute("DELETE FROM sample_steps WHERE rowid = ?", (number,))
-    add_charge(connection, task, Charge(next_.newest, oldest.taken))
+    oldest: dict[Mechanism, tuple[int, Charge]] = {}
+    for number, charge in charges:
+        before, same = oldest.setdefault(charge.taken.mechanism, (number, charge))
+        if before != number:  # the row that began first stays: samples keep the mechanism that they began with
+            connection.execute("DELETE FROM sample_steps WHERE rowid = ?", (max(before, number),))
+            steps = same.taken.steps + charge.taken.steps
+            update = "UPDATE sample_steps SET newest = ?, steps = ? WHERE rowid = ?"
+            connection.execute(update, (charge.newest, steps, min(before, number)))
+            return

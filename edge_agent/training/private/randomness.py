@@ -7,6 +7,7 @@ import os
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bundle_runtime.gaussian_integers import WORD_BITS, Draw, words
 from edge_agent.training.engine import BatchPlan, seed_of_steps
@@ -14,12 +15,22 @@ from edge_agent.training.engine import BatchPlan, seed_of_steps
 OF_THE_SYSTEM: Final[Draw] = os.urandom
 
 
-def sampled_batches(sample_count: int, steps: int, sampling_rate: float, draw: Draw, seed: int) -> BatchPlan:
-    """Batches that each hold each of the samples with probability `sampling_rate`, by itself; some may be empty.
+def sampled_batches(
+    sample_count: int,
+    steps: int,
+    sampling_rate: float,
+    draw: Draw,
+    seed: int,
+    *,
+    resting: NDArray[np.bool_] | None = None,
+) -> BatchPlan:
+    """Batches that each hold each of the samples with probability `sampling_rate`, by itself, but for those that are
+    `resting`, bool [N]; some may be empty.
 
     `seed` is for what a model draws, which need not be secret.
     """
-    drawn = [np.flatnonzero(words(sample_count, draw) <= _threshold(sampling_rate)) for _ in range(steps)]
+    taken = np.ones(sample_count, np.bool_) if resting is None else ~resting
+    drawn = [np.flatnonzero(taken & (words(sample_count, draw) <= _threshold(sampling_rate))) for _ in range(steps)]
     rows = np.zeros((steps, max(1, *(batch.size for batch in drawn))), np.int64)
     mask = np.zeros(rows.shape, np.float32)
     for step, batch in enumerate(drawn):

@@ -15,6 +15,8 @@ profiles = typer.Typer(no_args_is_help=True, help="Kinds of device, and what an 
 
 Site = Annotated[Path | None, typer.Option(metavar="FILE", help="site.toml, whose limits go over the profile's.")]
 
+NAMED = "The name of a shipped profile, or a file."
+
 
 @profiles.command("list")
 def list_profiles(
@@ -31,13 +33,13 @@ def list_profiles(
 
 
 @profiles.command()
-def show(profile: Annotated[str, typer.Argument(metavar="PROFILE")], site: Site = None) -> None:
+def show(profile: Annotated[str, typer.Argument(metavar="PROFILE", help=NAMED)], site: Site = None) -> None:
     """Print a profile with all that it inherits."""
     sys.stdout.write(as_toml(read_profile(profile, site)))
 
 
 @profiles.command()
-def check(files: Annotated[list[str], typer.Argument(metavar="PROFILE...")], site: Site = None) -> None:
+def check(files: Annotated[list[str], typer.Argument(metavar="PROFILE...", help=NAMED)], site: Site = None) -> None:
     """Say whether profiles are complete and don't contradict themselves."""
     for name in files:
         print(f"{profile_file(name)}: {_summary(read_profile(name, site))}")

@@ -6,17 +6,31 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.support.reference import FOLDER, REFERENCES, document, tables, words_of
+from tests.support.reference.__main__ import FOLDER, documents
+from tests.support.reference.commands import programs
+from tests.support.reference.configuration import REFERENCES, tables, words_of
 
+DOCUMENTS = documents()
 STRUCTS = dict.fromkeys(
     shape for _, files in REFERENCES.values() for file in files for _, shape in tables(file.shape, "")
 )
 """Each once, in one order in every process that collects tests."""
 
 
-@pytest.mark.parametrize("name", REFERENCES)
-def test_reference_is_what_the_code_reads(name):
-    assert (FOLDER / name).read_text() == document(*REFERENCES[name]), "make it: python -m tests.support.reference"
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_reference_is_what_the_code_says(name):
+    assert (FOLDER / name).read_text() == DOCUMENTS[name], "make it: python -m tests.support.reference"
+
+
+@pytest.mark.parametrize("program", [command.name for command in programs()])
+def test_every_command_and_all_that_it_takes_has_words(program):
+    (found,) = (command for command in programs() if command.name == program)
+    waiting = [found]
+    while waiting:
+        command = waiting.pop()
+        waiting += command.below
+        assert command.words, command.name
+        assert [each.written for each in command.takes if not each.words] == [], command.name
 
 
 @pytest.mark.parametrize("shape", STRUCTS, ids=lambda shape: shape.__qualname__)

@@ -1,4 +1,4 @@
-"""The references of configuration files, made from the structs that read them: `python -m tests.support.reference`.
+"""The references of configuration files, made from the structs that read them.
 
 A key's words are the docstring below its field, a table's are the docstring of its struct.
 """
@@ -9,7 +9,6 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,11 +19,9 @@ from edge_agent.configuration import AgentConfiguration
 from edge_agent.profiles import Limits, Profile
 from fleet_protocol.aggregation_plan import USED_BY, AggregationPlan
 from session_relay.helper.configuration import HelperConfiguration
+from tests.support.reference.words import MADE_BY, flat, limits, rows
 from workbench.export.recipe.task_file import TaskFile
 from workbench.fleet_description import FleetFile
-
-FOLDER = Path(__file__).parents[2] / "docs"
-MADE_BY = "<!-- made by: python -m tests.support.reference -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +112,18 @@ def tables(shape: type, path: str) -> Iterator[tuple[str, type]]:
 def table(shape: type) -> str:
     """A struct's words, and a row for each of its keys."""
     words = words_of(shape)
-    lines = [_flat(shape.__doc__ or ""), "", "| key | value | default | meaning |", "|---|---|---|---|"]
-    for field in type_info(shape).fields:
-        if _table_of(field.type)[0] is None:
-            meaning = (words[field.name] + _only_for(shape, field.name)).replace("|", "\\|")
-            lines.append(f"| `{field.encode_name}` | {value_of(field.type)} | {default_of(field)} | {meaning} |")
-    return "\n".join(lines if len(lines) > 4 else lines[:1]) + "\n"
+    cells = [
+        (
+            f"`{field.encode_name}`",
+            value_of(field.type),
+            default_of(field),
+            words[field.name] + _only_for(shape, field.name),
+        )
+        for field in type_info(shape).fields
+        if _table_of(field.type)[0] is None
+    ]
+    said = flat(shape.__doc__ or "")
+    return f"{said}\n\n{rows(('key', 'value', 'default', 'meaning'), cells)}" if cells else f"{said}\n"
 
 
 def words_of(shape: type) -> Mapping[str, str]:
@@ -132,7 +135,7 @@ def words_of(shape: type) -> Mapping[str, str]:
     for node, following in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             has_words = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-            found[node.target.id] = _flat(str(following.value.value)) if has_words else ""
+            found[node.target.id] = flat(str(following.value.value)) if has_words else ""
     return found
 
 
@@ -160,7 +163,7 @@ def value_of(found: Any) -> str:
         case msgspec.inspect.DictType():
             words = "table"
         case _:
-            words = PLAIN[type(found)] + _limits(found)
+            words = PLAIN[type(found)] + limits(found)
     return words
 
 
@@ -172,12 +175,6 @@ def default_of(field: Any) -> str:
     if value is msgspec.NODEFAULT:
         return ""
     return "-" if value is None else f"`{json.dumps(value)}`"
-
-
-def _limits(found: Any) -> str:
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    said = [f"{word} {limit}" for name, word in words.items() if (limit := getattr(found, name, None)) is not None]
-    return ", " + ", ".join(said) if said else ""
 
 
 def _only_for(shape: type, name: str) -> str:
@@ -202,17 +199,3 @@ def _table_of(found: Any) -> tuple[type | None, str]:
             return next((each for each in map(_table_of, found.types) if each[0]), (None, ""))
         case _:
             return None, ""
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.split())
-
-
-def main() -> None:
-    """Write the documents."""
-    for name, (title, files) in REFERENCES.items():
-        (FOLDER / name).write_text(document(title, files), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""The references in docs/, made from the code: `python -m tests.support.reference` writes them anew."""

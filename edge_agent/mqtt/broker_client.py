@@ -20,6 +20,11 @@ from fleet_host.mqtt_packets import OnTooLong, PacketGate
 BROKER_TIMEOUT_SECONDS = 15.0
 """Longest wait for CONNACK, SUBACK and PUBACK."""
 
+HEARS_AT_QOS = 0
+"""Of a device's subscriptions: its session ends with its connection, so QoS 1 would give nothing that TCP does not, and
+costs an acknowledgement each, and in clustered brokers a consumer (docs/decisions/devices-hear-at-qos-0.md).
+"""
+
 MAX_WAITING_MESSAGES = 512
 """Messages from the broker not handled yet; more are dropped: chunks are asked for again, receipts are repeated."""
 

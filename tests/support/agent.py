@@ -16,7 +16,7 @@ from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from fleet_protocol.prompt_plan import PromptPlan
-from tests.support.broker import Broker
+from tests.support.broker import Address
 from tests.support.fleet import FLEET
 from tests.support.process import RestartableProcess
 from tests.support.waiting import DEADLINE_SECONDS, until
@@ -99,7 +99,7 @@ class AgentProcess(RestartableProcess):
         self,
         folder: Path,
         name: str,
-        broker: Broker,
+        broker: Address,
         coordinator_key: VerifyKey,
         *,
         protocol: str = "5",

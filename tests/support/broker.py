@@ -6,6 +6,7 @@ import random
 import shutil
 import socket
 from pathlib import Path
+from typing import Protocol
 
 from tests.support.process import RestartableProcess
 from tests.support.waiting import until
@@ -31,6 +32,13 @@ def security_plugin() -> Path:
     if named := os.environ.get("EDGEFLOCK_MOSQUITTO_PLUGIN"):
         return Path(named)
     return next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
+
+
+class Address(Protocol):
+    """Where programs find a broker."""
+
+    host: str
+    port: int
 
 
 class Broker(RestartableProcess):

@@ -7,6 +7,7 @@ import time
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from edge_agent.mqtt.broker_client import HEARS_AT_QOS
 from edge_agent.shell.connection.identity import Identity
 from fleet_protocol import topics
 from fleet_protocol.envelope import digest
@@ -38,7 +39,7 @@ class ConnectedDevice(SigningDevice):
 
     def _subscribe(self, *_: object) -> None:
         for topic in (self.identity.down_topic, topics.manifest(FLEET, "+")):
-            self._client.subscribe(topic, qos=1)
+            self._client.subscribe(topic, qos=HEARS_AT_QOS)
 
     def close(self) -> None:
         """Leave the broker."""

@@ -12,7 +12,7 @@ from typing import Any
 from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key
-from tests.support.broker import Broker
+from tests.support.broker import Address
 from tests.support.fleet import FLEET, SHARD
 from tests.support.process import RestartableProcess, environment
 from tests.support.waiting import until
@@ -28,7 +28,7 @@ class CoordinatorProcess(RestartableProcess):
     def __init__(
         self,
         folder: Path,
-        broker: Broker,
+        broker: Address,
         bundle_folders: list[Path],
         *,
         enrolment: str = "open",

@@ -31,12 +31,13 @@ class Process(Protocol):
 
 class RestartableProcess:
     """At most one process at a time; everything it says goes to the end of one file. `variables` of its environment are
-    given in addition to ours.
+    given in addition to ours, `started_by` is a command that takes the program's as its last arguments and becomes it.
     """
 
     def __init__(self, log_file: Path) -> None:
         self.log_file = log_file
         self.variables: Mapping[str, str] = {}
+        self.started_by: Sequence[str] = ()
         self._process: Process | None = None
 
     @property
@@ -73,7 +74,9 @@ class RestartableProcess:
 
     def _spawn(self, command: Sequence[str]) -> None:
         with self.log_file.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment() | self.variables)
+            self._process = subprocess.Popen(
+                [*self.started_by, *command], stdout=log, stderr=log, env=environment() | self.variables
+            )
 
     def _end(self, number: int) -> int:
         if self._process is None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.mqtt.broker_client import BrokerClient
+from edge_agent.mqtt.broker_client import HEARS_AT_QOS, BrokerClient
 from edge_agent.shell.connection.identity import Identity
 from fleet_host.broker_settings import BrokerSettings
 from fleet_protocol.device_invitation import DeviceInvitation, prove_invitation
@@ -41,7 +41,7 @@ async def enrol(
     proof = prove_invitation(token, identity.up_topic, key.verify_key)
     enrolment = Enrolment(identity.public_key, *described, list(invitation.tasks), key_id(token.verify_key), proof)
     async with _connected(broker, identifier) as client:
-        await client.subscribe(identity.down_topic, qos=1)
+        await client.subscribe(identity.down_topic, qos=HEARS_AT_QOS)
         sent: set[bytes] = set()
         while True:
             signed = identity.sign_control(ENROLMENT, encode_payload(enrolment))

@@ -11,7 +11,7 @@ from pathlib import Path
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.mqtt.broker_client import BrokerClient
+from edge_agent.mqtt.broker_client import HEARS_AT_QOS, BrokerClient
 from edge_agent.shell.connection.broker_complaints import BrokerComplaints
 from edge_agent.shell.connection.pinned_authorities import believing
 from edge_agent.shell.host.cancellation import end_if_cancelled
@@ -203,7 +203,7 @@ class Link:
 
     async def _subscribe(self, client: BrokerClient, topic_filter: str) -> None:
         try:
-            granted = await client.subscribe(topic_filter, qos=1)
+            granted = await client.subscribe(topic_filter, qos=HEARS_AT_QOS)
         except aiomqtt.MqttError as error:
             raise LinkDownError(str(error)) from error
         for reason in granted:

@@ -60,7 +60,7 @@ test-fast: $(VENV)/.test ## what needs no other process, in about a minute
 	$(PYTEST) --numprocesses 2 --dist worksteal tests/pair tests/unit # nothing waits here
 
 test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, and every form of what CI runs in one
-	@sh tests/support/system_packages.sh cloud-init prometheus
+	@sh tests/support/system_packages.sh cloud-init nats-server prometheus rabbitmq-server
 	@[ "$$(id -u)" != 0 ] || sh tests/support/system_packages.sh debootstrap systemd-container debhelper lintian qemu-user-static
 	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system

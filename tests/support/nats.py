@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import free_port
 from tests.support.coordinator import CoordinatorProcess
@@ -19,7 +21,7 @@ from workbench.demo.audit import Audit, audit
 NAME = "nats.example"
 TASK = "digits"
 NODES = 3
-START_SECONDS = 60.0
+START_SECONDS, SEND_SECONDS = 60.0, 120.0
 SAMPLES_AT_ONCE, FEED_SECONDS = 2, 0.5
 
 CONFIGURATION = """\
@@ -148,6 +150,18 @@ class NatsFleet:
         """What devices and journal say of each update; everything has to have been stopped."""
         with self.coordinator.journal() as journal:
             return audit({agent.name: agent.ledger() for agent in self.agents}, list(journal.updates(TASK)))
+
+    def has_connections(self, node: NatsNode) -> bool:
+        """Whether any of the fleet's programs is connected to this node."""
+        programs = [psutil.Process(program.pid) for program in (self.coordinator, *self.agents)]
+        found = {each.raddr.ip for program in programs for each in program.net_connections("tcp") if each.raddr}
+        return node.host in found
+
+    def finish(self) -> None:
+        """Wait until devices have sent all that they have, and stop them."""
+        until(lambda: not any(agent.status()["waiting_updates"] for agent in self.agents), "all is sent", SEND_SECONDS)
+        for agent in self.agents:
+            agent.stop()
 
     def kill(self) -> None:
         for program in (*self.agents, self.coordinator, self.cluster):

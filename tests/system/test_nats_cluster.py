@@ -37,9 +37,7 @@ def test_fleet_learns_on_while_any_one_node_is_dead_and_loses_nothing(fleet):
             until(everyone_has_more, f"all devices go on without {node.name}", LEARN_SECONDS)
             node.start()
             until(node.is_serving, f"{node.name} is back", START_SECONDS)
-    until(lambda: not any(agent.status()["waiting_updates"] for agent in fleet.agents), "all is sent", LEARN_SECONDS)
-    for agent in fleet.agents:
-        agent.stop()
+    fleet.finish()
 
     verdict = fleet.audit()
 

@@ -95,8 +95,8 @@ def pack(
     encoded = _encode(total, blocks, task, seed)
     norm = encoded.sent.norm()
     clipped_away = 0.0
-    if (hidden := task.device_privacy) is not None and norm > hidden.clip:
-        total, clipped_away = _clipped(total, SCALING_MARGIN * hidden.clip / norm, memory)
+    if (hidden := task.device_privacy) is not None and norm > hidden.largest_norm:
+        total, clipped_away = _clipped(total, SCALING_MARGIN * hidden.largest_norm / norm, memory)
         encoded = _encode(total, blocks, task, seed)
         norm = encoded.sent.norm()
     if not norm <= largest:  # NaN too

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from broker_coordinator.aggregation.device_privacy.clipped_sum import clipped, unit_of
+from broker_coordinator.aggregation.device_privacy.version_clip import VersionClip
 from broker_coordinator.aggregation.device_privacy.version_noise import VersionNoise
 from broker_coordinator.serving.replay import replayed
 from broker_coordinator.storage.schema import version_noise
@@ -121,12 +121,12 @@ def test_version_moves_by_the_clipped_sum_and_its_noise_and_by_no_samples(tmp_pa
     )
     noise = VersionNoise((fleet.seeds()[1],), (1.0,)).units(zero.size)
     held = fleet.bench.journal.held_updates(TASK, 1)
-    total = np.zeros(zero.size)
+    total, clip = np.zeros(zero.size), VersionClip.of(None, plan, 2)
     for row in held:
         delta = row.item(fleet.bundle.description, ()).delta
         assert delta.norm() > plan.clip
-        total[delta.indices] += clipped(delta, plan.clip, unit_of(plan))
-    np.testing.assert_allclose(one - zero, (total + noise) * unit_of(plan) / 2, atol=1e-6)
+        clip.add(delta, total)
+    np.testing.assert_allclose(one - zero, (total + noise) * clip.unit / 2, atol=1e-6)
 
 
 def test_replay_without_a_device_is_refused_as_the_difference_would_tell_its_update(tmp_path):

@@ -185,7 +185,8 @@ class SimulatedCoordinator:
         if served.consumer.recall(task) is not Recall.LAST_UPDATES:
             remembered = served.consumer.remembered(served.state, (), task)
         step = smaller(served.state.step)
-        state = replace(old, version=served.newest.number + 1, remembered=remembered, step=step)
+        newest = served.newest.number
+        state = replace(old, version=newest + 1, remembered=remembered, step=step, clip=served.state.clip)
         restored = version_of(task, state, served.grid)
         served.go_back(replace(restored, restored=good, buffer_size=served.newest.buffer_size), state)
         self._recent.drop_after(good)

@@ -1,6 +1,6 @@
 """What versions that hide each device cost in accuracy: 1,000 devices with 20 digits each, at several epsilons.
 
-    python -m benchmarks.device_privacy_utility --data ../shared/data [--epsilons 2 8 inf]
+    python -m benchmarks.device_privacy_utility --data ../shared/data [--epsilons 2 8 inf] [--kinds banded tree]
 
 Fleets run in virtual time with the shipped cores, with each kind of noise at the same epsilon. The
 clip, the learning rate and the plan are written below, and no data chose them. t10k shows the result.
@@ -22,6 +22,7 @@ from broker_coordinator.aggregation.privacy_loss import gaussian_epsilon
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.core.guards import GuardSettings
+from fleet_protocol.privacy.adaptive_clip import AdaptiveClip
 from fleet_protocol.privacy.device_privacy import DevicePrivacy, with_device_noise
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from workbench.data.partition import dirichlet_parts
@@ -36,7 +37,9 @@ KINDS = ("banded", "tree", "independent")
 TRAINING_AT_A_TIME = 100
 
 
-def with_devices_hidden(bundle: Bundle, epsilon: float, noise: str) -> Bundle:
+def with_devices_hidden(
+    bundle: Bundle, epsilon: float, noise: str, clip: float = CLIP, adaptive: AdaptiveClip | None = None
+) -> Bundle:
     """The bundle with the noise for this epsilon; without any, and unclipped, for `NONE`."""
     task = bundle.description
     changed = {"buffer_size": BUFFER, "staleness_weighting": "constant"}
@@ -45,19 +48,29 @@ def with_devices_hidden(bundle: Bundle, epsilon: float, noise: str) -> Bundle:
     if epsilon != NONE:
         asked = {
             "epsilon": epsilon,
-            "clip": CLIP,
+            "clip": clip,
             "versions": VERSIONS,
             "at_most": AT_MOST,
             "versions_between": BETWEEN,
             "noise": noise,
         }
-        plan = PrivacyPlan(devices=with_device_noise(msgspec.convert(asked, DevicePrivacy), RECIPE.name))
+        asked_plan = msgspec.structs.replace(msgspec.convert(asked, DevicePrivacy), adaptive_clip=adaptive)
+        plan = PrivacyPlan(devices=with_device_noise(asked_plan, RECIPE.name))
     return Bundle(msgspec.structs.replace(task, aggregation=aggregation, privacy=plan), bundle.files)
 
 
-def measured(folder: Path, epsilon: float, split: Split, seed: int, noise: str = "banded") -> dict[str, object]:
+def measured(
+    folder: Path,
+    epsilon: float,
+    split: Split,
+    seed: int,
+    noise: str = "banded",
+    *,
+    clip: float = CLIP,
+    adaptive: AdaptiveClip | None = None,
+) -> dict[str, object]:
     """One row of the result."""
-    bundle = with_devices_hidden(load_bundle(folder), epsilon, noise)
+    bundle = with_devices_hidden(load_bundle(folder), epsilon, noise, clip, adaptive)
     generator = np.random.default_rng((seed, 1))
     labels = split.pooled.labels.astype(np.int64)
     shares = dirichlet_parts(labels, CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION)
@@ -79,6 +92,8 @@ def measured(folder: Path, epsilon: float, split: Split, seed: int, noise: str =
             "noise_multiplier": round(plan.noise_multiplier, 3),
             "tight_epsilon": gaussian_epsilon(plan.mechanism_of(VERSIONS), plan.delta),
         }
+    if adaptive is not None:
+        row |= {"clips": [round(point.clip, 4) for point in result.history if point.clip is not None]}
     row |= {"versions": result.summary.versions, "refused": sum(each.times for each in result.summary.refused.values())}
     print(json.dumps(row), flush=True)
     return row
@@ -90,6 +105,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epsilons", type=float, nargs="*", default=[2.0, 8.0, NONE])
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
     options = parser.parse_args()
     split = mnist_split(options.data)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +113,7 @@ def main() -> None:
         rows = [
             measured(Path(folder), epsilon, split, options.seed, noise)
             for epsilon in options.epsilons
-            for noise in (("banded",) if epsilon == NONE else KINDS)
+            for noise in (("banded",) if epsilon == NONE else options.kinds)
         ]
     settings = {"devices": CLIENTS, "versions": VERSIONS, "buffer_size": BUFFER, "at_most": AT_MOST, "clip": CLIP}
     print(json.dumps({**settings, "versions_between": BETWEEN, "delta": 1e-5, "rows": rows}))

@@ -60,6 +60,10 @@ class DevicePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         """Of an update as it leaves its device."""
         return self.adaptive_clip.at_most if self.adaptive_clip else self.clip
 
+    def clip_after(self, kept: float | None) -> float | None:
+        """That of the version after one with which this was kept, where it follows norms; None where it is fixed."""
+        return None if self.adaptive_clip is None else self.clip if kept is None else kept
+
     @property
     def sensitivity(self) -> float:
         """What one device can move all sums by, in units of `clip`, as the noise counts it."""

@@ -1,12 +1,16 @@
 """Versions that hide each device, on a coordinator's database: their noise, its seeds, and how often devices count."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from sqlalchemy import select, update
 
 from broker_coordinator.aggregation.device_privacy.version_clip import VersionClip
 from broker_coordinator.aggregation.device_privacy.version_noise import VersionNoise
+from broker_coordinator.commands.privacy_told import device_privacy_told
 from broker_coordinator.commands.verify import verify_versions
+from broker_coordinator.serving import task_loading
 from broker_coordinator.serving.replay import replayed
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.schema import version_noise, versions
@@ -172,21 +176,18 @@ def packed_norm(norm):
 
 
 @pytest.mark.parametrize("noise", ["banded", "independent"])
-def test_clip_that_follows_is_the_same_after_restarts_and_in_a_replay_and_a_rollback_leaves_it(tmp_path, noise):
+def test_clip_that_follows_is_the_same_after_restarts_and_in_a_replay_and_a_rollback_leaves_it(
+    tmp_path, noise, monkeypatch
+):
     told = []
     for name, restarts in (("steady", False), ("killed", True)):
         (tmp_path / name).mkdir()
+        seeds = iter([bytes([number]) * 32 for number in range(1, 20)])
+        monkeypatch.setattr(task_loading, "new_seed", partial(next, seeds))
         fleet = Fleet(tmp_path / name, noise=noise, **ADAPTIVE)
         registry = VersionRegistry(fleet.bench.journal.engine)
-        seeds = iter([bytes([number]) * 32 for number in range(1, 20)])
+        restart = fleet.bench.restart if restarts else fleet.bench.make_versions
 
-        def restart(fleet=fleet, seeds=seeds, restarts=restarts):
-            if restarts:
-                fleet.bench.restart()
-            (task,) = fleet.bench.coordinator._version_maker._tasks.values()
-            task.draw_seed = lambda: next(seeds)
-
-        restart()
         for names in (FIRST, SECOND):
             assert fleet.send(*names[:2]) == []
             restart()
@@ -211,6 +212,8 @@ def test_clip_that_follows_is_the_same_after_restarts_and_in_a_replay_and_a_roll
                 assert (state.clip, state.weights.tobytes()) == (stored.clip, stored.weights.tobytes())
             assert sorted(states) == list(range((start or 0) + 1, 6))
         assert verify_versions(fleet.bench.journal, TASK).difference is None
+        shown = device_privacy_told(fleet.bench.journal, fleet.bundle.description)["device_privacy"]
+        assert (shown["clip"], shown["clip_now"]) == (0.5, clips[-1])
         told.append(clips)
     assert told[0] == told[1]
 
@@ -245,6 +248,8 @@ def test_tasks_with_a_fixed_clip_store_none_and_their_versions_have_no_count(tmp
     fleet.send("pi-2", "pi-3")
     VersionRegistry(fleet.bench.journal.engine).roll_back(TASK, 1)
     assert [version.clip for version in fleet.versions().values()] == [None] * 4
+    shown = device_privacy_told(fleet.bench.journal, fleet.bundle.description)["device_privacy"]
+    assert "clip_now" not in shown
 
 
 def test_another_bundle_begins_with_its_own_clip(tmp_path):

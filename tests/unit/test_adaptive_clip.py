@@ -41,9 +41,7 @@ def before(size, clip=None):
     st.sampled_from([0.1, 1.0, 8.0, 100.0]),
     st.sampled_from(["banded", "tree", "independent"]),
 )
-def test_no_device_moves_sum_and_count_together_by_more_than_the_noise_is_for(
-    values, clip, buffer_size, epsilon, noise
-):
+def test_no_device_moves_sum_and_count_by_more_than_the_noise_is_for(values, clip, buffer_size, epsilon, noise):
     """With or without it, whatever it sends: norm 1, of which `noise_multiplier` counts the noise."""
     plan = hiding_plan(adaptive_clip=ADAPTIVE, epsilon=epsilon, noise=noise)
     state = before(len(values), clip)

@@ -78,6 +78,11 @@ class SimulatedCoordinator:
         """How many versions hide each device, so far."""
         return self._served.noise.made
 
+    @property
+    def clip(self) -> float | None:
+        """As the newest version has it (`ServerState`)."""
+        return self._served.state.clip
+
     def published(self, _: str, version: int) -> bytes | None:
         """The weights file of a version of the one task; None where it is no longer kept."""
         return self._files.get(version)

@@ -14,8 +14,10 @@ from broker_coordinator.aggregation.device_privacy import clipped_sum
 from broker_coordinator.aggregation.device_privacy.version_clip import VersionClip
 from broker_coordinator.aggregation.device_privacy.version_noise import UNITS_PER_DEVIATION, NoiseSeries, VersionNoise
 from broker_coordinator.aggregation.server_state import ServerState
+from edge_agent.training.compression import pack, unpack
+from edge_agent.training.feedback import recall
 from fleet_protocol.bundle import parse_description
-from fleet_protocol.codec import SparseUpdate
+from fleet_protocol.codec import HeldBlocks, SparseUpdate
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.privacy.adaptive_clip import AdaptiveClip, count_scale, share_deviation
 from tests.support.hidden_devices import hiding_bundle, hiding_plan
@@ -195,3 +197,17 @@ def test_settings_out_of_their_range_are_refused(tmp_path, key, value):
     document["privacy"]["devices"]["adaptive_clip"][key] = value
     with pytest.raises(ConfigurationError, match=f"adaptive_clip.{key}"):
         parse_description(msgspec.json.encode(document))
+
+
+def test_device_leaves_to_the_coordinator_what_is_longer_than_the_present_clip(tmp_path):
+    """It does not know that clip; what `at_most` takes away is forgotten, as with a fixed one."""
+    adaptive = AdaptiveClip(at_most=4.0)
+    task = hiding_bundle(tmp_path, buffer_size=4, epsilon=100.0, adaptive_clip=adaptive).description
+    direction = np.full(task.trained_count, 1 / math.sqrt(task.trained_count), np.float32)
+    for norm, sent, forgotten in ((3.0, 3.0, 0.0), (12.0, 4.0, 8.0)):
+        memory = recall(task.update, b"", task.trained_count, 1)
+        packed = pack(norm * direction, memory, task, seed=5)
+        length = unpack(packed.data, HeldBlocks.of(task, [])).norm()
+        assert 0.5 * sent < length <= sent
+        assert packed.forgotten == pytest.approx(forgotten, abs=0.35 * norm)
+        assert (packed.forgotten == 0) == (forgotten == 0)

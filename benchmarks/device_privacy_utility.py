@@ -22,7 +22,6 @@ from broker_coordinator.aggregation.privacy_loss import gaussian_epsilon
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.core.guards import GuardSettings
-from fleet_protocol.privacy.adaptive_clip import AdaptiveClip
 from fleet_protocol.privacy.device_privacy import DevicePrivacy, with_device_noise
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from workbench.data.partition import dirichlet_parts
@@ -37,9 +36,7 @@ KINDS = ("banded", "tree", "independent")
 TRAINING_AT_A_TIME = 100
 
 
-def with_devices_hidden(
-    bundle: Bundle, epsilon: float, noise: str, clip: float = CLIP, adaptive: AdaptiveClip | None = None
-) -> Bundle:
+def with_devices_hidden(bundle: Bundle, epsilon: float, noise: str) -> Bundle:
     """The bundle with the noise for this epsilon; without any, and unclipped, for `NONE`."""
     task = bundle.description
     changed = {"buffer_size": BUFFER, "staleness_weighting": "constant"}
@@ -48,29 +45,19 @@ def with_devices_hidden(
     if epsilon != NONE:
         asked = {
             "epsilon": epsilon,
-            "clip": clip,
+            "clip": CLIP,
             "versions": VERSIONS,
             "at_most": AT_MOST,
             "versions_between": BETWEEN,
             "noise": noise,
         }
-        asked_plan = msgspec.structs.replace(msgspec.convert(asked, DevicePrivacy), adaptive_clip=adaptive)
-        plan = PrivacyPlan(devices=with_device_noise(asked_plan, RECIPE.name))
+        plan = PrivacyPlan(devices=with_device_noise(msgspec.convert(asked, DevicePrivacy), RECIPE.name))
     return Bundle(msgspec.structs.replace(task, aggregation=aggregation, privacy=plan), bundle.files)
 
 
-def measured(
-    folder: Path,
-    epsilon: float,
-    split: Split,
-    seed: int,
-    noise: str = "banded",
-    *,
-    clip: float = CLIP,
-    adaptive: AdaptiveClip | None = None,
-) -> dict[str, object]:
+def measured(folder: Path, epsilon: float, split: Split, seed: int, noise: str = "banded") -> dict[str, object]:
     """One row of the result."""
-    bundle = with_devices_hidden(load_bundle(folder), epsilon, noise, clip, adaptive)
+    bundle = with_devices_hidden(load_bundle(folder), epsilon, noise)
     generator = np.random.default_rng((seed, 1))
     labels = split.pooled.labels.astype(np.int64)
     shares = dirichlet_parts(labels, CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION)
@@ -92,8 +79,6 @@ def measured(
             "noise_multiplier": round(plan.noise_multiplier, 3),
             "tight_epsilon": gaussian_epsilon(plan.mechanism_of(VERSIONS), plan.delta),
         }
-    if adaptive is not None:
-        row |= {"clips": [round(point.clip, 4) for point in result.history if point.clip is not None]}
     row |= {"versions": result.summary.versions, "refused": sum(each.times for each in result.summary.refused.values())}
     print(json.dumps(row), flush=True)
     return row

@@ -2,7 +2,7 @@
 
     clip <- clip * exp(-learning_rate * (noised share of updates within the clip - quantile))
 
-Andrew, Thakkar, McMahan & Ramaswamy 2021, "Differentially private learning with adaptive clipping", equation 3. The
+Andrew, Thakkar, McMahan & Ramaswamy 2021, "Differentially private learning with adaptive clipping", algorithm 1. The
 share is told by the same noise as the sum of updates: one device moves both together by as much as it moved the sum
 alone, so epsilon stays as it is (docs/decisions/adaptive-clip-in-one-mechanism.md).
 """
@@ -15,8 +15,8 @@ import msgspec
 from fleet_protocol.privacy.mask_plan import LARGEST_CLIP, SMALLEST_CLIP
 
 SHARE_DEVIATION: Final = 1 / 20
-"""Of the noise in the share of updates within the clip, where no more than `MOST_OF_COUNT` is needed for it. Section
-3.1 of the paper."""
+"""Of the noise in the share of updates within the clip, where no more than `MOST_OF_COUNT` is needed for it. The paper
+recommends it."""
 MOST_OF_COUNT: Final = 0.05
 """Of the squared norm by which one device may move what is noised, the count takes so much at most: updates then have
 2.6 % more noise than with a fixed clip."""
@@ -42,13 +42,13 @@ class AdaptiveClip(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
         return self.at_most / CLIP_RANGE
 
     def after(self, clip: float, within: float, updates: int, buffer_size: int) -> float:
-        """The clip behind a version that had `clip`, and so many updates.
+        """What the clip would be behind a version that had `clip`, and so many updates, without its bounds.
 
         `within` is the noised number of those that are no longer than the clip, less half of them all. A version of
         fewer updates than `buffer_size` changes the clip by less, so that their noise does not change it by more.
         """
         missing = (within - (self.quantile - 0.5) * updates) / buffer_size
-        return min(max(clip * math.exp(-self.learning_rate * missing), self.at_least), self.at_most)
+        return clip * math.exp(-self.learning_rate * missing)
 
 
 def count_scale(deviation: float, buffer_size: int) -> float:

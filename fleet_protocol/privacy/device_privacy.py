@@ -5,12 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.privacy.adaptive_clip import (
-    CLIP_RANGE,
-    MOST_SHARE_DEVIATION,
-    AdaptiveClip,
-    share_deviation,
-)
+from fleet_protocol.privacy.adaptive_clip import CLIP_RANGE, MOST_SHARE_DEVIATION, AdaptiveClip, share_deviation
 from fleet_protocol.privacy.banded_noise import MOST_BANDS, Banded, best_bands
 from fleet_protocol.privacy.mask_plan import LARGEST_CLIP, SMALLEST_CLIP
 from fleet_protocol.privacy.renyi import Mechanism, StepsTaken, divergences_of, epsilon_of, noise_for
@@ -76,7 +71,9 @@ class DevicePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
     @property
     def deviation_in_clips(self) -> float:
-        """The standard deviation of the independent noise that a version's is made of, of each entry of the sum."""
+        """The standard deviation of the independent noise that a version's is made of, of each entry of the sum, in
+        units of the clip.
+        """
         return self.noise_multiplier * self.sensitivity
 
     def epsilon_after(self, versions: int) -> float:

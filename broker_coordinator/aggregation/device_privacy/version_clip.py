@@ -61,7 +61,7 @@ class VersionClip:
     def next_norm(self, noised_count: float, updates: int, plan: DevicePrivacy, buffer_size: int) -> float | None:
         """The clip of the version after one of so many updates; None of a fixed one.
 
-        It is float32, as all that is kept between versions, but for its bounds.
+        It is float32, as all that is kept between versions, unless it is one of its bounds.
         """
         adaptive = plan.adaptive_clip
         if adaptive is None:

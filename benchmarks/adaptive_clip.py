@@ -10,10 +10,11 @@ messages between. t10k shows the result.
 """
 
 import argparse
+import itertools
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, median
@@ -31,6 +32,7 @@ from broker_coordinator.aggregation.server_step import initial_state
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.runner import BundleRunner, bundle_paths
+from bundle_runtime.samples import Samples
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.round import learn
 from fleet_protocol.codec import SparseUpdate
@@ -74,20 +76,25 @@ def turns(generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
         yield drawn
 
 
-def run(folder: Path, bundle: Bundle, split: Split, seed: int) -> dict[str, object]:
+def shares_of(split: Split, seed: int) -> list[Samples]:
+    """What each device has."""
+    generator, labels = np.random.default_rng((seed, 1)), split.pooled.labels.astype(np.int64)
+    parts = dirichlet_parts(labels, CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION)
+    return [split.pooled.take(part) for part in parts]
+
+
+def run(folder: Path, bundle: Bundle, shares: Sequence[Samples], shown_on: Samples, seed: int) -> dict[str, object]:
     """The accuracy of the last versions of one run, and the clips and the median norms of its versions."""
     task, plan = bundle.description, bundle.description.device_privacy
     assert plan is not None
     files = bundle_paths(folder, task)
     engine, runner = OnnxStepEngine.of_task(task, files), BundleRunner(task, files)
-    shares, drawn, seeds = (np.random.default_rng((seed, stream)) for stream in (1, 2, 3))
-    labels = split.pooled.labels.astype(np.int64)
-    parts = dirichlet_parts(labels, CLIENTS, shares, fewest=FEWEST, concentration=CONCENTRATION)
+    drawn, seeds = (np.random.default_rng((seed, stream)) for stream in (2, 3))
     state, series = initial_state(bundle.first_version(), task.aggregation), NO_NOISE
     clips, norms, scores = [], [], []
     for number, devices in enumerate(turns(drawn)):
         clips.append(plan.clip if state.clip is None else state.clip)
-        learned = [learn(engine, state.weights, split.pooled.take(parts[at]), task, seed=number) for at in devices]
+        learned = [learn(engine, state.weights, shares[at], task, seed=number) for at in devices]
         deltas = [SparseUpdate(np.arange(state.weights.size), each.weights - state.weights) for each in learned]
         norms.append(median(delta.norm() for delta in deltas))
         series = series.after(seeds.bytes(SEED_BYTES), plan)
@@ -95,26 +102,18 @@ def run(folder: Path, bundle: Bundle, split: Split, seed: int) -> dict[str, obje
         total = clipped_sum.partial(state, [*updates, *([series.noise] if series.noise else [])], plan, BUFFER)
         state = clipped_sum.finish(state, total, task, plan)
         if number >= VERSIONS - LAST_SCORES:
-            scores.append(runner.evaluate(state.weights, split.shown_on).accuracy or 0.0)
+            scores.append(runner.evaluate(state.weights, shown_on).accuracy or 0.0)
     shown = range(0, VERSIONS, 5)
-    return {
+    found = {
         "seed": seed,
+        "clip": plan.clip,
+        "follows": plan.adaptive_clip is not None,
         "right": round(fmean(scores), 4),
         "clips": [round(clips[at], 3) for at in shown],
         "median_norms": [round(norms[at], 3) if math.isfinite(norms[at]) else None for at in shown],
     }
-
-
-def measured(folder: Path, bundle: Bundle, split: Split, seeds: int) -> dict[str, object]:
-    """One row of the result."""
-    plan = bundle.description.device_privacy
-    assert plan is not None
-    row = {"clip": plan.clip, "follows": plan.adaptive_clip is not None}
-    runs = []
-    for seed in range(1, seeds + 1):
-        runs.append(run(folder, bundle, split, seed))
-        print(json.dumps(row | runs[-1]), flush=True)
-    return row | {"runs": runs}
+    print(json.dumps(found), flush=True)
+    return found
 
 
 def main() -> None:
@@ -126,19 +125,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     split = mnist_split(options.data)
+    runs = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         export_bundle(RECIPE, folder)
-        plain = load_bundle(folder)
-        rows = [
-            measured(folder, with_clip(plain, options.epsilon, clip, at_most), split, options.seeds)
-            for clip in options.clips
-            for at_most in (None, LARGEST * max(options.clips))
-        ]
-    settings = {"devices": CLIENTS, "versions": VERSIONS, "buffer_size": BUFFER, "at_most": AT_MOST}
-    print(
-        json.dumps({**settings, "versions_between": BETWEEN, "epsilon": options.epsilon, "delta": 1e-5, "rows": rows})
-    )
+        plain, largest = load_bundle(folder), LARGEST * max(options.clips)
+        for seed in range(1, options.seeds + 1):
+            shares = shares_of(split, seed)
+            for clip, at_most in itertools.product(options.clips, (None, largest)):
+                bundle = with_clip(plain, options.epsilon, clip, at_most)
+                runs.append(run(folder, bundle, shares, split.shown_on, seed))
+    fleet = {"devices": CLIENTS, "versions": VERSIONS, "buffer_size": BUFFER}
+    plan = {"at_most": AT_MOST, "versions_between": BETWEEN, "epsilon": options.epsilon, "delta": 1e-5}
+    print(json.dumps(fleet | plan | {"runs": runs}))
 
 
 if __name__ == "__main__":

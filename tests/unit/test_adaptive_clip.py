@@ -211,3 +211,14 @@ def test_device_leaves_to_the_coordinator_what_is_longer_than_the_present_clip(t
         assert 0.5 * sent < length <= sent
         assert packed.forgotten == pytest.approx(forgotten, abs=0.35 * norm)
         assert (packed.forgotten == 0) == (forgotten == 0)
+
+
+@pytest.mark.parametrize("adaptive_clip", [None, AdaptiveClip(at_most=1e6)])
+def test_device_sends_an_update_of_any_norm_as_that_none_is_sent_would_tell_of_it(tmp_path, adaptive_clip):
+    changed = {"epsilon": 100.0, "clip": 1e5, "adaptive_clip": adaptive_clip}
+    task = hiding_bundle(tmp_path, buffer_size=4, **changed).description
+    most = task.largest_delta_norm
+    assert most < 1e5
+    memory = recall(task.update, b"", task.trained_count, 1)
+    packed = pack(np.full(task.trained_count, most, np.float32), memory, task, seed=5)
+    assert 0 < unpack(packed.data, HeldBlocks.of(task, [])).norm() <= most

@@ -3,8 +3,8 @@ one that follows, from the same three.
 
     python -m benchmarks.adaptive_clip --data ../shared/data [--epsilon 8] [--clips 0.05 0.5 5] [--seeds 2]
 
-Devices, network, plan and learning rate are those of `benchmarks.device_privacy_utility`; quantile and rate are the
-task's defaults, those of Andrew et al. 2021. No data chose them. All rows keep the same epsilon. Each version is made
+Network, plan and learning rate are those of `benchmarks.device_privacy_utility`, and devices are like the ones there;
+quantile and rate are the task's defaults, those of Andrew et al. 2021. No data chose them. All rows keep the same epsilon. Each version is made
 of 100 devices drawn anew, of those whose turn it is; what they learn, the clip and the noise are as shipped, without
 messages between. t10k shows the result.
 """
@@ -77,9 +77,9 @@ def turns(generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
 
 
 def shares_of(split: Split, seed: int) -> list[Samples]:
-    """What each device has."""
+    """What each device has. Of so many devices, some always draw too few: the first draw is evened out."""
     generator, labels = np.random.default_rng((seed, 1)), split.pooled.labels.astype(np.int64)
-    parts = dirichlet_parts(labels, CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION)
+    parts = dirichlet_parts(labels, CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION, attempts=1)
     return [split.pooled.take(part) for part in parts]
 
 

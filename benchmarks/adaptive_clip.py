@@ -4,9 +4,9 @@ one that follows, from the same three.
     python -m benchmarks.adaptive_clip --data ../shared/data [--epsilon 8] [--clips 0.05 0.5 5] [--seeds 2]
 
 Network, plan and learning rate are those of `benchmarks.device_privacy_utility`, and devices are like the ones there;
-quantile and rate are the task's defaults, those of Andrew et al. 2021. No data chose them. All rows keep the same epsilon. Each version is made
-of 100 devices drawn anew, of those whose turn it is; what they learn, the clip and the noise are as shipped, without
-messages between. t10k shows the result.
+quantile and rate are the task's defaults, those of Andrew et al. 2021. No data chose them. All rows keep the same
+epsilon. Each version is made of 100 devices drawn anew, of those whose turn it is; what they learn, the clip and the
+noise are as shipped, without messages between. t10k shows the result.
 """
 
 import argparse

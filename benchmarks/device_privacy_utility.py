@@ -1,6 +1,6 @@
 """What versions that hide each device cost in accuracy: 1,000 devices with 20 digits each, at several epsilons.
 
-    python -m benchmarks.device_privacy_utility --data ../shared/data [--epsilons 2 8 inf]
+    python -m benchmarks.device_privacy_utility --data ../shared/data [--epsilons 2 8 inf] [--kinds banded tree]
 
 Fleets run in virtual time with the shipped cores, with each kind of noise at the same epsilon. The
 clip, the learning rate and the plan are written below, and no data chose them. t10k shows the result.
@@ -90,6 +90,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epsilons", type=float, nargs="*", default=[2.0, 8.0, NONE])
+    parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
     options = parser.parse_args()
     split = mnist_split(options.data)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +98,7 @@ def main() -> None:
         rows = [
             measured(Path(folder), epsilon, split, options.seed, noise)
             for epsilon in options.epsilons
-            for noise in (("banded",) if epsilon == NONE else KINDS)
+            for noise in (("banded",) if epsilon == NONE else options.kinds)
         ]
     settings = {"devices": CLIENTS, "versions": VERSIONS, "buffer_size": BUFFER, "at_most": AT_MOST, "clip": CLIP}
     print(json.dumps({**settings, "versions_between": BETWEEN, "delta": 1e-5, "rows": rows}))

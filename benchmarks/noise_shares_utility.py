@@ -92,7 +92,7 @@ class Fleet:
         total = np.zeros(self.task.trained_count)
         for delta in deltas.values():
             total += delta * min(1.0, CLIP / float(np.linalg.norm(delta)))
-        total += self.noise.normal(0, self.central.deviation, total.size)
+        total += self.noise.normal(0, self.central.deviation_in_clips * CLIP, total.size)
         return (total / len(deltas)).astype(np.float32)
 
     def none(self, _: int, deltas: dict[int, FloatVector]) -> FloatVector:

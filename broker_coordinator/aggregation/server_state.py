@@ -18,7 +18,8 @@ class ServerState:
     """Version `version` as the next one is made from it.
 
     `weights` are flat, float32. `moments` are the server optimiser's, float32, one row each, as long as the weights.
-    `step` is a factor on the server's learning rate, below 1 after a collapse (`aggregation.collapse`).
+    `step` is a factor on the server's learning rate, below 1 after a collapse (`aggregation.collapse`). `clip` is the
+    largest norm of an update in the next version, where it follows those in earlier ones; None: the task says it.
     """
 
     version: int
@@ -26,3 +27,4 @@ class ServerState:
     moments: NDArray[np.float32]
     remembered: Remembered = field(default_factory=dict)
     step: float = 1.0
+    clip: float | None = None

@@ -54,4 +54,4 @@ def advanced(state: ServerState, step: Step, plan: AggregationPlan) -> ServerSta
         movement[step.stays] = 0
         moments[:, step.stays] = state.moments[:, step.stays]
     weights = (state.weights + plan.server_learning_rate * state.step * step.rate * movement).astype(np.float32)
-    return ServerState(state.version + 1, weights, moments, step.remembered, state.step)
+    return ServerState(state.version + 1, weights, moments, step.remembered, state.step, state.clip)

@@ -21,8 +21,8 @@ class Version:
 
     `unrounded` are the weights that the next version is made from, float32; empty where they are `weights` themselves.
     `restored` is the version that a rollback took all of it from. The next version takes `buffer_size` updates, or as
-    many as the task says where that is None; `step` as in `ServerState`. `given` says what the weights are, where no
-    payloads made them.
+    many as the task says where that is None; `step` and `clip` as in `ServerState`. `given` says what the weights are,
+    where no payloads made them.
     """
 
     task: str
@@ -35,13 +35,14 @@ class Version:
     buffer_size: int | None = None
     step: float = 1.0
     given: str | None = None
+    clip: float | None = None
 
     def state(self, parameters: Sequence[Parameter], remembered: Remembered) -> ServerState:
         """The version as the next one is made from it; `remembered` as in `ServerState`."""
         published = read_weights(self.weights, parameters)
         weights = np.frombuffer(self.unrounded, "<f4") if self.unrounded else published
         moments = np.frombuffer(self.moments, "<f4").reshape(-1, weights.size)
-        return ServerState(self.number, weights, moments, remembered, self.step)
+        return ServerState(self.number, weights, moments, remembered, self.step, self.clip)
 
 
 def version_of(description: TaskDescription, state: ServerState, grid: Grid | None) -> Version:
@@ -50,7 +51,8 @@ def version_of(description: TaskDescription, state: ServerState, grid: Grid | No
     weights = write_weights(published, description.version.parameters)
     unrounded = b"" if grid is None else state.weights.astype("<f4").tobytes()
     moments = state.moments.astype("<f4").tobytes()
-    return Version(description.task, state.version, weights, blob_hash(weights), moments, unrounded, step=state.step)
+    name, number, digest = description.task, state.version, blob_hash(weights)
+    return Version(name, number, weights, digest, moments, unrounded, step=state.step, clip=state.clip)
 
 
 def version_zero(bundle: Bundle, number: int = 0) -> Version:

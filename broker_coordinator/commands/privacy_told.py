@@ -1,9 +1,8 @@
 """What a task with privacy promises, and what was told so far, as `tasks show` says it."""
 
-from sqlalchemy import Engine
-
 from broker_coordinator.admission.participation import why_spent
 from broker_coordinator.aggregation.privacy_loss import gaussian_epsilon, tight_epsilon
+from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.noise_seeds import read_series
 from broker_coordinator.storage.overview import Overview
 from fleet_protocol.privacy.noise_shares import epsilon_told
@@ -59,13 +58,14 @@ def noise_shares_told(overview: Overview, task: TaskDescription) -> dict[str, ob
     }
 
 
-def device_privacy_told(engine: Engine, task: TaskDescription) -> dict[str, object]:
+def device_privacy_told(journal: JournalReader, task: TaskDescription) -> dict[str, object]:
     """Of a task whose versions hide each device: what those of its bundle have told of one at most."""
     plan = task.device_privacy
     if plan is None:
         return {}
-    series = read_series(engine, task.task, plan)
+    series = read_series(journal.engine, task.task, plan)
     made = series.made
+    clip = plan.clip_after(journal.overview.newest_clip(task.task))
     return {
         "device_privacy": {
             "promised_epsilon": plan.epsilon,
@@ -74,6 +74,7 @@ def device_privacy_told(engine: Engine, task: TaskDescription) -> dict[str, obje
             "bands": plan.bands,
             "noise_multiplier": round(plan.noise_multiplier, 4),
             "clip": plan.clip,
+            **({} if clip is None else {"clip_now": clip}),
             "at_most": plan.at_most,
             "versions_between": plan.versions_between,
             "versions_planned": plan.versions,

@@ -145,7 +145,7 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     description = registry.bundle(options.task).description
     row |= scale_shown(journal.engine, description)
     row |= privacy_told(journal.overview, description)
-    row |= device_privacy_told(journal.engine, description)
+    row |= device_privacy_told(journal, description)
     row |= noise_shares_told(journal.overview, description)
     row |= cohorts_shown(journal.engine, description)
     summaries = journal.overview.version_summaries(options.task, options.last)

@@ -84,8 +84,9 @@ def _difference(stored: Version, made: Version, parameters: Sequence[Parameter])
     for part, (found, expected) in parts.items():
         if found != expected:
             return Difference(stored.number, part, *_first_entry(found, expected, parameters))
-    if stored.step != made.step:
-        return Difference(stored.number, "step")
+    for part in ("step", "clip"):
+        if getattr(stored, part) != getattr(made, part):
+            return Difference(stored.number, part)
     if stored.weights_hash != blob_hash(stored.weights):
         return Difference(stored.number, "weights_hash")
     # A rollback to version 0 stores the bundle's own file, which another program may have written.

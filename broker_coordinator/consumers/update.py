@@ -16,7 +16,7 @@ from broker_coordinator.aggregation.device_privacy.clipped_sum import ClippedSum
 from broker_coordinator.aggregation.device_privacy.version_noise import VersionNoise
 from broker_coordinator.aggregation.running_statistics import WithStatistics, with_next_statistics, with_statistics
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
-from broker_coordinator.aggregation.server_step import advanced, finish, partial_of
+from broker_coordinator.aggregation.server_step import finish, partial_of
 from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
 from broker_coordinator.aggregation.untrained_copies import following
 from broker_coordinator.consumers.held import check_cluster, cut_of
@@ -212,7 +212,7 @@ def _buffer_size(task: TaskDescription) -> int:
 
 def _partial(state: ServerState, buffer: Sequence[BufferedUpdate | VersionNoise], task: TaskDescription) -> Partial:
     if (hidden := task.device_privacy) is not None:
-        return clipped_sum.partial(state, buffer, hidden)
+        return clipped_sum.partial(state, buffer, hidden, task.aggregation.smallest_buffer)
     return _plain_partial(state, cast(Sequence[BufferedUpdate], buffer), task)
 
 
@@ -224,7 +224,7 @@ def _plain_partial(state: ServerState, buffer: Sequence[BufferedUpdate], task: T
 
 def _finish(state: ServerState, partial: Partial, task: TaskDescription) -> ServerState:
     if isinstance(partial, ClippedSum) and (hidden := task.device_privacy) is not None:
-        return advanced(state, clipped_sum.finish(state, partial, task, hidden), task.aggregation)
+        return clipped_sum.finish(state, partial, task, hidden)
     if isinstance(partial, WithStatistics):
         made = with_next_statistics(finish(state, partial.step, task.aggregation), state, partial.changes)
     else:

@@ -331,6 +331,7 @@ class VersionMaker:
                 median_staleness=made.median_staleness,
                 mean_loss=made.mean_loss,
                 weights=made.version.weights_hash[:16],
+                **({} if made.version.clip is None else {"clip": made.version.clip}),
             )
         )
         self._on_version(name, number)

@@ -49,6 +49,13 @@ class Overview:
                 updates.setdefault(row.aggregate, []).append(row)
         return [_summary(row, updates.get(row.number, []), found.get(row.number)) for row in rows]
 
+    def newest_clip(self, task: str) -> float | None:
+        """That of the newest version, where it follows the norms of updates and one has been made."""
+        query = select(versions.c.clip).where(versions.c.task == task).order_by(versions.c.number.desc()).limit(1)
+        with reading(self._engine) as connection:
+            found: float | None = connection.scalar(query)
+            return found
+
     def evaluations(self, task: str) -> dict[int, Evaluation]:
         """What is known of versions on held-out samples, by version."""
         query = select(evaluations.c.version, evaluations.c.samples, evaluations.c.loss, evaluations.c.accuracy)

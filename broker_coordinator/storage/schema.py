@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 18
+SCHEMA = 19
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -171,6 +171,7 @@ versions = Table(
     Column(
         "given", Text, comment="what its weights are, where no payloads made them (storage.given_versions); else null"
     ),
+    Column("clip", Double, comment="of updates in the next version, where it follows their norms; else null"),
 )
 
 evaluations = Table(

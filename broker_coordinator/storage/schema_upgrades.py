@@ -126,6 +126,10 @@ def _from_17(connection: Connection) -> None:
         _add_column(connection, cohorts.c.opened)  # _from_16 makes the table as it is now
 
 
+def _from_18(connection: Connection) -> None:
+    _add_column(connection, versions.c.clip)
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -141,5 +145,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     15: _from_15,
     16: _from_16,
     17: _from_17,
+    18: _from_18,
 }
 """By the schema that is there, what makes it the next one."""

@@ -74,6 +74,7 @@ class VersionRegistry:
                 restored=number,
                 buffer_size=last.buffer_size,
                 step=last.step if step is None else step,
+                clip=last.clip,
             )
             insert_version(connection, restored)
             count_up(connection, TASKS)

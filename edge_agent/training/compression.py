@@ -79,7 +79,7 @@ def pack(
 
     Running statistics travel apart: whole, and in no norm. Of the blocks that are 0 in `held`, nothing travels, and
     `memory` forgets what earlier rounds left of them: others have trained them since. Where versions hide each device,
-    all of it is scaled down to what one device may send.
+    all of it is scaled down to what one device may send: that none is sent would tell of the device.
 
     It is never larger than the task takes: where what earlier rounds left behind makes it so, a part of it is sent, and
     the rest kept for later (docs/decisions/residual-is-bounded.md). `seed`: the job's.
@@ -95,8 +95,8 @@ def pack(
     encoded = _encode(total, blocks, task, seed)
     norm = encoded.sent.norm()
     clipped_away = 0.0
-    if (hidden := task.device_privacy) is not None and norm > hidden.clip:
-        total, clipped_away = _clipped(total, SCALING_MARGIN * hidden.clip / norm, memory)
+    if (hidden := task.device_privacy) is not None and norm > (most := min(hidden.largest_norm, largest)):
+        total, clipped_away = _clipped(total, SCALING_MARGIN * most / norm, memory)
         encoded = _encode(total, blocks, task, seed)
         norm = encoded.sent.norm()
     if not norm <= largest:  # NaN too

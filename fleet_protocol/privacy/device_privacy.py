@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import msgspec
 
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.privacy.adaptive_clip import CLIP_RANGE, MOST_SHARE_DEVIATION, AdaptiveClip, share_deviation
 from fleet_protocol.privacy.banded_noise import MOST_BANDS, Banded, best_bands
 from fleet_protocol.privacy.mask_plan import LARGEST_CLIP, SMALLEST_CLIP
 from fleet_protocol.privacy.renyi import Mechanism, StepsTaken, divergences_of, epsilon_of, noise_for
@@ -28,7 +29,8 @@ class DevicePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """The most that all versions together may tell of a device: whatever is concluded from them would have been at most
     exp(epsilon) times as likely without its updates, but for `delta`."""
     clip: Annotated[float, msgspec.Meta(ge=SMALLEST_CLIP, le=LARGEST_CLIP)]
-    """Largest Euclidean norm of one device's update: longer ones are scaled down to it."""
+    """Largest Euclidean norm of one device's update: longer ones are scaled down to it. With `adaptive_clip`, that of
+    the first version."""
     versions: Versions
     """How many versions the task is planned for; it makes no more."""
     at_most: Versions
@@ -46,6 +48,16 @@ class DevicePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     noise_multiplier: Annotated[float, msgspec.Meta(ge=0, le=MOST_NOISE)] = 0.0
     """The standard deviation of the noise in units of what one device can move all sums together by. Found at export.
     """
+    adaptive_clip: AdaptiveClip | None = None
+
+    @property
+    def largest_norm(self) -> float:
+        """Of an update as it leaves its device."""
+        return self.adaptive_clip.at_most if self.adaptive_clip else self.clip
+
+    def clip_after(self, kept: float | None) -> float | None:
+        """That of the version after one with which this was kept, where it follows norms; None where it is fixed."""
+        return None if self.adaptive_clip is None else self.clip if kept is None else kept
 
     @property
     def sensitivity(self) -> float:
@@ -58,9 +70,11 @@ class DevicePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         return Tree() if self.noise == "tree" else Banded(self.bands)
 
     @property
-    def deviation(self) -> float:
-        """The standard deviation of the independent noise that a version's is made of, of each entry of the sum."""
-        return self.noise_multiplier * self.sensitivity * self.clip
+    def deviation_in_clips(self) -> float:
+        """The standard deviation of the independent noise that a version's is made of, of each entry of the sum, in
+        units of the clip.
+        """
+        return self.noise_multiplier * self.sensitivity
 
     def epsilon_after(self, versions: int) -> float:
         """What so many versions have told of a device at most."""
@@ -108,7 +122,7 @@ def check_device_private_task(task: "TaskDescription", plan: DevicePrivacy, name
     Raises:
         ConfigurationError: what contradicts it, and what to write.
     """
-    for holds, otherwise in (*_rules_of_plan(plan), *_rules_of_task(task)):
+    for holds, otherwise in (*_rules_of_plan(plan), *_rules_of_task(task, plan)):
         if not holds:
             raise ConfigurationError(f"{name}: [privacy.devices] {otherwise}")
 
@@ -129,10 +143,21 @@ def _rules_of_plan(plan: DevicePrivacy) -> list[tuple[bool, str]]:
             f"promises epsilon {plan.epsilon:g}, and its noise of {plan.noise_multiplier:g} keeps"
             f" {plan.epsilon_after(plan.versions):.4g}; export again",
         ),
+        *(_rules_of_clip(plan.clip, plan.adaptive_clip) if plan.adaptive_clip else ()),
     ]
 
 
-def _rules_of_task(task: "TaskDescription") -> list[tuple[bool, str]]:
+def _rules_of_clip(first: float, adaptive: AdaptiveClip) -> list[tuple[bool, str]]:
+    return [
+        (
+            adaptive.at_least <= first <= adaptive.at_most,
+            f"begins with clip {first:g}, and adaptive_clip.at_most = {adaptive.at_most:g} lets it be from"
+            f" {adaptive.at_least:g} ({CLIP_RANGE:.0f} times less) to that; write a clip between them",
+        )
+    ]
+
+
+def _rules_of_task(task: "TaskDescription", hidden: DevicePrivacy) -> list[tuple[bool, str]]:
     plan = task.aggregation
     tables = {
         "split": task.split,
@@ -164,6 +189,7 @@ def _rules_of_task(task: "TaskDescription") -> list[tuple[bool, str]]:
             plan.buffer_size is not None,
             "needs aggregation.buffer_size: the sum is divided by it; write how many updates make a version",
         ),
+        *_rules_of_count(hidden, plan.smallest_buffer),
         (
             not plan.names_norm_bound,
             "bounds updates by its clip, and a bound by others' norms would tell of them; leave"
@@ -192,4 +218,18 @@ def _rules_of_task(task: "TaskDescription") -> list[tuple[bool, str]]:
             f"needs every round sent, and sending.rule is {task.sending.rule!r}: whether one is would depend on a"
             " device's samples; leave [sending] out",
         ),
+    ]
+
+
+def _rules_of_count(plan: DevicePrivacy, buffer_size: int) -> list[tuple[bool, str]]:
+    if plan.adaptive_clip is None:
+        return []
+    deviation = share_deviation(plan.deviation_in_clips, buffer_size)
+    return [
+        (
+            deviation <= MOST_SHARE_DEVIATION,
+            f"has adaptive_clip, and with aggregation.buffer_size = {buffer_size} the share of updates within the clip"
+            f" has noise of deviation {deviation:.2g}, at most {MOST_SHARE_DEVIATION:g} is taken: the clip would follow"
+            " noise; write a larger buffer_size or epsilon, or leave adaptive_clip out",
+        )
     ]

@@ -1,6 +1,8 @@
 """`--privacy MODE` of simulation and demo: each mode is a bundle of its own, and what can't be carried is refused."""
 
 import json
+import math
+import shutil
 
 import msgspec
 import pytest
@@ -9,9 +11,13 @@ from typer.testing import CliRunner
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.privacy.adaptive_clip import AdaptiveClip
+from fleet_protocol.privacy.device_privacy import DevicePrivacy, with_device_noise
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from tests.support.hidden_devices import hiding_bundle
 from workbench.cli import app
 from workbench.demo.demo_kind import chosen
+from workbench.privacy_modes.modes import with_devices_hidden
 from workbench.privacy_modes.private_bundle import private_bundle
 from workbench.recipe_folder import find_bundle
 from workbench.simulation.ledger import Point
@@ -52,6 +58,27 @@ def test_hidden_devices_cost_accuracy_and_no_more_versions_are_made_than_planned
     assert hidden["score"] < plain["score"]
     (told,) = hidden["told"]
     assert hidden["versions"] + told["versions_left"] == 40
+
+
+def test_simulation_shows_the_clip_that_follows_norms(tmp_path):
+    """A clip that begins far too small grows by as much as its rate allows, with each version."""
+    task = load_bundle(find_bundle("digits")).description
+    hidden = with_devices_hidden(task, 200, 20)
+    adaptive = AdaptiveClip(at_most=100.0)
+    plan = DevicePrivacy(epsilon=50.0, clip=0.002, versions=20, at_most=3, versions_between=6, adaptive_clip=adaptive)
+    hidden = msgspec.structs.replace(hidden, privacy=PrivacyPlan(devices=with_device_noise(plan, "task.toml")))
+    shutil.copytree(find_bundle("digits"), tmp_path / "digits")
+    (tmp_path / "digits" / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(hidden))
+    out = tmp_path / "out"
+    request = Request(200, ["pi-4"], None, str(tmp_path / "digits"), None, None, None, None, None, out, as_json=True)
+    simulate(request, OPTIONS)
+    (told,) = json.loads((out / "summary.json").read_text())["told"]
+    lines = (out / "history.jsonl").read_text().splitlines()
+    points = [msgspec.json.decode(line, type=Point) for line in lines]
+    assert points[0].clip == 0.002
+    assert points[-1].clip == told["clip"]
+    assert told["versions_left"] == 0
+    assert 0.002 * math.exp(0.1 * 20) * 0.8 < told["clip"] < 0.002 * math.exp(0.1 * 20) * 1.25
 
 
 @pytest.mark.parametrize(

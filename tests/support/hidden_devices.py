@@ -22,9 +22,9 @@ def hiding_plan(**changed: Any) -> DevicePrivacy:
     return with_device_noise(DevicePrivacy(**(PLAN | changed)), "task.toml")
 
 
-def hiding_bundle(folder: Path, **changed: Any) -> Bundle:
-    """The tiny task of two updates a version."""
-    plain = write_bundle(folder, aggregation=AGGREGATION)
+def hiding_bundle(folder: Path, buffer_size: int = 2, **changed: Any) -> Bundle:
+    """The tiny task of so many updates a version."""
+    plain = write_bundle(folder, aggregation=msgspec.structs.replace(AGGREGATION, buffer_size=buffer_size))
     training = msgspec.structs.replace(plain.description.training, validation_share=0.0)
     privacy = PrivacyPlan(devices=hiding_plan(**changed))
     description = msgspec.structs.replace(plain.description, training=training, privacy=privacy)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 from sqlalchemy import select
 
 from broker_coordinator.storage.schema import version_noise
@@ -10,6 +11,7 @@ from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Outcome
+from fleet_protocol.privacy.adaptive_clip import AdaptiveClip
 from fleet_protocol.privacy.device_privacy import DevicePrivacy, with_device_noise
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from tests.support.agent import AgentProcess, copy_digits_bundle
@@ -20,12 +22,13 @@ from tests.support.replay import versions_replayed
 from tests.support.waiting import until
 
 PLAN = DevicePrivacy(epsilon=8.0, clip=1.0, versions=4, at_most=2, versions_between=2)
+FOLLOWING = msgspec.structs.replace(PLAN, epsilon=100.0, noise="independent", adaptive_clip=AdaptiveClip(at_most=10.0))
 
 
-def hiding_digits(folder: Path):
+def hiding_digits(folder: Path, plan: DevicePrivacy):
     plain = copy_digits_bundle(folder, strategy="fedbuff", buffer_size=2, staleness_weighting="constant").description
     training = msgspec.structs.replace(plain.training, validation_share=0.0)
-    privacy = PrivacyPlan(devices=with_device_noise(PLAN, "task.toml"))
+    privacy = PrivacyPlan(devices=with_device_noise(plan, "task.toml"))
     described = msgspec.structs.replace(plain, training=training, privacy=privacy)
     (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(described))
     return load_bundle(folder)
@@ -36,10 +39,11 @@ def seeds(coordinator: CoordinatorProcess) -> dict[int, bytes]:
         return {row.version: row.seed for row in connection.execute(select(version_noise))}
 
 
+@pytest.mark.parametrize("plan", [PLAN, FOLLOWING], ids=["fixed clip", "clip that follows"])
 def test_coordinator_killed_between_versions_keeps_their_noise_and_devices_wait_for_their_turn(
-    tmp_path: Path, broker: Broker
+    tmp_path: Path, broker: Broker, plan: DevicePrivacy
 ) -> None:
-    bundle = hiding_digits(tmp_path / "digits")
+    bundle = hiding_digits(tmp_path / "digits", plan)
     coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [tmp_path / "digits"])
     coordinator.start_serving()
     kitchen = AgentProcess(tmp_path / "kitchen", "kitchen", broker, coordinator.public_key)
@@ -90,13 +94,19 @@ def test_coordinator_killed_between_versions_keeps_their_noise_and_devices_wait_
         assert tell(shed, 4).reason == Reason.PRIVACY_SPENT
         shown = coordinator.tasks("show", "digits")["device_privacy"]
         assert (shown["versions_told"], shown["versions_planned"]) == (4, 4)
-        assert 0 < shown["epsilon"] <= 8
+        assert 0 < shown["epsilon"] <= plan.epsilon
         assert "all 4 versions" in shown["ended"]
         found = seeds(coordinator)
         assert sorted(found) == [0, 1, 2, 3, 4]
         assert len(set(found.values())) == 5
         with coordinator.journal() as journal:
             assert versions_replayed(journal, "digits") == 4
+            clips = [version.clip for version in journal.versions("digits", after=0)]
+        if plan is PLAN:
+            assert clips == [None] * 4
+        else:
+            assert len(set(clips)) == 4
+            assert shown["clip_now"] == clips[-1]
     finally:
         for device in others:
             device.close()

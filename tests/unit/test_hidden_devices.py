@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.contribution import BufferedUpdate
-from broker_coordinator.aggregation.device_privacy.clipped_sum import clipped, partial, unit_of
+from broker_coordinator.aggregation.device_privacy.clipped_sum import partial
+from broker_coordinator.aggregation.device_privacy.version_clip import VersionClip
 from broker_coordinator.aggregation.device_privacy.version_noise import UNITS_PER_DEVIATION, NoiseSeries, VersionNoise
 from broker_coordinator.aggregation.server_state import ServerState
 from edge_agent.core.turns import Turns, why_not_yet
@@ -100,9 +101,10 @@ def test_noise_is_whole_numbers_that_follow_from_the_seeds_alone():
 def test_no_update_moves_a_sum_by_more_than_the_clip(values, clip):
     plan = hiding_plan(clip=clip)
     delta = SparseUpdate(np.arange(len(values)), np.array(values, np.float32))
-    units = clipped(delta, plan.clip, unit_of(plan))
+    units, version = np.zeros(len(values)), VersionClip.of(None, plan, 2)
+    version.add(delta, units)
     assert (units == np.trunc(units)).all()
-    assert math.sqrt(math.fsum(float(each) ** 2 for each in units)) * unit_of(plan) <= clip
+    assert math.sqrt(math.fsum(float(each) ** 2 for each in units)) * version.unit <= clip
 
 
 def test_samples_and_staleness_weigh_nothing_and_parts_of_a_buffer_add_up():
@@ -111,9 +113,9 @@ def test_samples_and_staleness_weigh_nothing_and_parts_of_a_buffer_add_up():
     deltas = [SparseUpdate(np.arange(3), np.array(each, np.float32)) for each in ([3, 0, 1], [0, -0.1, 0], [1, 1, 1])]
     one = [BufferedUpdate("pi", delta, 1, 0, 0) for delta in deltas]
     other = [BufferedUpdate("pi", delta, 500, 0, 7) for delta in deltas]
-    whole = partial(state, one, plan).units
-    assert (partial(state, other, plan).units == whole).all()
-    assert ((partial(state, one[:1], plan) + partial(state, one[1:], plan)).units == whole).all()
+    whole = partial(state, one, plan, 2).units
+    assert (partial(state, other, plan, 2).units == whole).all()
+    assert ((partial(state, one[:1], plan, 2) + partial(state, one[1:], plan, 2)).units == whole).all()
 
 
 @pytest.mark.parametrize("epsilon", [0.5, 2.0, 8.0])

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_protocol.privacy.adaptive_clip import AdaptiveClip
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy
 from tests.support.hidden_devices import hiding_bundle
@@ -361,6 +362,15 @@ def test_what_was_told_of_samples_and_of_devices_is_shown_with_what_is_planned_a
     assert "epsilon" not in render_report(RunHistory(SUMMARY, [], [], []))
 
 
+def test_clip_that_follows_norms_is_shown_as_it_is_by_now(tmp_path):
+    adaptive = {"buffer_size": 4, "epsilon": 100.0, "adaptive_clip": AdaptiveClip(at_most=2.0)}
+    task = hiding_bundle(tmp_path, **adaptive).description
+    for kept, clip in ((None, "0.5"), (0.8765, "0.876")):
+        told = told_so_far(task, rounds=1, versions=1, clip=kept)
+        page = render_report(RunHistory(msgspec.structs.replace(SUMMARY, told=told), [], [], []))
+        assert f"updates are clipped at {clip} by now" in page
+
+
 def test_masks_say_what_nobody_has_seen_and_what_helpers_sent_for_it():
     summary = msgspec.structs.replace(SUMMARY, privacy="masks", mask_helper_bytes=78_200)
     page = render_report(RunHistory(summary, [], [], []))
@@ -373,8 +383,9 @@ def test_no_more_is_told_of_a_sample_than_devices_allow(tmp_path, rounds, told):
     bundle = hiding_bundle(tmp_path)
     samples = SamplePrivacy(epsilon=8.0, noise_multiplier=2.0)
     task = msgspec.structs.replace(bundle.description, privacy=PrivacyPlan(samples=samples))
-    (found,) = told_so_far(task, rounds=rounds, versions=3)
+    (found,) = told_so_far(task, rounds=rounds, versions=3, clip=None)
     assert found.epsilon == (samples.epsilon_after(rounds * task.training.steps) if told is None else told)
-    (devices,) = told_so_far(bundle.description, rounds=rounds, versions=2)
+    (devices,) = told_so_far(bundle.description, rounds=rounds, versions=2, clip=None)
     assert devices.versions_left == 4
+    assert devices.clip is None
     assert 0 < devices.epsilon < devices.planned

@@ -38,7 +38,7 @@ class Measured(Protocol):
     def is_solved(self) -> bool: ...
     def accuracy(self, version: bytes | None, clusters: Mapping[str, int], /) -> float: ...
     def central_accuracy(self, updates: int, /) -> float: ...
-    def told(self, *, rounds: int, versions: int) -> list[Told]: ...
+    def told(self, *, rounds: int, versions: int, clip: float | None) -> list[Told]: ...
     def rounds(self) -> Rounds | None: ...
 
 
@@ -107,9 +107,11 @@ class Measurement:
             weights, _ = engine.train(weights, self._runner.featured(pooled), batches, Rates.planned(plan))
         return self._accuracy(weights)
 
-    def told(self, *, rounds: int, versions: int) -> list[Told]:
-        """What the task bounds, once the device with most updates has sent so many, and so many versions are made."""
-        return told_so_far(self._description, rounds=rounds, versions=versions)
+    def told(self, *, rounds: int, versions: int, clip: float | None) -> list[Told]:
+        """What the task bounds, once the device with most updates has sent so many, and so many versions are made, the
+        last with this `clip`.
+        """
+        return told_so_far(self._description, rounds=rounds, versions=versions, clip=clip)
 
     def rounds(self) -> Rounds | None:
         """The same head trained in `ROUNDS` rounds of all devices, at the recipe's learning rate; None where no head is

@@ -80,6 +80,8 @@ class FleetMonitor:
     _accuracy: list[AccuracyPoint] = field(default_factory=list)
     _newest: bytes | None = None
     """The weights of the last version, as a safetensors file."""
+    _clip: float | None = None
+    """Its clip, as it is stored."""
     _recent: RecentVersions = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ class FleetMonitor:
             newest = self._accuracy[-1].version if self._accuracy else -1
             for version in journal.versions(self.files.task, after=newest):
                 self._newest = version.weights
+                self._clip = version.clip
                 self._recent.add(version.number, version.weights)
                 model = self._recent.model(self.measurement.tensors)
                 if self.gallery is not None:
@@ -210,7 +213,7 @@ class FleetMonitor:
     def _told(self, devices: Sequence[DeviceRow]) -> list[Told]:
         rounds = max((each.applied + each.buffered for each in devices), default=0)
         versions = self._accuracy[-1].version if self._accuracy else 0
-        return self.measurement.told(rounds=rounds, versions=versions)
+        return self.measurement.told(rounds=rounds, versions=versions, clip=self._clip)
 
     def _drawn(self) -> list[DrawnPictures]:
         return [] if self.gallery is None else [drawn_pictures(group) for group in self.gallery.groups]

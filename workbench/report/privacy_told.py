@@ -10,7 +10,8 @@ from fleet_protocol.task_description import TaskDescription
 
 class Told(msgspec.Struct, frozen=True):
     """At most so much of one sample, by all that its device sends; or of one device, by all versions. `planned` is what
-    the task allows in the end; so many versions are left until then, None where rounds of a device are counted.
+    the task allows in the end; so many versions are left until then, None where rounds of a device are counted. `clip`
+    is that of devices' next updates, where it follows their norms.
     """
 
     of: Literal["sample", "device"]
@@ -18,11 +19,13 @@ class Told(msgspec.Struct, frozen=True):
     planned: float
     delta: float
     versions_left: int | None = None
+    clip: float | None = None
 
 
-def told_so_far(task: TaskDescription, *, rounds: int, versions: int) -> list[Told]:
-    """Once a device has sent so many `rounds`, as if a sample had been in all of them, and so many versions are made;
-    nothing where the task promises nothing. Devices train on no sample beyond what is planned, so that is the most.
+def told_so_far(task: TaskDescription, *, rounds: int, versions: int, clip: float | None) -> list[Told]:
+    """Once a device has sent so many `rounds`, as if a sample had been in all of them, and so many versions are made,
+    the last of which has this `clip`; nothing where the task promises nothing. Devices train on no sample beyond what
+    is planned, so that is the most.
     """
     told = []
     if (samples := task.sample_privacy) is not None:
@@ -30,7 +33,8 @@ def told_so_far(task: TaskDescription, *, rounds: int, versions: int) -> list[To
         told.append(Told("sample", min(epsilon, samples.epsilon), samples.epsilon, samples.delta))
     if (devices := task.device_privacy) is not None:
         epsilon = devices.epsilon_after(versions)
-        told.append(Told("device", epsilon, devices.epsilon, devices.delta, devices.versions - versions))
+        left = devices.versions - versions
+        told.append(Told("device", epsilon, devices.epsilon, devices.delta, left, devices.clip_after(clip)))
     return told
 
 
@@ -48,7 +52,8 @@ def _note(each: Told) -> str:
     planned = f"{each.planned:g} is planned, at delta {each.delta:g}"
     if each.of == "sample":
         return f"at most, by all updates of one device: its samples are hidden by noise; {planned} (docs/privacy.md)"
+    clip = "" if each.clip is None else f"; updates are clipped at {each.clip:.3g} by now"
     return (
         f"at most, by all versions so far: noise hides each device; {planned}, and {each.versions_left} versions are"
-        " left (docs/privacy.md)"
+        f" left{clip} (docs/privacy.md)"
     )

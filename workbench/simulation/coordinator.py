@@ -78,6 +78,11 @@ class SimulatedCoordinator:
         """How many versions hide each device, so far."""
         return self._served.noise.made
 
+    @property
+    def clip(self) -> float | None:
+        """As the newest version has it (`ServerState`)."""
+        return self._served.state.clip
+
     def published(self, _: str, version: int) -> bytes | None:
         """The weights file of a version of the one task; None where it is no longer kept."""
         return self._files.get(version)
@@ -185,7 +190,8 @@ class SimulatedCoordinator:
         if served.consumer.recall(task) is not Recall.LAST_UPDATES:
             remembered = served.consumer.remembered(served.state, (), task)
         step = smaller(served.state.step)
-        state = replace(old, version=served.newest.number + 1, remembered=remembered, step=step)
+        newest = served.newest.number
+        state = replace(old, version=newest + 1, remembered=remembered, step=step, clip=served.state.clip)
         restored = version_of(task, state, served.grid)
         served.go_back(replace(restored, restored=good, buffer_size=served.newest.buffer_size), state)
         self._recent.drop_after(good)

@@ -13,7 +13,8 @@ class Point(msgspec.Struct, frozen=True):
     """The fleet at one moment.
 
     `first_bytes`: what devices are sent once, bundles and first weights. `score` is of the model to use; the summary's
-    `measure` says what it is. `epsilon`: what was told of one `sample` or `device` at most, where the task bounds it.
+    `measure` says what it is. `epsilon`: what was told of one `sample` or `device` at most, where the task bounds it;
+    `clip`: that of the next updates, where it follows their norms.
     """
 
     virtual_seconds: float
@@ -24,6 +25,7 @@ class Point(msgspec.Struct, frozen=True):
     first_bytes: int
     score: float
     epsilon: dict[str, float] = {}
+    clip: float | None = None
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -124,4 +126,5 @@ class Ledger:
         """Where the fleet is."""
         epsilon = {str(each.of): each.epsilon for each in told}
         uplink = self.up["update"]
-        return Point(now, version, self.updates, uplink, self.total_bytes, self.first_bytes, score, epsilon)
+        clip = next((each.clip for each in told if each.clip is not None), None)
+        return Point(now, version, self.updates, uplink, self.total_bytes, self.first_bytes, score, epsilon, clip)

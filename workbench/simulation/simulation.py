@@ -145,7 +145,8 @@ class Simulation:
 
     def _told(self) -> list[Told]:
         rounds = max((agent.rounds_charged for agent in self._agents), default=0)
-        return told_so_far(self._world.task, rounds=rounds, versions=self._world.coordinator.noised_sums)
+        coordinator = self._world.coordinator
+        return told_so_far(self._world.task, rounds=rounds, versions=coordinator.noised_sums, clip=coordinator.clip)
 
     def _summary(self, last: Point) -> Summary:
         ledger = self._world.ledger

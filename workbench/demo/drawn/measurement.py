@@ -65,7 +65,7 @@ class DrawingMeasurement:
         """How many versions the model to use is the mean of, where the task says it."""
         return self._bundle.description.averaged_versions
 
-    def told(self, *, rounds: int, versions: int) -> list[Told]:
+    def told(self, *, rounds: int, versions: int, clip: float | None) -> list[Told]:
         """No task with parts bounds it."""
         return []
 

@@ -156,7 +156,10 @@ class RoundTraining:
         tries = 1
         while tries < MOST_TRIES and self._has_another_way(version, verdict):
             tries += 1
-            version = await self._versions.ready_version(task)
+            again = await self._versions.ready_version(task)
+            if again.bundle != version.bundle:
+                break  # the owner agreed to the other one, and its round was charged
+            version = again
             memory = self._database.memory(task, version.bundle)
             verdict = await self._run_worker(task, version, memory, charged)
         if isinstance(verdict, TrainingFailure | RebuildFailure):

@@ -93,6 +93,23 @@ def test_more_steps_more_samples_in_a_step_and_less_noise_never_tell_less(noise,
     assert epsilon(1.5 * noise, rate, steps) <= found * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("rate", [1e-5, 1e-7, 1e-9, 1e-12])
+@pytest.mark.parametrize("noise", [0.5, 1.0, 1000.0])
+def test_small_rates_cost_what_a_series_in_the_rate_says_and_are_not_rounded_away(noise, rate):
+    """Of order 2, the divergence is log(1 + rate^2 (exp(1 / noise^2) - 1)) exactly."""
+    expected = math.log1p(rate**2 * math.expm1(1 / noise**2))
+    assert divergences_of_step(Mechanism(noise, rate))[ORDERS.index(2)] == pytest.approx(expected, rel=1e-9)
+
+
+@given(st.floats(0.3, 1000), st.floats(0, 1, exclude_min=True), st.floats(1e-6, 100), st.floats(1e-15, 0.01))
+def test_no_setting_that_is_taken_ends_the_count(noise, rate, limit, delta):
+    mechanism = Mechanism(noise, rate)
+    assert ORDERS[best_order(mechanism, limit, delta)] in ORDERS
+    charges = [Charge(7, StepsTaken(mechanism, 1))]
+    assert spent_through(charges, mechanism, 10**6, [Limit(limit, delta)]) in (0, 7)
+    assert epsilon_of(divergences_of([StepsTaken(mechanism, 1)]), delta) >= 0
+
+
 @given(st.floats(0.3, 50), st.floats(0.001, 1), st.floats(0.05, 50))
 def test_steps_within_a_limit_are_as_many_as_it_allows(noise, rate, limit):
     most = steps_within(Mechanism(noise, rate), limit, DELTA)

@@ -18,6 +18,7 @@ from tests.support.device import SigningDevice
 from tests.support.masked_task import MaskHelperOnDisk, masked_bundle
 
 DEVICE = SigningDevice("pi")
+DEMANDING = PrivacySettings(at_least="noised masks", trusted_mask_helpers=["0a" * 32, "0b" * 32], device_epsilon=9.0)
 OPEN = SimpleNamespace(cohort=lambda _: b"a cohort's manifest", description=lambda _: None)
 """Stands for versions of a task whose cohort is open, as a manifest would name it."""
 
@@ -85,7 +86,7 @@ def test_round_that_sends_nothing_tells_nothing(tmp_path, version):
 
 def test_bundle_that_comes_back_goes_on_where_it_was_and_all_add_up_for_the_owner(tmp_path, version):
     other = of_bundle(version, "0c" * 32)
-    device = Device(tmp_path / "agent.db", PrivacySettings(device_epsilon=9.0))
+    device = Device(tmp_path / "agent.db", DEMANDING)
     for each in (version, version):
         device.sends(each)
     before = device.cohorts.told("tiny")

@@ -99,6 +99,25 @@ def test_gradients_of_another_shape_are_refused_before_a_sample_is_seen():
             moved(graph(NARROW), told=False, alone=alone)
 
 
+def test_first_step_is_said_once_nothing_can_fail_any_more_that_no_sample_decides():
+    said: list[int] = []
+    samples = Samples(np.full((10, *TASK.input.shape), TOLD, np.float32), np.zeros(10, np.int64))
+    plan = BatchPlan(np.arange(10)[np.newaxis], np.ones((1, 10), np.float32), seed=0)
+
+    def train(model: bytes) -> None:
+        engine = PrivateEngine(TASK, {SAMPLE_GRADIENTS_FILE: model}, draw=without_noise)
+        engine.train(np.zeros(SIZE, np.float32), samples, plan, Rates(1.0), lambda done, _: said.append(done))
+
+    with pytest.raises(EngineError):
+        train(graph(NARROW))
+    assert said == []
+    with pytest.raises(GraphError):
+        train(graph(FAILS, NOTHING))
+    assert said == [0]
+    train(graph(HONEST))
+    assert said == [0, 0, 1]
+
+
 def test_graph_that_fails_on_all_samples_together_ends_the_round():
     with pytest.raises(GraphError, match="can't compute what it is fed"):
         moved(graph(FAILS, NOTHING), told=True, alone=False)

@@ -69,14 +69,15 @@ class PrivateEngine:
 
         Raises:
             EngineError, GraphError, MemoryError: the graph fails, or gives other gradients than one for each weight;
-                with `samples_alone` only where it does on zeros, which no sample decides.
+                with `samples_alone` only where it does on zeros, which is before the first step.
         """
-        if self._alone:
-            self._gradients(weights, Samples(np.zeros_like(samples.inputs[:1]), np.zeros_like(samples.labels[:1])), 0)
+        nobody = Samples(np.zeros_like(samples.inputs[:1]), np.zeros_like(samples.labels[:1]))
+        self._gradients(weights, nobody, plan.seed)  # what fails here is no sample's doing
         anchor, state = weights, OptimiserState.of(weights)
         update = UPDATES[self._training.optimiser]
         losses = np.zeros(len(plan.rows), np.float32)
         share = self._unit / (self._privacy.sampling_rate * len(samples))
+        on_progress(0, losses)  # from here on, that a round fails may follow from what was noised, and is paid for
         reported = time.monotonic()
         for step, (rows, mask) in enumerate(zip(plan.rows, plan.mask, strict=True)):
             total = self._sum(weights, samples, rows[mask > 0], plan.seed + step)

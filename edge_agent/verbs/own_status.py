@@ -149,7 +149,7 @@ def _lines(status: Status) -> Iterator[str]:
         if task in status.told_of_device:
             yield f"  updates have told epsilon {status.told_of_device[task]:.3g} of this device at most{at_delta}"
         for budget, count in status.resting.get(task, {}).items():
-            yield f"  {count} samples rest, as they have told what the budget {budget} allows"
+            yield f"  {count} samples rest, as another round would pass what the budget {budget} allows"
         if dropped := dropped_words(status.dropped.get(task, {})):
             yield f"  {dropped}"
         if found.waits_for:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent.core.budget_rules import BudgetRule, SpentBudget
+from edge_agent.core.budget_rules import BudgetRule, SpentBudget, rests
 from edge_agent.core.cut_choice import CutChoice
 from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.prompt_settings import PromptSettings
@@ -167,6 +167,25 @@ async def test_samples_with_a_budget_of_their_own_rest_before_the_others_and_aft
     assert lost.samples.resting(TASK.task, []) == {"bedroom": 1}
     lost.samples.drop(TASK.task, [corrected])
     assert lost.samples.resting(TASK.task, []) == {}
+
+
+async def test_sample_whose_budget_is_less_than_a_round_tells_is_in_none(device) -> None:
+    jobs: list[TrainingJob] = []
+
+    def worker(job: TrainingJob) -> Verdict:
+        jobs.append(job)
+        return SENT
+
+    rules = [BudgetRule("bedroom", PROMISE.epsilon_after(STEPS) * 0.999)]
+    one = device(worker, PrivacySettings(at_least="samples", budgets=rules))
+    one.feed(2)
+    one.feed(3, budget="bedroom")
+    assert (await one.round()) == SENT
+    one.feed(1, budget="bedroom")
+    assert (await one.round()) == SENT
+    assert [rests(job.budgets, sample, "bedroom", 1) for job in jobs for sample in (3, 6)] == [True] * 4
+    assert not rests(jobs[-1].budgets, 1, "", 1)
+    assert one.budget.resting == {TASK.task: {"bedroom": 4}}
 
 
 async def test_sample_that_waits_for_its_schema_keeps_its_budget(device) -> None:

@@ -43,7 +43,7 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     trial = inspection.trial
     facts.add_row("trial round", f"{_judged(trial.unsteady)}, on {trial.samples}")
     facts.add_row("update", _update(inspection))
-    for number, promise in enumerate(promises(inspection.privacy)):
+    for number, promise in enumerate(promises(inspection.privacy, plan.steps)):
         facts.add_row("" if number else "privacy", promise)
     aggregation = inspection.aggregation
     updates = aggregation.buffer_size or f"a tenth as many as devices take part, at least {SMALLEST_BUFFER},"

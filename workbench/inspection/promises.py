@@ -3,15 +3,16 @@
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 
 
-def promises(plan: PrivacyPlan | None) -> list[str]:
-    """The promises of a task, as docs/privacy.md explains them; none without the table."""
+def promises(plan: PrivacyPlan | None, steps: int) -> list[str]:
+    """The promises of a task whose rounds have so many steps, as docs/privacy.md explains them; none without the table."""
     if plan is None:
         return []
     found = []
     if (samples := plan.samples) is not None:
         found.append(
             f"of a sample: epsilon {samples.epsilon:g} at delta {samples.delta:g}, by noise of"
-            f" {samples.noise_multiplier:.3g} times a clip of {samples.clip:g} in each step"
+            f" {samples.noise_multiplier:.3g} times a clip of {samples.clip:g} in each step; one round tells"
+            f" {samples.epsilon_after(steps):.3g}"
         )
     if (devices := plan.devices) is not None:
         found.append(

@@ -4,7 +4,7 @@ from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 
 
 def promises(plan: PrivacyPlan | None, steps: int) -> list[str]:
-    """The promises of a task whose rounds have so many steps, as docs/privacy.md explains them; none without the table."""
+    """What a task with rounds of so many steps promises (docs/privacy.md); nothing without the table."""
     if plan is None:
         return []
     found = []

@@ -18,6 +18,12 @@ EXTRA_DOMAINS: Final = {ORT_TRAINING_FILE: b"com.microsoft", ORT_OPTIMISER_FILE:
 """The second training engine, which is one release for ever, has operators beside ONNX's."""
 REFUSED_OPERATORS: Final = frozenset({b"EPContext", b"ATen", b"PythonOp", b"PythonOpGrad"})
 """Those of that domain that load what is outside the graph."""
+RANDOM_OPERATORS: Final = frozenset(
+    {b"Bernoulli", b"Multinomial", b"RandomNormal", b"RandomNormalLike", b"RandomUniform", b"RandomUniformLike"}
+)
+"""Those that draw: onnxruntime goes on where the last call ended, so what one sample draws moves what others get."""
+INPUTS_OF_STILL_DROPOUT: Final = 2
+"""A `Dropout` draws where its third input says so."""
 SUBGRAPH_OPERATORS: Final = frozenset({b"If", b"Loop", b"Scan"})
 
 MAX_GRAPH_DEPTH: Final = 4
@@ -111,6 +117,7 @@ class _Walk:
     """One pass over one file."""
 
     def __init__(self, file: str) -> None:
+        self._may_draw = file in EXTRA_DOMAINS
         self._domains = STANDARD_DOMAINS | {EXTRA_DOMAINS.get(file, b"")}
         self._fields_left = MAX_GRAPH_FIELDS
 
@@ -153,6 +160,8 @@ class _Walk:
             )
         if operator in REFUSED_OPERATORS:
             raise GraphRefusedError(f"has the operator {_shown(operator)}, which loads what is outside the graph")
+        if not self._may_draw and _draws(node):
+            raise GraphRefusedError(f"has the operator {_shown(operator)}, which draws, and remembers earlier calls")
         attributes = self._check_attributes(node)
         for output in node.parts.get("output", []):
             constants.pop(bytes(output), None)
@@ -225,6 +234,12 @@ class _Walk:
             else:
                 message.parts.setdefault(rule.name, []).append(part)
         return message
+
+
+def _draws(node: _Message) -> bool:
+    operator = node.text("op_type")
+    is_dropout = operator == b"Dropout" and len(node.parts.get("input", [])) > INPUTS_OF_STILL_DROPOUT
+    return operator in RANDOM_OPERATORS or is_dropout
 
 
 def _inside(node: _Message, attributes: Attributes, place: _Place, constants: Constants) -> _Place:

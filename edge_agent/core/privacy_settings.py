@@ -1,6 +1,6 @@
 """What a device's owner demands of every task before it learns from the device's samples: settings. Pure."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -10,6 +10,15 @@ from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_MASK_HELPERS
 from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.privacy.sample_privacy import Delta
 from fleet_protocol.task_description import TaskDescription
+
+_BELONGS_TO: Final = {
+    "epsilon": "samples",
+    "budgets": "samples",
+    "samples_alone": "samples",
+    "trusted_mask_helpers": "masks",
+    "device_epsilon": "noised masks",
+}
+"""Which demand each setting is a part of: without that, an owner would believe in a limit that any task passes."""
 
 
 class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,12 +58,12 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"trusted_mask_helpers: at_least = {self.at_least!r} needs two keys or more; write what"
                 " `edgeflock-helper mask-key` prints on each"
             )
-
-        if self.budgets and "samples" not in self.at_least:
-            raise ValueError(
-                f"budgets: at_least = {self.at_least!r} lets tasks train on samples without counting; write at_least ="
-                " 'samples', or one that has masks too"
-            )
+        for name, part in _BELONGS_TO.items():
+            if getattr(self, name) and part not in self.at_least:
+                raise ValueError(
+                    f"{name}: at_least = {self.at_least!r} lets tasks train without what it is for; write an at_least"
+                    f" with {part!r} in it, or leave {name} out"
+                )
         names = [rule.name for rule in self.budgets]
         if len(set(names)) != len(names):
             raise ValueError(f"budgets: a name is given twice in {names}; give each its own")

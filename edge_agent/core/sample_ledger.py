@@ -11,6 +11,7 @@ the sum may stop rounds however these were chosen (Feldman & Zrnic 2021; docs/de
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Final
 
 from edge_agent.core.privacy_settings import PrivacySettings
 from fleet_protocol.privacy.renyi import (
@@ -24,6 +25,9 @@ from fleet_protocol.privacy.renyi import (
     together,
 )
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy
+
+EVERY_SAMPLE: Final = 2**63 - 1
+"""No id is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +58,20 @@ def cost_of_sample(charges: Iterable[Charge], sample: int) -> Divergences:
 
 
 def spent_through(charges: Sequence[Charge], mechanism: Mechanism, steps: int, limits: Iterable[Limit]) -> int:
-    """The id up to which samples can't bear another round of so many steps; 0 where all can. `charges` come in the
-    order in which they began.
+    """The id up to which samples can't bear another round of so many steps; 0 where all can, `EVERY_SAMPLE` where not
+    even one that has been in none can. `charges` come in the order in which they began.
     """
     limits = list(limits)
     cost, first = divergences_of([StepsTaken(mechanism, steps)]), len(charges)
+
+    def is_too_much(begun: Mechanism) -> bool:
+        orders = (best_order(begun, limit.epsilon, limit.delta) for limit in limits)
+        return any(
+            exceeds_at(order, cost, each.epsilon, each.delta) for order, each in zip(orders, limits, strict=True)
+        )
+
+    if is_too_much(mechanism):
+        return EVERY_SAMPLE
 
     def newest_of(number: int) -> int:
         return charges[number].newest
@@ -67,9 +80,7 @@ def spent_through(charges: Sequence[Charge], mechanism: Mechanism, steps: int, l
         for number in same:
             charge = charges[number]
             cost, first = together(cost, divergences_of([charge.taken])), min(first, number)
-        begun = charges[first].taken.mechanism
-        orders = (best_order(begun, limit.epsilon, limit.delta) for limit in limits)
-        if any(exceeds_at(order, cost, each.epsilon, each.delta) for order, each in zip(orders, limits, strict=True)):
+        if is_too_much(charges[first].taken.mechanism):
             return newest
     return 0
 

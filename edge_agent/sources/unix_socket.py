@@ -107,10 +107,12 @@ class Status(msgspec.Struct):
     """What the fleet has asked about samples, and what the answers have cost."""
     clusters: dict[str, int] = {}
     """By task, the cluster that the coordinator has put this device into."""
+    delta: float = 1e-5
+    """`[privacy] delta`, at which `told` and `told_of_device` are."""
     told: dict[str, float] = {}
-    """By task with privacy of samples: epsilon, at `[privacy] delta`, of the sample that most was told of."""
+    """By task with privacy of samples: epsilon of the sample that most was told of."""
     told_of_device: dict[str, float] = {}
-    """By task with noise behind masks: epsilon, at `[privacy] delta`, of this device."""
+    """By task with noise behind masks: epsilon of this device."""
     resting: dict[str, dict[str, int]] = {}
     """Of such a task: samples that took part in no step of the last round, by the name of their budget."""
 

@@ -122,7 +122,7 @@ def run_round(
     else:
         with contextlib.closing(hold_open(store)):
             shut_in(list(files.values()), store)
-            computed = compute_features(store, task, files[BACKBONE_FILE], job.threads)
+            computed = compute_features(store, task, files[BACKBONE_FILE], job.threads, samples_alone=job.samples_alone)
             stored = _samples_of(job)
     engine = _engine_of(job, files, exchange)
     if EVALUATE_FILE in files:

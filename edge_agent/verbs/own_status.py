@@ -123,6 +123,7 @@ def words_of(answer: bytes) -> str:
 
 
 def _lines(status: Status) -> Iterator[str]:
+    at_delta = f" (delta {status.delta:g})"
     link = "connected" if status.connected else "not connected to the broker"
     yield f"{status.device}: {status.state}, {link}"
     yield (
@@ -144,11 +145,11 @@ def _lines(status: Status) -> Iterator[str]:
         stored, new = status.samples.get(task, 0), status.new_samples.get(task, 0)
         yield f"  {version}{cluster}, {stored} samples stored, {new} new"
         if task in status.told:
-            yield f"  rounds have told epsilon {status.told[task]:.3g} of a sample at most"
+            yield f"  rounds have told epsilon {status.told[task]:.3g} of a sample at most{at_delta}"
         if task in status.told_of_device:
-            yield f"  updates have told epsilon {status.told_of_device[task]:.3g} of this device at most"
+            yield f"  updates have told epsilon {status.told_of_device[task]:.3g} of this device at most{at_delta}"
         for budget, count in status.resting.get(task, {}).items():
-            yield f"  {count} samples rest, as they have told what the budget {budget} allows"
+            yield f"  {count} samples rest, as another round would pass what the budget {budget} allows"
         if dropped := dropped_words(status.dropped.get(task, {})):
             yield f"  {dropped}"
         if found.waits_for:

@@ -9,6 +9,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import lru_cache
 from typing import Annotated, Final
 
@@ -89,8 +90,10 @@ def epsilon_told(taken: Iterable[StepsTaken], delta: float) -> float:
 
 
 def honest_devices(devices: int, dishonest: float) -> int:
-    """How many of so many devices add noise that nobody else knows, at least."""
-    return devices - math.floor(dishonest * devices)
+    """How many of so many devices add noise that nobody else knows, at least. `dishonest` counts as it is written: the
+    float that stands for 0.29 is less, and of 100 devices 29 are meant.
+    """
+    return devices - math.floor(Fraction(str(dishonest)) * devices)
 
 
 def headroom(deviation: int, devices: int) -> int:

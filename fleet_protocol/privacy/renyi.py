@@ -88,8 +88,9 @@ def steps_within(mechanism: Mechanism, epsilon: float, delta: float, spent: Dive
 def best_order(mechanism: Mechanism, epsilon: float, delta: float) -> int:
     """The place in `ORDERS` of the order that allows most steps of this mechanism."""
     step = divergences_of_step(mechanism)
-    rooms = [(epsilon - _conversion(order, delta)) / each for order, each in zip(ORDERS, step, strict=True)]
-    return max(range(len(ORDERS)), key=rooms.__getitem__)
+    rooms = [epsilon - _conversion(order, delta) for order in ORDERS]
+    steps = [room / each if each else math.copysign(math.inf, room) for room, each in zip(rooms, step, strict=True)]
+    return max(range(len(ORDERS)), key=steps.__getitem__)
 
 
 def exceeds_at(place: int, cost: Divergences, epsilon: float, delta: float) -> bool:
@@ -120,16 +121,22 @@ def _divergence(noise: float, rate: float, order: int) -> float:
     scale = 1 / (2 * noise * noise)
     if rate == 1:
         return order * scale
+    # The chances of a binomial draw add up to 1, so they are left out: beside a 1, what small rates cost is lost.
     terms = [
         _log_choose(order, chosen)
         + (order - chosen) * math.log1p(-rate)
         + chosen * math.log(rate)
-        + chosen * (chosen - 1) * scale
-        for chosen in range(order + 1)
+        + _log_expm1(chosen * (chosen - 1) * scale)
+        for chosen in range(2, order + 1)
     ]
     largest = max(terms)
-    total = math.fsum(math.exp(term - largest) for term in terms)
-    return max(0.0, (largest + math.log(total)) / (order - 1))
+    excess = largest + math.log(math.fsum(math.exp(term - largest) for term in terms))
+    return (excess + math.log1p(math.exp(-excess)) if excess > 0 else math.log1p(math.exp(excess))) / (order - 1)
+
+
+def _log_expm1(exponent: float) -> float:
+    """The logarithm of exp(exponent) - 1, for an exponent above 0."""
+    return exponent + math.log(-math.expm1(-exponent))
 
 
 def _log_choose(total: int, chosen: int) -> float:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from bundle_runtime.backbone import ROWS_AT_ONCE, Backbone
 from edge_agent.shell.samples.sample_store import SampleStore
@@ -101,6 +103,56 @@ async def test_each_sample_sees_the_backbone_once(bundles, store) -> None:
     assert (third.features_computed, third.samples) == (5, SAMPLES + 5)
     assert {sample: kept(store)[sample] for sample in features} == features
     assert raw(store)[:SAMPLES] == before
+
+
+def telling_backbone(width: int) -> bytes:
+    """Each row's first pixels and the largest first pixel of its call; fails where its own first pixel is bright."""
+
+    def constant(name: str, *values: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.array(values, np.int64), name)
+
+    nodes = [
+        helper.make_node("Slice", ["inputs", "begin", "end", "one"], ["some"]),
+        helper.make_node("Slice", ["inputs", "begin", "one", "one"], ["first"]),
+        helper.make_node("ReduceMax", ["first"], ["most"], keepdims=1),
+        helper.make_node("Add", ["some", "most"], ["told"]),
+        helper.make_node("Round", ["first"], ["bright"]),
+        helper.make_node("Cast", ["bright"], ["place"], to=onnx.TensorProto.INT64),
+        helper.make_node("Gather", ["begin", "place"], ["zero"]),
+        helper.make_node("Cast", ["zero"], ["nothing"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Add", ["told", "nothing"], ["features"]),
+    ]
+    float32 = onnx.TensorProto.FLOAT
+    made = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("inputs", float32, ["rows", 64])],
+        [helper.make_tensor_value_info("features", float32, None)],
+        [constant("begin", 0), constant("one", 1), constant("end", width)],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
+
+
+def test_no_backbone_lets_a_sample_speak_through_others_or_by_failing_where_each_is_alone(bundles, tmp_path) -> None:
+    task = parse_description((bundles[0] / DESCRIPTION_FILE).read_bytes())
+    assert task.backbone is not None
+    (width,) = task.backbone.feature_shape
+    backbone = tmp_path / BACKBONE_FILE
+    backbone.write_bytes(telling_backbone(width))
+
+    def features_beside(first_pixel: float) -> list[np.ndarray]:
+        store = SampleStore(tmp_path / f"{first_pixel}.db", 10)
+        for one in (0.2, first_pixel, 0.3):
+            store.add("digits", array.array("f", [one] + [0.1] * 63).tobytes(), 1)
+        assert compute_features(store.path, task, backbone, 1, samples_alone=True) == 3
+        return [np.frombuffer(kept(store)[sample][1], np.float32) for sample in (1, 2, 3)]
+
+    dark, bright = features_beside(0.1), features_beside(0.9)
+    np.testing.assert_allclose(dark[0], [0.4] + [0.3] * (width - 1), rtol=1e-5)
+    assert (dark[0] == bright[0]).all()
+    assert (dark[2] == bright[2]).all()
+    assert dark[1].any()
+    assert not bright[1].any(), "those of a sample on which the graph fails are zeros"
 
 
 async def test_rounds_on_kept_features_open_no_backbone(bundles, store, tmp_path) -> None:

@@ -1,6 +1,7 @@
 """A round that runs out of memory, or loses its helper, begins anew in another way before it is put off."""
 
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def training(tmp_path: Path, monkeypatch) -> Callable[..., tuple[RoundTraining, 
     with it, the cuts that were tried, and the helpers.
     """
 
-    def make(*verdicts: Verdict) -> tuple[RoundTraining, list[Cut], Helpers]:
+    def make(*verdicts: Verdict, versions: Versions | None = None) -> tuple[RoundTraining, list[Cut], Helpers]:
+        versions = versions or Versions()
         tried: list[Cut] = []
         left = list(verdicts)
 
@@ -85,13 +87,13 @@ def training(tmp_path: Path, monkeypatch) -> Callable[..., tuple[RoundTraining, 
             WorkerSettings(),
             database,
             samples,
-            Versions(),  # type: ignore[arg-type]
+            versions,  # type: ignore[arg-type]
             cuts=CutChoice({TASK.task: SplitSettings()}, 2**40, lambda _task, _cut: 1),
             helpers=helpers,  # type: ignore[arg-type]
             spool=None,  # type: ignore[arg-type]  # nothing is sent
             prompting={TASK.task: PromptSettings()},
             budget=SampleBudget(database, samples, PrivacySettings()),
-            cohorts=Cohorts(Versions(), database, None, PrivacySettings()),  # type: ignore[arg-type]  # none is open
+            cohorts=Cohorts(versions, database, None, PrivacySettings()),  # type: ignore[arg-type]  # none is open
         )
         return made, tried, helpers
 
@@ -122,3 +124,13 @@ async def test_round_whose_helpers_go_one_after_the_other_is_put_off_and_no_vers
         await rounds.run(TASK.task, Versions.version)
     assert failed.value.mended
     assert len(tried) == MOST_TRIES
+
+
+async def test_round_does_not_begin_anew_from_another_bundle_to_which_nobody_has_agreed(training) -> None:
+    newer = Versions()
+    newer.version = dataclasses.replace(Versions.version, number=4, bundle="cd" * 32)
+    rounds, tried, _ = training(HELPER_LOST, versions=newer)
+    with pytest.raises(RoundFailedError, match="cellar-pi: silent") as failed:
+        await rounds.run(TASK.task, Versions.version)
+    assert failed.value.mended, "the next round asks whether the owner agrees, and begins at once"
+    assert len(tried) == 1

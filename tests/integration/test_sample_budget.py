@@ -1,13 +1,13 @@
 """Rounds with privacy of samples are charged before they begin, to the samples that they train on, and to no others."""
 
 import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from edge_agent.core.budget_rules import BudgetRule, SpentBudget
+from edge_agent.core.budget_rules import BudgetRule, SpentBudget, rests
 from edge_agent.core.cut_choice import CutChoice
 from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.prompt_settings import PromptSettings
@@ -21,7 +21,7 @@ from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.storage.sample_steps import MOST_ROWS
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.training.worker import read_samples
-from edge_agent.worker.contract import TrainingFailure, TrainingJob, Verdict, Withheld
+from edge_agent.worker.contract import News, Progress, RebuildFailure, TrainingFailure, TrainingJob, Verdict, Withheld
 from edge_agent.worker.settings import WorkerSettings
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.renyi import Mechanism, StepsTaken
@@ -52,9 +52,11 @@ class Versions:
 
 
 class Device:
-    """Its files are in `folder`; `worker` is what becomes of a job."""
+    """Its files are in `folder`; `worker` is what becomes of a job, and `tells` what is heard of it before."""
 
-    def __init__(self, folder: Path, worker: Callable[[TrainingJob], Verdict], owner: PrivacySettings) -> None:
+    def __init__(
+        self, folder: Path, worker: Callable[[TrainingJob], Verdict], owner: PrivacySettings, tells: Sequence[News] = ()
+    ) -> None:
         self.database = DeviceDatabase(folder / "agent.db", 1, 2**20)
         self.samples = SampleStore(folder / "samples.db", 100)
         self.budget = SampleBudget(self.database, self.samples, owner)
@@ -62,7 +64,9 @@ class Device:
         class Worker:
             spent_milliseconds, ends_by = 0, None
 
-            async def train(self, job: TrainingJob, *_: object) -> Verdict:
+            async def train(self, job: TrainingJob, on_news: Callable[[News], None], *_: object) -> Verdict:
+                for each in tells:
+                    on_news(each)
                 return worker(job)
 
         self.training = RoundTraining(
@@ -95,10 +99,10 @@ class Device:
 def device(tmp_path: Path):
     opened: list[Device] = []
 
-    def make(worker: Callable[[TrainingJob], Verdict], owner: PrivacySettings = NO_DEMANDS) -> Device:
+    def make(worker: Callable[[TrainingJob], Verdict], owner: PrivacySettings = NO_DEMANDS, *tells: News) -> Device:
         if opened:
             opened[-1].close()
-        opened.append(Device(tmp_path, worker, owner))
+        opened.append(Device(tmp_path, worker, owner, tells))
         return opened[-1]
 
     yield make
@@ -165,6 +169,25 @@ async def test_samples_with_a_budget_of_their_own_rest_before_the_others_and_aft
     assert lost.samples.resting(TASK.task, []) == {}
 
 
+async def test_sample_whose_budget_is_less_than_a_round_tells_is_in_none(device) -> None:
+    jobs: list[TrainingJob] = []
+
+    def worker(job: TrainingJob) -> Verdict:
+        jobs.append(job)
+        return SENT
+
+    rules = [BudgetRule("bedroom", PROMISE.epsilon_after(STEPS) * 0.999)]
+    one = device(worker, PrivacySettings(at_least="samples", budgets=rules))
+    one.feed(2)
+    one.feed(3, budget="bedroom")
+    assert (await one.round()) == SENT
+    one.feed(1, budget="bedroom")
+    assert (await one.round()) == SENT
+    assert [rests(job.budgets, sample, "bedroom", 1) for job in jobs for sample in (3, 6)] == [True] * 4
+    assert not rests(jobs[-1].budgets, 1, "", 1)
+    assert one.budget.resting == {TASK.task: {"bedroom": 4}}
+
+
 async def test_sample_that_waits_for_its_schema_keeps_its_budget(device) -> None:
     one = device(lambda _: SENT)
     one.samples.add_unjudged(Sample(TASK.task, [0.5] * TASK.input.size, 1, "bedroom"))
@@ -187,14 +210,38 @@ async def test_killed_while_it_trains_has_paid_and_the_next_start_knows(device) 
     assert (await again.round() or SENT).why == "spent"
 
 
-@pytest.mark.parametrize(("diverged", "paid"), [(False, 0), (True, STEPS)])
-async def test_round_that_gives_nothing_costs_nothing_but_one_whose_end_could_be_seen_does(device, diverged, paid):
-    one = device(lambda _: TrainingFailure("no", diverged=diverged))
+READING, STEPPING = Progress("reading", 0, STEPS, None), Progress("training", 0, STEPS, 0.0)
+FAILURES = [
+    TrainingFailure("diverged", diverged=True),
+    TrainingFailure("worker passed its time limit", out_of_time=True),
+    TrainingFailure("worker passed its memory limit", out_of_memory=True),
+    TrainingFailure("update has a value that is not finite"),
+    RebuildFailure("the difference is of another version"),
+]
+
+
+@pytest.mark.parametrize(("tells", "paid"), [([], 0), ([READING], 0), ([READING, STEPPING], STEPS)], ids=str)
+@pytest.mark.parametrize("failure", FAILURES, ids=str)
+async def test_round_that_fails_before_a_step_costs_nothing_and_later_whatever_its_reason_all(
+    device, failure, tells, paid
+):
+    one = device(lambda _: failure, NO_DEMANDS, *tells)
     one.feed(5)
     with pytest.raises(RoundFailedError):
         await one.round()
     assert sum(charge.taken.steps for charge in one.database.charges(TASK.task)) == paid
     assert one.database.lost_steps(TASK.task) == 0
+
+
+async def test_round_that_failed_late_makes_no_later_one_dearer(device):
+    one = device(lambda _: FAILURES[1], NO_DEMANDS, STEPPING)
+    one.feed(5)
+    with pytest.raises(RoundFailedError):
+        await one.round()
+    early = device(lambda _: FAILURES[1], NO_DEMANDS, READING)
+    with pytest.raises(RoundFailedError):
+        await early.round()
+    assert sum(charge.taken.steps for charge in early.database.charges(TASK.task)) == STEPS
 
 
 async def test_owners_limit_ends_rounds_before_the_tasks_and_a_weaker_task_is_refused_in_words(device) -> None:
@@ -207,7 +254,7 @@ async def test_owners_limit_ends_rounds_before_the_tasks_and_a_weaker_task_is_re
     without = msgspec.structs.replace(TASK, privacy=None)
     assert "has no [privacy.samples], and the owner of this device demands it" in str(one.training.why_refused(without))
     assert PrivacySettings().refusal(without) is None
-    stricter = PrivacySettings(epsilon=0.01)
+    stricter = PrivacySettings(at_least="samples", epsilon=0.01)
     assert "one round of" in str(stricter.refusal(TASK))
     assert "allows 0.01" in str(stricter.refusal(TASK))
 

@@ -72,7 +72,7 @@ def test_batches_have_no_resting_sample_and_all_others(flags):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"budgets": [{"name": "a", "epsilon": 1}]}, "lets tasks train on samples without counting"),
+        ({"budgets": [{"name": "a", "epsilon": 1}]}, "budgets: at_least = 'nothing' lets tasks train without"),
         (
             {"at_least": "samples", "budgets": [{"name": "a", "epsilon": 1, "labels": [1]}]},
             "needs both task and labels",

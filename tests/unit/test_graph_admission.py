@@ -13,6 +13,7 @@ from bundle_runtime.graph_admission import (
     MAX_GRAPH_DEPTH,
     MAX_GRAPH_FIELDS,
     MAX_LOOP_ITERATIONS,
+    RANDOM_OPERATORS,
     GraphRefusedError,
     check_graph,
 )
@@ -73,6 +74,22 @@ def test_operators_of_other_domains_are_named():
     assert check_graph(ORT_TRAINING_FILE, gelu.SerializeToString()).opset == 18
     context = model_of([helper.make_node("EPContext", [], ["o"], domain="com.microsoft")])
     assert "'EPContext', which loads what is outside the graph" in refusal_of(context, ORT_TRAINING_FILE)
+
+
+DROPOUT = helper.make_node("Dropout", ["x", "", "training"], ["o"])
+DRAWING = [*(helper.make_node(name.decode(), [], ["o"]) for name in sorted(RANDOM_OPERATORS)), DROPOUT]
+DRAWING = [*(helper.make_node(name.decode(), [], ["o"]) for name in sorted(RANDOM_OPERATORS)), DROPOUT]
+
+
+@pytest.mark.parametrize("node", DRAWING, ids=lambda node: node.op_type)
+def test_operators_that_remember_what_they_have_drawn_are_named_wherever_they_stand(node: NodeProto):
+    branch = helper.make_graph([node], "branch", [], [])
+    inside = helper.make_node("If", ["c"], ["o"], then_branch=branch, else_branch=branch)
+    for each in (node, inside):
+        assert f"'{node.op_type}', which draws, and remembers" in refusal_of(model_of([each]))
+        assert check_graph(ORT_TRAINING_FILE, model_of([each]).SerializeToString()).opset == 18
+    still = model_of([helper.make_node("Dropout", ["x", "ratio"], ["o"])])
+    assert check_graph(BACKBONE_FILE, still.SerializeToString()).opset == 18
 
 
 def test_functions_are_refused():

@@ -178,6 +178,8 @@ def test_half_of_the_devices_without_noise_make_that_of_each_other_one_larger_by
     assert honest_devices(70, 0.5) == 35
     assert honest_devices(71, 0.5) == 36
     assert honest_devices(2, 0.99) == 1
+    assert [devices - honest_devices(devices, 0.29) for devices in (99, 100, 101)] == [28, 29, 29]
+    assert all(honest_devices(100, percent / 100) == 100 - percent for percent in range(100))
 
 
 def test_noise_that_is_written_or_can_not_be_is_refused():

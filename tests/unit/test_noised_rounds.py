@@ -124,10 +124,10 @@ def test_owners_epsilon_is_of_all_bundles_together(task):
     one = one_more("b1", task.masks.noised_updates(PARAMETERS))
     others = [Sent("b0", one.noise, 2)]
     told = epsilon_told([others[0].taken, one.taken], 1e-5)
-    assert budget(task, others, PrivacySettings(device_epsilon=told)) is None
-    words = budget(task, others, PrivacySettings(device_epsilon=told * 0.999))
+    assert budget(task, others, owner(task, device_epsilon=told)) is None
+    words = budget(task, others, owner(task, device_epsilon=told * 0.999))
     assert "device_epsilon in [privacy] of agent.toml" in words
-    assert budget(task, others, PrivacySettings(device_epsilon=told, delta=1e-7)) is not None
+    assert budget(task, others, owner(task, device_epsilon=told, delta=1e-7)) is not None
 
 
 def test_what_damage_has_taken_counts_for_the_bundle_at_hand(task):
@@ -182,3 +182,18 @@ def test_levels_as_coarse_as_the_update_are_refused(task):
     changed = msgspec.structs.replace(task, privacy=msgspec.structs.replace(task.privacy, masks=masks))
     with pytest.raises(ConfigurationError, match="raise bits or norm"):
         parse_description(msgspec.json.encode(changed))
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"at_least": "masks", "device_epsilon": 1.0}, "noised masks"),
+        ({"at_least": "samples and masks", "device_epsilon": 1.0}, "noised masks"),
+        ({"at_least": "nothing"}, "masks"),
+        ({"at_least": "noised masks", "epsilon": 1.0}, "samples"),
+        ({"at_least": "masks", "samples_alone": True}, "samples"),
+    ],
+)
+def test_limit_without_the_demand_that_it_is_a_part_of_is_refused(task, fields, part):
+    with pytest.raises(ValueError, match=f"lets tasks train without what it is for; write an at_least with '{part}'"):
+        owner(task, **fields)

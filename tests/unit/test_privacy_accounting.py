@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.privacy_loss import tight_epsilon
 from edge_agent.core.privacy_settings import PrivacySettings
-from edge_agent.core.sample_ledger import Charge, Limit, cost_of_sample, limits_of, spent_through, spent_words
+from edge_agent.core.sample_ledger import (
+    EVERY_SAMPLE,
+    Charge,
+    Limit,
+    cost_of_sample,
+    limits_of,
+    spent_through,
+    spent_words,
+)
 from fleet_protocol.privacy.renyi import (
     NO_COST,
     ORDERS,
@@ -93,6 +101,38 @@ def test_more_steps_more_samples_in_a_step_and_less_noise_never_tell_less(noise,
     assert epsilon(1.5 * noise, rate, steps) <= found * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("rate", [1e-5, 1e-7, 1e-9, 1e-12])
+@pytest.mark.parametrize("noise", [0.5, 1.0, 1000.0])
+def test_small_rates_cost_what_a_series_in_the_rate_says_and_are_not_rounded_away(noise, rate):
+    """Of order 2, the divergence is log(1 + rate^2 (exp(1 / noise^2) - 1)) exactly."""
+    expected = math.log1p(rate**2 * math.expm1(1 / noise**2))
+    assert divergences_of_step(Mechanism(noise, rate))[ORDERS.index(2)] == pytest.approx(expected, rel=1e-9)
+
+
+NEWEST = st.lists(st.integers(1, 9))
+
+
+@given(st.floats(0.3, 50), st.floats(0.001, 1), st.integers(1, 1000), st.floats(0.001, 50), NEWEST)
+def test_no_sample_is_in_a_round_that_tells_more_than_its_limit_not_even_in_its_first(
+    noise, rate, steps, limit, rounds
+):
+    mechanism = Mechanism(noise, rate)
+    charges = [Charge(newest, StepsTaken(mechanism, steps)) for newest in rounds]
+    spent = spent_through(charges, mechanism, steps, [Limit(limit, DELTA)])
+    for sample in range(1, 11):
+        before = sum(charge.taken.steps for charge in charges if charge.newest >= sample)
+        assert (sample <= spent) == (steps_within(mechanism, limit, DELTA) < before + steps)
+
+
+@given(st.floats(0.3, 1000), st.floats(0, 1, exclude_min=True), st.floats(1e-6, 100), st.floats(1e-15, 0.01))
+def test_no_setting_that_is_taken_ends_the_count(noise, rate, limit, delta):
+    mechanism = Mechanism(noise, rate)
+    assert ORDERS[best_order(mechanism, limit, delta)] in ORDERS
+    charges = [Charge(7, StepsTaken(mechanism, 1))]
+    assert spent_through(charges, mechanism, 10**6, [Limit(limit, delta)]) in (0, 7, EVERY_SAMPLE)
+    assert epsilon_of(divergences_of([StepsTaken(mechanism, 1)]), delta) >= 0
+
+
 @given(st.floats(0.3, 50), st.floats(0.001, 1), st.floats(0.05, 50))
 def test_steps_within_a_limit_are_as_many_as_it_allows(noise, rate, limit):
     most = steps_within(Mechanism(noise, rate), limit, DELTA)
@@ -172,7 +212,8 @@ def test_owner_and_task_both_limit_and_words_name_what_was_told_and_what_helps()
     assert limits_of(task, PrivacySettings()) == [Limit(8.0, DELTA)]
     steps = steps_within(task.mechanism, 2.0, DELTA)
     charges = [Charge(7, StepsTaken(task.mechanism, steps))]
-    assert spent_through(charges, task.mechanism, ROUND, both) == 7
+    assert spent_through(charges, task.mechanism, 1, both) == 7
+    assert spent_through(charges, task.mechanism, ROUND, both) == EVERY_SAMPLE, "a round is too much by itself"
     assert spent_through(charges, task.mechanism, ROUND, limits_of(task, PrivacySettings())) == 0
     words = spent_words(charges, 7, both)
     assert "of 2 at delta 1e-05" in words

@@ -19,6 +19,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle_files import DESCRIPTION_FILE, blob_hash
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.split_plan import SplitPlan
 from fleet_protocol.task_description import TaskDescription
@@ -103,6 +104,7 @@ class Inspection(msgspec.Struct, frozen=True):
     training: TrainingPlan
     update: UpdatePlan
     aggregation: AggregationPlan
+    privacy: PrivacyPlan | None
     split: SplitPlan | None
     clusters: ClusterPlan | None
     version_parameters: int
@@ -145,6 +147,7 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
         training=task.training,
         update=task.update,
         aggregation=task.aggregation,
+        privacy=task.privacy,
         split=task.split,
         clusters=task.clusters,
         version_parameters=task.version.size,

@@ -11,12 +11,12 @@ from fleet_protocol.limits import KIB
 from fleet_protocol.sample_schema import qualified
 from fleet_protocol.split_plan import SplitPlan
 from workbench.inspection.bundle_inspection import Inspection
+from workbench.inspection.promises import promises
 
 
 def print_inspection(inspection: Inspection, console: Console) -> None:
     """Everything but the hashes' tails."""
     plan = inspection.training
-    update = inspection.update
     console.print(f"[bold]{inspection.task}[/]: {inspection.title}", highlight=False)
     facts = Table.grid(padding=(0, 2))
     frozen = inspection.parameters - inspection.trainable_parameters
@@ -42,7 +42,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     )
     trial = inspection.trial
     facts.add_row("trial round", f"{_judged(trial.unsteady)}, on {trial.samples}")
-    facts.add_row("update", f"{update.selection} {update.keep_fraction:.3g}, {update.quantisation}, {update.feedback}")
+    facts.add_row("update", _update(inspection))
+    for number, promise in enumerate(promises(inspection.privacy, plan.steps)):
+        facts.add_row("" if number else "privacy", promise)
     aggregation = inspection.aggregation
     updates = aggregation.buffer_size or f"a tenth as many as devices take part, at least {SMALLEST_BUFFER},"
     facts.add_row("version", f"{aggregation.strategy}, {updates} updates each")
@@ -55,6 +57,15 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     for table in (*blocks, _files(inspection), _graphs(inspection), _needs(inspection)):
         console.print(table, highlight=False)
     console.print(f"time: {inspection.time_estimate}", f"memory: {inspection.memory_estimate}", sep="\n", style="dim")
+
+
+def _update(inspection: Inspection) -> str:
+    update = inspection.update
+    if inspection.privacy is None or (masks := inspection.privacy.masks) is None:
+        return f"{update.selection} {update.keep_fraction:.3g}, {update.quantisation}, {update.feedback}"
+    entries = masks.entries(inspection.trainable_parameters)
+    which = masks.position_rule(inspection.trainable_parameters)
+    return f"{entries} entries behind masks, {which}, {masks.bits} bits, clip {masks.clip:g}"
 
 
 def _judged(unsteady: str | None) -> str:

@@ -21,11 +21,10 @@ from fleet_protocol.task_description import TaskDescription
 from secure_aggregation.messages import SealedSeeds
 
 
-def noised_update(version: ReadyVersion) -> Sent | None:
-    """What an update of a version's bundle tells of this device; None where no noise hides it."""
-    task = version.description
-    noised = task.masks.noised_updates(task.trained_count) if task.masks else None
-    return None if noised is None else one_more(version.bundle, noised)
+def noised_update(bundle: str, task: TaskDescription | None) -> Sent | None:
+    """What an update of a bundle tells of this device; None where no noise hides it, or the bundle is not here."""
+    noised = task.masks.noised_updates(task.trained_count) if task and task.masks else None
+    return None if noised is None else one_more(bundle, noised)
 
 
 class Cohorts:
@@ -53,16 +52,21 @@ class Cohorts:
         """Why no other update of a version's bundle is made, in words, as it would tell more of this device than the
         bundle or its owner allows; None where one may be.
         """
-        one = noised_update(version)
+        one = noised_update(version.bundle, version.description)
         if one is None or (plan := version.description.masks) is None or plan.noise is None:
             return None
-        task = version.description.task
-        lost = self._database.lost_noised_updates(task)
-        return why_no_more(plan.noise, one, with_lost(self._database.noised_updates(task), lost, one), self._owner)
+        return why_no_more(plan.noise, one, self._sent(version.description.task, one), self._owner)
 
     def told(self, task: str) -> float:
         """Epsilon, at the owner's delta, that noised updates of a task have told of this device at most; 0: nothing."""
-        return epsilon_told((each.taken for each in self._database.noised_updates(task)), self._owner.delta)
+        known = self._database.known_version(task)
+        one = noised_update(known.bundle, self._versions.description(task)) if known else None
+        return epsilon_told((each.taken for each in self._sent(task, one)), self._owner.delta)
+
+    def _sent(self, task: str, one: Sent | None) -> list[Sent]:
+        """All noised updates of a task, those among them that damage has taken as if each were `one` more."""
+        sent = self._database.noised_updates(task)
+        return with_lost(sent, self._database.lost_noised_updates(task), one) if one else sent
 
     def join(self, version: ReadyVersion) -> JoinedCohort | None:
         """What the worker needs to take part in the cohort that is open; None of a task without masks, or if none is.

@@ -58,7 +58,7 @@ class RoundSpool:
                 generation=version.generation,
                 epochs=result.epochs,
                 counts_turn=description.device_privacy is not None,
-                noised=noised_update(version),
+                noised=noised_update(version.bundle, description),
             ),
             self._sign,
         )

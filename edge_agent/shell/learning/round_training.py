@@ -88,6 +88,8 @@ class RoundTraining:
         self._budget = budget
         self._cohorts = cohorts
         self._said_unconfined = False
+        self._has_stepped = False
+        """Whether a worker of the round may have made a step."""
         self.progress: Progress | None = None
 
     @property
@@ -151,16 +153,21 @@ class RoundTraining:
         if isinstance(charged, Withheld):
             self._database.withhold(task, version.bundle, charged.trained_through, charged.epochs)
             return charged
+        self._has_stepped = False
         memory = self._database.memory(task, version.bundle)
         verdict = await self._run_worker(task, version, memory, charged)
         tries = 1
         while tries < MOST_TRIES and self._has_another_way(version, verdict):
             tries += 1
-            version = await self._versions.ready_version(task)
+            again = await self._versions.ready_version(task)
+            if again.bundle != version.bundle:
+                break  # the owner agreed to the other one, and its round was charged
+            version = again
             memory = self._database.memory(task, version.bundle)
             verdict = await self._run_worker(task, version, memory, charged)
         if isinstance(verdict, TrainingFailure | RebuildFailure):
-            self._budget.give_back(task, charged, verdict)
+            if not self._has_stepped:
+                self._budget.give_back(task, charged)
             raise RoundFailedError(verdict, mended=self._is_mended(task, verdict))
         self._versions.hold(version)
         if isinstance(verdict, Withheld):
@@ -282,6 +289,7 @@ class RoundTraining:
 
     def _note_progress(self, task: str, progress: Progress) -> None:
         self.progress = progress
+        self._has_stepped = self._has_stepped or progress.phase != "reading"
         logger.debug(
             log_line(
                 "training_progress",

@@ -12,7 +12,7 @@ from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.sample_ledger import Charge, Limit, limits_of, spent_through, spent_words
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.storage.device_database import DeviceDatabase
-from edge_agent.worker.contract import RebuildFailure, TrainingFailure, Withheld
+from edge_agent.worker.contract import Withheld
 from fleet_host.log_lines import log_line
 from fleet_protocol.privacy.renyi import StepsTaken, divergences_of, epsilon_of
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy
@@ -98,14 +98,13 @@ class SampleBudget:
         self._resting[task.task] = resting
         return budgets
 
-    def give_back(self, task: str, charged: ChargedRound, failure: TrainingFailure | RebuildFailure) -> None:
-        """A round that gave nothing told nothing. That it diverged could be seen, so that counts.
+    def give_back(self, task: str, charged: ChargedRound) -> None:
+        """A round that has made no step told nothing, not even by failing.
 
         Raises:
             sqlite3.Error, OSError: the disk.
         """
-        diverged = isinstance(failure, TrainingFailure) and failure.diverged
-        if charged.charge is None or diverged:
+        if charged.charge is None:
             return
         taken = charged.charge.taken
         self._database.charge(task, Charge(charged.charge.newest, StepsTaken(taken.mechanism, -taken.steps)))

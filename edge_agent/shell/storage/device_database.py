@@ -256,7 +256,8 @@ class DeviceDatabase:
                 take_turn(self._connection, finished.task, finished.bundle, finished.base_version)
             if finished.noised is not None and rows:
                 add_sent(self._connection, finished.task, finished.noised)
-                self._increment(_noised_of(finished.task))
+                known = sum(sent.updates for sent in self.noised_updates(finished.task))
+                self._add_to(_noised_of(finished.task), finished.noised.updates, known)
             newest = {row.sequence for row in rows}
             merged = merge_back(self._connection, self._maximum_waiting_bytes, self._counter("sent_through"), newest)
         self.merged_back += merged
@@ -298,7 +299,7 @@ class DeviceDatabase:
         """Commit what a round will take, before it begins; negative steps give back what it did not."""
         with self._transaction():
             add_charge(self._connection, task, charge)
-            self._set_counter(_steps_of(task), max(0, self._counter(_steps_of(task)) + charge.taken.steps))
+            self._add_to(_steps_of(task), charge.taken.steps, sum(each.taken.steps for each in self.charges(task)))
 
     def lost_steps(self, task: str) -> int:
         """How many of the steps that were charged damage has taken from what `charges` gives."""
@@ -466,6 +467,10 @@ class DeviceDatabase:
     def _increment(self, name: str) -> int:
         self._set_counter(name, self._counter(name) + 1)
         return self._counter(name)
+
+    def _add_to(self, name: str, more: int, known: int) -> None:
+        """Add to a counter of what rows say too, in which so much is `known`: damage may have taken the counter."""
+        self._set_counter(name, max(self._counter(name) + more, known))
 
     def _set_counter(self, name: str, value: int) -> None:
         self._connection.execute(

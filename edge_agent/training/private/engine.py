@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.gaussian_integers import Draw, gaussian_integers
-from bundle_runtime.graph import Graph, GraphSource
+from bundle_runtime.graph import Graph, GraphError, GraphSource
 from bundle_runtime.samples import Samples
 from bundle_runtime.scale_feeds import scale_feeds
 from edge_agent.training.engine import BatchPlan, EngineError, OnProgress, Rates, ignore_progress
@@ -39,7 +39,7 @@ class PrivateEngine:
         samples_alone: bool = False,
     ) -> None:
         """Load the graph; `draw` gives random bytes that nobody can predict. With `samples_alone`, each call of the
-        graph sees one sample: no graph can then let a sample speak through the gradients of others.
+        graph sees one sample: no graph can then let a sample speak through the gradients of others, nor by failing.
 
         Raises:
             EngineError: the task promises no privacy of samples.
@@ -52,6 +52,7 @@ class PrivateEngine:
         self._graph = Graph(SAMPLE_GRADIENTS_FILE, files[SAMPLE_GRADIENTS_FILE], threads)
         self._scale = scale_feeds(task)
         self._draw = draw
+        self._alone = samples_alone
         self._at_once = 1 if samples_alone else self._training.batch_size
         self._unit = self._privacy.noise_multiplier * self._privacy.clip / UNITS_PER_DEVIATION
 
@@ -65,11 +66,18 @@ class PrivateEngine:
     ) -> tuple[FloatVector, FloatVector]:
         """See `TrainingEngine.train`. What is added up is divided by the number of samples that a batch has on average:
         the drawn number would tell whether a sample is in it.
+
+        Raises:
+            EngineError, GraphError, MemoryError: the graph fails, or gives other gradients than one for each weight;
+                with `samples_alone` only where it does on zeros, which is before the first step.
         """
+        nobody = Samples(np.zeros_like(samples.inputs[:1]), np.zeros_like(samples.labels[:1]))
+        self._gradients(weights, nobody, plan.seed)  # what fails here is no sample's doing
         anchor, state = weights, OptimiserState.of(weights)
         update = UPDATES[self._training.optimiser]
         losses = np.zeros(len(plan.rows), np.float32)
         share = self._unit / (self._privacy.sampling_rate * len(samples))
+        on_progress(0, losses)  # from here on, that a round fails may follow from what was noised, and is paid for
         reported = time.monotonic()
         for step, (rows, mask) in enumerate(zip(plan.rows, plan.mask, strict=True)):
             total = self._sum(weights, samples, rows[mask > 0], plan.seed + step)
@@ -87,14 +95,31 @@ class PrivateEngine:
         total = np.zeros(weights.size, np.float64)
         for start in range(0, len(rows), self._at_once):
             part = rows[start : start + self._at_once]
-            padded = samples.take(np.resize(part, self._training.batch_size))
-            feeds: dict[str, NDArray[np.generic]] = {
-                "weights": weights,
-                "inputs": padded.inputs,
-                "labels": padded.labels,
-                "seed": np.array(seed, np.int64),
-                **self._scale,
-            }
-            gradients = self._graph.run(feeds)["gradients"][: len(part)]
+            try:
+                gradients = self._gradients(weights, samples.take(part), seed)
+            except (EngineError, GraphError, MemoryError):
+                if not self._alone:
+                    raise
+                continue  # whether it failed, and so whether a round is sent, would tell of this sample
             total += clipped_sum(gradients, self._privacy.clip, self._unit)
         return total
+
+    def _gradients(self, weights: FloatVector, samples: Samples, seed: int) -> NDArray[np.float32]:
+        """Of each of the samples, f32[B, P]; `B` is as many as the graph takes at most."""
+        padded = samples.take(np.resize(np.arange(len(samples)), self._training.batch_size))
+        feeds: dict[str, NDArray[np.generic]] = {
+            "weights": weights,
+            "inputs": padded.inputs,
+            "labels": padded.labels,
+            "seed": np.array(seed, np.int64),
+            **self._scale,
+        }
+        gradients = self._graph.run(feeds).get("gradients")
+        expected = (self._training.batch_size, weights.size)
+        if gradients is None or gradients.shape != expected or gradients.dtype != np.float32:
+            seen = "none" if gradients is None else f"{gradients.dtype}{list(gradients.shape)}"
+            raise EngineError(
+                f"{SAMPLE_GRADIENTS_FILE} gives gradients {seen}, not float32{list(expected)}: a sum of them would not"
+                " have the bound that noise is for; export the bundle again"
+            )
+        return gradients[: len(samples)]

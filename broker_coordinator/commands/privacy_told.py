@@ -11,7 +11,8 @@ from fleet_protocol.task_description import TaskDescription
 
 
 def privacy_told(overview: Overview, task: TaskDescription) -> dict[str, object]:
-    """Of the device with most accepted updates of the task's bundle, as if a sample had been in all of its rounds.
+    """Of the device with most accepted updates of the task's bundle, as if a sample had been in all of its rounds, and
+    these had the task's noise.
 
     `epsilon` is what devices count by, `tight_epsilon` what dp-accounting finds of the same steps; None without it.
     """
@@ -27,6 +28,7 @@ def privacy_told(overview: Overview, task: TaskDescription) -> dict[str, object]
             "noise_multiplier": round(promised.noise_multiplier, 4),
             "sampling_rate": promised.sampling_rate,
             "clip": promised.clip,
+            "optional": promised.optional,
             "rounds_of_a_sample": promised.most_steps() // steps,
             "most_rounds_of_a_device": rounds,
             "epsilon": promised.epsilon_after(rounds * steps) if rounds else 0.0,

@@ -14,6 +14,7 @@ from broker_coordinator.aggregation.contribution import NO_STATISTICS, BufferedU
 from broker_coordinator.aggregation.device_privacy import clipped_sum
 from broker_coordinator.aggregation.device_privacy.clipped_sum import ClippedSum
 from broker_coordinator.aggregation.device_privacy.version_noise import VersionNoise
+from broker_coordinator.aggregation.noise_weight import counted_samples
 from broker_coordinator.aggregation.running_statistics import WithStatistics, with_next_statistics, with_statistics
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import advanced, finish, partial_of
@@ -44,6 +45,7 @@ NOBODY = Peers()
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """`samples` as they count, `loss` what the device declared, None where it may tell none.
 
+    `weighed` is as how many samples it counts by its noise, before others bound it; 0 where that is as many.
     `norm` is the delta's Euclidean norm as it came. `declared` are the samples that the device declared, 0 where they
     all count. The delta counts `scale` times. `cut` is the one of the task's `split` that left other blocks to a
     helper; or the update is that of a `helper`.
@@ -56,6 +58,7 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     scale: float = 1.0
     cut: str = ""
     helper: bool = False
+    weighed: int = 0
 
 
 def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
@@ -66,6 +69,7 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     """
     update = offered.payload
     _check_numbers(update)
+    _check_noise(update, offered.task)
     is_helpers = offered.from_helper and bool(update.held)
     check_cluster(update, offered.task, offered.device, _told(update, offered.task) if is_helpers else offered.cluster)
     cut = cut_of(update, offered.task, offered.device, from_helper=offered.from_helper)
@@ -101,6 +105,16 @@ def _check_numbers(update: Update) -> None:
         )
 
 
+def _check_noise(update: Update, task: TaskDescription) -> None:
+    plan = task.sample_privacy
+    if update.noise is not None and (plan is None or not plan.optional):
+        raise ProtocolError(
+            Reason.OUT_OF_BOUNDS,
+            f"the update says a noise of {update.noise:g}; devices of {task.task} do not choose theirs (optional in"
+            " [privacy.samples])",
+        )
+
+
 def _helpers_facts(offered: Offered[Update], norm: float) -> UpdateFacts:
     """What counts of an approved helper's update: it stands for the rounds of many devices, so it may weigh what all of
     these do together. It moves its blocks no further than a device may (docs/decisions/averaged-over-holders.md).
@@ -111,6 +125,12 @@ def _helpers_facts(offered: Offered[Update], norm: float) -> UpdateFacts:
     declared = update.samples if update.samples != samples else 0
     _, usual_norm = peers.usual(offered.device, _quantile(offered.task))
     return UpdateFacts(samples, update.loss, norm, declared, _scale(norm, usual_norm, offered.task), helper=True)
+
+
+def _samples_factor(task: TaskDescription) -> float:
+    """How many times the median of others a device may count."""
+    plan = task.sample_privacy
+    return plan.most_times_median if plan is not None and plan.optional else SAMPLES_FACTOR
 
 
 def _quantile(task: TaskDescription) -> float | None:
@@ -139,12 +159,14 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
         return UpdateFacts(1, None, norm, update.samples)
     plan = task.aggregation
     usual_samples, usual_norm = peers.usual(offered.device, _quantile(task), cut)
-    most = math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else _samples_of_round(task)
-    samples = min(update.samples, plan.max_samples, most)
+    most = math.floor(_samples_factor(task) * usual_samples) if usual_samples else _samples_of_round(task)
+    weighed = counted_samples(update.samples, update.noise, task)
+    samples = min(weighed, plan.max_samples, most)
     scale = 1.0 if plan.strategy == "ef21" else _scale(norm, usual_norm, task)
     declared = update.samples if update.samples != samples else 0
     loss = None if task.sample_privacy else update.loss
-    return UpdateFacts(samples, loss, norm, declared, scale, cut)
+    by_noise = weighed if weighed != update.samples else 0
+    return UpdateFacts(samples, loss, norm, declared, scale, cut, weighed=by_noise)
 
 
 def item(offered: Offered[Update], facts: UpdateFacts) -> BufferedUpdate:
@@ -202,7 +224,7 @@ def _decode_together(updates: Sequence[Update], task: TaskDescription) -> Sequen
 def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescription) -> None:
     if facts.helper:
         return
-    declared = min(facts.declared or facts.samples, task.aggregation.max_samples)
+    declared = min(facts.weighed or facts.declared or facts.samples, task.aggregation.max_samples)
     peers.note(device, Declared(declared, facts.norm, facts.cut))
 
 

@@ -14,7 +14,9 @@ def produce_update(task: TaskDescription, result: TrainingResult) -> bytes | Non
         return None
     loss = float(f"{result.loss:.3g}")
     return encode_payload(
-        Update(result.samples, result.steps, loss, result.packed, result.life, result.held, result.cluster)
+        Update(
+            result.samples, result.steps, loss, result.packed, result.life, result.held, result.cluster, result.noise
+        )
     )
 
 

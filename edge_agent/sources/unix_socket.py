@@ -107,8 +107,9 @@ class Status(msgspec.Struct):
     """What the fleet has asked about samples, and what the answers have cost."""
     clusters: dict[str, int] = {}
     """By task, the cluster that the coordinator has put this device into."""
-    told: dict[str, float] = {}
-    """By task with privacy of samples: epsilon, at `[privacy] delta`, of the sample that most was told of."""
+    told: dict[str, float | None] = {}
+    """By task with privacy of samples: epsilon, at `[privacy] delta`, of the sample that most was told of; None where
+    rounds were without noise."""
     told_of_device: dict[str, float] = {}
     """By task with noise behind masks: epsilon, at `[privacy] delta`, of this device."""
     resting: dict[str, dict[str, int]] = {}

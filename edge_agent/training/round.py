@@ -182,7 +182,14 @@ def finish_round(
         held=learned.held,
         told=earlier.told,
         masked=masked,
+        noise=_chosen_noise(task),
     )
+
+
+def _chosen_noise(task: TaskDescription) -> float | None:
+    """Four digits: more would say nothing."""
+    plan = task.sample_privacy
+    return None if plan is None or not plan.optional else float(f"{plan.noise_multiplier:.4g}")
 
 
 def _diverged(what: str, samples: Samples, task: TaskDescription) -> DivergedError:

@@ -46,6 +46,13 @@ class SamplePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """The standard deviation of the noise that each step adds to the sum of gradients, in units of `clip`. Left out, it
     is found at export; a bundle always has one."""
 
+    optional: bool = False
+    """Let each device's owner choose: no noise, or more than the task's (docs/privacy.md). Updates say their noise, and
+    count by it."""
+    most_times_median: Annotated[float, msgspec.Meta(ge=1, le=MAX_SETTING)] = 1.5
+    """For `optional`: how many times the median of what others count as an update with less noise counts at most. More
+    lets few such devices lead the many, also by a lie."""
+
     @property
     def mechanism(self) -> Mechanism:
         """One step."""

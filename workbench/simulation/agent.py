@@ -32,7 +32,7 @@ from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import DeviceMemory, stored_rows
 from workbench.simulation.manifest_listener import SimulatedListener
 from workbench.simulation.postbox import SimulatedPostbox
-from workbench.simulation.privacy_budget import charged, spent_samples
+from workbench.simulation.privacy_budget import as_chosen, charged, spent_samples
 from workbench.simulation.rounds import round_seconds, samples_of_round
 from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
@@ -129,7 +129,7 @@ class SimulatedAgent:
         """Whether it has trained on its samples as often as it may, and no new one has come."""
         memory = self._memory
         task = self._world.task
-        told_all = 0 < memory.newest_sample <= spent_samples(memory.charges, task)
+        told_all = 0 < memory.newest_sample <= spent_samples(memory.charges, task, self._member.owner)
         return told_all or (not memory.new_samples and is_spent(task.training, memory.epochs))
 
     @property
@@ -276,8 +276,9 @@ class SimulatedAgent:
         task = version.task
         workload = self._world.workload
         memory = self._memory
-        spent = spent_samples(memory.charges, task)
-        if withheld := charged(memory.charges, task, start.newest_sample):
+        owner = self._member.owner
+        spent = spent_samples(memory.charges, task, owner)
+        if withheld := charged(memory.charges, task, start.newest_sample, owner):
             self._withhold(withheld, known, start)
             self._idle()
             return
@@ -302,7 +303,8 @@ class SimulatedAgent:
         )
         try:
             weights = ClusterView.of(task, memory.cluster).weights(version.weights)
-            result = take_part(workload.engine, weights, samples, task, earlier, evaluate=workload.evaluate)
+            engine, chosen = as_chosen(workload.engine, task, owner)
+            result = take_part(engine, weights, samples, chosen, earlier, evaluate=workload.evaluate)
         except DivergedError as error:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))

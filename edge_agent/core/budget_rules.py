@@ -5,12 +5,15 @@ nothing of who has which budget (docs/decisions/budgets-of-samples.md).
 """
 
 from collections.abc import Callable, Iterable
+from typing import Annotated, Final
 
 import msgspec
 
 from fleet_protocol.configuration import Name
 from fleet_protocol.privacy.sample_privacy import Epsilon
 from fleet_protocol.task_description import TaskDescription
+
+MAX_LABEL: Final = 2**31 - 1
 
 
 class BudgetRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,7 +25,7 @@ class BudgetRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The most that all rounds of one task together may tell of such a sample, at `delta` of `[privacy]`."""
     task: Name | None = None
     """With `labels`: the task that they are labels of."""
-    labels: list[int] = []
+    labels: list[Annotated[int, msgspec.Meta(ge=0, le=MAX_LABEL)]] = []
     """Classes whose samples have this budget, whoever has sent them."""
 
     def __post_init__(self) -> None:

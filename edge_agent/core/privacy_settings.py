@@ -64,7 +64,7 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.budgets and "samples" not in self.at_least:
             raise ValueError(
                 f"budgets: at_least = {self.at_least!r} lets tasks train on samples without counting; write at_least ="
-                " 'samples', or 'samples and masks'"
+                " 'samples', or one that has masks too"
             )
         names = [rule.name for rule in self.budgets]
         if len(set(names)) != len(names):

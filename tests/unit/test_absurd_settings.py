@@ -35,6 +35,10 @@ DOCUMENTS: dict[type[msgspec.Struct], dict[str, Any]] = {
         "guards": {"watts": 3.0},
         "sources": [{"kind": "folder", "task": "digits"}],
         "analytics": {"fields": [{"task": "digits", "field": "label"}]},
+        "privacy": {
+            "at_least": "samples",
+            "budgets": [{"name": "guests", "epsilon": 1.0, "task": "digits", "labels": [1]}],
+        },
         "texts": [{"name": "rooms", "file": "rooms.txt"}],
     },
     CoordinatorConfiguration: {

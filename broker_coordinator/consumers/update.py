@@ -14,7 +14,7 @@ from broker_coordinator.aggregation.contribution import NO_STATISTICS, BufferedU
 from broker_coordinator.aggregation.device_privacy import clipped_sum
 from broker_coordinator.aggregation.device_privacy.clipped_sum import ClippedSum
 from broker_coordinator.aggregation.device_privacy.version_noise import VersionNoise
-from broker_coordinator.aggregation.noise_weight import counted_samples
+from broker_coordinator.aggregation.noise_weight import check_noise_claim, counted_samples
 from broker_coordinator.aggregation.running_statistics import WithStatistics, with_next_statistics, with_statistics
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import advanced, finish, partial_of
@@ -69,7 +69,7 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     """
     update = offered.payload
     _check_numbers(update)
-    _check_noise(update, offered.task)
+    check_noise_claim(update.noise, offered.task)
     is_helpers = offered.from_helper and bool(update.held)
     check_cluster(update, offered.task, offered.device, _told(update, offered.task) if is_helpers else offered.cluster)
     cut = cut_of(update, offered.task, offered.device, from_helper=offered.from_helper)
@@ -105,16 +105,6 @@ def _check_numbers(update: Update) -> None:
         )
 
 
-def _check_noise(update: Update, task: TaskDescription) -> None:
-    plan = task.sample_privacy
-    if update.noise is not None and (plan is None or not plan.optional):
-        raise ProtocolError(
-            Reason.OUT_OF_BOUNDS,
-            f"the update says a noise of {update.noise:g}; devices of {task.task} do not choose theirs (optional in"
-            " [privacy.samples])",
-        )
-
-
 def _helpers_facts(offered: Offered[Update], norm: float) -> UpdateFacts:
     """What counts of an approved helper's update: it stands for the rounds of many devices, so it may weigh what all of
     these do together. It moves its blocks no further than a device may (docs/decisions/averaged-over-holders.md).
@@ -125,12 +115,6 @@ def _helpers_facts(offered: Offered[Update], norm: float) -> UpdateFacts:
     declared = update.samples if update.samples != samples else 0
     _, usual_norm = peers.usual(offered.device, _quantile(offered.task))
     return UpdateFacts(samples, update.loss, norm, declared, _scale(norm, usual_norm, offered.task), helper=True)
-
-
-def _samples_factor(task: TaskDescription) -> float:
-    """How many times the median of others a device may count."""
-    plan = task.sample_privacy
-    return plan.most_times_median if plan is not None and plan.optional else SAMPLES_FACTOR
 
 
 def _quantile(task: TaskDescription) -> float | None:
@@ -159,7 +143,7 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
         return UpdateFacts(1, None, norm, update.samples)
     plan = task.aggregation
     usual_samples, usual_norm = peers.usual(offered.device, _quantile(task), cut)
-    most = math.floor(_samples_factor(task) * usual_samples) if usual_samples else _samples_of_round(task)
+    most = math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else _samples_of_round(task)
     weighed = counted_samples(update.samples, update.noise, task)
     samples = min(weighed, plan.max_samples, most)
     scale = 1.0 if plan.strategy == "ef21" else _scale(norm, usual_norm, task)

@@ -187,9 +187,8 @@ def finish_round(
 
 
 def _chosen_noise(task: TaskDescription) -> float | None:
-    """Four digits: more would say nothing."""
     plan = task.sample_privacy
-    return None if plan is None or not plan.optional else float(f"{plan.noise_multiplier:.4g}")
+    return plan.told_noise if plan is not None and plan.optional else None
 
 
 def _diverged(what: str, samples: Samples, task: TaskDescription) -> DivergedError:

@@ -49,14 +49,16 @@ class SamplePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     optional: bool = False
     """Let each device's owner choose: no noise, or more than the task's (docs/privacy.md). Updates say their noise, and
     count by it."""
-    most_times_median: Annotated[float, msgspec.Meta(ge=1, le=MAX_SETTING)] = 1.5
-    """For `optional`: how many times the median of what others count as an update with less noise counts at most. More
-    lets few such devices lead the many, also by a lie."""
 
     @property
     def mechanism(self) -> Mechanism:
         """One step."""
         return Mechanism(self.noise_multiplier, self.sampling_rate)
+
+    @property
+    def told_noise(self) -> float:
+        """The noise multiplier as updates say it, to four digits: more would say nothing."""
+        return float(f"{self.noise_multiplier:.4g}")
 
     def epsilon_after(self, steps: int, delta: float | None = None) -> float:
         """What so many steps tell of a sample that was there in all of them; at the task's own `delta`, or another."""

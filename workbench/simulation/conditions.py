@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Final, Annotated
 
 import msgspec
 import numpy as np

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class ChargedRound:
     """Trains on samples behind the first id of `among`, up to the second; None: on all, and nothing is charged. Those
     whose own budget is spent, as `budgets` say, take part in no step. `description` is the task with the noise that
-    this device adds; None where it adds none.
+    this device adds; None where the task promises none.
     """
 
     among: tuple[int, int] | None = None

@@ -176,7 +176,7 @@ def test_device_fetches_only_the_graph_of_gradients_and_sends_noise_and_no_loss(
     all_rest = trained(msgspec.structs.replace(job, budgets=[SpentBudget("own", list(range(10)), 30)]))
     assert isinstance(all_rest, TrainingResult), all_rest
     assert (all_rest.samples, all_rest.loss) == (20, 0), "an update of noise alone tells nothing of who rests"
-    assert len(all_rest.packed) == len(result.packed)
+    assert decode_update(all_rest.packed, task.shapes).indices.size == sent.indices.size
 
     refused = trained(msgspec.structs.replace(job, engine="ort-training"))
     assert isinstance(refused, TrainingFailure)

@@ -71,10 +71,10 @@ class Device:
         )
         self.receiver = ReadingReceiver(self.intake, time.time)
 
-    def _store(self, task: str, inputs: bytes, label: int | bytes) -> int:
+    def _store(self, task: str, inputs: bytes, label: int | bytes, budget: str = "") -> int:
         if self.full:
             raise sqlite3.OperationalError("database or disk is full")
-        return self.store.add(task, inputs, label)
+        return self.store.add(task, inputs, label, budget)
 
     def _refuse_unjudged(self, sample: Sample) -> None:
         raise AssertionError(f"{sample} came before its schema")

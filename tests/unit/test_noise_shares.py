@@ -7,6 +7,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
+from dp_accounting import dp_event, rdp
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -134,8 +135,6 @@ def test_epsilon_holds_for_the_exact_distribution_of_several_updates(deviation, 
 
 
 def test_count_is_that_of_dp_accounting():
-    rdp = pytest.importorskip("dp_accounting.rdp")
-    dp_event = pytest.importorskip("dp_accounting.dp_event")
     first, second = NoisedUpdates(1270.0, 6634, 182, 100), NoisedUpdates(300.0, 6634, 90, 70)
     accountant = rdp.RdpAccountant(list(ORDERS))
     for updates, count in ((first, 5), (second, 3)):

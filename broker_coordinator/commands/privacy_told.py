@@ -31,8 +31,8 @@ def privacy_told(overview: Overview, task: TaskDescription) -> dict[str, object]
             "optional": promised.optional,
             "rounds_of_a_sample": promised.most_steps() // steps,
             "most_rounds_of_a_device": rounds,
-            "epsilon": promised.epsilon_after(rounds * steps) if rounds else 0.0,
-            "tight_epsilon": tight_epsilon(promised.mechanism, rounds * steps, promised.delta),
+            "epsilon": promised.epsilon_told(rounds, steps),
+            "tight_epsilon": tight_epsilon(promised.mechanism, promised.steps_told(rounds, steps), promised.delta),
         }
     }
 

@@ -39,9 +39,11 @@ def check_private_task(task: "TaskDescription", plan: SamplePrivacy, name: str) 
             f"{name}: [privacy.samples] goes with a scale that is known: a fleet's is made of sums over samples without"
             " noise; write scaling.inputs = 'ranges' or 'off', and the same for scaling.targets"
         )
-    if plan.optional and (with_ := [name for name in ("masks", "devices") if getattr(task.privacy, name) is not None]):
+    if plan.owners_choose and (
+        with_ := [name for name in ("masks", "devices") if getattr(task.privacy, name) is not None]
+    ):
         raise ConfigurationError(
-            f"{name}: privacy.samples.optional has updates count by their noise, and [privacy.{with_[0]}] has all count"
+            f"{name}: privacy.samples.owners_choose has updates count by their noise, and [privacy.{with_[0]}] has all count"
             " alike; leave one of them out"
         )
     other = {

@@ -165,6 +165,35 @@ async def test_samples_with_a_budget_of_their_own_rest_before_the_others_and_aft
     assert lost.samples.resting(TASK.task, []) == {}
 
 
+async def test_corrected_sample_has_told_what_it_told_under_its_first_number(device) -> None:
+    jobs: list[TrainingJob] = []
+
+    def worker(job: TrainingJob) -> Verdict:
+        jobs.append(job)
+        return SENT
+
+    one = device(worker, PrivacySettings(at_least="samples", budgets=[BudgetRule("bedroom", 0.01)]))
+    one.feed(2)
+    one.feed(1, budget="bedroom")
+    for _ in range(PROMISE.most_steps() // STEPS):
+        assert (await one.round()) == SENT
+    corrected = one.samples.correct(TASK.task, one.samples.correct(TASK.task, 1, 0), 1)
+    rested = one.samples.correct(TASK.task, 3, 0)
+    withheld = await one.round()
+    assert withheld is not None
+    assert withheld.why == "spent", "another label is no other sample"
+
+    one.feed(1)
+    assert (await one.round()) == SENT
+    assert one.samples.resting(TASK.task, jobs[-1].budgets) == {"bedroom": 1}
+    stored = read_samples(one.samples.path, TASK, among=jobs[-1].among, budgets=jobs[-1].budgets)
+    assert corrected < rested < stored.training.newest == jobs[-1].among[1]
+    assert len(stored.training) == 1, "the new one alone"
+    one.samples.drop(TASK.task, [corrected, rested])
+    again = device(worker)
+    assert again.samples._connection.execute("SELECT * FROM corrected").fetchall() == []
+
+
 async def test_sample_that_waits_for_its_schema_keeps_its_budget(device) -> None:
     one = device(lambda _: SENT)
     one.samples.add_unjudged(Sample(TASK.task, [0.5] * TASK.input.size, 1, "bedroom"))

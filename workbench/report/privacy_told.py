@@ -26,8 +26,8 @@ def told_so_far(task: TaskDescription, *, rounds: int, versions: int) -> list[To
     """
     told = []
     if (samples := task.sample_privacy) is not None:
-        epsilon = samples.epsilon_after(rounds * task.training.steps) if rounds else 0.0
-        told.append(Told("sample", min(epsilon, samples.epsilon), samples.epsilon, samples.delta))
+        epsilon = samples.epsilon_told(rounds, task.training.steps)
+        told.append(Told("sample", epsilon, samples.epsilon, samples.delta))
     if (devices := task.device_privacy) is not None:
         epsilon = devices.epsilon_after(versions)
         told.append(Told("device", epsilon, devices.epsilon, devices.delta, devices.versions - versions))

@@ -81,7 +81,7 @@ class SampleBudget:
             self._database.charge_lost(task.task, Charge(newest, StepsTaken(count.chosen.mechanism, lost)))
         charges = self._database.charges(task.task)
         spent = count.spent_through(charges)
-        if newest <= spent:
+        if newest <= spent or (spent and not self._samples.has_first_after(task.task, spent)):
             return Withheld("spent", count.spent_words(charges, newest), newest, 0.0)
         budgets = self._spent_budgets(task.task, count, charges)
         charge = Charge(newest, count.round)

@@ -28,7 +28,7 @@ def privacy_told(overview: Overview, task: TaskDescription) -> dict[str, object]
             "noise_multiplier": round(promised.noise_multiplier, 4),
             "sampling_rate": promised.sampling_rate,
             "clip": promised.clip,
-            "optional": promised.optional,
+            "owners_choose": promised.owners_choose,
             "rounds_of_a_sample": promised.most_steps() // steps,
             "most_rounds_of_a_device": rounds,
             "epsilon": promised.epsilon_told(rounds, steps),

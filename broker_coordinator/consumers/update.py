@@ -45,10 +45,9 @@ NOBODY = Peers()
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """`samples` as they count, `loss` what the device declared, None where it may tell none.
 
-    `weighed` is as how many samples it counts by its noise, before others bound it; 0 where that is as many.
     `norm` is the delta's Euclidean norm as it came. `declared` are the samples that the device declared, 0 where they
     all count. The delta counts `scale` times. `cut` is the one of the task's `split` that left other blocks to a
-    helper; or the update is that of a `helper`.
+    helper; or the update is that of a `helper`. `noise` is what the update says of it.
     """
 
     samples: int
@@ -58,7 +57,7 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     scale: float = 1.0
     cut: str = ""
     helper: bool = False
-    weighed: int = 0
+    noise: float | None = None
 
 
 def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
@@ -149,8 +148,7 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
     scale = 1.0 if plan.strategy == "ef21" else _scale(norm, usual_norm, task)
     declared = update.samples if update.samples != samples else 0
     loss = None if task.sample_privacy else update.loss
-    by_noise = weighed if weighed != update.samples else 0
-    return UpdateFacts(samples, loss, norm, declared, scale, cut, weighed=by_noise)
+    return UpdateFacts(samples, loss, norm, declared, scale, cut, noise=update.noise)
 
 
 def item(offered: Offered[Update], facts: UpdateFacts) -> BufferedUpdate:
@@ -208,8 +206,8 @@ def _decode_together(updates: Sequence[Update], task: TaskDescription) -> Sequen
 def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescription) -> None:
     if facts.helper:
         return
-    declared = min(facts.weighed or facts.declared or facts.samples, task.aggregation.max_samples)
-    peers.note(device, Declared(declared, facts.norm, facts.cut))
+    by_noise = counted_samples(facts.declared or facts.samples, facts.noise, task)
+    peers.note(device, Declared(min(by_noise, task.aggregation.max_samples), facts.norm, facts.cut))
 
 
 def _buffer_size(task: TaskDescription) -> int:

@@ -8,20 +8,21 @@ import msgspec
 
 from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.sample_ledger import Charge, Limit, limits_of, spent_through, spent_words
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.renyi import StepsTaken
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy
 from fleet_protocol.task_description import TaskDescription
 
 SPENT_WITHOUT_NOISE: Final = (
-    "rounds without noise have gone over every sample here as often as the task plans of those with its noise; trains"
-    " again when new ones come"
+    "rounds have gone over every sample here as often as the task plans, the last ones without noise; trains again when"
+    " new ones come"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class RoundCount:
-    """Rounds with the noise of `chosen`, in a task that has `promised`, within `limits`. Rounds without noise end after
-    as many as the task's noise would allow.
+    """Rounds with the noise of `chosen`, in a task that has `promised`, within `limits`. No limit holds without noise:
+    a sample is then in as many rounds as the task's noise would allow.
     """
 
     promised: SamplePrivacy
@@ -44,15 +45,16 @@ class RoundCount:
 
     def described(self, task: TaskDescription) -> TaskDescription:
         """The task as the round trains it."""
-        assert task.privacy is not None  # noqa: S101 - it promises something
-        return msgspec.structs.replace(task, privacy=msgspec.structs.replace(task.privacy, samples=self.chosen))
+        plan = msgspec.structs.replace(task.privacy or PrivacyPlan(), samples=self.chosen)
+        return msgspec.structs.replace(task, privacy=plan)
 
     def spent_through(self, charges: Sequence[Charge]) -> int:
         """See `sample_ledger.spent_through`."""
         if self.chosen.noise_multiplier:
             return spent_through(charges, self.chosen.mechanism, self.steps, self.limits)
-        planned = [Charge(each.newest, StepsTaken(self.promised.mechanism, each.taken.steps)) for each in charges]
-        return spent_through(planned, self.promised.mechanism, self.steps, self.limits)
+        mechanism = self.promised.mechanism
+        planned = [Charge(each.newest, StepsTaken(mechanism, each.taken.steps)) for each in charges]
+        return spent_through(planned, mechanism, self.steps, self.limits)
 
     def spent_words(self, charges: Sequence[Charge], newest: int) -> str:
         """Why no sample up to `newest` is trained on, and when one is."""

@@ -39,8 +39,9 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For `noised masks`: the most that all updates of one task together, of whatever bundles, may tell of this device.
     0: as much as each bundle allows. Once it is reached, the device sends that task no more."""
     noise: Literal["task", "own", "none"] = "task"
-    """Of tasks that let devices choose. `own`: as much as `epsilon` needs for as many rounds as the task plans. `none`:
-    this device's updates hide no sample. Others have the task's noise."""
+    """How much is added in tasks that let owners choose; in others it is always the task's. `own`: as much as `epsilon`
+    needs for as many rounds as the task plans, and never less than the task's. `none`: none, so that this device's
+    updates hide no sample."""
     budgets: list[BudgetRule] = []
     """Budgets that some samples have by themselves, for `samples` in `at_least`."""
     samples_alone: bool = False
@@ -103,11 +104,6 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"{task.task}: no noise up to {MOST_NOISE:g} keeps epsilon {self.epsilon:g} for as many rounds as the"
                 " task plans; raise epsilon in [privacy] of agent.toml, or write noise = 'task'"
             )
-        if chosen != promised and not promised.optional:
-            return (
-                f"{task.task} does not let devices choose their noise (optional in its [privacy.samples]), and the"
-                f" owner of this device has chosen (noise = {self.noise!r} in [privacy] of agent.toml)"
-            )
         steps = task.training.steps
         if self.epsilon and (cost := chosen.epsilon_after(steps, self.delta)) > self.epsilon:
             return (
@@ -118,11 +114,9 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def chosen(self, promised: SamplePrivacy) -> SamplePrivacy | None:
         """The plan with the noise that this device adds, 0 for none; None where no noise suffices."""
-        if self.noise == "task":
+        if self.noise == "task" or not promised.owners_choose:
             return promised
-        noise: float | None = 0.0
-        if self.noise == "own":
-            noise = _noise_of(self.epsilon, self.delta, promised)
+        noise = 0.0 if self.noise == "none" else _noise_of(self.epsilon, self.delta, promised)
         return None if noise is None else msgspec.structs.replace(promised, noise_multiplier=noise)
 
     def _why_masks_refused(self, task: TaskDescription) -> str | None:

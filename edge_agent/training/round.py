@@ -182,13 +182,8 @@ def finish_round(
         held=learned.held,
         told=earlier.told,
         masked=masked,
-        noise=_chosen_noise(task),
+        noise=task.sample_privacy.told_noise if task.sample_privacy else None,
     )
-
-
-def _chosen_noise(task: TaskDescription) -> float | None:
-    plan = task.sample_privacy
-    return plan.told_noise if plan is not None and plan.optional else None
 
 
 def _diverged(what: str, samples: Samples, task: TaskDescription) -> DivergedError:

@@ -21,8 +21,8 @@ class Update(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     `life` is for tasks with EF21 and does not travel where it is 0: the updates of one life add up to one estimate.
     `held` is for tasks with a `split`: of each block the samples that trained it here, 0 where it was another's. Only
     the tensors of blocks above 0 are in `packed` then. Left out, `samples` trained all of them. `cluster` is for tasks
-    with `clusters`: which copy of the parameters it trained. `noise` is for tasks whose devices choose it: the noise
-    multiplier of its steps. Left out, it is the task's.
+    with `clusters`: which copy of the parameters it trained. `noise` is for tasks whose owners choose it: the noise
+    multiplier of its steps, 0 for none. Left out, it is the task's.
     """
 
     samples: int

@@ -56,7 +56,7 @@ class SamplePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
     @property
     def told_noise(self) -> float:
-        """The noise multiplier as updates say it, to four digits: more would say nothing."""
+        """The noise multiplier as updates say it, to four digits: no weight differs by more."""
         return float(f"{self.noise_multiplier:.4g}")
 
     def epsilon_after(self, steps: int, delta: float | None = None) -> float:

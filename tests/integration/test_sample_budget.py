@@ -18,7 +18,7 @@ from edge_agent.shell.learning.round_training import RoundFailedError, RoundTrai
 from edge_agent.shell.learning.sample_budget import SampleBudget
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.storage.device_database import DeviceDatabase
-from edge_agent.shell.storage.sample_steps import MOST_ROWS
+from edge_agent.shell.storage.sample_steps import MOST_ROWS, add_charge
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.training.worker import read_samples
 from edge_agent.worker.contract import TrainingFailure, TrainingJob, Verdict, Withheld
@@ -223,7 +223,8 @@ async def test_round_that_gives_nothing_costs_nothing_but_one_whose_end_could_be
     with pytest.raises(RoundFailedError):
         await one.round()
     assert sum(charge.taken.steps for charge in one.database.charges(TASK.task)) == paid
-    assert one.database.lost_steps(TASK.task) == 0
+    assert one.database.lost_steps(TASK.task) is None
+    assert one.budget.told(TASK.task) == (PROMISE.epsilon_after(paid) if paid else 0.0)
 
 
 async def test_owners_limit_ends_rounds_before_the_tasks_and_a_weaker_task_is_refused_in_words(device) -> None:
@@ -247,7 +248,7 @@ async def test_damaged_row_of_the_ledger_is_charged_to_all_samples_that_are_ther
     await one.round()
     one.database._connection.execute("DELETE FROM sample_steps")
     one.feed(1)
-    assert one.database.lost_steps(TASK.task) == STEPS
+    assert one.database.lost_steps(TASK.task) == StepsTaken(PROMISE.mechanism, STEPS)
     await one.round()
     assert one.database.charges(TASK.task) == [Charge(6, StepsTaken(PROMISE.mechanism, 2 * STEPS))]
 
@@ -255,8 +256,9 @@ async def test_damaged_row_of_the_ledger_is_charged_to_all_samples_that_are_ther
 def test_ledger_is_bounded_and_never_counts_less(device) -> None:
     one = device(lambda _: SENT)
     step = Mechanism(1.0, 0.05)
-    for newest in range(1, MOST_ROWS + 4):
-        one.database.charge(TASK.task, Charge(newest, StepsTaken(step, 1)))
+    with one.database._transaction():
+        for newest in range(1, MOST_ROWS + 4):
+            add_charge(one.database._connection, TASK.task, Charge(newest, StepsTaken(step, 1)))
     charges = one.database.charges(TASK.task)
     assert charges[0] == Charge(4, StepsTaken(step, 4)), "what began first stays first"
     assert len(charges) == MOST_ROWS

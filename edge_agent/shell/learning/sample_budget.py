@@ -16,7 +16,7 @@ from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.worker.contract import RebuildFailure, TrainingFailure, Withheld
 from fleet_host.log_lines import log_line
-from fleet_protocol.privacy.renyi import StepsTaken, divergences_of, epsilon_of
+from fleet_protocol.privacy.renyi import epsilon_of
 from fleet_protocol.task_description import TaskDescription
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,8 @@ class SampleBudget:
         """Epsilon, at the owner's delta, of the sample that rounds have told most of; 0 where they told nothing, None
         where some were without noise.
         """
-        charges = self._database.charges(task)
-        told = epsilon_of(divergences_of(each.taken for each in charges), self._owner.delta) if charges else 0.0
+        most = self._database.told_of_most(task)
+        told = epsilon_of(most, self._owner.delta) if any(most) else 0.0
         return told if told < math.inf else None
 
     def charge(self, task: TaskDescription) -> ChargedRound | Withheld:
@@ -78,14 +78,14 @@ class SampleBudget:
             raise AssertionError(f"{task.task} was to be refused: {self.refusal(task)}")
         newest = self._samples.newest(task.task)
         if lost := self._database.lost_steps(task.task):
-            self._database.charge_lost(task.task, Charge(newest, StepsTaken(count.chosen.mechanism, lost)))
+            self._database.charge_lost(task.task, Charge(newest, lost))
         charges = self._database.charges(task.task)
         spent = count.spent_through(charges)
         if newest <= spent or (spent and not self._samples.has_first_after(task.task, spent)):
             return Withheld("spent", count.spent_words(charges, newest), newest, 0.0)
         budgets = self._spent_budgets(task.task, count, charges)
         charge = Charge(newest, count.round)
-        self._database.charge(task.task, charge)
+        self._database.charge(task.task, charge, spent)
         return ChargedRound((spent, newest), charge, budgets, count.described(task), self._owner.samples_alone)
 
     def _spent_budgets(self, task: str, count: RoundCount, charges: list[Charge]) -> list[SpentBudget]:
@@ -112,5 +112,4 @@ class SampleBudget:
         diverged = isinstance(failure, TrainingFailure) and failure.diverged
         if charged.charge is None or diverged:
             return
-        taken = charged.charge.taken
-        self._database.charge(task, Charge(charged.charge.newest, StepsTaken(taken.mechanism, -taken.steps)))
+        self._database.give_back(task, charged.charge)

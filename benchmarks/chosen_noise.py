@@ -12,11 +12,12 @@ import argparse
 import json
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from types import ModuleType
 from typing import Any, Final
 from unittest.mock import patch
 
@@ -34,6 +35,7 @@ from benchmarks.sample_privacy_utility import (
     USUAL_RATE,
     with_epsilon,
 )
+from broker_coordinator.aggregation import bounds
 from broker_coordinator.consumers import update
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
@@ -45,18 +47,20 @@ from workbench.simulation.conditions import FleetMember
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.workload import trained_workload
 
-WEIGHTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "by samples alone": {"counted_samples": lambda samples, _noise, _task: samples},
-    "by noise too": {},
-    "by noise too, without a bound": {"SAMPLES_FACTOR": 1e6},
+WEIGHTS: Final[Mapping[str, Sequence[tuple[ModuleType, str, Any]]]] = {
+    "by samples alone": [(update, "counted_samples", lambda samples, _noise, _task: samples)],
+    "by noise too": [],
+    "by noise too, without a bound": [(module, "SAMPLES_FACTOR", 1e6) for module in (update, bounds)],
 }
-"""By their name, what of the coordinator's consumer of updates is replaced for them."""
+"""By their name, what of the coordinator is replaced for them."""
 
 
 @contextmanager
 def weighed(weights: str) -> Iterator[None]:
     """For as long as it lasts, updates count so."""
-    with patch.multiple(update, **WEIGHTS[weights]) if WEIGHTS[weights] else patch.dict({}):
+    with ExitStack() as replaced:
+        for module, name, value in WEIGHTS[weights]:
+            replaced.enter_context(patch.object(module, name, value))
         yield
 
 
@@ -70,8 +74,7 @@ def with_choice(bundle: Bundle) -> Bundle:
     if (promised := task.sample_privacy) is None:
         raise ValueError(f"{task.task} has no [privacy.samples]")
     plan = PrivacyPlan(msgspec.structs.replace(promised, owners_choose=True))
-    aggregation = msgspec.structs.replace(task.aggregation, max_samples=1_000_000)
-    return Bundle(msgspec.structs.replace(task, privacy=plan, aggregation=aggregation), bundle.files)
+    return Bundle(msgspec.structs.replace(task, privacy=plan), bundle.files)
 
 
 def mixed_fleet(seed: int, share: float) -> list[FleetMember]:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Final, Annotated
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np

@@ -19,8 +19,8 @@ WITHOUT_NOISE: Final = Mechanism(0.0, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """No step told more than one of `worst`: none had less noise, or a larger rate. Before the last round, which was on samples behind
-    the id `behind`, none was told more of than `most`, at each order.
+    """No step told more than one of `worst`: none had less noise, or a larger rate. Before the last round, which was on
+    samples behind the id `behind`, of no sample more was told than `most`, at each order.
     """
 
     worst: Mechanism

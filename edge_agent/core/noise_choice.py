@@ -32,10 +32,15 @@ class RoundCount:
 
     @classmethod
     def of(cls, task: TaskDescription, owner: PrivacySettings) -> "RoundCount | None":
-        """None where nothing is counted: the task promises nothing, or no noise suffices for its owner."""
-        promised = task.sample_privacy
-        if promised is None or (chosen := owner.chosen(promised)) is None:
+        """None where the task promises nothing.
+
+        Raises:
+            ValueError: no noise suffices for the owner, who refuses such a task.
+        """
+        if (promised := task.sample_privacy) is None:
             return None
+        if (chosen := owner.chosen(promised)) is None:
+            raise ValueError(owner.refusal(task))
         return cls(promised, chosen, limits_of(promised, owner), task.training.steps)
 
     @property

@@ -71,11 +71,9 @@ class SampleBudget:
         Raises:
             sqlite3.Error, OSError: the disk.
         """
-        if task.sample_privacy is None:
-            return NO_CHARGE
         count = RoundCount.of(task, self._owner)
         if count is None:
-            raise AssertionError(f"{task.task} was to be refused: {self.refusal(task)}")
+            return NO_CHARGE
         newest = self._samples.newest(task.task)
         if lost := self._database.lost_steps(task.task):
             self._database.charge_lost(task.task, Charge(newest, lost))

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from types import ModuleType
@@ -99,7 +100,7 @@ def accuracy(folder: Path, bundle: Bundle, split: Split, seed: int, share: float
 
 
 def main() -> None:
-    """Print a row for each share and each kind of weights as it is found."""
+    """Print a row for each seed, share and kind of weights as it is found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, default=2)
@@ -111,11 +112,11 @@ def main() -> None:
         folder = Path(made)
         export_bundle(RECIPE, folder)
         bundle = with_choice(with_epsilon(load_bundle(folder), options.epsilon, USUAL_RATE))
-        for share in options.shares:
-            for weights in WEIGHTS:
-                with weighed(weights):
-                    right = [accuracy(folder, bundle, split, seed, share) for seed in range(1, options.seeds + 1)]
-                print(json.dumps({"without_noise": share, "weights": weights, "right": right}), flush=True)
+        for seed, share, weights in product(range(1, options.seeds + 1), options.shares, WEIGHTS):
+            with weighed(weights):
+                right = accuracy(folder, bundle, split, seed, share)
+            row = {"seed": seed, "without_noise": share, "weights": weights, "right": right}
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,15 @@ on each of P weights, has in units of (learning rate * clip)^2
 """
 
 import math
+from typing import Final
 
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
-from fleet_protocol.privacy.sample_privacy import MOST_NOISE, SamplePrivacy
+from fleet_protocol.privacy.sample_privacy import MOST_NOISE
 from fleet_protocol.task_description import TaskDescription
+
+UNITS: Final = 2**20
+"""In so many parts of a sample without noise updates count: with noise, thousands of samples may count less than one.
+All updates of a task count in the same ones, so nothing but their resolution depends on the number."""
 
 
 def check_noise_claim(noise: float | None, task: TaskDescription) -> None:
@@ -43,18 +47,13 @@ def check_noise_claim(noise: float | None, task: TaskDescription) -> None:
 def counted_samples(samples: int, noise: float | None, task: TaskDescription) -> int:
     """As how many samples an update counts that was trained on so many with this noise multiplier; None: the task's.
 
-    Scaled so that one with the task's noise, on as many samples as fill a batch on average, counts as they are. It only
-    falls with `noise`, only grows with `samples`, and is 1 to `MAX_SAMPLES_PER_UPDATE`.
+    Where owners choose, it is 1 or more, in `UNITS` of a sample; it only falls with `noise` and only grows with
+    `samples`. Elsewhere it is `samples`.
     """
     plan = task.sample_privacy
     if plan is None or not plan.owners_choose:
         return samples
-    usual = _ratio(plan.noise_multiplier, task.training.batch_size, plan, task)
-    own = _ratio(plan.noise_multiplier if noise is None else noise, plan.sampling_rate * samples, plan, task)
-    return min(max(1, round(samples * (1 + usual) / (1 + own))), MAX_SAMPLES_PER_UPDATE)
-
-
-def _ratio(noise: float, batch: float, plan: SamplePrivacy, task: TaskDescription) -> float:
-    """Of the variance that noise adds to an update's, to that of its data, where a batch has so many on average."""
+    sigma = plan.noise_multiplier if noise is None else noise
     rate, steps = plan.sampling_rate, task.training.steps
-    return task.trained_count * noise * noise / (batch * ((1 - rate) + rate * steps))
+    ratio = task.trained_count * sigma * sigma / (rate * samples * ((1 - rate) + rate * steps))
+    return max(1, round(UNITS * samples / (1 + ratio)))

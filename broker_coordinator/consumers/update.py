@@ -43,7 +43,7 @@ NOBODY = Peers()
 
 
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """`samples` as they count, `loss` what the device declared, None where it may tell none.
+    """`samples` as they count (`counted_samples`), `loss` what the device declared, None where it may tell none.
 
     `norm` is the delta's Euclidean norm as it came. `declared` are the samples that the device declared, 0 where they
     all count. The delta counts `scale` times. `cut` is the one of the task's `split` that left other blocks to a
@@ -142,9 +142,10 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
         return UpdateFacts(1, None, norm, update.samples)
     plan = task.aggregation
     usual_samples, usual_norm = peers.usual(offered.device, _quantile(task), cut)
-    most = math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else _samples_of_round(task)
-    weighed = counted_samples(update.samples, update.noise, task)
-    samples = min(weighed, plan.max_samples, most)
+    known = math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else None
+    most = plan.max_samples if known else min(plan.max_samples, _samples_of_round(task))
+    counted = counted_samples(min(update.samples, most), update.noise, task)
+    samples = min(counted, known) if known else counted
     scale = 1.0 if plan.strategy == "ef21" else _scale(norm, usual_norm, task)
     declared = update.samples if update.samples != samples else 0
     loss = None if task.sample_privacy else update.loss
@@ -206,8 +207,8 @@ def _decode_together(updates: Sequence[Update], task: TaskDescription) -> Sequen
 def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescription) -> None:
     if facts.helper:
         return
-    by_noise = counted_samples(facts.declared or facts.samples, facts.noise, task)
-    peers.note(device, Declared(min(by_noise, task.aggregation.max_samples), facts.norm, facts.cut))
+    declared = min(facts.declared or facts.samples, task.aggregation.max_samples)
+    peers.note(device, Declared(counted_samples(declared, facts.noise, task), facts.norm, facts.cut))
 
 
 def _buffer_size(task: TaskDescription) -> int:

@@ -140,6 +140,11 @@ class SimulatedAgent:
         return plan is not None and why_not_yet(plan, memory.turns, newest, waiting=len(memory.outbox)) is not None
 
     @property
+    def hides_samples(self) -> bool:
+        """Whether its owner lets it add the noise of tasks that have some."""
+        return self._member.owner.noise != "none"
+
+    @property
     def rounds_charged(self) -> int:
         """Rounds that a sample that was there from the start has paid for, where the task counts it."""
         return len(self._memory.charges)

@@ -1,6 +1,7 @@
 """What weights by noise are worth where some devices add none: 100 devices with unequal shares of MNIST.
 
     python -m benchmarks.chosen_noise --data ../shared/data [--seeds 2] [--epsilon 2] [--shares 0.1 0.5 0.9]
+        [--weights "by noise too"]
 
 The fleet, the plan and the learning rate are those of `benchmarks.sample_privacy_utility`, and no data chose them. A
 share of the devices, drawn by the seed, adds no noise; the others have that of the task. Three weights: by samples
@@ -100,19 +101,20 @@ def accuracy(folder: Path, bundle: Bundle, split: Split, seed: int, share: float
 
 
 def main() -> None:
-    """Print a row for each seed, share and kind of weights as it is found."""
+    """Print a row for each share, seed and kind of weights as it is found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epsilon", type=float, default=2.0)
     parser.add_argument("--shares", type=float, nargs="*", default=[0.1, 0.5, 0.9])
+    parser.add_argument("--weights", nargs="*", choices=WEIGHTS, default=list(WEIGHTS))
     options = parser.parse_args()
     split = mnist_split(options.data)
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         export_bundle(RECIPE, folder)
         bundle = with_choice(with_epsilon(load_bundle(folder), options.epsilon, USUAL_RATE))
-        for seed, share, weights in product(range(1, options.seeds + 1), options.shares, WEIGHTS):
+        for share, seed, weights in product(options.shares, range(1, options.seeds + 1), options.weights):
             with weighed(weights):
                 right = accuracy(folder, bundle, split, seed, share)
             row = {"seed": seed, "without_noise": share, "weights": weights, "right": right}

@@ -109,7 +109,7 @@ class Status(msgspec.Struct):
     """By task, the cluster that the coordinator has put this device into."""
     told: dict[str, float | None] = {}
     """By task with privacy of samples: epsilon, at `[privacy] delta`, of the sample that most was told of; None where
-    rounds were without noise."""
+    no epsilon bounds it: some rounds were without noise, or may have been."""
     told_of_device: dict[str, float] = {}
     """By task with noise behind masks: epsilon, at `[privacy] delta`, of this device."""
     resting: dict[str, dict[str, int]] = {}

@@ -146,7 +146,7 @@ def _lines(status: Status) -> Iterator[str]:
         if task in status.told:
             told = status.told[task]
             yield (
-                "  rounds without noise have told of samples what no epsilon bounds"
+                "  rounds have told of samples what no epsilon bounds"
                 if told is None
                 else f"  rounds have told epsilon {told:.3g} of a sample at most"
             )

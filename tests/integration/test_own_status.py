@@ -69,7 +69,7 @@ def test_what_rounds_have_told_has_a_number_only_where_one_bounds_it():
     told = msgspec.structs.replace(STATUS, told={"digits": 1.234, "tones": None})
     lines = words_of(msgspec.json.encode(told)).splitlines()
     assert "  rounds have told epsilon 1.23 of a sample at most" in lines
-    assert "  rounds without noise have told of samples what no epsilon bounds" in lines
+    assert "  rounds have told of samples what no epsilon bounds" in lines
 
 
 def test_words_of_a_sensor_can_not_act_on_a_terminal():

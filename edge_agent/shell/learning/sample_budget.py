@@ -59,7 +59,7 @@ class SampleBudget:
 
     def told(self, task: str) -> float | None:
         """Epsilon, at the owner's delta, of the sample that rounds have told most of; 0 where they told nothing, None
-        where some were without noise.
+        where no epsilon bounds it: some were without noise, or may have been.
         """
         most = self._database.told_of_most(task)
         told = epsilon_of(most, self._owner.delta) if any(most) else 0.0

@@ -43,14 +43,15 @@ def told_of(charges: Sequence[Charge]) -> Told:
 
 
 def read_told(connection: sqlite3.Connection, task: str) -> tuple[int, Told | None]:
-    """The number of the task's row, 0 without one, and what it says; None where it is of another release."""
+    """The number of the task's row, 0 without one, and what it says; None where it has other orders."""
     query = "SELECT rowid, noise, rate, behind, most FROM told_samples WHERE task = ?"
     row = connection.execute(query, (task,)).fetchone()
     if row is None:
         return 0, None
     number, noise, rate, behind, most = row
-    told = array("d", most)
-    return number, Told(Mechanism(noise, rate), behind, tuple(told)) if len(told) == len(ORDERS) else None
+    if not isinstance(most, bytes) or len(most) != len(ORDERS) * array("d").itemsize:
+        return number, None
+    return number, Told(Mechanism(noise, rate), behind, tuple(array("d", most)))
 
 
 def write_told(connection: sqlite3.Connection, task: str, told: Told) -> None:

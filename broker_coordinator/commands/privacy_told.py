@@ -1,24 +1,35 @@
 """What a task with privacy promises, and what was told so far, as `tasks show` says it."""
 
+from collections import Counter
+from collections.abc import Mapping
+
 from broker_coordinator.admission.participation import why_spent
 from broker_coordinator.aggregation.privacy_loss import gaussian_epsilon, tight_epsilon
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.noise_seeds import read_series
 from broker_coordinator.storage.overview import Overview
 from fleet_protocol.privacy.noise_shares import epsilon_told
+from fleet_protocol.privacy.renyi import Mechanism, StepsTaken, divergences_of, epsilon_of
+from fleet_protocol.privacy.sample_privacy import SamplePrivacy
 from fleet_protocol.task_description import TaskDescription
 
 
 def privacy_told(overview: Overview, task: TaskDescription) -> dict[str, object]:
-    """Of the device with most accepted updates of the task's bundle, as if a sample had been in all of its rounds.
+    """Of the device with most accepted updates of the task's bundle: of a sample that was in as many of its rounds as
+    it may be, with the task's noise.
 
     `epsilon` is what devices count by, `tight_epsilon` what dp-accounting finds of the same steps; None without it.
+    Where owners choose, both are of devices that say the task's noise or more; `by_noise` tells the kinds apart.
     """
     promised = task.sample_privacy
     if promised is None:
         return {}
     steps = task.training.steps
-    rounds = overview.most_updates_of_a_device(task.task)
+    said = overview.noise_of_devices(task.task) if promised.owners_choose else None
+    if said is None:
+        rounds = overview.most_updates_of_a_device(task.task)
+    else:
+        rounds = max((counts.total() for counts in said.values() if 0.0 not in counts), default=0)
     return {
         "sample_privacy": {
             "promised_epsilon": promised.epsilon,
@@ -28,10 +39,48 @@ def privacy_told(overview: Overview, task: TaskDescription) -> dict[str, object]
             "clip": promised.clip,
             "rounds_of_a_sample": promised.most_steps() // steps,
             "most_rounds_of_a_device": rounds,
-            "epsilon": promised.epsilon_after(rounds * steps) if rounds else 0.0,
-            "tight_epsilon": tight_epsilon(promised.mechanism, rounds * steps, promised.delta),
+            "epsilon": promised.epsilon_told(rounds, steps),
+            "tight_epsilon": tight_epsilon(promised.mechanism, promised.steps_told(rounds, steps), promised.delta),
         }
+        | ({} if said is None else {"by_noise": _by_noise(said, promised, steps)})
     }
+
+
+def _by_noise(
+    said: Mapping[str, Counter[float | None]], promised: SamplePrivacy, steps: int
+) -> dict[str, dict[str, object]]:
+    """Of devices that say the same kind of noise in their accepted updates; of those that say several, the least
+    counts. `epsilon` is None where some updates say that they have none.
+    """
+    least = {device: min(_noise(noise, promised) for noise in counts) for device, counts in said.items()}
+    kinds = {
+        "none": [device for device, noise in least.items() if noise == 0],
+        "task": [device for device, noise in least.items() if noise == promised.told_noise],
+        "more": [device for device, noise in least.items() if noise > promised.told_noise],
+    }
+    return {
+        kind: {
+            "devices": len(devices),
+            "least_noise_multiplier": min(least[device] for device in devices),
+            "most_rounds_of_a_device": max(said[device].total() for device in devices),
+            "epsilon": None if kind == "none" else max(_told(said[device], promised, steps) for device in devices),
+        }
+        for kind, devices in kinds.items()
+        if devices
+    }
+
+
+def _noise(said: float | None, promised: SamplePrivacy) -> float:
+    return promised.told_noise if said is None else said
+
+
+def _told(counts: Counter[float | None], promised: SamplePrivacy, steps: int) -> float:
+    """What updates with so much noise tell of a sample at most."""
+    if set(counts) <= {None, promised.told_noise}:
+        return promised.epsilon_told(counts.total(), steps)
+    rate = promised.sampling_rate
+    taken = [StepsTaken(Mechanism(_noise(noise, promised), rate), rounds * steps) for noise, rounds in counts.items()]
+    return min(promised.epsilon, epsilon_of(divergences_of(taken), promised.delta))
 
 
 def noise_shares_told(overview: Overview, task: TaskDescription) -> dict[str, object]:

@@ -20,8 +20,8 @@ Number = TypeVar("Number", int, float)
 
 
 class Declared(msgspec.Struct, frozen=True, gc=False):
-    """The last update of a device: the samples that it declared, its delta's Euclidean norm, and the cut of the task's
-    `split` that it was trained with, empty without one.
+    """The last update of a device: the samples that it declared, as its noise lets them count, its delta's Euclidean
+    norm, and the cut of the task's `split` that it was trained with, empty without one.
     """
 
     samples: int

@@ -14,6 +14,7 @@ from broker_coordinator.aggregation.contribution import NO_STATISTICS, BufferedU
 from broker_coordinator.aggregation.device_privacy import clipped_sum
 from broker_coordinator.aggregation.device_privacy.clipped_sum import ClippedSum
 from broker_coordinator.aggregation.device_privacy.version_noise import VersionNoise
+from broker_coordinator.aggregation.noise_weight import check_noise_claim, counted_samples
 from broker_coordinator.aggregation.running_statistics import WithStatistics, with_next_statistics, with_statistics
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of
@@ -42,11 +43,11 @@ NOBODY = Peers()
 
 
 class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """`samples` as they count, `loss` what the device declared, None where it may tell none.
+    """`samples` as they count (`counted_samples`), `loss` what the device declared, None where it may tell none.
 
     `norm` is the delta's Euclidean norm as it came. `declared` are the samples that the device declared, 0 where they
     all count. The delta counts `scale` times. `cut` is the one of the task's `split` that left other blocks to a
-    helper; or the update is that of a `helper`.
+    helper; or the update is that of a `helper`. `noise` is what the update says of it.
     """
 
     samples: int
@@ -56,6 +57,7 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     scale: float = 1.0
     cut: str = ""
     helper: bool = False
+    noise: float | None = None
 
 
 def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
@@ -66,6 +68,7 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     """
     update = offered.payload
     _check_numbers(update)
+    check_noise_claim(update.noise, offered.task)
     is_helpers = offered.from_helper and bool(update.held)
     check_cluster(update, offered.task, offered.device, _told(update, offered.task) if is_helpers else offered.cluster)
     cut = cut_of(update, offered.task, offered.device, from_helper=offered.from_helper)
@@ -139,12 +142,14 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
         return UpdateFacts(1, None, norm, update.samples)
     plan = task.aggregation
     usual_samples, usual_norm = peers.usual(offered.device, _quantile(task), cut)
-    most = math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else _samples_of_round(task)
-    samples = min(update.samples, plan.max_samples, most)
+    known = math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else None
+    most = plan.max_samples if known else min(plan.max_samples, _samples_of_round(task))
+    counted = counted_samples(min(update.samples, most), update.noise, task)
+    samples = min(counted, known) if known else counted
     scale = 1.0 if plan.strategy == "ef21" else _scale(norm, usual_norm, task)
     declared = update.samples if update.samples != samples else 0
     loss = None if task.sample_privacy else update.loss
-    return UpdateFacts(samples, loss, norm, declared, scale, cut)
+    return UpdateFacts(samples, loss, norm, declared, scale, cut, noise=update.noise)
 
 
 def item(offered: Offered[Update], facts: UpdateFacts) -> BufferedUpdate:
@@ -203,7 +208,7 @@ def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescripti
     if facts.helper:
         return
     declared = min(facts.declared or facts.samples, task.aggregation.max_samples)
-    peers.note(device, Declared(declared, facts.norm, facts.cut))
+    peers.note(device, Declared(counted_samples(declared, facts.noise, task), facts.norm, facts.cut))
 
 
 def _buffer_size(task: TaskDescription) -> int:

@@ -1,5 +1,6 @@
 """What operators are shown of a journal: counts and summaries, which nothing is decided by."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,13 @@ from sqlalchemy import Engine, Row, func, select
 
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.storage.database import reading
-from broker_coordinator.storage.records import Evaluation, PayloadSetAside, VersionSummary, declared_loss
+from broker_coordinator.storage.records import (
+    Evaluation,
+    PayloadSetAside,
+    VersionSummary,
+    declared_loss,
+    declared_noise,
+)
 from broker_coordinator.storage.schema import (
     FACTS,
     WAITING,
@@ -76,6 +83,15 @@ class Overview:
         counts = counted.group_by(payloads.c.device).subquery()
         with reading(self._engine) as connection:
             return connection.scalar(select(func.max(counts.c.number))) or 0
+
+    def noise_of_devices(self, task: str) -> dict[str, Counter[float | None]]:
+        """By device, how many of its accepted updates of a task's present bundle say which noise; None: the task's."""
+        query = select(payloads.c.device, FACTS).where(*updates_of(task), trained_from_first(task))
+        said: dict[str, Counter[float | None]] = defaultdict(Counter)
+        with reading(self._engine) as connection:
+            for row in connection.execute(query):
+                said[row.device][declared_noise(row.facts)] += 1
+        return said
 
     def last_outcomes(self, task: str, count: int) -> tuple[int, dict[Reason, int]]:
         """Of the last `count` outcomes in the journal: how many payloads of a task were accepted, and how many of any

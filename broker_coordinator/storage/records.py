@@ -90,6 +90,20 @@ def declared_loss(kind: int, facts: str) -> float | None:
         return None
 
 
+class _Noise(msgspec.Struct, frozen=True):
+    noise: float | None = None
+
+
+def declared_noise(facts: str) -> float | None:
+    """The noise that an update says, out of its journalled facts; None where it says none. Of facts that can't be read
+    nothing is claimed: they are as of an update without noise.
+    """
+    try:
+        return msgspec.json.decode(facts, type=_Noise).noise
+    except msgspec.MsgspecError:
+        return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class PayloadSetAside:
     """An accepted payload that can't be applied, and why."""

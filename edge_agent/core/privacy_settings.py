@@ -1,5 +1,6 @@
 """What a device's owner demands of every task before it learns from the device's samples: settings. Pure."""
 
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -8,7 +9,8 @@ from edge_agent.core.budget_rules import BudgetRule
 from fleet_protocol.configuration import PublicKey
 from fleet_protocol.limits import MAX_COHORT_DEVICES, MAX_MASK_HELPERS
 from fleet_protocol.privacy.mask_plan import MaskPlan
-from fleet_protocol.privacy.sample_privacy import Delta
+from fleet_protocol.privacy.renyi import noise_for
+from fleet_protocol.privacy.sample_privacy import LEAST_NOISE, MOST_NOISE, Delta, SamplePrivacy
 from fleet_protocol.task_description import TaskDescription
 
 _BELONGS_TO: Final = {
@@ -45,6 +47,10 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device_epsilon: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
     """For `noised masks`: the most that all updates of one task together, of whatever bundles, may tell of this device.
     0: as much as each bundle allows. Once it is reached, the device sends that task no more."""
+    noise: Literal["task", "own", "none"] = "task"
+    """How much is added in tasks that let owners choose; in others it is always the task's. `own`: as much as `epsilon`
+    needs for as many rounds as the task plans, and never less than the task's. `none`: none, so that this device's
+    updates hide no sample."""
     budgets: list[BudgetRule] = []
     """Budgets that some samples have by themselves, for `samples` in `at_least`."""
     samples_alone: bool = False
@@ -64,6 +70,13 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                     f"{name}: at_least = {self.at_least!r} lets tasks train without what it is for; write an at_least"
                     f" with {part!r} in it, or leave {name} out"
                 )
+        if self.noise == "own" and not self.epsilon:
+            raise ValueError("noise = 'own' follows from epsilon; write epsilon, or noise = 'task'")
+        if self.noise == "none" and (self.epsilon or "samples" in self.at_least):
+            raise ValueError(
+                "noise = 'none' hides no sample, and epsilon and at_least = 'samples' demand it; leave them out, or"
+                " noise"
+            )
         names = [rule.name for rule in self.budgets]
         if len(set(names)) != len(names):
             raise ValueError(f"budgets: a name is given twice in {names}; give each its own")
@@ -90,15 +103,31 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"{task.task} has no [privacy.samples], and the owner of this device demands it"
                 f" (at_least = {self.at_least!r} in [privacy] of agent.toml)"
             )
+        return self._why_samples_refused(task, promised)
+
+    def _why_samples_refused(self, task: TaskDescription, promised: SamplePrivacy) -> str | None:
         if refused := next(filter(None, (rule.refusal(task) for rule in self.budgets)), None):
             return refused
+        chosen = self.chosen(promised)
+        if chosen is None:
+            return (
+                f"{task.task}: no noise up to {MOST_NOISE:g} keeps epsilon {self.epsilon:g} for as many rounds as the"
+                " task plans; raise epsilon in [privacy] of agent.toml, or write noise = 'task'"
+            )
         steps = task.training.steps
-        if self.epsilon and (cost := promised.epsilon_after(steps, self.delta)) > self.epsilon:
+        if self.epsilon and (cost := chosen.epsilon_after(steps, self.delta)) > self.epsilon:
             return (
                 f"one round of {task.task} tells up to epsilon {cost:.3g} of a sample, and the owner of this device"
                 f" allows {self.epsilon:g} (epsilon in [privacy] of agent.toml)"
             )
         return None
+
+    def chosen(self, promised: SamplePrivacy) -> SamplePrivacy | None:
+        """The plan with the noise that this device adds, 0 for none; None where no noise suffices."""
+        if self.noise == "task" or not promised.owners_choose:
+            return promised
+        noise = 0.0 if self.noise == "none" else _noise_of(self.epsilon, self.delta, promised)
+        return None if noise is None else msgspec.structs.replace(promised, noise_multiplier=noise)
 
     def _why_masks_refused(self, task: TaskDescription) -> str | None:
         plan = task.masks
@@ -133,3 +162,10 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f" (at_least = {self.at_least!r} in [privacy] of agent.toml)"
             )
         return None
+
+
+@lru_cache(maxsize=16)
+def _noise_of(epsilon: float, delta: float, promised: SamplePrivacy) -> float | None:
+    """The task's noise, or what the owner's epsilon needs for as many steps as the task plans where that is more."""
+    needed = noise_for(promised.most_steps(), promised.sampling_rate, epsilon, delta, (LEAST_NOISE, MOST_NOISE))
+    return None if needed is None else max(needed, promised.noise_multiplier)

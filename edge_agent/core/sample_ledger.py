@@ -8,6 +8,7 @@ Which order of the Rényi divergence decides is fixed before a sample's first ro
 the sum may stop rounds however these were chosen (Feldman & Zrnic 2021; docs/decisions/budgets-of-samples.md).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -54,7 +55,11 @@ def limits_of(task: SamplePrivacy, owner: PrivacySettings) -> list[Limit]:
 
 def cost_of_sample(charges: Iterable[Charge], sample: int) -> Divergences:
     """What rounds have told of the sample with this id."""
-    return divergences_of(charge.taken for charge in charges if charge.newest >= sample)
+    steps: Counter[Mechanism] = Counter()
+    for charge in charges:
+        if charge.newest >= sample:
+            steps[charge.taken.mechanism] += charge.taken.steps
+    return divergences_of(StepsTaken(mechanism, number) for mechanism, number in steps.items())
 
 
 def spent_through(charges: Sequence[Charge], mechanism: Mechanism, steps: int, limits: Iterable[Limit]) -> int:

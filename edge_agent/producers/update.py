@@ -1,5 +1,7 @@
 """The update: what a round changed of the weights."""
 
+import msgspec
+
 from edge_agent.producers.producer import Producer
 from edge_agent.worker.contract import Returned, TrainingResult
 from fleet_protocol.kinds import UPDATE, Update, decode_payload, encode_payload
@@ -13,9 +15,11 @@ def produce_update(task: TaskDescription, result: TrainingResult) -> bytes | Non
     if task.versions_from != UPDATE.name or result.statistics or result.prompts or result.kept:
         return None
     loss = float(f"{result.loss:.3g}")
-    return encode_payload(
-        Update(result.samples, result.steps, loss, result.packed, result.life, result.held, result.cluster)
-    )
+    update = Update(result.samples, result.steps, loss, result.packed, result.life, result.held, result.cluster)
+    promised = task.sample_privacy
+    if promised is not None and promised.owners_choose and result.noise != promised.told_noise:
+        update = msgspec.structs.replace(update, noise=result.noise)
+    return encode_payload(update)
 
 
 def returned_update(payload: bytes) -> Returned:

@@ -168,7 +168,7 @@ class Agent:
             coordinator_key=write_verify_key(member.identity.coordinator),
             queries=self._questions.use,
             delta=self._configuration.privacy.delta,
-            told={task: told for task in tasks if (told := self._budget.told(task))},
+            told={task: told for task in tasks if (told := self._budget.told(task)) != 0},
             told_of_device={task: told for task in tasks if (told := self._cohorts.told(task))},
             resting=self._budget.resting,
             dropped={task: dropped for task in tasks if (dropped := self._samples.dropped(task))},

@@ -109,8 +109,9 @@ class Status(msgspec.Struct):
     """By task, the cluster that the coordinator has put this device into."""
     delta: float = 1e-5
     """`[privacy] delta`, at which `told` and `told_of_device` are."""
-    told: dict[str, float] = {}
-    """By task with privacy of samples: epsilon of the sample that most was told of."""
+    told: dict[str, float | None] = {}
+    """By task with privacy of samples: epsilon of the sample that most was told of; None where no epsilon bounds it:
+    some rounds were without noise, or may have been."""
     told_of_device: dict[str, float] = {}
     """By task with noise behind masks: epsilon of this device."""
     resting: dict[str, dict[str, int]] = {}

@@ -182,6 +182,7 @@ def finish_round(
         held=learned.held,
         told=earlier.told,
         masked=masked,
+        noise=task.sample_privacy.told_noise if task.sample_privacy else None,
     )
 
 

@@ -51,7 +51,7 @@ from edge_agent.worker.contract import (
     write_frame,
 )
 from edge_agent.worker.damage import is_unusable
-from edge_agent.worker.usable_samples import BUDGETS_OF_TASK, rows_to_train_on
+from edge_agent.worker.usable_samples import BUDGETS_OF_TASK, FIRST_NUMBERS_OF_TASK, rows_to_train_on
 from fleet_host.child_process import die_with
 from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, verify_blob
 from fleet_protocol.codec import read_model
@@ -228,8 +228,8 @@ def read_samples(
     """All stored samples of a task that fit its schema, as training takes them: features where it has a backbone.
 
     Those with an id above `trained_through` are unseen; a `validation_share` of all is kept for validation.
-    With `among`, only those behind the first id are read, up to the second, and those of which one of `budgets` is
-    spent rest; none is kept for validation then.
+    With `among`, only those are read that came behind the first id, up to the second, and those of which one of
+    `budgets` is spent rest; none is kept for validation then.
 
     Raises:
         RoundError: there is none.
@@ -239,9 +239,10 @@ def read_samples(
         connection.execute("BEGIN")  # one state of the file, whatever comes in meanwhile
         rows = connection.execute(*rows_to_train_on(task)).fetchall()
         named = dict(connection.execute(BUDGETS_OF_TASK, (task.task,))) if among else {}
+        first = dict(connection.execute(FIRST_NUMBERS_OF_TASK, (task.task,))) if among else {}
         stored = connection.execute("SELECT COUNT(*) FROM samples WHERE task = ?", (task.task,)).fetchone()[0]
     if among is not None:
-        rows = [row for row in rows if among[0] < row[0] <= among[1]]
+        rows = [row for row in rows if among[0] < first.get(row[0], row[0]) and row[0] <= among[1]]
     if not rows:
         raise RoundError(f"no stored sample of {task.task} fits its schema ({stored} are stored)")
     inputs = np.frombuffer(b"".join(row[1] for row in rows), np.float32).reshape(len(rows), *task.trained_input.shape)
@@ -257,7 +258,10 @@ def read_samples(
     if among is None:
         return divided
     is_class = task.label.is_index
-    resting = [rests(budgets, row[0], named.get(row[0], ""), row[2] if is_class else None) for row in rows]
+    resting = [
+        rests(budgets, first.get(number, number), named.get(number, ""), row[2] if is_class else None)
+        for number, row in zip(numbers, rows, strict=True)
+    ]
     return replace(divided, resting=np.array(resting))
 
 

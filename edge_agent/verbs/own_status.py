@@ -145,7 +145,12 @@ def _lines(status: Status) -> Iterator[str]:
         stored, new = status.samples.get(task, 0), status.new_samples.get(task, 0)
         yield f"  {version}{cluster}, {stored} samples stored, {new} new"
         if task in status.told:
-            yield f"  rounds have told epsilon {status.told[task]:.3g} of a sample at most{at_delta}"
+            told = status.told[task]
+            yield (
+                "  rounds have told of samples what no epsilon bounds"
+                if told is None
+                else f"  rounds have told epsilon {told:.3g} of a sample at most{at_delta}"
+            )
         if task in status.told_of_device:
             yield f"  updates have told epsilon {status.told_of_device[task]:.3g} of this device at most{at_delta}"
         for budget, count in status.resting.get(task, {}).items():

@@ -215,7 +215,8 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     `usual_norm` is the running mean of the norms of the device's rounds. Where the task's rule sends no round like this
     one, `kept` says why, and `packed` is empty. `held` is of each block the samples that trained it here, where a
     helper ran some of them; empty where the round trained all. `cluster` is whose copy of the parameters it trained.
-    `masked` takes the place of `packed` where updates are summed behind masks.
+    `masked` takes the place of `packed` where updates are summed behind masks. `noise` is the noise multiplier of its
+    steps, where the task promises privacy of samples.
     """
 
     packed: bytes
@@ -238,6 +239,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     held: tuple[int, ...] = ()
     cluster: int = NO_CLUSTER
     masked: MaskedResult | None = None
+    noise: float | None = None
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):

@@ -6,6 +6,10 @@ from fleet_protocol.task_description import TaskDescription
 
 BUDGETS_OF_TASK: Final = "SELECT sample, budget FROM budgets WHERE (SELECT task FROM samples WHERE id = sample) = ?"
 """The budget of each sample of a task that names one."""
+FIRST_NUMBERS_OF_TASK: Final = (
+    "SELECT sample, first FROM corrected WHERE (SELECT task FROM samples WHERE id = sample) = ?"
+)
+"""The number under which each corrected sample of a task came: what rounds have told of it is charged by that."""
 
 
 def rows_to_train_on(description: TaskDescription) -> tuple[str, tuple[str | int, ...]]:

@@ -39,6 +39,8 @@ def check_private_task(task: "TaskDescription", plan: SamplePrivacy, name: str) 
             f"{name}: [privacy.samples] goes with a scale that is known: a fleet's is made of sums over samples without"
             " noise; write scaling.inputs = 'ranges' or 'off', and the same for scaling.targets"
         )
+    if plan.owners_choose:
+        _check_choice(task, name)
     other = {
         "split": task.split,
         "solved_head": task.solved_head,
@@ -52,3 +54,12 @@ def check_private_task(task: "TaskDescription", plan: SamplePrivacy, name: str) 
         )
     if SAMPLE_GRADIENTS_FILE not in task.files:
         raise ConfigurationError(f"{name}: [privacy.samples], but `files` lacks {SAMPLE_GRADIENTS_FILE}; export again")
+
+
+def _check_choice(task: "TaskDescription", name: str) -> None:
+    alike = [table for table in ("masks", "devices") if getattr(task.privacy, table) is not None]
+    if alike:
+        raise ConfigurationError(
+            f"{name}: privacy.samples.owners_choose has updates count by their noise, and [privacy.{alike[0]}] has all"
+            " count alike; leave one of them out"
+        )

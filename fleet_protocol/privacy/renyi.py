@@ -26,7 +26,7 @@ MOST_STEPS: Final = 2**40
 
 @dataclass(frozen=True, slots=True)
 class Mechanism:
-    """One step: its `noise_multiplier` sigma, and the `sampling_rate` q."""
+    """One step: its `noise_multiplier` sigma, and the `sampling_rate` q. Without noise its cost is infinite."""
 
     noise_multiplier: float
     sampling_rate: float
@@ -118,6 +118,8 @@ def noise_for(steps: int, sampling_rate: float, epsilon: float, delta: float, bo
 def _divergence(noise: float, rate: float, order: int) -> float:
     if rate == 0:
         return 0.0
+    if noise == 0:
+        return math.inf
     scale = 1 / (2 * noise * noise)
     if rate == 1:
         return order * scale

@@ -45,15 +45,33 @@ class SamplePrivacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     noise_multiplier: Annotated[float, msgspec.Meta(ge=0, le=MOST_NOISE)] = 0.0
     """The standard deviation of the noise that each step adds to the sum of gradients, in units of `clip`. Left out, it
     is found at export; a bundle always has one."""
+    owners_choose: bool = False
+    """Let each device's owner choose no noise, or more than the task's (docs/privacy.md). Updates say their noise where
+    it is not the task's, and count by it."""
 
     @property
     def mechanism(self) -> Mechanism:
         """One step."""
         return Mechanism(self.noise_multiplier, self.sampling_rate)
 
+    @property
+    def told_noise(self) -> float:
+        """The noise multiplier as updates say it, to four digits: no weight differs by more."""
+        return float(f"{self.noise_multiplier:.4g}")
+
     def epsilon_after(self, steps: int, delta: float | None = None) -> float:
         """What so many steps tell of a sample that was there in all of them; at the task's own `delta`, or another."""
         return epsilon_of(divergences_of([StepsTaken(self.mechanism, steps)]), delta or self.delta)
+
+    def epsilon_told(self, rounds: int, steps: int) -> float:
+        """What so many rounds of a device, of so many `steps`, have told of a sample at most: it is in no more of them
+        than `epsilon` allows.
+        """
+        return self.epsilon_after(self.steps_told(rounds, steps)) if rounds else 0.0
+
+    def steps_told(self, rounds: int, steps: int) -> int:
+        """In how many steps of so many rounds a sample is at most."""
+        return min(rounds, self.most_steps() // steps) * steps
 
     def most_steps(self) -> int:
         """How many steps a sample may be part of."""

@@ -23,6 +23,7 @@ from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle_files import EVALUATE_FILE, SAMPLE_GRADIENTS_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import decode_update, read_weights
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.task_description import TaskDescription
 from tests.export.test_per_sample_rounds import fetched_version
 from tests.support.private_task import private_recipe
@@ -178,6 +179,14 @@ def test_device_fetches_only_the_graph_of_gradients_and_sends_noise_and_no_loss(
     assert (all_rest.samples, all_rest.loss) == (20, 0), "an update of noise alone tells nothing of who rests"
     assert decode_update(all_rest.packed, task.shapes).indices.size == sent.indices.size
 
+    chosen = msgspec.structs.replace(promised, noise_multiplier=0.0, owners_choose=True)
+    quiet = msgspec.structs.replace(task, privacy=PrivacyPlan(chosen))
+    resting = [SpentBudget("own", list(range(10)), 30)]
+    nothing = trained(msgspec.structs.replace(job, description=quiet, budgets=resting))
+    assert isinstance(nothing, TrainingResult), nothing
+    assert nothing.noise == 0
+    assert not decode_update(nothing.packed, task.shapes).values.any(), "an owner who wants no noise has none"
+
     refused = trained(msgspec.structs.replace(job, engine="ort-training"))
     assert isinstance(refused, TrainingFailure)
     none_left = trained(msgspec.structs.replace(job, among=(40, 40)))
@@ -217,3 +226,5 @@ def test_step_is_the_clipped_sum_over_the_expected_size_and_several_calls_make_o
     assert (kept == weights).all()
     noised, _ = PrivateEngine(task, bundle.files).train(weights, samples, empty, Rates(1.0))
     assert (noised != weights).mean() > 0.99, "an empty batch has its noise all the same"
+    chosen, _ = PrivateEngine(task, bundle.files).with_noise(0.0).train(weights, samples, empty, Rates(1.0))
+    assert (chosen == weights).all()

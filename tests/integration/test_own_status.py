@@ -65,6 +65,13 @@ def test_every_task_is_shown_with_state_reason_and_what_it_waits_for():
     ]
 
 
+def test_what_rounds_have_told_has_a_number_only_where_one_bounds_it():
+    told = msgspec.structs.replace(STATUS, told={"digits": 1.234, "tones": None})
+    lines = words_of(msgspec.json.encode(told)).splitlines()
+    assert "  rounds have told epsilon 1.23 of a sample at most" in lines
+    assert "  rounds have told of samples what no epsilon bounds" in lines
+
+
 def test_words_of_a_sensor_can_not_act_on_a_terminal():
     source = msgspec.structs.replace(STATUS.sources[0], last_refusal="not_json: '\x1b[2J\u202e'")
     lines = words_of(msgspec.json.encode(msgspec.structs.replace(STATUS, sources=[source]))).splitlines()

@@ -18,7 +18,7 @@ from edge_agent.shell.learning.round_training import RoundFailedError, RoundTrai
 from edge_agent.shell.learning.sample_budget import SampleBudget
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.storage.device_database import DeviceDatabase
-from edge_agent.shell.storage.sample_steps import MOST_ROWS
+from edge_agent.shell.storage.sample_steps import MOST_ROWS, add_charge
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.training.worker import read_samples
 from edge_agent.worker.contract import News, Progress, RebuildFailure, TrainingFailure, TrainingJob, Verdict, Withheld
@@ -188,6 +188,35 @@ async def test_sample_whose_budget_is_less_than_a_round_tells_is_in_none(device)
     assert one.budget.resting == {TASK.task: {"bedroom": 4}}
 
 
+async def test_corrected_sample_has_told_what_it_told_under_its_first_number(device) -> None:
+    jobs: list[TrainingJob] = []
+
+    def worker(job: TrainingJob) -> Verdict:
+        jobs.append(job)
+        return SENT
+
+    one = device(worker, PrivacySettings(at_least="samples", budgets=[BudgetRule("bedroom", 0.01)]))
+    one.feed(2)
+    one.feed(1, budget="bedroom")
+    for _ in range(PROMISE.most_steps() // STEPS):
+        assert (await one.round()) == SENT
+    corrected = one.samples.correct(TASK.task, one.samples.correct(TASK.task, 1, 0), 1)
+    rested = one.samples.correct(TASK.task, 3, 0)
+    withheld = await one.round()
+    assert withheld is not None
+    assert withheld.why == "spent", "another label is no other sample"
+
+    one.feed(1)
+    assert (await one.round()) == SENT
+    assert one.samples.resting(TASK.task, jobs[-1].budgets) == {"bedroom": 1}
+    stored = read_samples(one.samples.path, TASK, among=jobs[-1].among, budgets=jobs[-1].budgets)
+    assert corrected < rested < stored.training.newest == jobs[-1].among[1]
+    assert len(stored.training) == 1, "the new one alone"
+    one.samples.drop(TASK.task, [corrected, rested])
+    again = device(worker)
+    assert again.samples._connection.execute("SELECT * FROM corrected").fetchall() == []
+
+
 async def test_sample_that_waits_for_its_schema_keeps_its_budget(device) -> None:
     one = device(lambda _: SENT)
     one.samples.add_unjudged(Sample(TASK.task, [0.5] * TASK.input.size, 1, "bedroom"))
@@ -230,7 +259,8 @@ async def test_round_that_fails_before_a_step_costs_nothing_and_later_whatever_i
     with pytest.raises(RoundFailedError):
         await one.round()
     assert sum(charge.taken.steps for charge in one.database.charges(TASK.task)) == paid
-    assert one.database.lost_steps(TASK.task) == 0
+    assert one.database.lost_steps(TASK.task) is None
+    assert one.budget.told(TASK.task) == (PROMISE.epsilon_after(paid) if paid else 0.0)
 
 
 async def test_round_that_failed_late_makes_no_later_one_dearer(device):
@@ -265,7 +295,7 @@ async def test_damaged_row_of_the_ledger_is_charged_to_all_samples_that_are_ther
     await one.round()
     one.database._connection.execute("DELETE FROM sample_steps")
     one.feed(1)
-    assert one.database.lost_steps(TASK.task) == STEPS
+    assert one.database.lost_steps(TASK.task) == StepsTaken(PROMISE.mechanism, STEPS)
     await one.round()
     assert one.database.charges(TASK.task) == [Charge(6, StepsTaken(PROMISE.mechanism, 2 * STEPS))]
 
@@ -273,8 +303,9 @@ async def test_damaged_row_of_the_ledger_is_charged_to_all_samples_that_are_ther
 def test_ledger_is_bounded_and_never_counts_less(device) -> None:
     one = device(lambda _: SENT)
     step = Mechanism(1.0, 0.05)
-    for newest in range(1, MOST_ROWS + 4):
-        one.database.charge(TASK.task, Charge(newest, StepsTaken(step, 1)))
+    with one.database._transaction():
+        for newest in range(1, MOST_ROWS + 4):
+            add_charge(one.database._connection, TASK.task, Charge(newest, StepsTaken(step, 1)))
     charges = one.database.charges(TASK.task)
     assert charges[0] == Charge(4, StepsTaken(step, 4)), "what began first stays first"
     assert len(charges) == MOST_ROWS

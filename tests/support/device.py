@@ -103,12 +103,13 @@ class SigningDevice:
         generation: int = 0,
         held: tuple[int, ...] = (),
         cluster: int = 0,
+        noise: float | None = None,
     ) -> bytes:
         """An update, encrypted for `recipient` if any; its delta differs from one device and sequence to the next."""
         if packed is None:
             packed = packed_delta(int.from_bytes(digest(f"{self.name} {sequence}".encode()), "big"), shapes)
         signer = self._identity(recipient, encrypt_updates=True) if recipient else self.identity
         kind, encrypted_for = signer.address(UPDATE)
-        payload = encode_payload(Update(samples, steps, loss, packed, life, held, cluster))
+        payload = encode_payload(Update(samples, steps, loss, packed, life, held, cluster, noise))
         row = OutboxRow(sequence, kind, task, "", base_version, encrypted_for, payload, generation=generation)
         return signer.sign_row(row)

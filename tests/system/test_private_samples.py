@@ -26,9 +26,9 @@ def steps_charged(agent: AgentProcess) -> list[tuple[int, int]]:
         return database.execute("SELECT newest, steps FROM sample_steps ORDER BY newest").fetchall()
 
 
-def private_bundle(folder: Path) -> Path:
+def private_bundle(folder: Path, promise: str = TWO_ROUNDS) -> Path:
     bundle = folder / "bundle"
-    task = export_bundle(private_recipe(folder / "recipe", SLOW, promise=TWO_ROUNDS), bundle)
+    task = export_bundle(private_recipe(folder / "recipe", SLOW, promise=promise), bundle)
     every_update = msgspec.structs.replace(task.aggregation, strategy="fedbuff", buffer_size=1, server_momentum=0.0)
     text = msgspec.json.encode(msgspec.structs.replace(task, aggregation=every_update))
     parse_description(text)
@@ -36,9 +36,9 @@ def private_bundle(folder: Path) -> Path:
     return bundle
 
 
-def owned(folder: Path, name: str, broker: Broker, coordinator: CoordinatorProcess, epsilon: float) -> AgentProcess:
+def owned(folder: Path, name: str, broker: Broker, coordinator: CoordinatorProcess, owner: str) -> AgentProcess:
     agent = AgentProcess(folder / name, name, broker, coordinator.public_key)
-    agent.configuration.write_text(agent.configuration.read_text() + OWNER.format(epsilon))
+    agent.configuration.write_text(agent.configuration.read_text() + owner)
     agent.start()
     return agent
 
@@ -46,8 +46,8 @@ def owned(folder: Path, name: str, broker: Broker, coordinator: CoordinatorProce
 def test_device_trains_until_its_samples_have_told_what_they_may_and_says_so(tmp_path: Path, broker: Broker) -> None:
     coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [private_bundle(tmp_path / "private")])
     coordinator.start_serving()
-    kitchen = owned(tmp_path, "kitchen", broker, coordinator, epsilon=0)
-    attic = owned(tmp_path, "attic", broker, coordinator, epsilon=0.01)
+    kitchen = owned(tmp_path, "kitchen", broker, coordinator, OWNER.format(0))
+    attic = owned(tmp_path, "attic", broker, coordinator, OWNER.format(0.01))
     try:
         attic.feed(4)
         until(lambda: "event=task_refused task=digits" in attic.log(), "the owner's limit is below one round")
@@ -77,4 +77,32 @@ def test_device_trains_until_its_samples_have_told_what_they_may_and_says_so(tmp
     finally:
         kitchen.kill()
         attic.kill()
+        coordinator.kill()
+
+
+def test_devices_with_more_noise_and_without_share_a_task_and_each_is_told_of_for_what_it_is(
+    tmp_path: Path, broker: Broker
+) -> None:
+    bundle = private_bundle(tmp_path / "private", f"{TWO_ROUNDS}owners_choose = true\n")
+    coordinator = CoordinatorProcess(tmp_path / "coordinator", broker, [bundle])
+    coordinator.start_serving()
+    more = owned(tmp_path, "more", broker, coordinator, f'{OWNER.format(1)}noise = "own"\n')
+    none = owned(tmp_path, "none", broker, coordinator, '\n[privacy]\nnoise = "none"\n')
+    try:
+        for agent in (more, none):
+            agent.feed(4)
+            until(lambda agent=agent: agent.status()["accepted_updates"] == 1, "the first round's update was accepted")
+            agent.ask({"command": "train"})
+            until(lambda agent=agent: agent.status()["accepted_updates"] == 2, "the second round's update was accepted")
+            agent.ask({"command": "train"})
+            until(lambda agent=agent: "event=samples_spent task=digits" in agent.log(), "no more rounds are planned")
+        assert 0.5 < more.status()["told"]["digits"] <= 1.0
+        assert none.status()["told"]["digits"] is None
+        shown = coordinator.tasks("show", "digits")["sample_privacy"]
+        assert {kind: row["devices"] for kind, row in shown["by_noise"].items()} == {"none": 1, "more": 1}
+        assert shown["by_noise"]["none"]["epsilon"] is None
+        assert shown["by_noise"]["more"]["epsilon"] <= 1.0
+    finally:
+        more.kill()
+        none.kill()
         coordinator.kill()

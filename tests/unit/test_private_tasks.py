@@ -6,15 +6,19 @@ import msgspec
 import pytest
 
 from bundle_runtime.bundle_folder import load_bundle
+from edge_agent.core.noise_choice import RoundCount
+from edge_agent.core.privacy_settings import PrivacySettings
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import SAMPLE_GRADIENTS_FILE, TRAIN_FILE
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.privacy.private_tasks import check_private_task
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy, with_noise
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.scaling import Scale, Scaling
 from fleet_protocol.task_description import TaskDescription
+from tests.support.hidden_devices import hiding_plan
 
 PLAIN = load_bundle(Path(__file__).parents[2] / "models" / "digits" / "bundle").description
 TRAINING = msgspec.structs.replace(PLAIN.training, validation_share=0.0, maximum_epochs=0, epochs_per_round=0)
@@ -69,6 +73,43 @@ def test_task_that_keeps_its_promise_is_read_as_it_was_written():
 def test_what_would_tell_of_samples_without_noise_is_refused_with_what_to_write(task, words):
     with pytest.raises(ConfigurationError, match=words):
         read(task)
+
+
+def test_owners_choose_only_where_updates_may_count_by_their_noise():
+    assert read(with_promise(owners_choose=True)).sample_privacy == msgspec.structs.replace(PROMISE, owners_choose=True)
+    assert b"owners_choose" not in msgspec.json.encode(TASK)
+    hidden = hiding_plan()
+    plan = PrivacyPlan(msgspec.structs.replace(PROMISE, owners_choose=True), devices=hidden)
+    with pytest.raises(ConfigurationError, match=r"\[privacy\.devices\] has all count alike; leave one of them out"):
+        check_private_task(msgspec.structs.replace(TASK, privacy=plan), plan.samples, "task.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('noise = "own"', "noise = 'own' follows from epsilon; write epsilon"),
+        ('noise = "none"\nepsilon = 2', "hides no sample, and epsilon and at_least = 'samples' demand it"),
+        ('noise = "none"\nat_least = "samples"', "hides no sample"),
+        ('noise = "less"', "noise"),
+    ],
+)
+def test_owner_who_contradicts_himself_is_told_so(text, words):
+    with pytest.raises(ConfigurationError, match=words):
+        parse_document(text, PrivacySettings, "agent.toml")
+
+
+def test_own_noise_is_what_the_owners_epsilon_needs_and_never_less_than_the_tasks():
+    task = with_promise(owners_choose=True)
+    steps = PROMISE.most_steps()
+    stronger = PrivacySettings(epsilon=1.0, noise="own").chosen(task.sample_privacy)
+    assert 0.99 < stronger.epsilon_after(steps) <= 1.0
+    weaker = PrivacySettings(epsilon=50.0, noise="own").chosen(task.sample_privacy)
+    assert weaker == task.sample_privacy
+    absurd = PrivacySettings(epsilon=1e-9, noise="own")
+    assert absurd.chosen(task.sample_privacy) is None
+    assert "no noise up to 1000 keeps epsilon 1e-09 for as many rounds as the task plans" in absurd.refusal(task)
+    with pytest.raises(ValueError, match="no noise up to 1000"):
+        RoundCount.of(task, absurd)
 
 
 def test_running_statistics_over_samples_are_refused():

@@ -219,6 +219,8 @@ OF_CLUSTER_2 = [
     (UPDATE, Update(16, 40, 0.75, bytes.fromhex("69012aa0803f"), cluster=2), UP),
     (RECEIPT, Receipt(bytes(16), Outcome.ACCEPTED, "", "", 9, 3, 2), DOWN),
 ]
+OF_NO_NOISE = (UPDATE, Update(16, 40, 0.0, bytes.fromhex("69012aa0803f"), noise=0.0), UP)
+"""Of a device whose owner has chosen so."""
 SUCCESSOR = SigningKey(bytes(range(32, 64))).verify_key
 SUCCESSION = (
     KEY_SUCCESSION,
@@ -308,6 +310,7 @@ def message_vectors() -> list[dict[str, object]]:
         (0, *OF_SOME_BLOCKS),
         *((0, *case) for case in SESSIONS),
         *((0, *case) for case in OF_CLUSTER_2),
+        (0, *OF_NO_NOISE),
     ]
     for generation, kind, message, topic in cases:
         names_a_task = kind in NAMING_A_TASK

@@ -32,7 +32,7 @@ from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import DeviceMemory, stored_rows
 from workbench.simulation.manifest_listener import SimulatedListener
 from workbench.simulation.postbox import SimulatedPostbox
-from workbench.simulation.privacy_budget import charged, spent_samples
+from workbench.simulation.privacy_budget import as_chosen, charged, spent_samples
 from workbench.simulation.rounds import round_seconds, samples_of_round
 from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
@@ -129,7 +129,7 @@ class SimulatedAgent:
         """Whether it has trained on its samples as often as it may, and no new one has come."""
         memory = self._memory
         task = self._world.task
-        told_all = 0 < memory.newest_sample <= spent_samples(memory.charges, task)
+        told_all = 0 < memory.newest_sample <= spent_samples(memory.charges, task, self._member.owner)
         return told_all or (not memory.new_samples and is_spent(task.training, memory.epochs))
 
     @property
@@ -138,6 +138,11 @@ class SimulatedAgent:
         plan, memory = self._world.task.device_privacy, self._memory
         newest = self._world.coordinator.version
         return plan is not None and why_not_yet(plan, memory.turns, newest, waiting=len(memory.outbox)) is not None
+
+    @property
+    def hides_samples(self) -> bool:
+        """Whether its owner lets it add the noise of tasks that have some."""
+        return self._member.owner.noise != "none"
 
     @property
     def rounds_charged(self) -> int:
@@ -276,8 +281,9 @@ class SimulatedAgent:
         task = version.task
         workload = self._world.workload
         memory = self._memory
-        spent = spent_samples(memory.charges, task)
-        if withheld := charged(memory.charges, task, start.newest_sample):
+        owner = self._member.owner
+        spent = spent_samples(memory.charges, task, owner)
+        if withheld := charged(memory.charges, task, start.newest_sample, owner):
             self._withhold(withheld, known, start)
             self._idle()
             return
@@ -302,7 +308,8 @@ class SimulatedAgent:
         )
         try:
             weights = ClusterView.of(task, memory.cluster).weights(version.weights)
-            result = take_part(workload.engine, weights, samples, task, earlier, evaluate=workload.evaluate)
+            engine, chosen = as_chosen(workload.engine, task, owner)
+            result = take_part(engine, weights, samples, chosen, earlier, evaluate=workload.evaluate)
         except DivergedError as error:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import numpy as np
 
 from edge_agent.core.guards import GuardSettings
+from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.store_settings import StoreSettings
 from edge_agent.profiles import CrashesPerDay, Duration, HoursOn, Profile, Rate, SamplesPerHour
 
@@ -54,13 +55,17 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.latency_ms / 1_000 + size * 8 / (1_000 * self.downlink_kbit_s)
 
 
+NO_DEMANDS: Final = PrivacySettings()
+
+
 @dataclass(frozen=True, slots=True)
 class FleetMember:
-    """One device of a simulated fleet, the guards that it obeys, and how many samples it keeps."""
+    """One device of a simulated fleet, its guards, how many samples it keeps, and what its owner demands."""
 
     conditions: Conditions
     guards: GuardSettings
     maximum_samples: int = StoreSettings().maximum_samples
+    owner: PrivacySettings = NO_DEMANDS
 
 
 def draw_member(profile: Profile, generator: np.random.Generator) -> FleetMember:

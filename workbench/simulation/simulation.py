@@ -144,7 +144,7 @@ class Simulation:
         return point
 
     def _told(self) -> list[Told]:
-        rounds = max((agent.rounds_charged for agent in self._agents), default=0)
+        rounds = max((agent.rounds_charged for agent in self._agents if agent.hides_samples), default=0)
         coordinator = self._world.coordinator
         return told_so_far(self._world.task, rounds=rounds, versions=coordinator.noised_sums, clip=coordinator.clip)
 

@@ -228,7 +228,7 @@ class RoundTraining:
         sending = version.description.sending
         usual_norm, residual = divided(sending, state)
         job = TrainingJob(
-            description=version.description,
+            description=charged.description or version.description,
             engine=settings.engine,
             files={name: str(path) for name, path in version.files.items()},
             weights=str(version.weights),

@@ -4,18 +4,19 @@ A crash, a kill or a power cut behind that moment leaves the charge: what was to
 """
 
 import logging
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
 from edge_agent.core.budget_rules import SpentBudget, spent_budgets
+from edge_agent.core.noise_choice import RoundCount
 from edge_agent.core.privacy_settings import PrivacySettings
-from edge_agent.core.sample_ledger import Charge, Limit, limits_of, spent_through, spent_words
+from edge_agent.core.sample_ledger import Charge, Limit, spent_through
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.worker.contract import Withheld
 from fleet_host.log_lines import log_line
-from fleet_protocol.privacy.renyi import StepsTaken, divergences_of, epsilon_of
-from fleet_protocol.privacy.sample_privacy import SamplePrivacy
+from fleet_protocol.privacy.renyi import epsilon_of
 from fleet_protocol.task_description import TaskDescription
 
 logger = logging.getLogger(__name__)
@@ -24,12 +25,14 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class ChargedRound:
     """Trains on samples behind the first id of `among`, up to the second; None: on all, and nothing is charged. Those
-    whose own budget is spent, as `budgets` say, take part in no step.
+    whose own budget is spent, as `budgets` say, take part in no step. `description` is the task with the noise that
+    this device adds; None where the task promises none.
     """
 
     among: tuple[int, int] | None = None
     charge: Charge | None = None
     budgets: list[SpentBudget] = field(default_factory=list)
+    description: TaskDescription | None = None
     samples_alone: bool = False
 
 
@@ -54,10 +57,13 @@ class SampleBudget:
         """Why the owner does not let this device learn for the task, in words; None where it may."""
         return self._owner.refusal(task)
 
-    def told(self, task: str) -> float:
-        """Epsilon, at the owner's delta, of the sample that rounds have told most of; 0 where they told nothing."""
-        charges = self._database.charges(task)
-        return epsilon_of(divergences_of(each.taken for each in charges), self._owner.delta) if charges else 0.0
+    def told(self, task: str) -> float | None:
+        """Epsilon, at the owner's delta, of the sample that rounds have told most of; 0 where they told nothing, None
+        where no epsilon bounds it: some were without noise, or may have been.
+        """
+        most = self._database.told_of_most(task)
+        told = epsilon_of(most, self._owner.delta) if any(most) else 0.0
+        return told if told < math.inf else None
 
     def charge(self, task: TaskDescription) -> ChargedRound | Withheld:
         """Commit what a round will tell of the samples that can bear it; or say that there are none.
@@ -65,37 +71,34 @@ class SampleBudget:
         Raises:
             sqlite3.Error, OSError: the disk.
         """
-        promised = task.sample_privacy
-        if promised is None:
+        count = RoundCount.of(task, self._owner)
+        if count is None:
             return NO_CHARGE
-        limits = limits_of(promised, self._owner)
-        steps, newest = task.training.steps, self._samples.newest(task.task)
+        newest = self._samples.newest(task.task)
         if lost := self._database.lost_steps(task.task):
-            self._database.charge_lost(task.task, Charge(newest, StepsTaken(promised.mechanism, lost)))
+            self._database.charge_lost(task.task, Charge(newest, lost))
         charges = self._database.charges(task.task)
-        spent = spent_through(charges, promised.mechanism, steps, limits)
-        if newest <= spent:
-            return Withheld("spent", spent_words(charges, newest, limits), newest, 0.0)
-        budgets = self._spent_budgets(task, promised, charges)
-        charge = Charge(newest, StepsTaken(promised.mechanism, steps))
-        self._database.charge(task.task, charge)
-        return ChargedRound((spent, newest), charge, budgets, self._owner.samples_alone)
+        spent = count.spent_through(charges)
+        if newest <= spent or (spent and not self._samples.has_first_after(task.task, spent)):
+            return Withheld("spent", count.spent_words(charges, newest), newest, 0.0)
+        budgets = self._spent_budgets(task.task, count, charges)
+        charge = Charge(newest, count.round)
+        self._database.charge(task.task, charge, spent)
+        return ChargedRound((spent, newest), charge, budgets, count.described(task), self._owner.samples_alone)
 
-    def _spent_budgets(
-        self, task: TaskDescription, promised: SamplePrivacy, charges: list[Charge]
-    ) -> list[SpentBudget]:
+    def _spent_budgets(self, task: str, count: RoundCount, charges: list[Charge]) -> list[SpentBudget]:
         """Those that some samples have by themselves; says where others rest than at the last round."""
-        owner, steps = self._owner, task.training.steps
 
         def through(epsilon: float) -> int:
-            return spent_through(charges, promised.mechanism, steps, [Limit(epsilon, owner.delta)])
+            limits = [Limit(epsilon, self._owner.delta)]
+            return spent_through(charges, count.chosen.mechanism, count.steps, limits)
 
-        budgets = spent_budgets(owner.budgets, task.task, through)
-        resting = self._samples.resting(task.task, budgets)
-        if resting != self._resting.get(task.task, {}):
-            for budget, count in resting.items():
-                logger.info(log_line("samples_rest", task=task.task, budget=budget, count=count))
-        self._resting[task.task] = resting
+        budgets = spent_budgets(self._owner.budgets, task, through)
+        resting = self._samples.resting(task, budgets)
+        if resting != self._resting.get(task, {}):
+            for budget, number in resting.items():
+                logger.info(log_line("samples_rest", task=task, budget=budget, count=number))
+        self._resting[task] = resting
         return budgets
 
     def give_back(self, task: str, charged: ChargedRound) -> None:
@@ -106,5 +109,4 @@ class SampleBudget:
         """
         if charged.charge is None:
             return
-        taken = charged.charge.taken
-        self._database.charge(task, Charge(charged.charge.newest, StepsTaken(taken.mechanism, -taken.steps)))
+        self._database.give_back(task, charged.charge)

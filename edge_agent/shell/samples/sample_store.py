@@ -17,6 +17,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from edge_agent.core.budget_rules import SpentBudget
 from edge_agent.core.store_settings import Retention, StoreSettings
 from edge_agent.shell.samples.budget_rows import count_resting, name_budget
+from edge_agent.shell.samples.corrected_rows import first_after, note_correction
 from edge_agent.shell.samples.dropped_samples import WAITING, DropCounts
 from edge_agent.shell.samples.sample_retention import TURN_BITS, RetentionRule
 from edge_agent.shell.samples.sample_tables import NOTE_ARRIVALS, SAMPLE_BYTES, SCHEMA, Held, require_sound, sample_size
@@ -210,7 +211,8 @@ class SampleStore:
     def correct(self, task: str, identifier: int, label: int | bytes) -> int:
         """Give a stored sample another label; returns its new id, 0 where there is no such sample.
 
-        It counts as new: rounds that have seen it learned something else. Its features stay.
+        It counts as new: rounds that have seen it learned something else. Its features stay, and so does what rounds
+        have told of it.
         """
         held = self._of(task)
         with self._transaction():
@@ -224,6 +226,7 @@ class SampleStore:
             newest = int(inserted.lastrowid or 0)
             self._connection.execute("UPDATE features SET sample = ? WHERE sample = ?", (newest, identifier))
             self._connection.execute("UPDATE budgets SET sample = ? WHERE sample = ?", (newest, identifier))
+            note_correction(self._connection, identifier, newest)
             self._connection.execute("DELETE FROM samples WHERE id = ?", (identifier,))
             self._rule.stored(self._connection, task, newest, label)
         self._held[task] = replace(held, newest=newest)
@@ -289,6 +292,11 @@ class SampleStore:
         they name another one.
         """
         return dict(count_resting(self._connection, task, budgets))
+
+    @_mending
+    def has_first_after(self, task: str, identifier: int) -> bool:
+        """Whether a sample of a task has come under a number above this one: none that was corrected since then."""
+        return first_after(self._connection, task, identifier)
 
     @_mending
     def newest(self, task: str) -> int:

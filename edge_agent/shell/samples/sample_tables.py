@@ -4,6 +4,7 @@
 that came before their task's schema was known. `turns` say which samples make room first, where that is not simply the
 oldest. `dropped` counts what retention dropped. `arrivals` say when a sample came, or was corrected, by this machine's
 clock, in seconds since 1970, where that is noted. `budgets` name the budget of agent.toml that a sample came with.
+`corrected` have another number now than the `first` one, under which rounds may have learned from them.
 Stores made before there were these gain the tables.
 """
 
@@ -35,6 +36,9 @@ BEGIN DELETE FROM arrivals WHERE sample = OLD.id; END;
 CREATE TABLE IF NOT EXISTS budgets (sample INTEGER PRIMARY KEY, budget TEXT NOT NULL);
 CREATE TRIGGER IF NOT EXISTS budgets_go_with_their_sample AFTER DELETE ON samples
 BEGIN DELETE FROM budgets WHERE sample = OLD.id; END;
+CREATE TABLE IF NOT EXISTS corrected (sample INTEGER PRIMARY KEY, first INTEGER NOT NULL);
+CREATE TRIGGER IF NOT EXISTS corrected_go_with_their_sample AFTER DELETE ON samples
+BEGIN DELETE FROM corrected WHERE sample = OLD.id; END;
 CREATE TABLE IF NOT EXISTS dropped (
     task TEXT NOT NULL, rule TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (task, rule)
 ) WITHOUT ROWID;

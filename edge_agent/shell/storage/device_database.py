@@ -7,7 +7,7 @@ is returned.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -32,10 +32,12 @@ from edge_agent.shell.storage.sample_steps import add_charge, read_charges
 from edge_agent.shell.storage.sample_use import SampleUse, read_use, write_use
 from edge_agent.shell.storage.task_clusters import read_cluster, write_cluster
 from edge_agent.shell.storage.task_turns import read_turns, settle_turn, take_turn
+from edge_agent.shell.storage.told_samples import WITHOUT_NOISE, Told, read_told, told_of, write_told
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
 from fleet_protocol.limits import MAX_BOOT, MIB
+from fleet_protocol.privacy.renyi import Divergences, StepsTaken
 
 MAX_WAITING_BYTES = GuardSettings().maximum_waiting_mib * MIB
 SETTLED_ROWS_KEPT = 10_000
@@ -295,15 +297,44 @@ class DeviceDatabase:
         rows = read_charges(self._connection, task)
         return [charge for number, charge in rows if self._seals.is_sound("sample_steps", number)]
 
-    def charge(self, task: str, charge: Charge) -> None:
-        """Commit what a round will take, before it begins; negative steps give back what it did not."""
+    def charge(self, task: str, charge: Charge, behind: int) -> None:
+        """Commit what a round on samples behind an id will take, before it begins."""
         with self._transaction():
-            add_charge(self._connection, task, charge)
-            self._add_to(_steps_of(task), charge.taken.steps, sum(each.taken.steps for each in self.charges(task)))
+            charges = self.charges(task)
+            told = self._told(task, charges).after(charges, charge.taken.mechanism, behind)
+            write_told(self._connection, task, told)
+            self._add_steps(task, charge, charges)
 
-    def lost_steps(self, task: str) -> int:
-        """How many of the steps that were charged damage has taken from what `charges` gives."""
-        return max(0, self._counter(_steps_of(task)) - sum(charge.taken.steps for charge in self.charges(task)))
+    def give_back(self, task: str, charge: Charge) -> None:
+        """Commit that the last round has taken nothing of what it was charged with."""
+        taken = charge.taken
+        with self._transaction():
+            self._add_steps(task, replace(charge, taken=replace(taken, steps=-taken.steps)), self.charges(task))
+
+    def _add_steps(self, task: str, charge: Charge, charges: Iterable[Charge]) -> None:
+        known = max(self._counter(_steps_of(task)), _steps_in(charges))  # a damaged counter begins anew
+        add_charge(self._connection, task, charge)
+        self._set_counter(_steps_of(task), max(0, known + charge.taken.steps))
+
+    def told_of_most(self, task: str) -> Divergences:
+        """What rounds have told of the sample that they have told most of."""
+        charges = self.charges(task)
+        return self._told(task, charges).of_most(charges)
+
+    def lost_steps(self, task: str) -> StepsTaken | None:
+        """Those that were charged, and that damage has taken from what `charges` gives: as steps of which none can have
+        told more. None where none are lost.
+        """
+        charges = self.charges(task)
+        lost = self._counter(_steps_of(task)) - _steps_in(charges)
+        return StepsTaken(self._told(task, charges).worst, lost) if lost > 0 else None
+
+    def _told(self, task: str, charges: Sequence[Charge]) -> Told:
+        number, told = read_told(self._connection, task)
+        if told is not None and self._seals.is_sound("told_samples", number):
+            return told
+        known = told_of(charges)
+        return known if self._counter(_steps_of(task)) <= _steps_in(charges) else replace(known, worst=WITHOUT_NOISE)
 
     def charge_lost(self, task: str, charge: Charge) -> None:
         """Commit in place of steps that were charged once, and are lost."""
@@ -496,6 +527,10 @@ def _waiting(finished: SpooledRound, spooled: SpooledPayload) -> OutboxRow:
 def _noised_of(task: str) -> str:
     """The counter of a task's noised updates."""
     return f"noised_updates.{task}"
+
+
+def _steps_in(charges: Iterable[Charge]) -> int:
+    return sum(charge.taken.steps for charge in charges)
 
 
 def _steps_of(task: str) -> str:

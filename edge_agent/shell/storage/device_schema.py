@@ -13,6 +13,7 @@ from edge_agent.shell.storage import (
     sample_use,
     task_clusters,
     task_turns,
+    told_samples,
 )
 from edge_agent.shell.storage.damaged_files import require_same_tables
 from fleet_protocol.envelope import read_envelope
@@ -20,7 +21,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -48,6 +49,7 @@ TABLES = (
     row_seals.TABLE,
     sample_use.TABLE,
     sample_steps.TABLE,
+    told_samples.TABLE,
     query_answers.TABLE,
     begun_queries.TABLE,
     task_clusters.TABLE,

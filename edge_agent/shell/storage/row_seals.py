@@ -25,6 +25,7 @@ LOST: Final = {
     "held_versions": "which version is complete here; the next one is fetched whole",
     "sample_use": "how often rounds have gone over the task's samples; they are as new",
     "sample_steps": "what some rounds have told of the task's samples; all that are there are charged with them",
+    "told_samples": "what rounds have told of a task's samples; steps that are lost too are charged as without noise",
     "query_answers": "that a query was answered, and what the answer cost; it may be answered again",
     "begun_queries": "on which terms a query was begun; its next round is taken as it comes",
     "turns": "how many updates of this device count in a task that takes few; the coordinator knows it",

@@ -1,9 +1,11 @@
 """Noised steps: Abadi et al. 2016, "Deep learning with differential privacy", algorithm 1, with sums that are exact."""
 
+import copy
 import time
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,7 +56,14 @@ class PrivateEngine:
         self._draw = draw
         self._alone = samples_alone
         self._at_once = 1 if samples_alone else self._training.batch_size
-        self._unit = self._privacy.noise_multiplier * self._privacy.clip / UNITS_PER_DEVIATION
+        self._unit = _unit_of(self._privacy)
+
+    def with_noise(self, noise_multiplier: float) -> "PrivateEngine":
+        """The same graph with other noise: for devices of one simulation that choose theirs."""
+        other = copy.copy(self)
+        other._privacy = msgspec.structs.replace(self._privacy, noise_multiplier=noise_multiplier)
+        other._unit = _unit_of(other._privacy)
+        return other
 
     def train(
         self,
@@ -81,7 +90,8 @@ class PrivateEngine:
         reported = time.monotonic()
         for step, (rows, mask) in enumerate(zip(plan.rows, plan.mask, strict=True)):
             total = self._sum(weights, samples, rows[mask > 0], plan.seed + step)
-            total += gaussian_integers(weights.size, UNITS_PER_DEVIATION, self._draw)
+            if self._privacy.noise_multiplier:  # 0 where the task and the device's owner want none
+                total += gaussian_integers(weights.size, UNITS_PER_DEVIATION, self._draw)
             gradient = (total * share).astype(np.float32) + np.float32(rates.proximal) * (weights - anchor)
             weights = update(weights, gradient, state, rates, self._training.momentum)
             if time.monotonic() - reported >= REPORT_SECONDS:
@@ -123,3 +133,8 @@ class PrivateEngine:
                 " have the bound that noise is for; export the bundle again"
             )
         return gradients[: len(samples)]
+
+
+def _unit_of(plan: SamplePrivacy) -> float:
+    """What the whole numbers of a sum are multiples of."""
+    return (plan.noise_multiplier or 1.0) * plan.clip / UNITS_PER_DEVIATION

@@ -3,7 +3,7 @@
 Whether one counts is settled with its cohort: until then its receipt says that it awaits it. Pure.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -18,7 +18,14 @@ from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.kinds import MASKED_UPDATE, MaskedUpdate, Signed
 from fleet_protocol.task_description import TaskDescription
 from secure_aggregation.bit_packing import Words, unpack
-from secure_aggregation.coordinator import AdmittedUpdate, admitted, sum_without, weighted_mean
+from secure_aggregation.coordinator import (
+    AdmittedUpdate,
+    admitted,
+    require_summed,
+    sum_without,
+    summed_ciphertext,
+    weighted_mean,
+)
 from secure_aggregation.manifest import field_of
 from secure_aggregation.messages import CohortManifest, CohortSet, SealedSeeds, message_hash
 from secure_aggregation.positions import shared_positions
@@ -133,6 +140,8 @@ def _finish(state: ServerState, partial: MaskedPartial, task: TaskDescription) -
         )
     (closing,) = sums
     manifest = closing.manifest
+    ciphertext = summed_ciphertext(manifest, closing.cohort_set, lambda device: masked[device].values)
+    require_summed(closing.cohort_set, ciphertext)
     total = sum_without(
         manifest,
         closing.cohort_set,
@@ -157,6 +166,14 @@ def candidates(items: Iterable[MaskedItem]) -> dict[str, AdmittedUpdate]:
     for each in items:
         found.setdefault(each.device, each.unopened())
     return found
+
+
+def first_values(items: Iterable[MaskedItem]) -> Callable[[str], bytes]:
+    """What the first update of each device holds, by the device's name."""
+    found: dict[str, bytes] = {}
+    for each in items:
+        found.setdefault(each.device, each.values)
+    return found.__getitem__
 
 
 MASKED_UPDATE_CONSUMER = VersionConsumer(

@@ -13,11 +13,15 @@ MaskStep = Literal["unusable", "sign", "answer"]
 
 
 class SumRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a helper is asked about: the coordinator's manifest and set, and each member's seeds, in the set's order."""
+    """What a helper is asked about: the coordinator's manifest and set, and each member's seeds, in the set's order.
+
+    `ciphertext` is the weighted sum of the members' encrypted updates, for the key holder's answer alone.
+    """
 
     manifest: Signed
     cohort_set: Signed
     seeds: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=MAX_COHORT_DEVICES)]
+    ciphertext: Annotated[bytes, msgspec.Meta(max_length=MAX_MASK_REQUEST_BYTES)] = b""
 
 
 class MaskRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

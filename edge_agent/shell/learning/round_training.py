@@ -32,6 +32,7 @@ from edge_agent.worker.contract import (
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import TrainingWorker
 from fleet_host.log_lines import log_line
+from fleet_host.seal import why_missing
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 from fleet_protocol.task_description import TaskDescription
@@ -105,7 +106,12 @@ class RoundTraining:
         await self._worker.end()
 
     def why_refused(self, description: TaskDescription) -> str | None:
-        """Why the device's owner does not let it learn for a task, in words; None where it may."""
+        """Why the device does not learn for a task, in words, as its owner does not let it, or something is not
+        installed; None where it may.
+        """
+        encrypts = description.masks is not None and description.masks.key_holder is not None
+        if encrypts and (missing := why_missing()) is not None:
+            return f"updates of {description.task} are encrypted for a key holder, and {missing}"
         return self._budget.refusal(description)
 
     def why_no_cohort(self, description: TaskDescription) -> str | None:

@@ -31,9 +31,9 @@ _PLAINTEXT: Final = struct.Struct("<4QQd")
 _COUNT: Final = struct.Struct("<Q")
 
 
-def why_missing() -> str | None:
-    """Why nothing can be encrypted here, in words; None where it can."""
-    return None if find_spec("tenseal") else f"TenSEAL is not installed: {REMEDY}"
+def is_missing() -> bool:
+    """Whether TenSEAL is not installed; `REMEDY` says what brings it. Nothing is loaded."""
+    return find_spec("tenseal") is None
 
 
 def new_key() -> tuple[bytes, bytes]:
@@ -89,7 +89,7 @@ class _Ring:
         try:
             from tenseal import sealapi  # noqa: PLC0415 - an extra, and a second of processor time on a small device
         except ImportError as error:
-            raise ConfigurationError(why_missing() or f"TenSEAL does not load ({error}): {REMEDY}") from error
+            raise ConfigurationError(f"TenSEAL is not installed, or does not load ({error}): {REMEDY}") from error
         self.seal: Any = sealapi
         parameters = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.BFV)
         parameters.set_poly_modulus_degree(DEGREE)

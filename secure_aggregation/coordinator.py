@@ -118,8 +118,7 @@ def require_summed(cohort_set: CohortSet, ciphertext: bytes) -> None:
     """
     if ciphertext and hashlib.sha256(ciphertext).digest() != cohort_set.ciphertext:
         raise VoidCohortError(
-            "the encrypted updates add up to another ciphertext than the set that helpers speak for names; they go"
-            " back into residuals"
+            "the encrypted updates add up to another ciphertext than their set names, so nothing is made of them"
         )
 
 

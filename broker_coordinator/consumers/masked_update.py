@@ -20,6 +20,7 @@ from fleet_protocol.task_description import TaskDescription
 from secure_aggregation.bit_packing import Words, unpack
 from secure_aggregation.coordinator import (
     AdmittedUpdate,
+    VoidCohortError,
     admitted,
     require_summed,
     sum_without,
@@ -141,7 +142,10 @@ def _finish(state: ServerState, partial: MaskedPartial, task: TaskDescription) -
     (closing,) = sums
     manifest = closing.manifest
     ciphertext = summed_ciphertext(manifest, closing.cohort_set, lambda device: masked[device].values)
-    require_summed(closing.cohort_set, ciphertext)
+    try:
+        require_summed(closing.cohort_set, ciphertext)
+    except VoidCohortError as error:
+        raise ConfigurationError(f"version {state.version + 1} of {task.task}: {error}") from error
     total = sum_without(
         manifest,
         closing.cohort_set,

@@ -45,11 +45,11 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse a demand that no task meets; raises ValueError."""
-        fewest = self.fewest_colluding + 1
+        fewest = 2 if self.fewest_colluding else 1
         if self.demands_masks and len(self.trusted_mask_helpers) < fewest:
             raise ValueError(
-                f"trusted_mask_helpers: at_least = {self.at_least!r} with fewest_colluding = {self.fewest_colluding}"
-                f" needs {fewest} keys or more; write what `edgeflock-helper mask-key` prints on each"
+                f"trusted_mask_helpers: at_least = {self.at_least!r} and fewest_colluding = {self.fewest_colluding}"
+                f" need {fewest} keys or more; write what `edgeflock-helper mask-key` prints on each"
             )
 
         if self.budgets and "samples" not in self.at_least:

@@ -59,6 +59,7 @@ from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, KEY_HOLDER
 from fleet_protocol.codec import read_model
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.privacy.encryption_plan import chunks_of
 from fleet_protocol.split_plan import device_blocks
 from fleet_protocol.task_description import TaskDescription, split_files
 

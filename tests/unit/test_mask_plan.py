@@ -135,5 +135,5 @@ def test_owner_who_demands_masks_refuses_a_task_without(task):
 
 
 def test_owner_has_to_name_helpers():
-    with pytest.raises(ValueError, match="needs two keys or more"):
+    with pytest.raises(ValueError, match="need 2 keys or more"):
         PrivacySettings(at_least="masks")

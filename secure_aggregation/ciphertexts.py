@@ -17,8 +17,8 @@ Ciphertext = NDArray[np.uint64]
 
 LOWER_BITS: Final = 32
 UPPER_BITS: Final = MODULUS_BITS - LOWER_BITS
-RESIDUE_BYTES: Final = 8
-"""Of one number as SEAL has it in memory: little endian."""
+LARGEST_FACTOR: Final = (1 << 64 - MODULUS_BITS) - 1
+"""So many residues have a sum of 64 bits."""
 
 
 def pack_ciphertext(ciphertext: Ciphertext) -> bytes:
@@ -72,7 +72,7 @@ def encrypted(zeros: bytes, residues: Words, width: int) -> bytes:
 
 
 def add_weighted(total: Ciphertext | None, ciphertext: Ciphertext, weight: int) -> Ciphertext:
-    """The sum of `total`, None at first, and a ciphertext times a weight, which is below 2^12."""
+    """The sum of `total`, None at first, and a ciphertext times a weight, which is `LARGEST_FACTOR` at most."""
     weighted = ciphertext * np.uint64(weight)
     return (weighted if total is None else weighted + total) % np.uint64(MODULUS)
 

@@ -13,7 +13,6 @@ from fleet_protocol.bundle_files import (
     BACKBONE_FILE,
     DESCRIPTION_FILE,
     DRAW_FILE,
-    KEY_HOLDER_FILE,
     REQUIRED_FILES,
     TRAIN_PER_SAMPLE_FILE,
     verify_blob,
@@ -153,11 +152,6 @@ def _check_files(description: TaskDescription, name: str) -> None:
         raise ConfigurationError(f"{name}: `backbone` and {BACKBONE_FILE} in `files` belong together; one is missing")
     if (description.drawing is None) != (DRAW_FILE not in files):
         raise ConfigurationError(f"{name}: `drawing` and {DRAW_FILE} in `files` belong together; one is missing")
-    encrypts = description.masks is not None and description.masks.key_holder is not None
-    if encrypts != (KEY_HOLDER_FILE in files):
-        raise ConfigurationError(
-            f"{name}: key_holder in [privacy.masks] and {KEY_HOLDER_FILE} in `files` belong together; one is missing"
-        )
     if unknown := sorted(description.onnx_versions.keys() - files.keys()):
         raise ConfigurationError(f"{name}: onnx_versions names {', '.join(unknown)}, which `files` lacks")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 import msgspec
 
 from fleet_protocol.aggregation_plan import USED_BY, AggregationPlan
+from fleet_protocol.bundle_files import KEY_HOLDER_FILE
 from fleet_protocol.configuration import Name, PublicKey, Seconds
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import (
@@ -220,6 +221,10 @@ def _rules_of_encryption(plan: MaskPlan, key_holder: str, task: "TaskDescription
         (
             key_holder in plan.helpers,
             f"has key_holder {key_holder!r}, who is none of the helpers {sorted(plan.helpers)}; write one of them",
+        ),
+        (
+            KEY_HOLDER_FILE in task.files,
+            f"has key_holder {key_holder!r}, and the bundle no {KEY_HOLDER_FILE}; export it again",
         ),
         (
             plan.colluding == len(plan.helpers) - 1,

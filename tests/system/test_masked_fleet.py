@@ -11,6 +11,7 @@ from tests.support.agent import AgentProcess
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.masked_fleet import MaskHelperProcess, masked_digits, owned
+from tests.support.process import TREE
 from tests.support.replay import versions_replayed
 from tests.support.waiting import until
 
@@ -123,13 +124,21 @@ def test_devices_add_noise_count_their_updates_across_kills_and_send_no_more_tha
 
 
 @pytest.mark.parametrize(("helpers", "colluding"), [(1, 0), (2, 1)])
-def test_encrypted_updates_with_a_key_holder_a_device_gone_and_everybody_killed_once(fleet_of, helpers, colluding):
+def test_encrypted_updates_with_a_device_that_lacks_tenseal_and_everybody_killed_once(
+    fleet_of, helpers, colluding, tmp_path
+):
     fleet = fleet_of(helpers, colluding=colluding, key_holder=helpers - 1)
+    lacking = fleet.devices[2]
+    (tmp_path / "lacking").mkdir()
+    (tmp_path / "lacking" / "sitecustomize.py").write_text('import sys\nsys.modules["tenseal"] = None\n')
+    lacking.variables = {"PYTHONPATH": f"{tmp_path / 'lacking'}:{TREE}"}
     fleet.start()
-    for device in fleet.devices[:2]:
+    for device in fleet.devices:
         device.feed(4)
     until(lambda: all("event=update_awaits_cohort" in each.log() for each in fleet.devices[:2]), "two updates wait")
-    fleet.devices[2].kill()
+    until(lambda: "event=task_refused task=digits" in lacking.log(), "the third one says what it lacks")
+    assert "TenSEAL is not installed" in lacking.log()
+    assert "pip install 'edgeflock[homomorphic]'" in lacking.log()
     for process in (fleet.coordinator, fleet.helpers[-1], fleet.devices[0]):
         process.kill()
     fleet.coordinator.start_serving()
@@ -143,7 +152,8 @@ def test_encrypted_updates_with_a_key_holder_a_device_gone_and_everybody_killed_
         held = list(journal.updates("digits"))
     assert len(held) == 2
     assert {row.kind for row in held} == {MASKED_UPDATE.number}
-    assert "unconfined" not in fleet.devices[1].log()
+    assert "event=worker_not_confined" not in fleet.devices[1].log(), "it encrypts before it is shut in"
+    assert lacking.exit_status() is None
 
 
 def test_device_whose_owner_trusts_other_helpers_does_not_train(fleet_of):

@@ -88,15 +88,15 @@ def encrypted(entries: int, devices: int) -> Encrypted:
         SUM_REPETITIONS, lambda: summed_ciphertext(manifest, chosen, lambda device: fleet.rounds[device].update.values)
     )
     chosen = replace(chosen, ciphertext=hashlib.sha256(ciphertext).digest())
-    request = fleet.request(chosen, ciphertext)
-    answer_ms, answer = least_ms(SUM_REPETITIONS, lambda: fleet.helper(0, holder).answer(request, ()))
+    request = fleet.request(chosen)
+    answer_ms, answer = least_ms(SUM_REPETITIONS, lambda: fleet.helper(0, holder).answer(request, (), ciphertext))
     sum_ms, total = least_ms(SUM_REPETITIONS, lambda: unmasked(manifest, chosen, fleet.admitted, [answer]))
     return Encrypted(
         entries=entries,
         devices=devices,
         key_file_bytes=len(file),
         device_sends_bytes=len(encode_payload(done.update)),
-        helper_receives_bytes=len(encode_payload(request)),
+        helper_receives_bytes=len(encode_payload(request)) + len(ciphertext),
         helper_sends_bytes=len(encode_payload(answer)),
         device_ms=device_ms,
         coordinator_admission_ms=admission_ms,

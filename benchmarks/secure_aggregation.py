@@ -102,11 +102,10 @@ class Fleet:
         key, coordinator = self.helper_keys[number], self.coordinator.verify_key
         return MaskHelper(key, coordinator, roster, OWNER, ClaimsInMemory(), holder=holder)
 
-    def request(self, cohort_set: CohortSet, ciphertext: bytes = b"") -> SumRequest:
+    def request(self, cohort_set: CohortSet) -> SumRequest:
         """What helpers are asked."""
         seeds = tuple(self.admitted[member.device].seeds for member in cohort_set.members)
-        manifest, members = signed(self.coordinator, self.manifest), signed(self.coordinator, cohort_set)
-        return SumRequest(manifest, members, seeds, ciphertext)
+        return SumRequest(signed(self.coordinator, self.manifest), signed(self.coordinator, cohort_set), seeds)
 
 
 def least_ms(repetitions: int, call: Callable[[], Result]) -> tuple[float, Result]:

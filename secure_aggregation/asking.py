@@ -129,13 +129,15 @@ class Asking:
         about = SumRequest(self._signed_manifest, self._signed_set, seeds)
         for number in due:
             self._step.asked_at[number] = now
-        return [(number, MaskRequest(self._step.name, self._for(number, about), self._signatures)) for number in due]
+        return [
+            (number, MaskRequest(self._step.name, about, self._signatures, self._ciphertext_for(number)))
+            for number in due
+        ]
 
-    def _for(self, number: int, about: SumRequest) -> SumRequest:
-        """What one helper is asked: the key holder alone gets the ciphertext, and once it is to answer."""
-        if self._step.name != "answer" or number != self._manifest.key_holder:
-            return about
-        return msgspec.structs.replace(about, ciphertext=self._ciphertext)
+    def _ciphertext_for(self, number: int) -> bytes:
+        """What a helper is to decrypt: the key holder alone, and once it is to answer."""
+        is_asked = self._step.name == "answer" and number == self._manifest.key_holder
+        return self._ciphertext if is_asked else b""
 
     def next_due(self) -> float:
         """When `requests` or `advance` will next have something, if nobody replies. Never a moment at which both have

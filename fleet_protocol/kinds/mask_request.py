@@ -13,23 +13,22 @@ MaskStep = Literal["unusable", "sign", "answer"]
 
 
 class SumRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a helper is asked about: the coordinator's manifest and set, and each member's seeds, in the set's order.
-
-    `ciphertext` is the weighted sum of the members' encrypted updates, for the key holder's answer alone.
-    """
+    """What a helper is asked about: the coordinator's manifest and set, and each member's seeds, in the set's order."""
 
     manifest: Signed
     cohort_set: Signed
     seeds: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=MAX_COHORT_DEVICES)]
-    ciphertext: Annotated[bytes, msgspec.Meta(max_length=MAX_MASK_REQUEST_BYTES)] = b""
 
 
 class MaskRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One step of the way to a sum. `signatures`, of helpers for this set, are there for `answer` alone."""
+    """One step of the way to a sum. `signatures`, of helpers for this set, are there for `answer` alone. So is
+    `ciphertext`, the weighted sum of the members' encrypted updates, and for the key holder alone.
+    """
 
     step: MaskStep
     request: SumRequest
     signatures: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=MAX_MASK_HELPERS)] = ()
+    ciphertext: Annotated[bytes, msgspec.Meta(max_length=MAX_MASK_REQUEST_BYTES)] = b""
 
 
 MASK_REQUEST = PayloadKind(43, MaskRequest, Leaf.DOWN, max_bytes=MAX_MASK_REQUEST_BYTES)

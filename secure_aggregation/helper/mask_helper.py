@@ -13,7 +13,6 @@ from fleet_protocol.keys import SigningKey, VerifyKey
 from fleet_protocol.kinds import Signed, SumRequest
 from secure_aggregation.bit_packing import Words, pack
 from secure_aggregation.boxes import opened_seeds
-from secure_aggregation.ciphertexts import Ciphertext
 from secure_aggregation.helper.claims import Claims
 from secure_aggregation.helper.key_holder import KeyHolder, decrypted_sum, is_to_decrypt, named_ciphertext
 from secure_aggregation.helper.set_checks import CheckedSet, HelperPolicy, Roster, checked_set, strangers_of
@@ -69,28 +68,25 @@ class MaskHelper:
         self._claim(checked)
         return signed(self._key, SetSignature(checked.cohort, checked.set_hash, checked.number))
 
-    def answer(self, request: SumRequest, signatures: Sequence[Signed]) -> Signed:
-        """This helper's `HelperAnswer`, given the signatures of enough of the cohort's helpers for this set.
+    def answer(self, request: SumRequest, signatures: Sequence[Signed], ciphertext: bytes = b"") -> Signed:
+        """This helper's `HelperAnswer`, given the signatures of enough of the cohort's helpers for this set; a key
+        holder's, given the set's `ciphertext` too.
 
         Raises:
             ProtocolError: as `sign`, or `BAD_SIGNATURE`: too few helpers have signed this set. `UNKNOWN_KEY`,
                 `WRONG_HASH`: what is encrypted is not for this helper, or not what the set names.
         """
         checked = self._checked(request)
-        ciphertext = self._ciphertext(checked, request)
+        to_decrypt = named_ciphertext(checked, ciphertext) if is_to_decrypt(checked, self._holder) else None
         _check_signatures(checked, signatures)
         opened = self._opened_of_all(checked)
         self._claim(checked)
         width = field_of(checked.manifest).width
         totals = _weighted_sums(checked, opened)
-        if ciphertext is not None and self._holder is not None:
-            totals[0] -= decrypted_sum(checked, ciphertext, self._holder)
+        if to_decrypt is not None and self._holder is not None:
+            totals[0] -= decrypted_sum(checked, to_decrypt, self._holder)
         packed = tuple(pack(total, width) for total in totals)
         return signed(self._key, HelperAnswer(checked.cohort, checked.set_hash, checked.number, packed))
-
-    def _ciphertext(self, checked: CheckedSet, request: SumRequest) -> Ciphertext | None:
-        """What this helper is to decrypt; it is looked at before the set is claimed."""
-        return named_ciphertext(checked, request.ciphertext) if is_to_decrypt(checked, self._holder) else None
 
     def _checked(self, request: SumRequest) -> CheckedSet:
         return checked_set(request, self._key.verify_key, self._coordinator, self._roster, self._policy)

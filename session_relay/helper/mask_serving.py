@@ -87,7 +87,9 @@ def reply_to(
             case "sign":
                 return MaskReply(request.step, set_hash, signed=(helper.sign(asked),))
             case "answer":
-                return MaskReply(request.step, set_hash, signed=(helper.answer(asked, request.signatures),))
+                return MaskReply(
+                    request.step, set_hash, signed=(helper.answer(asked, request.signatures, request.ciphertext),)
+                )
     except ProtocolError as error:
         return MaskReply(request.step, set_hash, refusal=printable(str(error)[:MAX_MASK_REFUSAL_CHARACTERS]))
     except sqlite3.Error as error:

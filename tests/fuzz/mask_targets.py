@@ -78,6 +78,7 @@ def _reply(data: bytes) -> None:
         Terms(1.0, 2.0),
         sign_set=lambda cohort_set: signed(COHORT.coordinator, cohort_set),
         weight_of=lambda _: 1,
+        ciphertext_of=lambda _: b"",
         fixed=(REQUEST.cohort_set, SET),
         now=0.0,
     )

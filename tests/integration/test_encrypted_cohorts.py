@@ -43,7 +43,7 @@ def test_version_is_the_plain_mean_and_nobody_but_devices_has_what_is_in_an_upda
     assert {fleet.outcome(device) for device in fleet.devices} == {Outcome.ACCEPTED}
     assert versions_replayed(fleet.bench.journal, TASK) == 1
     asked = [request for helper in fleet.helpers.values() for request in helper.heard]
-    assert sum(bool(each.request.ciphertext) for each in asked) == 1, "the key holder's answer alone needs it"
+    assert sum(bool(each.ciphertext) for each in asked) == 1, "the key holder's answer alone needs it"
     shown = encode_payload(asked[-1])
     files = b"".join(path.read_bytes() for path in tmp_path.glob("one.db*"))
     with reading(fleet.bench.journal.engine) as connection:
@@ -100,7 +100,7 @@ def test_kills_of_coordinator_and_key_holder_between_steps_lose_and_count_nothin
     fleet.settle(20, 10.0)
     assert {fleet.outcome(device) for device in fleet.devices} == {Outcome.ACCEPTED}
     assert versions_replayed(fleet.bench.journal, TASK) == 1
-    asked = {each.request.ciphertext for each in fleet.helpers[f"mask-{helpers - 1}"].heard} - {b""}
+    asked = {each.ciphertext for each in fleet.helpers[f"mask-{helpers - 1}"].heard} - {b""}
     assert len(asked) == 1, "the key holder is shown one ciphertext, however often it is asked"
 
 

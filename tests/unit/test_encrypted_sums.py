@@ -160,9 +160,6 @@ class Encrypted(MaskedCohort):
         ciphertext = summed_ciphertext(self.manifest, members, self.values)
         return msgspec.structs.replace(members, ciphertext=hashlib.sha256(ciphertext).digest()), ciphertext
 
-    def asked(self, members, ciphertext, **changed):
-        return self.request(members, ciphertext=ciphertext, **changed)
-
 
 @pytest.fixture(scope="module")
 def cohort(keys):
@@ -185,7 +182,7 @@ def test_sum_is_the_plain_one_with_the_key_holder_among_all_helpers(keys, holder
     for number in range(helpers):
         is_holder = number == key_holder
         helper = cohort.helper(number, holder=holder if is_holder else None)
-        answers.append(helper.answer(cohort.asked(members, ciphertext if is_holder else b""), ()))
+        answers.append(helper.answer(cohort.request(members), (), ciphertext if is_holder else b""))
     total = unmasked(cohort.manifest, members, cohort.admitted, answers)
     np.testing.assert_array_equal(total.levels, cohort.plain_sum(weights))
 
@@ -200,24 +197,25 @@ def test_key_holder_decrypts_one_ciphertext_of_a_set_and_gives_the_same_bytes_ag
     claims = ClaimsInMemory()
     helper = cohort.helper(0, claims, holder=holder)
     members, ciphertext = cohort.committed(ones(cohort.names))
-    first = helper.answer(cohort.asked(members, ciphertext), ())
-    assert cohort.helper(0, claims, holder=holder).answer(cohort.asked(members, ciphertext), ()) == first
+    first = helper.answer(cohort.request(members), (), ciphertext)
+    assert cohort.helper(0, claims, holder=holder).answer(cohort.request(members), (), ciphertext) == first
     single = cohort.values(cohort.names[0])
     other = msgspec.structs.replace(members, ciphertext=hashlib.sha256(single).digest())
-    refused(Reason.SEQUENCE_REUSED, "a helper speaks for one set", helper.answer, cohort.asked(other, single), ())
-    refused(Reason.WRONG_HASH, "came with the set", helper.answer, cohort.asked(members, single), ())
-    refused(Reason.WRONG_HASH, "came with the set", helper.answer, cohort.asked(members, b""), ())
+    refused(Reason.SEQUENCE_REUSED, "a helper speaks for one set", helper.answer, cohort.request(other), (), single)
+    refused(Reason.WRONG_HASH, "came with the set", helper.answer, cohort.request(members), (), single)
+    refused(Reason.WRONG_HASH, "came with the set", helper.answer, cohort.request(members), (), b"")
     unnamed = cohort.set_of(ones(cohort.names))
-    refused(Reason.WRONG_HASH, "it names none", helper.answer, cohort.asked(unnamed, ciphertext), ())
+    refused(Reason.WRONG_HASH, "it names none", helper.answer, cohort.request(unnamed), (), ciphertext)
 
 
 def test_small_set_and_overlapping_set_are_refused_with_ciphertexts_too(cohort, holder):
     helper = cohort.helper(0, holder=holder)
     lone = cohort.committed(ones(cohort.names[:1]))
-    refused(Reason.OUT_OF_BOUNDS, "a set of 1 devices", helper.answer, cohort.asked(*lone), ())
-    helper.answer(cohort.asked(*cohort.committed(ones(cohort.names))), ())
+    refused(Reason.OUT_OF_BOUNDS, "a set of 1 devices", helper.answer, cohort.request(lone[0]), (), lone[1])
+    members, ciphertext = cohort.committed(ones(cohort.names))
+    helper.answer(cohort.request(members), (), ciphertext)
     overlapping = cohort.committed(ones(cohort.names[1:]))
-    refused(Reason.SEQUENCE_REUSED, "is of the set", helper.answer, cohort.asked(*overlapping), ())
+    refused(Reason.SEQUENCE_REUSED, "is of the set", helper.answer, cohort.request(overlapping[0]), (), overlapping[1])
 
 
 def test_key_holder_without_the_key_that_updates_are_encrypted_under_says_so_before_a_set_is_committed(cohort, keys):
@@ -239,7 +237,9 @@ def test_of_a_ciphertext_that_is_not_the_sets_sum_nothing_is_left_but_masks(coho
         chosen[0, 1, 0] = MODULUS >> width  # decrypts to s
     ciphertext = pack_ciphertext(chosen)
     members = msgspec.structs.replace(cohort.set_of(ones(cohort.names)), ciphertext=hashlib.sha256(ciphertext).digest())
-    told = read_unverified(cohort.helper(0, holder=holder).answer(cohort.asked(members, ciphertext), ()), HelperAnswer)
+    told = read_unverified(
+        cohort.helper(0, holder=holder).answer(cohort.request(members), (), ciphertext), HelperAnswer
+    )
     mask_sum = sum_of_masks_of(cohort)
     hidden = np.frombuffer(decrypted(keys[0], chosen.tobytes(), width), "<u8")[:entries].astype(np.uint32)
     expected = (mask_sum - hidden) & np.uint32((1 << width) - 1)

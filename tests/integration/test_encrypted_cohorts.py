@@ -148,7 +148,7 @@ def test_what_is_no_ciphertext_is_refused_and_the_others_are_summed(tmp_path, va
 
 
 def test_device_that_encrypts_under_another_key_spoils_the_sum_and_is_found(tmp_path, caplog):
-    fleet = encrypted_fleet(tmp_path, devices=4)
+    fleet = encrypted_fleet(tmp_path, devices=6)  # whose sums take three quarters of their modulus
     spoiler = fleet.devices[2]
     spoiler.public = public_in(MaskClaims(tmp_path / "another.db").encryption_key()[1])
     for number in range(1, 30):

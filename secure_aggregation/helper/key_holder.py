@@ -1,7 +1,8 @@
 """A mask helper that is its cohort's key holder: it decrypts one ciphertext of each set, and tells it less its masks.
 
-Whatever it is given to decrypt is masked, and of a ciphertext that is not the set's sum nothing remains but masks that
-nobody else has. So it needs none of the single ciphertexts to know what it decrypts. Pure.
+It does not see the single ciphertexts, so it can't check that it decrypts their sum. Other numbers in its place come
+out masked, and tell no update. What is added to the sum comes out with it, and may tell the key: encryption is there
+against coordinators that keep to the protocol, masks against all (docs/secure-aggregation.md). Pure.
 """
 
 import hashlib

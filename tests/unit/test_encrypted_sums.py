@@ -246,22 +246,44 @@ def test_of_a_ciphertext_that_is_not_the_sets_sum_nothing_is_left_but_masks(coho
     np.testing.assert_array_equal(unpack(told.sums[0], entries, width), expected)
 
 
-def sum_of_masks_of(cohort):
-    """All masks of all devices, uint32[entries], with the seeds that the key holder's boxes have."""
-    total = np.zeros(cohort.manifest.entries, np.uint32)
+def test_coordinator_that_alters_the_sum_learns_the_lattice_key_and_is_left_with_masked_updates(cohort, holder, keys):
+    """The limit that docs/secure-aggregation.md names: encryption adds nothing against it, and masks hold."""
+    width, entries = field_of(cohort.manifest).width, cohort.manifest.entries
+    weights = ones(cohort.names)
+    altered = unpack_ciphertext(cohort.committed(weights)[1], entries)
+    altered[0, 1, 0] = (int(altered[0, 1, 0]) + (MODULUS >> 2)) % MODULUS
+    ciphertext = pack_ciphertext(altered)
+    members = msgspec.structs.replace(cohort.set_of(weights), ciphertext=hashlib.sha256(ciphertext).digest())
+    answer = cohort.helper(0, holder=holder).answer(cohort.request(members), (), ciphertext)
+    told = unpack(read_unverified(answer, HelperAnswer).sums[0], entries, width)
+    quarter = 1 << width - 2
+    learnt = (-told.astype(np.int64) - cohort.plain_sum(weights)) % (1 << width)
+    secret = secret_coefficients(keys[0])[:entries]
+    np.testing.assert_allclose(learnt, secret * quarter % (1 << width), atol=1)
     for name in cohort.names:
-        seeds = read_unverified(cohort.rounds[name].update.seeds, SealedSeeds)
-        place = update_place(message_hash(cohort.manifest), name, seeds.sequence)
-        (seed,) = opened_seeds(
-            seeds.boxes[0],
-            seeds.ephemeral,
-            plan=seed_plan_of(cohort.manifest),
-            number=0,
-            key=key_of("helper-0"),
-            place=place,
-        )
-        total += mask(seed, place, 0, cohort.manifest.entries)
-    return total
+        single = unpack_ciphertext(cohort.values(name), entries)
+        seen = np.frombuffer(decrypted(keys[0], single.tobytes(), width), "<u8")[:entries].astype(np.int64)
+        masks = masks_of(cohort, name).astype(np.int64)
+        np.testing.assert_array_equal((seen - masks) % (1 << width), cohort.rounds[name].levels % (1 << width))
+
+
+def sum_of_masks_of(cohort):
+    """All masks of all devices, uint32[entries], with the seeds in the key holder's boxes."""
+    return sum(masks_of(cohort, name) for name in cohort.names)
+
+
+def masks_of(cohort, name):
+    seeds = read_unverified(cohort.rounds[name].update.seeds, SealedSeeds)
+    place = update_place(message_hash(cohort.manifest), name, seeds.sequence)
+    (seed,) = opened_seeds(
+        seeds.boxes[0],
+        seeds.ephemeral,
+        plan=seed_plan_of(cohort.manifest),
+        number=0,
+        key=key_of("helper-0"),
+        place=place,
+    )
+    return mask(seed, place, 0, cohort.manifest.entries)
 
 
 @pytest.mark.parametrize(

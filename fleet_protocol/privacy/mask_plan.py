@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 import msgspec
 
 from fleet_protocol.aggregation_plan import USED_BY, AggregationPlan
-from fleet_protocol.bundle_files import KEY_HOLDER_FILE
 from fleet_protocol.configuration import Name, PublicKey, Seconds
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import (
     MAX_COHORT_DEVICES,
     MAX_MASK_HELPERS,
-    MAX_MASK_REQUEST_BYTES,
     MAX_STALENESS_WEIGHT,
     MAX_TOP_POSITIONS_BYTES,
     MAX_UPDATE_BYTES,
 )
-from fleet_protocol.privacy.encryption_plan import ciphertext_bytes, decrypts_exactly
+from fleet_protocol.privacy.encryption_plan import rules_of_encryption
 from fleet_protocol.privacy.noise_shares import (
     NoisedUpdates,
     NoiseShares,
@@ -43,8 +41,6 @@ LARGEST_WIDTH: Final = 32
 """Bits of an entry of a sum."""
 BESIDE_VALUES_BYTES: Final = 2048
 """Of a masked update, or of a helper's answer, that are no values: boxes, names and signatures."""
-MEMBER_BYTES: Final = 640
-"""Of a question to a helper, for each device of the set: at most, its name and sealed seeds, with signatures."""
 
 
 class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -165,7 +161,7 @@ def check_masked_task(task: "TaskDescription", name: str) -> None:
         return
     rules = [*_rules_of_plan(plan, task), *_rules_of_positions(plan, task), *_rules_of_task(task)]
     if plan.key_holder is not None:
-        rules += _rules_of_encryption(plan, plan.key_holder, task)
+        rules += rules_of_encryption(plan, plan.key_holder, task, largest_weight(task.aggregation))
     for holds, otherwise in rules:
         if not holds:
             raise ConfigurationError(f"{name}: [privacy.masks] {otherwise}")
@@ -208,39 +204,6 @@ def _rules_of_plan(plan: MaskPlan, task: "TaskDescription") -> list[tuple[bool, 
             plan.seeds_of_a_helper * value_bytes + BESIDE_VALUES_BYTES <= MAX_UPDATE_BYTES,
             f"makes answers of {plan.seeds_of_a_helper * value_bytes} bytes, at most {MAX_UPDATE_BYTES} travel; lower"
             " keep_fraction, bits or the number of helpers",
-        ),
-    ]
-
-
-def _rules_of_encryption(plan: MaskPlan, key_holder: str, task: "TaskDescription") -> list[tuple[bool, str]]:
-    devices = task.aggregation.buffer_size or 0
-    total_weight = devices * largest_weight(task.aggregation)
-    sent = ciphertext_bytes(plan.entries(task.trained_count))
-    asked = sent + devices * MEMBER_BYTES
-    return [
-        (
-            key_holder in plan.helpers,
-            f"has key_holder {key_holder!r}, who is none of the helpers {sorted(plan.helpers)}; write one of them",
-        ),
-        (
-            KEY_HOLDER_FILE in task.files,
-            f"has key_holder {key_holder!r}, and the bundle no {KEY_HOLDER_FILE}; export it again",
-        ),
-        (
-            plan.colluding == len(plan.helpers) - 1,
-            f"has a key holder, with which all helpers must answer; write colluding = {len(plan.helpers) - 1}, one"
-            " below their number",
-        ),
-        (
-            decrypts_exactly(plan.width(total_weight), total_weight),
-            f"has a key holder, and sums of {plan.width(total_weight)} bits of a total weight of {total_weight} don't"
-            " decrypt exactly; lower bits or aggregation.buffer_size",
-        ),
-        (
-            asked + BESIDE_VALUES_BYTES <= MAX_MASK_REQUEST_BYTES,
-            f"makes questions of {asked} bytes to the key holder, {sent} of them the encrypted sum, and at most"
-            f" {MAX_MASK_REQUEST_BYTES} travel; lower keep_fraction or aggregation.buffer_size, or leave key_holder"
-            " out",
         ),
     ]
 

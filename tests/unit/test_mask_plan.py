@@ -95,7 +95,7 @@ def test_plan_with_a_key_holder_that_contradicts_itself_is_refused(encrypted, fi
 
 def test_task_whose_encrypted_sum_travels_in_no_message_is_refused_with_its_size(encrypted):
     wide = changed(encrypted, parameters=[Parameter("head.weight", [4, 41_000])])
-    with pytest.raises(ConfigurationError, match="makes questions of 2116992 bytes to the key holder"):
+    with pytest.raises(ConfigurationError, match="makes questions of 2127232 bytes to the key holder"):
         check_masked_task(changed(wide, "aggregation", buffer_size=3), "task")
     fits = changed(encrypted, parameters=[Parameter("head.weight", [4, 38_000])])
     check_masked_task(fits, "task")

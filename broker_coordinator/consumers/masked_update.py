@@ -3,7 +3,7 @@
 Whether one counts is settled with its cohort: until then its receipt says that it awaits it. Pure.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -164,20 +164,12 @@ def _remember(members: Members, device: str, facts: MaskedFacts, _: TaskDescript
     members.note(device, facts.cohort)
 
 
-def candidates(items: Iterable[MaskedItem]) -> dict[str, AdmittedUpdate]:
-    """The updates that a set may be made of, by device: the first of each."""
-    found: dict[str, AdmittedUpdate] = {}
+def first_of_each_device(items: Iterable[MaskedItem]) -> dict[str, MaskedItem]:
+    """The updates that a set may be made of, by device."""
+    found: dict[str, MaskedItem] = {}
     for each in items:
-        found.setdefault(each.device, each.unopened())
+        found.setdefault(each.device, each)
     return found
-
-
-def first_values(items: Iterable[MaskedItem]) -> Callable[[str], bytes]:
-    """What the first update of each device holds, by the device's name."""
-    found: dict[str, bytes] = {}
-    for each in items:
-        found.setdefault(each.device, each.values)
-    return found.__getitem__
 
 
 MASKED_UPDATE_CONSUMER = VersionConsumer(

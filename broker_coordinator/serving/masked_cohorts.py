@@ -13,11 +13,12 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
-from broker_coordinator.consumers.masked_update import MaskedItem, candidates, first_values
+from broker_coordinator.consumers.masked_update import MaskedItem, first_of_each_device
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.cohort_manifests import manifest_of, named_positions, require_as_opened, weight_in
 from broker_coordinator.serving.cohort_sums import SummedCohort, summed_cohort
@@ -232,7 +233,7 @@ class MaskedCohorts:
     def _ask(self, task: ServedTask, plan: MaskPlan, live: _Live, now: float) -> SummedCohort | None:
         manifest = live.stored.cohort.manifest
         if live.asking is None:
-            items: list[MaskedItem] = [each.item for each in self._of_cohort(task, live)]
+            items = first_of_each_device(each.item for each in self._of_cohort(task, live))
             live.asking = Asking(
                 live.stored.manifest,
                 manifest,
@@ -240,7 +241,9 @@ class MaskedCohorts:
                 Terms(plan.patience_seconds, plan.give_up_seconds),
                 sign_set=lambda cohort_set: signed(self._signer.key, cohort_set),
                 weight_of=partial(weight_in, task, manifest),
-                ciphertext_of=lambda cohort_set: summed_ciphertext(manifest, cohort_set, first_values(items)),
+                ciphertext_of=lambda cohort_set: summed_ciphertext(
+                    manifest, cohort_set, lambda device: items[device].values
+                ),
                 fixed=live.stored.members,
                 now=now,
             )
@@ -261,12 +264,12 @@ class MaskedCohorts:
             return None
         return summed_cohort(task, live.stored, live.asking.cohort_set, self._of_cohort(task, live), answers)
 
-    def _candidates(self, task: ServedTask, live: _Live, items: Iterable[MaskedItem]) -> dict[str, AdmittedUpdate]:
+    def _candidates(self, task: ServedTask, live: _Live, items: Mapping[str, MaskedItem]) -> dict[str, AdmittedUpdate]:
         """The updates of the cohort, without some of the devices that may have spoiled sums; all, where the set is
         committed.
         """
         manifest = live.stored.cohort.manifest
-        found = dict(list(candidates(items).items())[: manifest.most_devices])
+        found = {device: item.unopened() for device, item in islice(items.items(), manifest.most_devices)}
         if live.stored.members is not None:
             return found
         left_out = self._spoilers.left_out(task.description.task, found, manifest.fewest_devices)

@@ -21,15 +21,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from msgspec.structs import replace
 from nacl.utils import random as random_bytes
 
 from benchmarks.footprint.environments import environment_with
 from benchmarks.footprint.flower_side import PACKAGE
+from fleet_host.seal import encryptions_of_zero
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import SumRequest, encode_payload
+from fleet_protocol.privacy.encryption_plan import chunks_of
 from secure_aggregation.coordinator import AdmittedUpdate, CohortSum, admitted, proposed_set, unmasked
 from secure_aggregation.device import MaskedRound, masked_round
 from secure_aggregation.helper.claims import ClaimsInMemory
+from secure_aggregation.helper.key_holder import KeyHolder
 from secure_aggregation.helper.mask_helper import MaskHelper
 from secure_aggregation.helper.set_checks import HelperPolicy
 from secure_aggregation.manifest import field_of, seed_plan_of
@@ -50,6 +54,7 @@ HALTED = "the round was halted"
 """What `secagg_plus_child` says of one."""
 OWNER = HelperPolicy(fewest_devices=10, fewest_per_weight=3)
 """14 devices of 20 are left, which have four weights by turns."""
+NO_KEY = (b"", b"")
 REPETITIONS = 15
 SUM_REPETITIONS = 3
 TRIES = 5
@@ -91,10 +96,11 @@ class Fleet:
     rounds: dict[str, MaskedRound]
     admitted: dict[str, AdmittedUpdate]
 
-    def helper(self, number: int) -> MaskHelper:
+    def helper(self, number: int, holder: KeyHolder | None = None) -> MaskHelper:
         """A helper that has claimed nothing."""
         roster = {name: key.verify_key for name, key in self.device_keys.items()}
-        return MaskHelper(self.helper_keys[number], self.coordinator.verify_key, roster, OWNER, ClaimsInMemory())
+        key, coordinator = self.helper_keys[number], self.coordinator.verify_key
+        return MaskHelper(key, coordinator, roster, OWNER, ClaimsInMemory(), holder=holder)
 
     def request(self, cohort_set: CohortSet) -> SumRequest:
         """What helpers are asked."""
@@ -128,22 +134,25 @@ def key_of(name: str) -> SigningKey:
 
 
 def device_round(
-    manifest: CohortManifest, name: str, vector: np.ndarray[tuple[int], np.dtype[np.float32]]
+    manifest: CohortManifest, name: str, vector: np.ndarray[tuple[int], np.dtype[np.float32]], public: bytes = b""
 ) -> MaskedRound:
-    """What a device does, from its update to the signed message."""
+    """What a device does, from its update to the signed message; under a key holder's `public` key, if there is one."""
+    zeros = encryptions_of_zero(public, chunks_of(manifest.entries)) if public else None
     return masked_round(
         manifest, shared_positions(manifest), vector,
         key=key_of(name), device=name, sequence=1, base_version=9, random_bytes=random_bytes,
+        zeros=zeros,
     )  # fmt: skip
 
 
-def gathered(helpers: int, colluding: int, entries: int, devices: int) -> Fleet:
-    """Make and admit every device's update."""
+def gathered(helpers: int, colluding: int, entries: int, devices: int, key: tuple[bytes, bytes] = NO_KEY) -> Fleet:
+    """Make and admit every device's update; with the hash and the public part of helper 0's encryption `key`."""
     helper_keys = tuple(key_of(f"helper-{number}") for number in range(helpers))
-    manifest = manifest_for(helper_keys, colluding, entries, devices)
+    manifest = replace(manifest_for(helper_keys, colluding, entries, devices), encryption_key=key[0])
     generator = np.random.default_rng(entries + devices)
     keys = {f"pi-{number:04}": key_of(f"pi-{number:04}") for number in range(devices)}
-    rounds = {name: device_round(manifest, name, generator.normal(0, 0.3, entries).astype(np.float32)) for name in keys}
+    vectors = {name: generator.normal(0, 0.3, entries).astype(np.float32) for name in keys}
+    rounds = {name: device_round(manifest, name, vector, key[1]) for name, vector in vectors.items()}
     taken = {name: admitted(manifest, done.update, name, keys[name].verify_key) for name, done in rounds.items()}
     return Fleet(manifest, key_of("coordinator"), helper_keys, keys, rounds, taken)
 

@@ -5,13 +5,14 @@
 #    source ~/.local/share/bash_completion/edgeflock-helper
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_edgeflock_helper_subparsers=(run join setup status mask-key keygen key install-service uninstall-service)
+_shtab_edgeflock_helper_subparsers=(run join setup status mask-key encryption-key keygen key install-service uninstall-service)
 
 _shtab_edgeflock_helper_run_option_strings=(-h --help --config)
 _shtab_edgeflock_helper_join_option_strings=(-h --help --config --profile --wait --folder)
 _shtab_edgeflock_helper_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --device --coordinator-key --authority --profile --task)
 _shtab_edgeflock_helper_status_option_strings=(-h --help --config --json)
 _shtab_edgeflock_helper_mask_key_option_strings=(-h --help --config)
+_shtab_edgeflock_helper_encryption_key_option_strings=(-h --help --config)
 _shtab_edgeflock_helper_keygen_option_strings=(-h --help)
 _shtab_edgeflock_helper_key_option_strings=(-h --help --config)
 _shtab_edgeflock_helper_install_service_option_strings=(-h --help --root --dry-run --no-start)
@@ -24,12 +25,14 @@ _shtab_edgeflock_helper_setup___config_COMPGEN=_shtab_compgen_files
 _shtab_edgeflock_helper_setup___certificates_COMPGEN=_shtab_compgen_files
 _shtab_edgeflock_helper_status___config_COMPGEN=_shtab_compgen_files
 _shtab_edgeflock_helper_mask_key___config_COMPGEN=_shtab_compgen_files
+_shtab_edgeflock_helper_encryption_key_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_edgeflock_helper_encryption_key___config_COMPGEN=_shtab_compgen_files
 _shtab_edgeflock_helper_keygen_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edgeflock_helper_key_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edgeflock_helper_key___config_COMPGEN=_shtab_compgen_files
 _shtab_edgeflock_helper___config_COMPGEN=_shtab_compgen_files
 
-_shtab_edgeflock_helper_pos_0_choices=(run join setup status mask-key keygen key install-service uninstall-service)
+_shtab_edgeflock_helper_pos_0_choices=(run join setup status mask-key encryption-key keygen key install-service uninstall-service)
 
 _shtab_edgeflock_helper_run__h_nargs=0
 _shtab_edgeflock_helper_run___help_nargs=0
@@ -42,6 +45,8 @@ _shtab_edgeflock_helper_status___help_nargs=0
 _shtab_edgeflock_helper_status___json_nargs=0
 _shtab_edgeflock_helper_mask_key__h_nargs=0
 _shtab_edgeflock_helper_mask_key___help_nargs=0
+_shtab_edgeflock_helper_encryption_key__h_nargs=0
+_shtab_edgeflock_helper_encryption_key___help_nargs=0
 _shtab_edgeflock_helper_keygen__h_nargs=0
 _shtab_edgeflock_helper_keygen___help_nargs=0
 _shtab_edgeflock_helper_key__h_nargs=0

@@ -11,6 +11,7 @@ EXTRA_OF: Mapping[str, str] = {
     "sqlalchemy": "coordinator",
     "segno": "qr",
     "psycopg": "postgresql",
+    "tenseal": "homomorphic",
     "amqtt": "demo",
     "rich": "demo",
     "sklearn": "demo",

@@ -8,14 +8,23 @@
 Nothing of it needs to outlive the process: helpers give the same answers again. Times are seconds on any one clock.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import MaskReply, MaskRequest, MaskStep, Signed, SumRequest
-from secure_aggregation.coordinator import AdmittedUpdate, VoidCohortError, checked_answer, proposed_set
+from secure_aggregation.coordinator import (
+    AdmittedUpdate,
+    VoidCohortError,
+    checked_answer,
+    proposed_set,
+    require_summed,
+)
 from secure_aggregation.manifest import seed_plan_of
 from secure_aggregation.messages import CohortManifest, CohortSet, HelperAnswer, SetSignature, message_hash
 from secure_aggregation.signatures import verified
@@ -47,10 +56,12 @@ class Asking:
     """Of one cohort. `candidates` are its updates by device; `fixed` is the set, where one was committed before.
 
     `sign_set` signs with the coordinator's key. `weight_of` says what an update of a version should weigh; it
-    does where enough others weigh the same.
+    does where enough others weigh the same. `ciphertext_of` adds up a set's encrypted updates; empty where they are
+    not encrypted.
 
     Raises:
-        VoidCohortError: fewer than the least devices, or a member of the set has no update.
+        VoidCohortError: fewer than the least devices, a member of the set has no update, or the committed set's
+            ciphertext is another.
     """
 
     def __init__(
@@ -62,6 +73,7 @@ class Asking:
         *,
         sign_set: Callable[[CohortSet], Signed],
         weight_of: Callable[[int], int],
+        ciphertext_of: Callable[[CohortSet], bytes],
         fixed: tuple[Signed, CohortSet] | None,
         now: float,
     ) -> None:
@@ -72,6 +84,8 @@ class Asking:
         self._terms = terms
         self._sign_set = sign_set
         self._weight_of = weight_of
+        self._ciphertext_of = ciphertext_of
+        self._ciphertext = b""
         self._signatures: tuple[Signed, ...] = ()
         self._lone_words: dict[int, set[str]] = {}
         if fixed is None:
@@ -81,6 +95,8 @@ class Asking:
             self._signed_set, self.cohort_set = fixed
             if lacking := {each.device for each in self.cohort_set.members} - candidates.keys():
                 raise self._void(f"the update of {min(lacking)} is lost")
+            self._ciphertext = ciphertext_of(self.cohort_set)
+            require_summed(self.cohort_set, self._ciphertext)
             self._step = self._first_step(now)
 
     @property
@@ -88,10 +104,14 @@ class Asking:
         """What helpers are asked now."""
         return self._step.name
 
-    @property
-    def signed_set(self) -> Signed:
-        """The set that they are asked about."""
-        return self._signed_set
+    def agree(self) -> tuple[Signed, CohortSet]:
+        """The set that is to be committed: with the sum of its encrypted updates, where they are encrypted."""
+        self._ciphertext = self._ciphertext_of(self.cohort_set)
+        if self._ciphertext:
+            digest = hashlib.sha256(self._ciphertext).digest()
+            self.cohort_set = msgspec.structs.replace(self.cohort_set, ciphertext=digest)
+            self._signed_set = self._sign_set(self.cohort_set)
+        return self._signed_set, self.cohort_set
 
     def fix(self, now: float) -> None:
         """The set is committed."""
@@ -109,7 +129,15 @@ class Asking:
         about = SumRequest(self._signed_manifest, self._signed_set, seeds)
         for number in due:
             self._step.asked_at[number] = now
-        return [(number, MaskRequest(self._step.name, about, self._signatures)) for number in due]
+        return [
+            (number, MaskRequest(self._step.name, about, self._signatures, self._ciphertext_for(number)))
+            for number in due
+        ]
+
+    def _ciphertext_for(self, number: int) -> bytes:
+        """What a helper is to decrypt: the key holder alone, and once it is to answer."""
+        is_asked = self._step.name == "answer" and number == self._manifest.key_holder
+        return self._ciphertext if is_asked else b""
 
     def next_due(self) -> float:
         """When `requests` or `advance` will next have something, if nobody replies. Never a moment at which both have

@@ -3,6 +3,7 @@
 Imports neither device nor helper.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import VerifyKey
 from fleet_protocol.kinds import MaskedUpdate, Signed
 from secure_aggregation.bit_packing import Words, unpack
+from secure_aggregation.ciphertexts import Ciphertext, add_weighted, pack_ciphertext, unpack_ciphertext
 from secure_aggregation.field import Levels
 from secure_aggregation.manifest import field_of, seed_plan_of
 from secure_aggregation.messages import CohortManifest, CohortSet, HelperAnswer, Member, SealedSeeds, message_hash
@@ -31,7 +33,9 @@ class SpoiledSumError(VoidCohortError):
 
 @dataclass(frozen=True, slots=True)
 class AdmittedUpdate:
-    """A masked update that may be a member of a set; `masked` is uint32[entries], or empty where nothing is summed."""
+    """A masked update that may be a member of a set; `masked` is uint32[entries], or empty where nothing is summed, or
+    what is summed is ciphertexts.
+    """
 
     device: str
     sequence: int
@@ -81,7 +85,11 @@ def admitted(manifest: CohortManifest, update: MaskedUpdate, device: str, key: V
         raise ProtocolError(
             Reason.WRONG_SHAPE, f"{len(seeds.boxes)} boxes of seeds for {len(manifest.helpers)} helpers"
         )
-    masked = unpack(update.values, manifest.entries, field_of(manifest).width)
+    if manifest.encryption_key:
+        unpack_ciphertext(update.values, manifest.entries)
+        masked = np.empty(0, np.uint32)
+    else:
+        masked = unpack(update.values, manifest.entries, field_of(manifest).width)
     return AdmittedUpdate(device, seeds.sequence, seeds.base_version, update.seeds, message_hash(seeds), masked)
 
 
@@ -89,6 +97,29 @@ def proposed_set(manifest: CohortManifest, weighted: Iterable[tuple[AdmittedUpda
     """The set of these updates with these weights, in the order that helpers ask for."""
     members = (Member(update.device, update.sequence, weight, update.seeds_hash) for update, weight in weighted)
     return CohortSet(message_hash(manifest), tuple(sorted(members, key=lambda member: member.device)))
+
+
+def summed_ciphertext(manifest: CohortManifest, cohort_set: CohortSet, values_of: Callable[[str], bytes]) -> bytes:
+    """The weighted sum of a set's ciphertexts, packed, each by its device; empty where updates are not encrypted."""
+    if not manifest.encryption_key:
+        return b""
+    total: Ciphertext | None = None
+    for member in cohort_set.members:
+        ciphertext = unpack_ciphertext(values_of(member.device), manifest.entries)
+        total = add_weighted(total, ciphertext, member.weight)
+    return b"" if total is None else pack_ciphertext(total)
+
+
+def require_summed(cohort_set: CohortSet, ciphertext: bytes) -> None:
+    """Check that a set is of this summed ciphertext.
+
+    Raises:
+        VoidCohortError: it names another, or none.
+    """
+    if ciphertext and hashlib.sha256(ciphertext).digest() != cohort_set.ciphertext:
+        raise VoidCohortError(
+            "the encrypted updates add up to another ciphertext than their set names, so nothing is made of them"
+        )
 
 
 def unmasked(
@@ -127,11 +158,13 @@ def sum_without(
 ) -> CohortSum:
     """The weighted sum of a set's updates, each uint32[entries] of its device, without the sum of their `masks`.
 
+    Where updates are encrypted, all of it is in `masks`: the key holder has taken the sum off its own.
+
     Raises:
         SpoiledSumError: it is a sum that no updates have.
     """
     total = np.zeros(manifest.entries, np.uint32)
-    for member in cohort_set.members:
+    for member in cohort_set.members if not manifest.encryption_key else ():
         total += np.uint32(member.weight) * masked_of(member.device)
     total -= masks
     total_weight = sum(member.weight for member in cohort_set.members)

@@ -11,10 +11,11 @@ from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, VerifyKey
 from fleet_protocol.kinds import MaskedUpdate, Signed
 from fleet_protocol.privacy.noise_shares import NoisedUpdates
-from secure_aggregation.bit_packing import pack
+from secure_aggregation.bit_packing import Words, pack
 from secure_aggregation.boxes import EPHEMERAL_BYTES, sealed_seeds
+from secure_aggregation.ciphertexts import encrypted
 from secure_aggregation.discrete_gaussian import RandomBytes
-from secure_aggregation.field import Levels
+from secure_aggregation.field import Field, Levels
 from secure_aggregation.manifest import check_manifest, field_of, seed_plan_of
 from secure_aggregation.masks import mask, update_place
 from secure_aggregation.messages import SEED_BYTES, CohortManifest, SealedSeeds, message_hash
@@ -110,15 +111,17 @@ def masked_entries(
     base_version: int,
     random_bytes: RandomBytes,
     noised: NoisedUpdates | None = None,
+    zeros: bytes | None = None,
 ) -> MaskedEntries:
     """Round and mask the entries of `vector`, float32[parameters], at the cohort's positions; no key is needed for it.
 
     `sequence` must be a number that this device has never sent another masked update under. With `noised`, entries are
-    scaled down to its norm, and noise is added to their levels.
+    scaled down to its norm, and noise is added to their levels. For a cohort with a key holder, `zeros` are fresh
+    encryptions of zero under its key, as `ciphertexts.encrypted` takes them.
 
     Raises:
-        ProtocolError: `WRONG_SHAPE`: not the cohort's parameters or entries. `NOT_FINITE`: the update. `OUT_OF_BOUNDS`:
-            other noise than the cohort's.
+        ProtocolError: `WRONG_SHAPE`: not the cohort's parameters, entries or encryptions. `NOT_FINITE`: the update.
+            `OUT_OF_BOUNDS`: other noise than the cohort's. `UNKNOWN_KEY`: encryptions are missing, or are not needed.
     """
     if vector.size != manifest.parameters or positions.size != manifest.entries:
         raise ProtocolError(
@@ -136,7 +139,19 @@ def masked_entries(
         masked = masked + mask(seed, place, number, manifest.entries)
     sealed = SealedSeeds(cohort, device, sequence, base_version, ephemeral, boxes)
     sent = SparseUpdate(positions, field.values(levels.plain))
-    return MaskedEntries(sealed, pack(np.asarray(masked), field.width), levels.told, sent, levels.scale)
+    values = _values(manifest, field, np.asarray(masked), zeros)
+    return MaskedEntries(sealed, values, levels.told, sent, levels.scale)
+
+
+def _values(manifest: CohortManifest, field: Field, masked: Words, zeros: bytes | None) -> bytes:
+    """What is sent of masked entries: themselves, packed, or in ciphertexts where the cohort has a key holder."""
+    if bool(manifest.encryption_key) != (zeros is not None):
+        raise ProtocolError(
+            Reason.UNKNOWN_KEY,
+            f"cohort {manifest.number} has {'a' if manifest.encryption_key else 'no'} key holder, and there"
+            f" {'are' if zeros is not None else 'are no'} encryptions for one; publish the task again",
+        )
+    return pack(masked, field.width) if zeros is None else encrypted(zeros, masked, field.width)
 
 
 def masked_round(
@@ -150,6 +165,7 @@ def masked_round(
     base_version: int,
     random_bytes: RandomBytes,
     noised: NoisedUpdates | None = None,
+    zeros: bytes | None = None,
 ) -> MaskedRound:
     """The same, signed with the device's `key`.
 
@@ -165,5 +181,6 @@ def masked_round(
         base_version=base_version,
         random_bytes=random_bytes,
         noised=noised,
+        zeros=zeros,
     )
     return MaskedRound(MaskedUpdate(signed(key, made.seeds), made.values), made.levels, made.sent)

@@ -5,9 +5,10 @@ from typing import TypeAlias
 
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.limits import MAX_MASK_HELPERS
+from fleet_protocol.privacy.encryption_plan import decrypts_exactly
 from fleet_protocol.privacy.mask_plan import LARGEST_CLIP, SMALLEST_CLIP
 from secure_aggregation.field import Field
-from secure_aggregation.messages import CohortManifest
+from secure_aggregation.messages import HASH_BYTES, CohortManifest
 from secure_aggregation.positions import top_indices
 from secure_aggregation.seed_plan import SeedPlan
 
@@ -21,7 +22,8 @@ def check_manifest(manifest: CohortManifest) -> None:
     Raises:
         ProtocolError: `OUT_OF_BOUNDS`, with the field, its value and what it must be; or as `top_indices`.
     """
-    for holds, otherwise in (*_rules_of_entries(manifest), *_rules_of_members(manifest)):
+    rules = (*_rules_of_entries(manifest), *_rules_of_members(manifest), *_rules_of_encryption(manifest))
+    for holds, otherwise in rules:
         if not holds:
             raise ProtocolError(Reason.OUT_OF_BOUNDS, f"manifest of cohort {manifest.number}: {otherwise}")
     top_indices(manifest)
@@ -64,7 +66,7 @@ def _rules_of_members(manifest: CohortManifest) -> tuple[_Rule, ...]:
         ),
         (
             len(set(manifest.helpers)) == len(manifest.helpers),
-            f"a mask helper's key stands there twice; name 2 to {MAX_MASK_HELPERS} helpers of different keys",
+            f"a mask helper's key stands there twice; name up to {MAX_MASK_HELPERS} helpers of different keys",
         ),
         (
             manifest.colluding < len(manifest.helpers),
@@ -74,6 +76,35 @@ def _rules_of_members(manifest: CohortManifest) -> tuple[_Rule, ...]:
             not manifest.deviation or manifest.weights == (1,),
             f"weights {manifest.weights} with noise of {manifest.deviation} levels, which a weight would enlarge with"
             " its update; every weight is 1 there",
+        ),
+    )
+
+
+def _rules_of_encryption(manifest: CohortManifest) -> tuple[_Rule, ...]:
+    helpers, field = len(manifest.helpers), field_of(manifest)
+    if not manifest.encryption_key:
+        return (
+            (
+                manifest.colluding > 0,
+                f"colluding 0 of {helpers} mask helpers without a key holder: one that works with the coordinator would"
+                " see every update",
+            ),
+            (not manifest.key_holder, f"key_holder {manifest.key_holder} without an encryption_key"),
+        )
+    return (
+        (
+            len(manifest.encryption_key) == HASH_BYTES,
+            f"encryption_key has {len(manifest.encryption_key)} bytes, a SHA-256 has {HASH_BYTES}",
+        ),
+        (
+            manifest.key_holder < helpers and manifest.colluding == helpers - 1,
+            f"key_holder {manifest.key_holder} and colluding {manifest.colluding} with {helpers} mask helpers; where"
+            " updates are encrypted, all helpers must answer, the key holder among them",
+        ),
+        (
+            decrypts_exactly(field.width, field.total_weight),
+            f"encrypted sums of {field.width} bits of a total weight of {field.total_weight} don't decrypt exactly;"
+            " lower bits, most_devices or the largest weight",
         ),
     )
 

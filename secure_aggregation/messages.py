@@ -31,6 +31,8 @@ HASH_BYTES: Final = 32
 SEED_BYTES: Final = 16
 
 Hash = Annotated[bytes, msgspec.Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
+HashOrNone = Annotated[bytes, msgspec.Meta(max_length=HASH_BYTES)]
+"""Empty where there is none."""
 Key = Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 StalenessWeight = Annotated[int, msgspec.Meta(ge=1, le=MAX_STALENESS_WEIGHT)]
 Entries = Annotated[int, msgspec.Meta(ge=1, le=MAX_PARAMETERS)]
@@ -46,7 +48,8 @@ class CohortManifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     `clip` is the largest magnitude of an entry, which `bits` bits hold with its sign. A set has `fewest_devices` to
     `most_devices` members, and of each weight that occurs, which is one of `weights`, at least `fewest_per_weight`.
     `helpers` are Ed25519 keys; any `colluding` of them learn nothing with the coordinator. Each device adds noise of
-    `deviation` levels to each entry; 0: none.
+    `deviation` levels to each entry; 0: none. Where masked entries are encrypted, `encryption_key` is the SHA-256 of
+    the key's file, empty where they are not, and `key_holder` the helper whose key it is.
     """
 
     number: Count
@@ -65,9 +68,11 @@ class CohortManifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     fewest_devices: Devices
     most_devices: Devices
     fewest_per_weight: Devices
-    helpers: Annotated[tuple[Key, ...], msgspec.Meta(min_length=2, max_length=MAX_MASK_HELPERS)]
-    colluding: Annotated[int, msgspec.Meta(ge=1, lt=MAX_MASK_HELPERS)]
+    helpers: Annotated[tuple[Key, ...], msgspec.Meta(min_length=1, max_length=MAX_MASK_HELPERS)]
+    colluding: Annotated[int, msgspec.Meta(ge=0, lt=MAX_MASK_HELPERS)]
     deviation: Annotated[int, msgspec.Meta(ge=0, le=MOST_DEVIATION)] = 0
+    encryption_key: HashOrNone = b""
+    key_holder: HelperNumber = 0
 
 
 class SealedSeeds(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -83,7 +88,7 @@ class SealedSeeds(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     ephemeral: Key
     boxes: Annotated[
         tuple[Annotated[bytes, msgspec.Meta(max_length=MAX_SEALED_SEEDS_BYTES)], ...],
-        msgspec.Meta(min_length=2, max_length=MAX_MASK_HELPERS),
+        msgspec.Meta(min_length=1, max_length=MAX_MASK_HELPERS),
     ]
 
 
@@ -97,10 +102,14 @@ class Member(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class CohortSet(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """Whose updates are summed, and with which weights; in the order of devices' names. Signed by the coordinator."""
+    """Whose updates are summed, and with which weights; in the order of devices' names. Signed by the coordinator.
+
+    `ciphertext` is the SHA-256 of the sum of the members' encrypted updates, once it is made; else empty.
+    """
 
     cohort: Hash
     members: Annotated[tuple[Member, ...], msgspec.Meta(min_length=1, max_length=MAX_COHORT_DEVICES)]
+    ciphertext: HashOrNone = b""
 
 
 class SetSignature(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -112,12 +121,21 @@ class SetSignature(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
 
 
 class HelperAnswer(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The weighted sum over a set of the masks of each seed that a helper holds, in `SeedPlan`'s order; packed."""
+    """The weighted sum over a set of the masks of each seed that a helper holds, in `SeedPlan`'s order; packed.
+
+    A key holder takes what it has decrypted off its one sum: taken off in turn, as masks are, that is added.
+    """
 
     cohort: Hash
     set_hash: Hash
     helper: HelperNumber
     sums: Annotated[tuple[bytes, ...], msgspec.Meta(min_length=1, max_length=MAX_MASK_SEEDS)]
+
+
+class EncryptionKey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a key holder's file says, signed with its mask key: the public key, packed as a ciphertext of one chunk."""
+
+    public: bytes
 
 
 def message_hash(message: CohortManifest | CohortSet | SealedSeeds) -> bytes:

@@ -12,7 +12,14 @@ import msgspec
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, VerifyKey, sign, verifies
 from fleet_protocol.kinds import Signed, decode_payload, encode_payload
-from secure_aggregation.messages import CohortManifest, CohortSet, HelperAnswer, SealedSeeds, SetSignature
+from secure_aggregation.messages import (
+    CohortManifest,
+    CohortSet,
+    EncryptionKey,
+    HelperAnswer,
+    SealedSeeds,
+    SetSignature,
+)
 
 Message = TypeVar("Message", bound=msgspec.Struct)
 
@@ -22,11 +29,12 @@ _USES: Final[Mapping[type[msgspec.Struct], bytes]] = {
     CohortSet: b"edgeflock/mask/s",
     SetSignature: b"edgeflock/mask/q",
     HelperAnswer: b"edgeflock/mask/a",
+    EncryptionKey: b"edgeflock/mask/e",
 }
 
 
 def signed(key: SigningKey, message: msgspec.Struct) -> Signed:
-    """Sign one of the five messages. The same arguments give the same bytes."""
+    """Sign one of these messages. The same arguments give the same bytes."""
     content = encode_payload(message)
     return Signed(content, sign(key, _USES[type(message)] + content))
 

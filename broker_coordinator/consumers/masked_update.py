@@ -18,7 +18,15 @@ from fleet_protocol.errors import ConfigurationError, ProtocolError, Reason
 from fleet_protocol.kinds import MASKED_UPDATE, MaskedUpdate, Signed
 from fleet_protocol.task_description import TaskDescription
 from secure_aggregation.bit_packing import Words, unpack
-from secure_aggregation.coordinator import AdmittedUpdate, admitted, sum_without, weighted_mean
+from secure_aggregation.coordinator import (
+    AdmittedUpdate,
+    VoidCohortError,
+    admitted,
+    require_summed,
+    sum_without,
+    summed_ciphertext,
+    weighted_mean,
+)
 from secure_aggregation.manifest import field_of
 from secure_aggregation.messages import CohortManifest, CohortSet, SealedSeeds, message_hash
 from secure_aggregation.positions import shared_positions
@@ -133,6 +141,11 @@ def _finish(state: ServerState, partial: MaskedPartial, task: TaskDescription) -
         )
     (closing,) = sums
     manifest = closing.manifest
+    ciphertext = summed_ciphertext(manifest, closing.cohort_set, lambda device: masked[device].values)
+    try:
+        require_summed(closing.cohort_set, ciphertext)
+    except VoidCohortError as error:
+        raise ConfigurationError(f"version {state.version + 1} of {task.task}: {error}") from error
     total = sum_without(
         manifest,
         closing.cohort_set,
@@ -151,11 +164,11 @@ def _remember(members: Members, device: str, facts: MaskedFacts, _: TaskDescript
     members.note(device, facts.cohort)
 
 
-def candidates(items: Iterable[MaskedItem]) -> dict[str, AdmittedUpdate]:
-    """The updates that a set may be made of, by device: the first of each."""
-    found: dict[str, AdmittedUpdate] = {}
+def first_of_each_device(items: Iterable[MaskedItem]) -> dict[str, MaskedItem]:
+    """The updates that a set may be made of, by device."""
+    found: dict[str, MaskedItem] = {}
     for each in items:
-        found.setdefault(each.device, each.unopened())
+        found.setdefault(each.device, each)
     return found
 
 

@@ -4,6 +4,7 @@ import msgspec
 
 from broker_coordinator.aggregation.contribution import staleness_weight
 from broker_coordinator.serving.served_task import ServedTask
+from fleet_protocol.bundle_files import KEY_HOLDER_FILE
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Signed
 from fleet_protocol.privacy.mask_plan import MaskPlan, largest_weight
@@ -42,6 +43,8 @@ def manifest_of(task: ServedTask, plan: MaskPlan, *, number: int, seed: int, top
         helpers=tuple(bytes.fromhex(plan.helpers[name].strip()) for name in sorted(plan.helpers)),
         colluding=plan.colluding,
         deviation=plan.deviation,
+        encryption_key=bytes.fromhex(description.files[KEY_HOLDER_FILE]) if plan.key_holder else b"",
+        key_holder=plan.key_holder_number,
     )
 
 

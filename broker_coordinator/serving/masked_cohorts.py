@@ -13,11 +13,12 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 
-from broker_coordinator.consumers.masked_update import MaskedItem, candidates
+from broker_coordinator.consumers.masked_update import MaskedItem, first_of_each_device
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.cohort_manifests import manifest_of, named_positions, require_as_opened, weight_in
 from broker_coordinator.serving.cohort_sums import SummedCohort, summed_cohort
@@ -34,7 +35,7 @@ from fleet_protocol.kinds import MaskReply, encode_payload
 from fleet_protocol.limits import MAX_SEQUENCE
 from fleet_protocol.privacy.mask_plan import MaskPlan
 from secure_aggregation.asking import Asking, Terms
-from secure_aggregation.coordinator import AdmittedUpdate, SpoiledSumError, VoidCohortError
+from secure_aggregation.coordinator import AdmittedUpdate, SpoiledSumError, VoidCohortError, summed_ciphertext
 from secure_aggregation.manifest import check_manifest
 from secure_aggregation.messages import message_hash
 from secure_aggregation.signatures import signed
@@ -232,13 +233,17 @@ class MaskedCohorts:
     def _ask(self, task: ServedTask, plan: MaskPlan, live: _Live, now: float) -> SummedCohort | None:
         manifest = live.stored.cohort.manifest
         if live.asking is None:
+            items = first_of_each_device(each.item for each in self._of_cohort(task, live))
             live.asking = Asking(
                 live.stored.manifest,
                 manifest,
-                self._candidates(task, live),
+                self._candidates(task, live, items),
                 Terms(plan.patience_seconds, plan.give_up_seconds),
                 sign_set=lambda cohort_set: signed(self._signer.key, cohort_set),
                 weight_of=partial(weight_in, task, manifest),
+                ciphertext_of=lambda cohort_set: summed_ciphertext(
+                    manifest, cohort_set, lambda device: items[device].values
+                ),
                 fixed=live.stored.members,
                 now=now,
             )
@@ -249,9 +254,9 @@ class MaskedCohorts:
             for number, devices in live.asking.take_lone_words().items():
                 self._words.named_alone(task.description.task, helpers[number], devices)
         if live.asking.is_agreed(now):
-            members = live.asking.signed_set
-            self._registry.agree(live.stored, members)
-            live.stored = replace(live.stored, state=CohortState.AGREED, members=(members, live.asking.cohort_set))
+            members = live.asking.agree()
+            self._registry.agree(live.stored, members[0])
+            live.stored = replace(live.stored, state=CohortState.AGREED, members=members)
             live.asking.fix(now)
         for number, request in live.asking.requests(now):
             self._outbox.append(self._signer.mask_request(helpers[number], request))
@@ -259,13 +264,12 @@ class MaskedCohorts:
             return None
         return summed_cohort(task, live.stored, live.asking.cohort_set, self._of_cohort(task, live), answers)
 
-    def _candidates(self, task: ServedTask, live: _Live) -> dict[str, AdmittedUpdate]:
+    def _candidates(self, task: ServedTask, live: _Live, items: Mapping[str, MaskedItem]) -> dict[str, AdmittedUpdate]:
         """The updates of the cohort, without some of the devices that may have spoiled sums; all, where the set is
         committed.
         """
         manifest = live.stored.cohort.manifest
-        items: list[MaskedItem] = [each.item for each in self._of_cohort(task, live)]
-        found = dict(list(candidates(items).items())[: manifest.most_devices])
+        found = {device: item.unopened() for device, item in islice(items.items(), manifest.most_devices)}
         if live.stored.members is not None:
             return found
         left_out = self._spoilers.left_out(task.description.task, found, manifest.fewest_devices)

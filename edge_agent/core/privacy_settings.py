@@ -37,8 +37,9 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     them there. A task that names any other is refused."""
     fewest_devices: Annotated[int, msgspec.Meta(ge=2, le=MAX_COHORT_DEVICES)] = 10
     """For `masks`: the fewest devices that a sum may be of."""
-    fewest_colluding: Annotated[int, msgspec.Meta(ge=1, le=MAX_MASK_HELPERS - 1)] = 1
-    """For `masks`: how many helpers may work with the coordinator, and learn nothing all the same."""
+    fewest_colluding: Annotated[int, msgspec.Meta(ge=0, le=MAX_MASK_HELPERS - 1)] = 1
+    """For `masks`: how many helpers may work with the coordinator, and learn nothing all the same. 0: a key holder may
+    be alone, and must not work with the coordinator."""
     epsilon: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
     """The most that all rounds of one task together may tell of a sample, where the task itself allows more. 0: as much
     as the task allows. A sample that has cost so much is trained on no more."""
@@ -59,10 +60,11 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         """Refuse a demand that no task meets; raises ValueError."""
-        if self.demands_masks and len(self.trusted_mask_helpers) < 2:
+        fewest = 2 if self.fewest_colluding else 1
+        if self.demands_masks and len(self.trusted_mask_helpers) < fewest:
             raise ValueError(
-                f"trusted_mask_helpers: at_least = {self.at_least!r} needs two keys or more; write what"
-                " `edgeflock-helper mask-key` prints on each"
+                f"trusted_mask_helpers: at_least = {self.at_least!r} and fewest_colluding = {self.fewest_colluding}"
+                f" need {fewest} keys or more; write what `edgeflock-helper mask-key` prints on each"
             )
         for name, part in _BELONGS_TO.items():
             if getattr(self, name) and part not in self.at_least:

@@ -4,6 +4,7 @@ The exit gives its memory back. The kernel kills it when what has started it end
 """
 
 import contextlib
+import dataclasses
 import math
 import os
 import signal
@@ -53,10 +54,12 @@ from edge_agent.worker.contract import (
 from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import BUDGETS_OF_TASK, FIRST_NUMBERS_OF_TASK, rows_to_train_on
 from fleet_host.child_process import die_with
-from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, verify_blob
+from fleet_host.seal import encryptions_of_zero
+from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, KEY_HOLDER_FILE, verify_blob
 from fleet_protocol.codec import read_model
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.privacy.encryption_plan import chunks_of
 from fleet_protocol.split_plan import device_blocks
 from fleet_protocol.task_description import TaskDescription, split_files
 
@@ -113,7 +116,7 @@ def run_round(
     send(Progress("reading", 0, task.training.steps, None))
     if job.packed is not None:
         rebuild(job.packed, Path(job.weights), task.version.parameters)
-    mask = _mask_of(job)
+    mask = _mask_of(job, files)
     weights = _weights_of(job)
     last_weights = _last_weights(job)
     if task.backbone is None:
@@ -164,17 +167,22 @@ def run_round(
     return msgspec.structs.replace(result, features_computed=computed, cluster=job.cluster)
 
 
-def _mask_of(job: TrainingJob) -> Mask | None:
-    """What masks the round's update; it is loaded before the process is shut in, and by no other task's."""
+def _mask_of(job: TrainingJob, files: Mapping[str, Path]) -> Mask | None:
+    """What masks the round's update; it is loaded before the process is shut in, and by no other task's. So is what
+    encrypts it, where its cohort has a key holder.
+    """
     if job.cohort is None:
         if job.description.masks is not None:
             raise RoundError("no cohort is open, and its task's updates never leave the device without masks")
         return None
     from nacl.utils import random  # noqa: PLC0415 - see above
 
-    from edge_agent.training.masked_update import checked_cohort, masked_result  # noqa: PLC0415 - see above
+    from edge_agent.training.masked_update import checked_cohort, encryption_key, masked_result  # noqa: PLC0415 - see above
 
     cohort = checked_cohort(job.cohort, job.description)
+    if KEY_HOLDER_FILE in files and (key := encryption_key(files[KEY_HOLDER_FILE].read_bytes(), job.description)):
+        zeros = encryptions_of_zero(key, chunks_of(cohort.manifest.entries))
+        cohort = dataclasses.replace(cohort, zeros=zeros)
     return lambda delta, memory: masked_result(delta, memory, cohort, random)
 
 

@@ -14,6 +14,7 @@ from edge_agent.core.prompt_settings import PromptSettings
 from fleet_protocol.bundle_files import (
     BACKBONE_FILE,
     EVALUATE_FILE,
+    KEY_HOLDER_FILE,
     ORT_CHECKPOINT_FILE,
     ORT_OPTIMISER_FILE,
     ORT_TRAINING_FILE,
@@ -54,6 +55,7 @@ def files_for(engine: EngineName, task: TaskDescription, cut: Cut | None = None)
     else:
         files = engine_files(engine, task)
         files += (EVALUATE_FILE,) if task.training.validation_share else ()
+    files += (KEY_HOLDER_FILE,) if task.masks and task.masks.key_holder else ()
     return (*files, BACKBONE_FILE) if task.backbone else files
 
 

@@ -21,11 +21,14 @@ class SumRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class MaskRequest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One step of the way to a sum. `signatures`, of helpers for this set, are there for `answer` alone."""
+    """One step of the way to a sum. `signatures`, of helpers for this set, are there for `answer` alone. So is
+    `ciphertext`, the weighted sum of the members' encrypted updates, and for the key holder alone.
+    """
 
     step: MaskStep
     request: SumRequest
     signatures: Annotated[tuple[Signed, ...], msgspec.Meta(max_length=MAX_MASK_HELPERS)] = ()
+    ciphertext: Annotated[bytes, msgspec.Meta(max_length=MAX_MASK_REQUEST_BYTES)] = b""
 
 
 MASK_REQUEST = PayloadKind(43, MaskRequest, Leaf.DOWN, max_bytes=MAX_MASK_REQUEST_BYTES)

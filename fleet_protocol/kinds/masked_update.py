@@ -20,7 +20,9 @@ class Signed(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class MaskedUpdate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The one message of a device to a cohort: its signed `SealedSeeds`, and as `values` the masked entries, packed."""
+    """The one message of a device to a cohort: its signed `SealedSeeds`, and as `values` the masked entries, packed; or
+    their ciphertext, where the cohort has a key holder.
+    """
 
     seeds: Signed
     values: bytes

@@ -15,6 +15,7 @@ from fleet_protocol.limits import (
     MAX_TOP_POSITIONS_BYTES,
     MAX_UPDATE_BYTES,
 )
+from fleet_protocol.privacy.encryption_plan import rules_of_encryption
 from fleet_protocol.privacy.noise_shares import (
     NoisedUpdates,
     NoiseShares,
@@ -45,13 +46,18 @@ BESIDE_VALUES_BYTES: Final = 2048
 class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The coordinator sees the sum of many devices' updates, and no single one (docs/secure-aggregation.md)."""
 
-    helpers: Annotated[dict[Name, PublicKey], msgspec.Meta(min_length=2, max_length=MAX_MASK_HELPERS)]
-    """The mask helpers: the name of each in the fleet, and the key that `edgeflock-helper mask-key` prints there."""
+    helpers: Annotated[dict[Name, PublicKey], msgspec.Meta(min_length=1, max_length=MAX_MASK_HELPERS)]
+    """The mask helpers: the name of each in the fleet, and the key that `edgeflock-helper mask-key` prints there. Two
+    at least, but for one that is the `key_holder`."""
     clip: Annotated[float, msgspec.Meta(ge=SMALLEST_CLIP, le=LARGEST_CLIP)]
     """The largest magnitude of one entry of an update: what is beyond stays on the device for later rounds."""
-    colluding: Annotated[int, msgspec.Meta(ge=1, le=MAX_MASK_HELPERS - 1)] = 1
+    colluding: Annotated[int, msgspec.Meta(ge=0, le=MAX_MASK_HELPERS - 1)] = 1
     """So many helpers may work with the coordinator, and learn nothing all the same. One below their number is the
-    simple mode, in which all of them must answer."""
+    simple mode, in which all of them must answer. 0 goes with a key holder that is the only helper."""
+    key_holder: Name | None = None
+    """The mask helper for which masked updates are encrypted besides, so that the coordinator adds what it can't read;
+    needs `pip install 'edgeflock[homomorphic]'` there and on devices, and the simple mode. Its key, which
+    `edgeflock-helper encryption-key` writes, lies beside task.toml as key_holder.key. Left out: masks alone."""
     bits: Annotated[int, msgspec.Meta(ge=2, le=16)] = 8
     """Of one entry, with its sign."""
     keep_fraction: Fraction = 1.0
@@ -93,6 +99,11 @@ class MaskPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     def seeds_of_a_helper(self) -> int:
         """How many seeds each helper holds of a device: all that it does not lack (`secure_aggregation.seed_plan`)."""
         return comb(len(self.helpers) - 1, self.colluding)
+
+    @property
+    def key_holder_number(self) -> int:
+        """Of the key holder among the helpers, in the order of their names; 0 where there is none."""
+        return 0 if self.key_holder is None else sorted(self.helpers).index(self.key_holder)
 
     @property
     def most(self) -> int:
@@ -148,7 +159,10 @@ def check_masked_task(task: "TaskDescription", name: str) -> None:
         )
     if plan is None:
         return
-    for holds, otherwise in (*_rules_of_plan(plan, task), *_rules_of_positions(plan, task), *_rules_of_task(task)):
+    rules = [*_rules_of_plan(plan, task), *_rules_of_positions(plan, task), *_rules_of_task(task)]
+    if plan.key_holder is not None:
+        rules += rules_of_encryption(plan, plan.key_holder, task, largest_weight(task.aggregation))
+    for holds, otherwise in rules:
         if not holds:
             raise ConfigurationError(f"{name}: [privacy.masks] {otherwise}")
     updates = plan.noised_updates(task.trained_count)
@@ -166,6 +180,11 @@ def _rules_of_plan(plan: MaskPlan, task: "TaskDescription") -> list[tuple[bool, 
     value_bytes = (plan.entries(task.trained_count) * width + 7) // 8
     return [
         (len(keys) == len(plan.helpers), "names two helpers with one key; each has a key of its own"),
+        (
+            plan.key_holder is not None or min(plan.colluding, len(plan.helpers) - 1) > 0,
+            f"has {len(plan.helpers)} helpers and colluding = {plan.colluding}; name two helpers and write 1, at least:"
+            " one that works with the coordinator would see every update",
+        ),
         (
             plan.colluding < len(plan.helpers),
             f"colluding is {plan.colluding}, and there are {len(plan.helpers)} helpers; write a smaller number, or name"

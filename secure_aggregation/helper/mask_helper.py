@@ -14,6 +14,7 @@ from fleet_protocol.kinds import Signed, SumRequest
 from secure_aggregation.bit_packing import Words, pack
 from secure_aggregation.boxes import opened_seeds
 from secure_aggregation.helper.claims import Claims
+from secure_aggregation.helper.key_holder import KeyHolder, decrypted_sum, is_to_decrypt, named_ciphertext
 from secure_aggregation.helper.set_checks import CheckedSet, HelperPolicy, Roster, checked_set, strangers_of
 from secure_aggregation.manifest import field_of, seed_plan_of
 from secure_aggregation.masks import mask, update_place
@@ -22,16 +23,26 @@ from secure_aggregation.signatures import read_unverified, signed, verified
 
 
 class MaskHelper:
-    """`roster` and `policy` are the owner's; `claims` outlive the process."""
+    """`roster` and `policy` are the owner's; `claims` outlive the process; `holder` has its encryption key, if it is a
+    key holder.
+    """
 
     def __init__(
-        self, key: SigningKey, coordinator: VerifyKey, roster: Roster, policy: HelperPolicy, claims: Claims
+        self,
+        key: SigningKey,
+        coordinator: VerifyKey,
+        roster: Roster,
+        policy: HelperPolicy,
+        claims: Claims,
+        *,
+        holder: KeyHolder | None = None,
     ) -> None:
         self._key = key
         self._coordinator = coordinator
         self._roster = roster
         self._policy = policy
         self._claims = claims
+        self._holder = holder
 
     def unusable(self, request: SumRequest) -> tuple[str, ...]:
         """Devices of a set that this helper does not know, or else those whose boxes don't open here. Nothing is
@@ -43,6 +54,7 @@ class MaskHelper:
         if strangers := strangers_of(request, self._coordinator, self._roster):
             return strangers
         checked = self._checked(request)
+        is_to_decrypt(checked, self._holder)
         return tuple(seeds.device for seeds in checked.seeds if self._opened(checked, seeds) is None)
 
     def sign(self, request: SumRequest) -> Signed:
@@ -56,18 +68,24 @@ class MaskHelper:
         self._claim(checked)
         return signed(self._key, SetSignature(checked.cohort, checked.set_hash, checked.number))
 
-    def answer(self, request: SumRequest, signatures: Sequence[Signed]) -> Signed:
-        """This helper's `HelperAnswer`, given the signatures of enough of the cohort's helpers for this set.
+    def answer(self, request: SumRequest, signatures: Sequence[Signed], ciphertext: bytes = b"") -> Signed:
+        """This helper's `HelperAnswer`, given the signatures of enough of the cohort's helpers for this set; a key
+        holder's, given the set's `ciphertext` too.
 
         Raises:
-            ProtocolError: as `sign`, or `BAD_SIGNATURE`: too few helpers have signed this set.
+            ProtocolError: as `sign`, or `BAD_SIGNATURE`: too few helpers have signed this set. `UNKNOWN_KEY`,
+                `WRONG_HASH`: what is encrypted is not for this helper, or not what the set names.
         """
         checked = self._checked(request)
+        to_decrypt = named_ciphertext(checked, ciphertext) if is_to_decrypt(checked, self._holder) else None
         _check_signatures(checked, signatures)
         opened = self._opened_of_all(checked)
         self._claim(checked)
         width = field_of(checked.manifest).width
-        packed = tuple(pack(total, width) for total in _weighted_sums(checked, opened))
+        totals = _weighted_sums(checked, opened)
+        if to_decrypt is not None and self._holder is not None:
+            totals[0] -= decrypted_sum(checked, to_decrypt, self._holder)
+        packed = tuple(pack(total, width) for total in totals)
         return signed(self._key, HelperAnswer(checked.cohort, checked.set_hash, checked.number, packed))
 
     def _checked(self, request: SumRequest) -> CheckedSet:

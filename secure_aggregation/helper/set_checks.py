@@ -31,7 +31,9 @@ class HelperPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CheckedSet:
-    """A set that may be spoken for, by the helper with this `number` in its manifest."""
+    """A set that may be spoken for, by the helper with this `number` in its manifest. `ciphertext` is the SHA-256 that
+    it names, if any.
+    """
 
     manifest: CohortManifest
     cohort: bytes
@@ -39,6 +41,7 @@ class CheckedSet:
     members: tuple[Member, ...]
     seeds: tuple[SealedSeeds, ...]
     number: int
+    ciphertext: bytes
 
 
 def checked_set(
@@ -71,7 +74,8 @@ def checked_set(
         _seeds_of(member, sealed, manifest, cohort, roster[member.device])
         for member, sealed in zip(cohort_set.members, request.seeds, strict=True)
     )
-    return CheckedSet(manifest, cohort, message_hash(cohort_set), cohort_set.members, seeds, number)
+    set_hash = message_hash(cohort_set)
+    return CheckedSet(manifest, cohort, set_hash, cohort_set.members, seeds, number, cohort_set.ciphertext)
 
 
 def strangers_of(request: SumRequest, coordinator: VerifyKey, roster: Roster) -> tuple[str, ...]:

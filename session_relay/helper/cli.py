@@ -56,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     status = add_verb(verbs, "status", "Show what the running helper does.", with_configuration)
     status.add_argument("--json", action="store_true", help="one JSON object")
     add_verb(verbs, "mask-key", "Print the key of this mask helper.", with_configuration)
+    key = add_verb(verbs, "encryption-key", "Write the file of this key holder's encryption key.", with_configuration)
+    key.add_argument("file", type=Path, metavar="FILE", help="key_holder.key beside the task.toml that names it")
     add_key_verbs(verbs, "this helper's signing key", with_configuration)
     add_service_verbs(verbs)
     return program

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 
 from edge_agent.verbs.member_verbs import Member
 from fleet_host.command_line import write_at_once
+from fleet_host.new_files import remedy_for, replace_file
 from fleet_host.services import Service, installer_here, installer_of
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
 from session_relay.helper.configuration import (
     CONFIGURATION,
@@ -14,7 +16,7 @@ from session_relay.helper.configuration import (
     STATUS_SOCKET,
     load_helper_configuration,
 )
-from session_relay.helper.mask_claims import FILE_NAME, read_mask_key
+from session_relay.helper.mask_claims import FILE_NAME, read_encryption_key_file, read_mask_key
 from session_relay.helper.status import ask_helper, words_of
 
 SERVICE = Service(
@@ -42,6 +44,16 @@ def _mask_key(options: argparse.Namespace) -> None:
     write_at_once(f"{write_verify_key(read_mask_key(state / FILE_NAME))}\n")
 
 
+def _encryption_key(options: argparse.Namespace) -> None:
+    state = load_helper_configuration(options.config).state_folder
+    content = read_encryption_key_file(state / FILE_NAME)
+    try:
+        replace_file(options.file, content)
+    except OSError as error:
+        remedy = remedy_for(error, "name a file in a folder that is there and can be written")
+        raise ConfigurationError(f"{options.file}: can't be written: {error.strerror}; {remedy}") from error
+
+
 def _install(options: argparse.Namespace) -> None:
     installer_of(options).install(SERVICE, {})
 
@@ -55,6 +67,7 @@ VERBS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     **MEMBER.verbs(),
     "status": _status,
     "mask-key": _mask_key,
+    "encryption-key": _encryption_key,
     "install-service": _install,
     "uninstall-service": _uninstall,
 }

@@ -50,6 +50,9 @@ class MaskHelperSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     """It tells no sum of fewer devices."""
     most_masked_entries: Annotated[int, msgspec.Meta(ge=1, le=1 << 40)] = 1 << 28
     """Most work of one answer: entries times devices times seeds that the helper holds; 2^28 take some seconds."""
+    key_holder: bool = False
+    """Makes it a key holder, for which updates are encrypted besides: it makes a key at its start, for tasks that name
+    it. Needs `pip install 'edgeflock[homomorphic]'`."""
 
     def __post_init__(self) -> None:
         """Refuse a roster of which no sum can come; raises ValueError."""

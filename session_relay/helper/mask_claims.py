@@ -1,4 +1,4 @@
-"""What a mask helper must never forget, in one file: its key, and which sets it has spoken for.
+"""What a mask helper must never forget, in one file: its keys, and which sets it has spoken for.
 
 The key is in there on purpose. Whoever loses the claims has lost the key with them, and begins with a new one, for
 which no box was ever made; so a helper can't come back with its old key and answer a second time. For the same reason
@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Final
 
 from edge_agent.shell.storage.damaged_files import why_unusable
+from fleet_host.seal import new_key
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey, VerifyKey
+from secure_aggregation.encryption_key import write_encryption_key
 from secure_aggregation.helper.claims import EarlierClaim, UpdateName
 
 FILE_NAME: Final = "mask-claims.db"
@@ -31,6 +33,10 @@ CREATE TABLE IF NOT EXISTS updates (
     PRIMARY KEY (device, sequence)
 ) WITHOUT ROWID;
 """
+_ENCRYPTION_TABLE: Final = (
+    "CREATE TABLE IF NOT EXISTS encryption_key (secret BLOB NOT NULL, file BLOB NOT NULL, seal BLOB NOT NULL)"
+)
+"""Of a key holder alone: made when it is one for the first time."""
 
 
 class MaskClaims:
@@ -74,6 +80,25 @@ class MaskClaims:
             )
         return None
 
+    def encryption_key(self) -> tuple[bytes, bytes]:
+        """A key holder's secret key, residues as `fleet_host.seal` has them, and its public key's file; made at first.
+
+        Raises:
+            ConfigurationError: TenSEAL is not there, or the disk does not take a new key.
+        """
+        try:
+            with self._transaction():
+                self._connection.execute(_ENCRYPTION_TABLE)
+                if (found := _encryption_key(self._connection)) is not None:
+                    return found
+                secret, public = new_key()
+                file = write_encryption_key(self.key, public)
+                values = (secret, file, _seal(secret, file))
+                self._connection.execute("INSERT INTO encryption_key VALUES (?, ?, ?)", values)
+                return secret, file
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigurationError(_remedy(self._path, why_unusable(error, self._path))) from error
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
@@ -110,13 +135,46 @@ def read_mask_key(path: Path) -> VerifyKey:
     Raises:
         ConfigurationError: there are none yet, or they are damaged.
     """
+    with _reading(path) as connection:
+        return _sound_key(connection).verify_key
+
+
+def read_encryption_key_file(path: Path) -> bytes:
+    """The file of the encryption key of the key holder whose claims are there.
+
+    Raises:
+        ConfigurationError: there is none yet, or they are damaged.
+    """
+    with _reading(path) as connection:
+        _sound_key(connection)
+        found = _encryption_key(connection)
+    if found is None:
+        raise ConfigurationError(
+            f"{path}: this mask helper has no encryption key yet; write key_holder = true into [masks] of helper.toml,"
+            " and start it once"
+        )
+    return found[1]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise ConfigurationError(f"{path} is not there: this mask helper has no key yet; start it once")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            return _sound_key(connection).verify_key
+            yield connection
     except (sqlite3.Error, OSError) as error:
         raise ConfigurationError(_remedy(path, why_unusable(error, path))) from error
+
+
+def _encryption_key(connection: sqlite3.Connection) -> tuple[bytes, bytes] | None:
+    """The secret key and the public key's file; None where this is no key holder's."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'encryption_key'").fetchone():
+        return None
+    rows = connection.execute("SELECT secret, file, seal FROM encryption_key").fetchall()
+    if len(rows) > 1 or any(_seal(secret, file) != seal for secret, file, seal in rows):
+        raise sqlite3.DatabaseError("a row is not as it was written")
+    return (rows[0][0], rows[0][1]) if rows else None
 
 
 def _sound_key(connection: sqlite3.Connection) -> SigningKey:

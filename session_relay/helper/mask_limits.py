@@ -23,6 +23,8 @@ MAX_TASKS: Final = 256
 """That are remembered at a time."""
 MEMBER_COST: Final = 1 << 16
 """Masked entries that take as long as checking a member's signature and opening its box."""
+DECRYPTED_COST: Final = 128
+"""Masked entries that take as long as decrypting one."""
 BYTE_COST: Final = 64
 """Masked entries that a byte of an answer counts as."""
 ANSWERS_AT_ONCE: Final = 4
@@ -74,5 +76,7 @@ class MaskLimits:
         if request.step == "answer":
             held = len(seed_plan_of(manifest).held_by(0))
             cost += min(manifest.entries * members * held, self._most)
+            if manifest.encryption_key:
+                cost += DECRYPTED_COST * manifest.entries
             cost += BYTE_COST * (manifest.entries * field_of(manifest).width * held // 8)
         return cost

@@ -21,7 +21,8 @@ class MaskHelperProgram:
     """One mask helper of one fleet. `run` lasts until cancelled; killed at any point, it answers as it did before.
 
     Raises:
-        ConfigurationError: the state folder, or a file in it, can't be used or is damaged.
+        ConfigurationError: the state folder, or a file in it, can't be used or is damaged; or TenSEAL is not there, for
+            a key holder.
     """
 
     def __init__(

@@ -4,20 +4,24 @@ Nothing waits here on a disk but its claims: the coordinator asks again until it
 """
 
 import asyncio
+import hashlib
 import logging
 import sqlite3
 from collections import OrderedDict
+from functools import partial
 
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.shell.connection.link import LinkDownError
 from edge_agent.shell.membership import Membership
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
+from fleet_host.seal import decrypted
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import VerifyKey, read_verify_key
 from fleet_protocol.kinds import MASK_REPLY, MaskReply, MaskRequest, Receipt, encode_payload
 from fleet_protocol.limits import MAX_MASK_REFUSAL_CHARACTERS
 from fleet_protocol.printable import printable
+from secure_aggregation.helper.key_holder import KeyHolder
 from secure_aggregation.helper.mask_helper import MaskHelper
 from secure_aggregation.helper.set_checks import HelperPolicy, Roster
 from secure_aggregation.messages import CohortSet, message_hash
@@ -46,8 +50,24 @@ def roster_of(settings: MaskHelperSettings) -> Roster:
     }
 
 
+def key_holder_of(claims: MaskClaims) -> KeyHolder:
+    """The key holder with these claims; its key is made at first.
+
+    Raises:
+        ConfigurationError: TenSEAL is not there, or the disk does not take a new key.
+    """
+    secret, file = claims.encryption_key()
+    return KeyHolder(hashlib.sha256(file).digest(), partial(decrypted, secret))
+
+
 def reply_to(
-    request: MaskRequest, claims: MaskClaims, coordinator: VerifyKey, roster: Roster, policy: HelperPolicy
+    request: MaskRequest,
+    claims: MaskClaims,
+    coordinator: VerifyKey,
+    roster: Roster,
+    policy: HelperPolicy,
+    *,
+    holder: KeyHolder | None = None,
 ) -> MaskReply | None:
     """What the helper that has these claims says to a request of the coordinator with this key.
 
@@ -59,7 +79,7 @@ def reply_to(
     except ProtocolError as error:
         logger.warning(log_line("mask_request_malformed", reason=error))
         return None
-    helper = MaskHelper(claims.key, coordinator, roster, policy, claims)
+    helper = MaskHelper(claims.key, coordinator, roster, policy, claims, holder=holder)
     try:
         match request.step:
             case "unusable":
@@ -67,7 +87,9 @@ def reply_to(
             case "sign":
                 return MaskReply(request.step, set_hash, signed=(helper.sign(asked),))
             case "answer":
-                return MaskReply(request.step, set_hash, signed=(helper.answer(asked, request.signatures),))
+                return MaskReply(
+                    request.step, set_hash, signed=(helper.answer(asked, request.signatures, request.ciphertext),)
+                )
     except ProtocolError as error:
         return MaskReply(request.step, set_hash, refusal=printable(str(error)[:MAX_MASK_REFUSAL_CHARACTERS]))
     except sqlite3.Error as error:
@@ -83,6 +105,7 @@ class MaskServing:
         self._member = member
         self._claims = claims
         self._roster = roster_of(settings)
+        self._holder = key_holder_of(claims) if settings.key_holder else None
         self._policy = HelperPolicy(
             fewest_devices=settings.fewest_devices,
             fewest_per_weight=settings.fewest_devices,
@@ -134,7 +157,8 @@ class MaskServing:
                 logger.info(log_line("mask_reply_not_sent", remedy="none needed: the coordinator asks again"))
 
     def _reply_to(self, request: MaskRequest) -> MaskReply | None:
-        return reply_to(request, self._claims, self._member.identity.coordinator, self._roster, self._policy)
+        coordinator = self._member.identity.coordinator
+        return reply_to(request, self._claims, coordinator, self._roster, self._policy, holder=self._holder)
 
     def _note(self, request: MaskRequest, reply: MaskReply) -> None:
         if reply.refusal:

@@ -16,9 +16,12 @@ from fleet_protocol.kinds import (
     decode_payload,
     encode_payload,
 )
+from fleet_protocol.privacy.encryption_plan import DEGREE, PARTS, ciphertext_bytes
 from secure_aggregation.asking import Asking, Terms
+from secure_aggregation.ciphertexts import unpack_ciphertext
 from secure_aggregation.coordinator import VoidCohortError, admitted, unmasked
 from secure_aggregation.device import DevicePolicy, accepted_cohort
+from secure_aggregation.encryption_key import read_encryption_key, write_encryption_key
 from secure_aggregation.messages import message_hash
 from secure_aggregation.signatures import signed
 from tests.support.masked_cohort import MaskedCohort, key_of, manifest_of
@@ -78,6 +81,7 @@ def _reply(data: bytes) -> None:
         Terms(1.0, 2.0),
         sign_set=lambda cohort_set: signed(COHORT.coordinator, cohort_set),
         weight_of=lambda _: 1,
+        ciphertext_of=lambda _: b"",
         fixed=(REQUEST.cohort_set, SET),
         now=0.0,
     )
@@ -90,6 +94,15 @@ def _masked_request(data: bytes) -> None:
     COHORT.helper(0).answer(request.request, request.signatures)
 
 
+def _ciphertext(data: bytes) -> None:
+    unpack_ciphertext(data, 16)
+
+
+def _key_file(content: bytes) -> None:
+    file = encode_payload(_signed(b"e", key_of("helper-0"), content))
+    assert len(read_encryption_key(file, key_of("helper-0").verify_key)) == len(NO_KEY)
+
+
 READERS: tuple[Callable[[bytes], None], ...] = (
     _manifest,
     _set,
@@ -100,7 +113,11 @@ READERS: tuple[Callable[[bytes], None], ...] = (
     _update,
     _reply,
     _masked_request,
+    _ciphertext,
+    _key_file,
 )
+NO_KEY = bytes(8 * PARTS * DEGREE)
+"""A public key of zeros."""
 MASKED = [
     bytes((number,)) + content
     for number, content in enumerate(
@@ -114,6 +131,8 @@ MASKED = [
             encode_payload(UPDATE),
             encode_payload(MaskReply("answer", message_hash(SET), signed=(ANSWERS[0],))),
             encode_payload(MaskRequest("answer", REQUEST)),
+            bytes(ciphertext_bytes(16)),
+            decode_payload(write_encryption_key(key_of("helper-0"), NO_KEY), Signed).content,
         )
     )
 ]

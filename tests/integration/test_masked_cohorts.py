@@ -16,115 +16,33 @@ from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import cohorts, payloads
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import (
-    MANIFEST,
     MASK_REPLY,
-    MASK_REQUEST,
-    RECEIPT,
-    Manifest,
     MaskReply,
-    MaskRequest,
     Outcome,
-    Receipt,
     Signed,
     decode_payload,
     encode_payload,
 )
-from fleet_protocol.limits import MAX_MASK_REQUEST_BYTES
 from fleet_protocol.privacy.noise_shares import NoiseShares
 from secure_aggregation.field import Field
 from secure_aggregation.messages import CohortManifest
 from secure_aggregation.positions import top_indices
 from secure_aggregation.signatures import read_unverified
 from session_relay.helper.mask_claims import MaskClaims
-from tests.support.bench import KEY, Bench
 from tests.support.bundles import TASK, write_bundle
-from tests.support.masked_task import MaskedDevice, MaskHelperOnDisk, masked_bundle
+from tests.support.cohort_fleet import CohortFleet, mean_of
+from tests.support.masked_task import masked_bundle
 from tests.support.replay import versions_replayed
 
 PLANS = [(3, 2), (3, 1), (4, 1)]
 """Simple mode, and replicated; the last bears one dead helper."""
 
 
-class Fleet:
-    """A coordinator, devices and helpers, whose messages all arrive unless a test keeps them."""
-
-    def __init__(self, folder, helpers=3, colluding=2, devices=3, *, retention=None, metrics=None, **plan):
-        self.helpers = {f"mask-{number}": MaskHelperOnDisk(f"mask-{number}", folder) for number in range(helpers)}
-        bundle = masked_bundle(folder / "bundle", list(self.helpers.values()), devices, colluding=colluding, **plan)
-        options = {"retention": retention, "metrics": metrics}
-        self.bench = Bench(folder / "one.db", bundle, **{name: value for name, value in options.items() if value})
-        self.devices = [MaskedDevice(f"pi-{number}") for number in range(devices)]
-        self.known = list(self.devices)
-        self.dead, self.sequence = set(), 10
-        self.receipts, self.cohort, self.version, self.envelopes = {}, b"", 0, []
-        for member in (*self.devices, *(helper.member for helper in self.helpers.values())):
-            self.bench.handle(member, member.enrolment())
-        self.turn()
-
-    def turn(self, seconds=1.0):
-        """Let the coordinator do what is due, and everybody hear what it says."""
-        self.bench.now += seconds
-        self.bench.make_versions()
-        for said in self.bench.said():
-            envelope = read_envelope(said.data, MAX_MASK_REQUEST_BYTES)
-            envelope.verify(KEY.verify_key, said.topic)
-            self._hear(said.topic.split("/")[-2], envelope)
-
-    def settle(self, turns=8, seconds=1.0):
-        for _ in range(turns):
-            self.turn(seconds)
-
-    def _hear(self, receiver, envelope):
-        match envelope.header.kind:
-            case kind if kind is MANIFEST:
-                manifest = decode_payload(envelope.payload, Manifest)
-                self.cohort, self.version = manifest.cohort, manifest.version
-            case kind if kind is RECEIPT:
-                receipt = decode_payload(envelope.payload, Receipt)
-                self.receipts[receiver] = receipt
-            case kind if kind is MASK_REQUEST and receiver not in self.dead:
-                helper, request = self.helpers[receiver], decode_payload(envelope.payload, MaskRequest)
-                if (reply := helper.reply(request, KEY.verify_key, self.known)) is not None:
-                    self.sequence += 1
-                    self.bench.handle(helper.member, helper.sent(reply, self.sequence))
-
-    def send(self, devices, sequence=1):
-        for device in devices:
-            message = device.masked(self.cohort, sequence, self.version)
-            self.envelopes.append(message)
-            self.bench.handle(device, message)
-        self.turn(0.0)
-
-    def state(self):
-        return self.bench.journal.newest_version(TASK).state(self.bench.description.version.parameters, {})
-
-    def weights(self):
-        return self.state().weights
-
-    def journal_rows(self):
-        with reading(self.bench.journal.engine) as connection:
-            return connection.execute(select(payloads.c.position)).all()
-
-    def outcome(self, device):
-        receipt = self.receipts[device.name]
-        return receipt.outcome if receipt.outcome is Outcome.ACCEPTED else Reason(receipt.reason)
-
-    def states(self):
-        return [each.state for each in CohortRegistry(self.bench.journal.engine).last(TASK, 10)]
-
-
-def mean_of(devices, most):
-    """What the version should move by: the plain mean of the levels that were sent."""
-    field = Field(0.5, 12, most)
-    return (sum(device.made.levels for device in devices) * (field.step / len(devices))).astype(np.float32)
-
-
 @pytest.mark.parametrize(("helpers", "colluding"), PLANS)
 def test_version_is_the_plain_mean_and_the_journal_holds_nothing_unmasked(tmp_path, helpers, colluding):
-    fleet = Fleet(tmp_path, helpers, colluding)
+    fleet = CohortFleet(tmp_path, helpers, colluding)
     before = fleet.weights()
     fleet.send(fleet.devices)
     assert {fleet.outcome(device) for device in fleet.devices} == {Reason.AWAITS_COHORT}
@@ -144,7 +62,7 @@ def test_version_is_the_plain_mean_and_the_journal_holds_nothing_unmasked(tmp_pa
 
 def test_version_with_noise_is_the_mean_of_noised_levels_and_is_replayed(tmp_path):
     noise = NoiseShares(epsilon=8.0, norm=0.5, at_most=2)
-    fleet = Fleet(tmp_path, noise=noise)
+    fleet = CohortFleet(tmp_path, noise=noise)
     plan = fleet.bench.description.masks
     for device in fleet.devices:
         device.noised = plan.noised_updates(36)
@@ -166,7 +84,7 @@ def test_version_with_noise_is_the_mean_of_noised_levels_and_is_replayed(tmp_pat
 
 
 def test_half_of_the_entries_travel_the_same_for_all_and_others_in_the_next_cohort(tmp_path):
-    fleet = Fleet(tmp_path, keep_fraction=0.5)
+    fleet = CohortFleet(tmp_path, keep_fraction=0.5)
     moved = []
     for number in (1, 2):
         before = fleet.weights()
@@ -183,7 +101,7 @@ def test_half_of_the_entries_travel_the_same_for_all_and_others_in_the_next_coho
 
 
 def test_half_of_what_travels_is_where_the_last_versions_moved_most_also_after_kills(tmp_path):
-    fleet = Fleet(tmp_path, keep_fraction=0.5, positions="momentum")
+    fleet = CohortFleet(tmp_path, keep_fraction=0.5, positions="momentum")
     movement = np.zeros(36, np.float32)
     for number in range(1, 4):
         manifest = read_unverified(decode_payload(fleet.cohort, Signed), CohortManifest)
@@ -215,7 +133,7 @@ def weighted_mean_of(weights):
 @pytest.mark.parametrize(("helpers", "colluding"), PLANS)
 def test_stale_updates_weigh_less_where_enough_devices_share_the_weight(tmp_path, helpers, colluding):
     rule = AggregationPlan(buffer_size=4, averaged_versions=1, staleness_weighting="polynomial")
-    fleet = Fleet(tmp_path, helpers, colluding, devices=4, aggregation=rule)
+    fleet = CohortFleet(tmp_path, helpers, colluding, devices=4, aggregation=rule)
     first, second, third, fourth = fleet.devices
     stale_and_weights = [
         ((), dict.fromkeys(fleet.devices, 4)),
@@ -253,7 +171,7 @@ def renewed(fleet, _folder):
 
 @pytest.mark.parametrize("change", [partial(published_anew, clip=0.25), published_without_masks, renewed])
 def test_devices_are_told_at_once_that_a_task_that_changed_has_made_their_cohort_void(tmp_path, change):
-    fleet = Fleet(tmp_path)
+    fleet = CohortFleet(tmp_path)
     fleet.send(fleet.devices[:2])
     change(fleet, tmp_path)
     fleet.settle()
@@ -267,7 +185,7 @@ def test_devices_are_told_at_once_that_a_task_that_changed_has_made_their_cohort
 
 
 def test_wait_of_a_cohort_goes_on_where_it_was_when_the_coordinator_starts_again(tmp_path):
-    fleet = Fleet(tmp_path, wait_seconds=3600.0)
+    fleet = CohortFleet(tmp_path, wait_seconds=3600.0)
     fleet.send(fleet.devices[:2])
     fleet.settle(3, 100.0)
     with writing(fleet.bench.journal.engine) as connection:  # as if it had been opened an hour before it is killed
@@ -280,7 +198,7 @@ def test_wait_of_a_cohort_goes_on_where_it_was_when_the_coordinator_starts_again
 
 
 def test_device_that_spoils_every_sum_stops_nobody_and_is_found(tmp_path, caplog):
-    fleet = Fleet(tmp_path, 4, 1, devices=6)
+    fleet = CohortFleet(tmp_path, 4, 1, devices=6)
     spoiler = fleet.devices[4]
     honest = [device for device in fleet.devices if device is not spoiler]
     spoiler.spoils = True
@@ -300,7 +218,7 @@ def test_device_that_spoils_every_sum_stops_nobody_and_is_found(tmp_path, caplog
 
 
 def test_one_helper_of_four_may_be_dead(tmp_path):
-    fleet = Fleet(tmp_path, 4, 1)
+    fleet = CohortFleet(tmp_path, 4, 1)
     fleet.dead = {"mask-2"}
     fleet.send(fleet.devices)
     fleet.settle(20, 5.0)
@@ -308,7 +226,7 @@ def test_one_helper_of_four_may_be_dead(tmp_path):
 
 
 def test_cohort_without_enough_helpers_is_void_and_the_next_one_works(tmp_path):
-    fleet = Fleet(tmp_path, 3, 2, give_up_seconds=100.0)
+    fleet = CohortFleet(tmp_path, 3, 2, give_up_seconds=100.0)
     fleet.dead = {"mask-2"}
     fleet.send(fleet.devices)
     fleet.settle(30, 5.0)
@@ -322,7 +240,7 @@ def test_cohort_without_enough_helpers_is_void_and_the_next_one_works(tmp_path):
 
 
 def test_least_devices_are_summed_when_the_time_is_over_and_fewer_wait(tmp_path):
-    fleet = Fleet(tmp_path)
+    fleet = CohortFleet(tmp_path)
     fleet.send(fleet.devices[:1])
     fleet.settle(20, 10.0)
     assert fleet.version == 0
@@ -332,7 +250,7 @@ def test_least_devices_are_summed_when_the_time_is_over_and_fewer_wait(tmp_path)
 
 
 def test_device_that_a_helper_does_not_know_is_left_out_and_takes_its_update_back(tmp_path):
-    fleet = Fleet(tmp_path)
+    fleet = CohortFleet(tmp_path)
     fleet.known = fleet.devices[:2]
     before = fleet.weights()
     fleet.send(fleet.devices)
@@ -351,7 +269,7 @@ def test_device_that_a_helper_does_not_know_is_left_out_and_takes_its_update_bac
 def test_kills_of_coordinator_and_helpers_between_steps_lose_and_count_nothing_twice(
     tmp_path, helpers, colluding, killed_at
 ):
-    fleet = Fleet(tmp_path, helpers, colluding)
+    fleet = CohortFleet(tmp_path, helpers, colluding)
     before = fleet.weights()
     fleet.send(fleet.devices)
     for turn in range(16):
@@ -371,7 +289,7 @@ def test_kills_of_coordinator_and_helpers_between_steps_lose_and_count_nothing_t
 
 
 def test_second_update_of_a_device_and_one_for_another_cohort_are_refused(tmp_path):
-    fleet = Fleet(tmp_path)
+    fleet = CohortFleet(tmp_path)
     first = fleet.cohort
     fleet.send(fleet.devices[:1])
     fleet.send(fleet.devices[:1], sequence=2)
@@ -385,14 +303,14 @@ def test_second_update_of_a_device_and_one_for_another_cohort_are_refused(tmp_pa
 
 
 def test_plain_update_is_refused_for_a_task_with_masks(tmp_path):
-    fleet = Fleet(tmp_path)
+    fleet = CohortFleet(tmp_path)
     fleet.bench.handle(fleet.devices[0], fleet.devices[0].update(5))
     fleet.turn()
     assert fleet.outcome(fleet.devices[0]) is Reason.MALFORMED
 
 
 def test_helpers_are_asked_about_one_set_of_each_cohort_and_no_two_share_an_update(tmp_path):
-    fleet = Fleet(tmp_path, 4, 1)
+    fleet = CohortFleet(tmp_path, 4, 1)
     for number in range(1, 4):
         fleet.send(fleet.devices, sequence=number)
         fleet.bench.restart()
@@ -408,7 +326,7 @@ def test_helpers_are_asked_about_one_set_of_each_cohort_and_no_two_share_an_upda
 
 
 def test_masks_and_void_updates_are_forgotten_with_the_envelopes_of_their_time(tmp_path):
-    fleet = Fleet(tmp_path, retention=Retention(versions=1, every=0, envelopes=2))
+    fleet = CohortFleet(tmp_path, retention=Retention(versions=1, every=0, envelopes=2))
     fleet.known = fleet.devices[:2]
     for number in range(1, 7):
         fleet.send(fleet.devices, sequence=number)
@@ -435,7 +353,7 @@ def lone_words(caplog):
 
 
 def test_helper_that_alone_rules_a_device_out_is_told_to_the_operator_and_more_clearly_the_third_time(tmp_path, caplog):
-    fleet = Fleet(tmp_path, helpers=4, colluding=1)
+    fleet = CohortFleet(tmp_path, helpers=4, colluding=1)
     liar = fleet.helpers["mask-2"]
     shipped = liar.reply
 
@@ -464,7 +382,7 @@ def test_helper_that_alone_rules_a_device_out_is_told_to_the_operator_and_more_c
 
 def test_helper_that_floods_is_refused_beyond_its_share_and_its_words_count_once(tmp_path, caplog):
     metrics = Metrics()
-    fleet = Fleet(tmp_path, helpers=4, colluding=1, metrics=metrics)
+    fleet = CohortFleet(tmp_path, helpers=4, colluding=1, metrics=metrics)
 
     def handled(outcome, reason=""):
         labels = {"outcome": outcome, "reason": reason}
@@ -497,7 +415,7 @@ def test_helper_that_floods_is_refused_beyond_its_share_and_its_words_count_once
 @pytest.mark.parametrize(("helpers", "colluding", "version"), [(3, 2, 0), (4, 1, 1)])
 def test_helper_whose_key_changed_speaks_for_no_cohort_and_says_so(tmp_path, caplog, helpers, colluding, version):
     """Its claims were lost. In the simple mode nothing is summed; three of four go on without it."""
-    fleet = Fleet(tmp_path, helpers, colluding)
+    fleet = CohortFleet(tmp_path, helpers, colluding)
     fleet.helpers["mask-1"].claims.close()
     fleet.helpers["mask-1"].claims = MaskClaims(tmp_path / "new-claims.db")
     fleet.send(fleet.devices)
@@ -513,7 +431,7 @@ def test_helper_whose_key_changed_speaks_for_no_cohort_and_says_so(tmp_path, cap
 
 def test_reply_of_a_device_that_is_no_mask_helper_is_refused_and_counted(tmp_path):
     metrics = Metrics()
-    fleet = Fleet(tmp_path, metrics=metrics)
+    fleet = CohortFleet(tmp_path, metrics=metrics)
     fleet.send(fleet.devices)
     reply = MaskReply("unusable", bytes(32), unusable=tuple(device.name for device in fleet.devices[1:]))
     stranger = fleet.devices[0]

@@ -284,6 +284,7 @@ async def test_owners_limit_ends_rounds_before_the_tasks_and_a_weaker_task_is_re
     without = msgspec.structs.replace(TASK, privacy=None)
     assert "has no [privacy.samples], and the owner of this device demands it" in str(one.training.why_refused(without))
     assert PrivacySettings().refusal(without) is None
+    assert one.training.what_is_missing(TASK) is None
     stricter = PrivacySettings(at_least="samples", epsilon=0.01)
     assert "one round of" in str(stricter.refusal(TASK))
     assert "allows 0.01" in str(stricter.refusal(TASK))

@@ -1,5 +1,6 @@
 """A task small enough to reason about, as a bundle. Its graphs are arbitrary bytes: a coordinator never opens them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -49,6 +50,7 @@ def write_bundle(
     clusters: ClusterPlan | None = None,
     privacy: PrivacyPlan | None = None,
     training: TrainingPlan | None = None,
+    more_files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again."""
     parameters = parameters or PARAMETERS
@@ -56,7 +58,7 @@ def write_bundle(
     weights = np.linspace(-1, 1, size, dtype=np.float32)
     names = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, *sorted(_graphs_of(split)))
     graphs = {name: (name.encode() * graph_bytes)[:graph_bytes] for name in names}
-    files = graphs | {WEIGHTS_FILE: write_weights(weights, parameters)}
+    files = graphs | {WEIGHTS_FILE: write_weights(weights, parameters)} | dict(more_files or {})
     description = TaskDescription(
         format=BUNDLE_FORMAT,
         task=task,

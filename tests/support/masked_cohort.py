@@ -7,12 +7,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from fleet_host.seal import encryptions_of_zero
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import Signed, SumRequest
+from fleet_protocol.privacy.encryption_plan import chunks_of
 from fleet_protocol.privacy.noise_shares import NoisedUpdates
 from secure_aggregation.coordinator import AdmittedUpdate, admitted, proposed_set
 from secure_aggregation.device import MaskedRound, masked_round
 from secure_aggregation.helper.claims import Claims, ClaimsInMemory
+from secure_aggregation.helper.key_holder import KeyHolder
 from secure_aggregation.helper.mask_helper import MaskHelper
 from secure_aggregation.helper.set_checks import HelperPolicy, Roster
 from secure_aggregation.manifest import seed_plan_of
@@ -66,9 +69,12 @@ class MaskedCohort:
         sequence: int = 5,
         key_prefix: str = "",
         noised: NoisedUpdates | None = None,
+        public: bytes = b"",
     ) -> None:
+        """`public` is the key that a cohort with a key holder encrypts under."""
         self.manifest = manifest
         self.noised = noised
+        self.public = public
         self.key_prefix = key_prefix
         self.generator = np.random.default_rng(seed)
         self.coordinator = key_of("coordinator")
@@ -91,6 +97,7 @@ class MaskedCohort:
             base_version=self.manifest.newest_version,
             random_bytes=self.generator.bytes,
             noised=self.noised,
+            zeros=encryptions_of_zero(self.public, chunks_of(self.manifest.entries)) if self.public else None,
         )
 
     def _admitted(self, name: str) -> AdmittedUpdate:
@@ -115,11 +122,17 @@ class MaskedCohort:
         claims: Claims | None = None,
         policy: HelperPolicy = SMALL_SETS,
         roster: Roster | None = None,
+        holder: KeyHolder | None = None,
     ) -> MaskHelper:
         """A helper of the cohort, which has claimed nothing unless `claims` say so, and knows all unless `roster`."""
         known = self.roster if roster is None else roster
         return MaskHelper(
-            key_of(f"helper-{number}"), self.coordinator.verify_key, known, policy, claims or ClaimsInMemory()
+            key_of(f"helper-{number}"),
+            self.coordinator.verify_key,
+            known,
+            policy,
+            claims or ClaimsInMemory(),
+            holder=holder,
         )
 
     def helpers(self) -> list[MaskHelper]:

@@ -11,16 +11,22 @@ from tests.support.agent import AgentProcess
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.masked_fleet import MaskHelperProcess, masked_digits, owned
+from tests.support.process import TREE
 from tests.support.replay import versions_replayed
 from tests.support.waiting import until
 
 
 class MaskedFleet:
-    def __init__(self, folder: Path, broker: Broker, helpers: int, /, **plan: Any) -> None:
+    def __init__(
+        self, folder: Path, broker: Broker, helpers: int, /, *, key_holder: int | None = None, **plan: Any
+    ) -> None:
         devices = 3
         self.coordinator = CoordinatorProcess(folder / "coordinator", broker, [folder / "bundle"])
         key = self.coordinator.public_key
-        self.helpers = [MaskHelperProcess(folder / f"mask-{n}", f"mask-{n}", broker, key) for n in range(helpers)]
+        self.helpers = [
+            MaskHelperProcess(folder / f"mask-{n}", f"mask-{n}", broker, key, holds_key=n == key_holder)
+            for n in range(helpers)
+        ]
         self.devices = [AgentProcess(folder / f"pi-{n}", f"pi-{n}", broker, key) for n in range(devices)]
         masked_digits(folder / "bundle", self.helpers, devices, **plan)
         for helper in self.helpers:
@@ -115,6 +121,39 @@ def test_devices_add_noise_count_their_updates_across_kills_and_send_no_more_tha
     assert shown["epsilon"] == pytest.approx(device.status()["told_of_device"]["digits"])
     with fleet.coordinator.journal() as journal:
         assert versions_replayed(journal, "digits") == 2
+
+
+@pytest.mark.parametrize(("helpers", "colluding"), [(1, 0), (2, 1)])
+def test_encrypted_updates_with_a_device_that_lacks_tenseal_and_everybody_killed_once(
+    fleet_of, helpers, colluding, tmp_path
+):
+    fleet = fleet_of(helpers, colluding=colluding, key_holder=helpers - 1)
+    lacking = fleet.devices[2]
+    (tmp_path / "lacking").mkdir()
+    (tmp_path / "lacking" / "sitecustomize.py").write_text('import sys\nsys.modules["tenseal"] = None\n')
+    lacking.variables = {"PYTHONPATH": f"{tmp_path / 'lacking'}:{TREE}"}
+    fleet.start()
+    for device in fleet.devices:
+        device.feed(4)
+    until(lambda: all("event=update_awaits_cohort" in each.log() for each in fleet.devices[:2]), "two updates wait")
+    until(lambda: "event=task_refused task=digits" in lacking.log(), "the third one says what it lacks")
+    assert "TenSEAL is not installed" in lacking.log()
+    assert "pip install 'edgeflock[homomorphic]'" in lacking.log()
+    for process in (fleet.coordinator, fleet.helpers[-1], fleet.devices[0]):
+        process.kill()
+    fleet.coordinator.start_serving()
+    fleet.helpers[-1].start()
+    fleet.devices[0].start()
+    until(lambda: fleet.version() == 1, "the least devices are summed when the time is over")
+    until(lambda: fleet.devices[1].status()["accepted_updates"] == 1, "it is told that its update counts")
+    until(lambda: fleet.devices[0].status()["waiting_updates"] == 0, "so is the one that was killed")
+    with fleet.coordinator.journal() as journal:
+        assert versions_replayed(journal, "digits") == 1
+        held = list(journal.updates("digits"))
+    assert len(held) == 2
+    assert {row.kind for row in held} == {MASKED_UPDATE.number}
+    assert "event=worker_not_confined" not in fleet.devices[1].log(), "it encrypts before it is shut in"
+    assert lacking.exit_status() is None
 
 
 def test_device_whose_owner_trusts_other_helpers_does_not_train(fleet_of):

@@ -33,6 +33,7 @@ class Asked:
             TERMS,
             sign_set=lambda cohort_set: signed(self.cohort.coordinator, cohort_set),
             weight_of=self.weight_of,
+            ciphertext_of=lambda _: b"",
             fixed=fixed,
             now=self.now,
         )
@@ -57,6 +58,7 @@ class Asked:
                 self.asking.receive(number, self.reply(number, request))
         answers = self.asking.advance(self.now)
         if self.asking.is_agreed(self.now):
+            self.committed = self.asking.agree()
             self.asking.fix(self.now)
         self.now += ASK_AGAIN_SECONDS
         return answers
@@ -138,7 +140,7 @@ def test_reply_to_another_step_or_set_changes_nothing():
 def test_asked_again_after_a_restart_helpers_answer_for_the_set_that_was_committed():
     asked = Asked()
     asked.turn()
-    committed = asked.asking.signed_set, asked.asking.cohort_set
+    committed = asked.committed
     assert asked.asking.step == "sign"
     asked.turn()
     asked.asking = asked.begun(committed)
@@ -149,7 +151,7 @@ def test_asked_again_after_a_restart_helpers_answer_for_the_set_that_was_committ
 def test_committed_set_whose_update_is_lost_is_void():
     asked = Asked()
     asked.turn()
-    committed = asked.asking.signed_set, asked.asking.cohort_set
+    committed = asked.committed
     del asked.cohort.admitted["pi-0002"]
     with pytest.raises(VoidCohortError, match="the update of pi-0002 is lost"):
         asked.begun(committed)

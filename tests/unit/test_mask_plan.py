@@ -7,6 +7,7 @@ import pytest
 from edge_agent.core.privacy_settings import PrivacySettings
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.parameter import Parameter
 from fleet_protocol.privacy.mask_plan import MaskPlan, check_masked_task
 from secure_aggregation.manifest import field_of, seed_plan_of
 from secure_aggregation.positions import top_positions
@@ -57,6 +58,7 @@ def test_task_that_could_not_keep_its_promise_is_refused(task, table, fields, wo
     ("fields", "words"),
     [
         ({"colluding": 3}, "colluding is 3, and there are 3 helpers"),
+        ({"colluding": 0}, "has 3 helpers and colluding = 0; name two helpers"),
         ({"helpers": {"a": "0" * 64, "b": "0" * 64}, "colluding": 1}, "names two helpers with one key"),
         ({"fewest_devices": 4}, "from fewest_devices (4)"),
         ({"positions": "momentum"}, "'dense' goes with keep_fraction = 1"),
@@ -67,6 +69,41 @@ def test_plan_that_contradicts_itself_is_refused(task, fields, words):
     plan = msgspec.structs.replace(task.masks, **fields)
     privacy = msgspec.structs.replace(task.privacy, masks=plan)
     assert words in refusal(changed(task, privacy=privacy))
+
+
+@pytest.fixture(scope="module")
+def encrypted(helpers, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encrypted")
+    return masked_bundle(folder, helpers[:1], colluding=0, key_holder="mask-0", bits=8).description
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"key_holder": None}, "has 1 helpers and colluding = 0; name two helpers"),
+        ({"key_holder": "mask-1"}, "key_holder 'mask-1', who is none of the helpers ['mask-0']"),
+        ({"helpers": {"mask-0": "0" * 64, "b": "1" * 64}}, "write colluding = 1, one below their number"),
+        ({"bits": 16, "fewest_devices": 1000}, "don't decrypt exactly; lower bits or aggregation.buffer_size"),
+    ],
+)
+def test_plan_with_a_key_holder_that_contradicts_itself_is_refused(encrypted, fields, words):
+    plan = msgspec.structs.replace(encrypted.masks, **fields)
+    privacy = msgspec.structs.replace(encrypted.privacy, masks=plan)
+    devices = {"buffer_size": 1024, "staleness_weighting": "polynomial"} if "bits" in fields else {}
+    assert words in refusal(changed(changed(encrypted, privacy=privacy), "aggregation", **devices))
+
+
+def test_task_whose_encrypted_sum_travels_in_no_message_is_refused_with_its_size(encrypted):
+    wide = changed(encrypted, parameters=[Parameter("head.weight", [4, 41_000])])
+    with pytest.raises(ConfigurationError, match="makes questions of 2127232 bytes to the key holder"):
+        check_masked_task(changed(wide, "aggregation", buffer_size=3), "task")
+    fits = changed(encrypted, parameters=[Parameter("head.weight", [4, 38_000])])
+    check_masked_task(fits, "task")
+
+
+def test_bundle_without_the_key_holders_key_is_refused(encrypted):
+    files = {name: digest for name, digest in encrypted.files.items() if name != "key_holder.key"}
+    assert "and the bundle no key_holder.key; export it again" in refusal(changed(encrypted, files=files))
 
 
 def test_positions_of_momentum_need_a_server_that_has_one(task):
@@ -134,6 +171,16 @@ def test_owner_who_demands_masks_refuses_a_task_without(task):
     assert "has no [privacy.masks]" in str(owner(task).refusal(plain))
 
 
+def test_owner_takes_one_key_holder_where_none_may_collude(encrypted):
+    assert owner(encrypted, fewest_colluding=0).refusal(encrypted) is None
+    keys = ["0" * 64, *encrypted.masks.helpers.values()]
+    assert "has colluding = 0" in str(
+        owner(encrypted, fewest_colluding=1, trusted_mask_helpers=keys).refusal(encrypted)
+    )
+    with pytest.raises(ValueError, match="need 1 keys or more"):
+        PrivacySettings(at_least="masks", fewest_colluding=0)
+
+
 def test_owner_has_to_name_helpers():
-    with pytest.raises(ValueError, match="needs two keys or more"):
+    with pytest.raises(ValueError, match="need 2 keys or more"):
         PrivacySettings(at_least="masks")

@@ -17,14 +17,17 @@ from fleet_protocol.bundle_files import (
     DESCRIPTION_FILE,
     DRAW_FILE,
     EVALUATE_FILE,
+    KEY_HOLDER_FILE,
     PREDICT_FILE,
     SAMPLE_GRADIENTS_FILE,
     TRAIN_FILE,
     TRAIN_PER_SAMPLE_FILE,
     WEIGHTS_FILE,
 )
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, ProtocolError, why_unreadable
+from fleet_protocol.keys import read_verify_key
 from fleet_protocol.task_description import TaskDescription
+from secure_aggregation.encryption_key import read_encryption_key
 from workbench.export.backbone.backbone import Split, backbone_graph, split
 from workbench.export.blocks.block_costs import with_costs
 from workbench.export.blocks.block_graphs import block_models
@@ -101,6 +104,7 @@ def bundle_files(
     if ort_training is not None:
         files |= ort_training_files(trained, ort_training)
     files[WEIGHTS_FILE] = save({name: value.contiguous() for name, value in recipe.tensors.items()})
+    files |= key_holder_file(recipe)
     description = described(recipe, models, files, halves=halves, division=division)
     if any(isinstance(part, BatchNorm) for part in recipe.module.modules()) and description.statistics:
         tell(FEW_CLASSES)
@@ -132,6 +136,30 @@ def admitted(name: str, model: ModelProto) -> bytes:
             f"{name} {error}; no device would load it: write the model without that, or make the model smaller"
         ) from error
     return data
+
+
+def key_holder_file(recipe: Recipe) -> dict[str, bytes]:
+    """The encryption key of the task's key holder, by its name in the bundle; empty where updates are not encrypted.
+
+    Raises:
+        ConfigurationError: the recipe's folder lacks it, or it is not the key holder's.
+    """
+    masks = recipe.task.privacy.masks if recipe.task.privacy else None
+    if masks is None or masks.key_holder is None or masks.key_holder not in masks.helpers:
+        return {}  # a key holder that is no helper is refused with the rest of the table
+    path = recipe.folder / KEY_HOLDER_FILE
+    remedy = f"write it with `edgeflock-helper encryption-key` on {masks.key_holder}"
+    mask_key = read_verify_key(
+        masks.helpers[masks.key_holder], "[privacy.masks] helpers", "`edgeflock-helper mask-key`"
+    )
+    try:
+        content = path.read_bytes()
+        read_encryption_key(content, mask_key)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {why_unreadable(error, remedy)}") from error
+    except ProtocolError as error:
+        raise ConfigurationError(f"{path}: {error.detail}; {remedy}") from error
+    return {KEY_HOLDER_FILE: content}
 
 
 def _models(recipe: Recipe) -> dict[str, ModelProto]:

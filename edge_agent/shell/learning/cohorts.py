@@ -89,7 +89,7 @@ class Cohorts:
             generation=version.generation,
             trusted_helpers=[bytes.fromhex(key.strip()) for key in helpers],
             fewest_devices=self._owner.fewest_devices if demands else 2,
-            fewest_colluding=self._owner.fewest_colluding if demands else 1,
+            fewest_colluding=self._owner.fewest_colluding if demands else 0,
         )
 
     def signed(self, result: TrainingResult, joined: JoinedCohort) -> TrainingResult:

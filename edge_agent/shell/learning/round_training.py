@@ -31,6 +31,7 @@ from edge_agent.worker.contract import (
 )
 from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import TrainingWorker
+from fleet_host import seal
 from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
@@ -109,6 +110,13 @@ class RoundTraining:
     def why_refused(self, description: TaskDescription) -> str | None:
         """Why the device's owner does not let it learn for a task, in words; None where it may."""
         return self._budget.refusal(description)
+
+    def what_is_missing(self, description: TaskDescription) -> str | None:
+        """What a task needs that is not installed on this device, in words; None where nothing is missing."""
+        encrypts = description.masks is not None and description.masks.key_holder is not None
+        if encrypts and seal.is_missing():
+            return f"updates of {description.task} are encrypted for a key holder, and TenSEAL is not installed"
+        return None
 
     def why_no_cohort(self, description: TaskDescription) -> str | None:
         """Why no round of a task with masks begins now, in words; None where one may."""

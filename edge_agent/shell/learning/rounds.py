@@ -26,6 +26,7 @@ from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.manifest_listener import ManifestListener
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import Progress, Withheld
+from fleet_host import seal
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.kinds import Receipt
@@ -73,7 +74,7 @@ class Rounds:
         )
         self._wake = asyncio.Event()
         self._not_selected = RateLimit(configuration.guards.recheck_seconds, MAX_REASONS_SAID)
-        self._refused_by_owner = RateLimit(SAY_WAITING_SECONDS, MAX_REASONS_SAID)
+        self._refused_tasks = RateLimit(SAY_WAITING_SECONDS, MAX_REASONS_SAID)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._waits_for_own: dict[str, asyncio.TimerHandle] = {}
         self._said_waiting = RateLimit(SAY_WAITING_SECONDS, len(self._tasks))
@@ -258,7 +259,7 @@ class Rounds:
             logger.warning(log_line("version_unavailable", task=task, reason=error))
             return self._retry_in(task)
         if not (
-            self._owner_agrees(task, version)
+            self._may_learn(task, version)
             and self._has_cohort(task, version)
             and self._has_turn(task, version)
             and self._samples_suffice(task, version, newest)
@@ -269,13 +270,15 @@ class Rounds:
             return self._retry_in(task)
         return await self._train(task, version, newest)
 
-    def _owner_agrees(self, task: str, version: ReadyVersion) -> bool:
-        """Whether the task promises what the owner of this device demands."""
-        if (refused := self._training.why_refused(version.description)) is None:
+    def _may_learn(self, task: str, version: ReadyVersion) -> bool:
+        """Whether the task promises what the owner of this device demands, and the device has what it takes."""
+        missing = self._training.what_is_missing(version.description)
+        if (refused := missing or self._training.why_refused(version.description)) is None:
             return True
         self._decisions.version_unavailable(task, refused)
-        if self._refused_by_owner.allows((task, version.bundle), self._now()):
-            remedy = "ask whoever runs the fleet for a task that promises it, or change [privacy] of agent.toml"
+        if self._refused_tasks.allows((task, version.bundle), self._now()):
+            promised = "ask whoever runs the fleet for a task that promises it, or change [privacy] of agent.toml"
+            remedy = seal.REMEDY if missing else promised
             logger.warning(log_line("task_refused", task=task, reason=refused, remedy=remedy))
         return self._retry_in(task)
 

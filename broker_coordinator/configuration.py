@@ -8,6 +8,7 @@ import msgspec
 from broker_coordinator.admission.settings import REPEATS_OF_DEVICE, AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
+from fleet_host.addresses import is_loopback
 from fleet_host.broker_settings import MAX_PORT, BrokerSettings, Host, read_password
 from fleet_host.configuration_file import read_configuration
 from fleet_host.key_files import read_key_ring_file
@@ -30,6 +31,12 @@ MAX_RELAYED_SESSIONS = 16_384
 
 MAX_DATABASE_CHARACTERS = 1000
 DatabaseName = Annotated[str, one_line(MAX_DATABASE_CHARACTERS, what="a file or an address")]
+
+
+HeaderName = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z", description="the name of a header, such as X-Remote-User")
+]
+Address = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f.:]{2,45}\Z", description="an IP address")]
 
 
 class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +105,33 @@ class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Address that the port is opened on."""
 
 
+class DashboardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Pages for people (docs/dashboard.md): a process of its own, which `broker-coordinator run` starts."""
+
+    port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] | None = None
+    """TCP port; left out: there is no dashboard."""
+    address: Host = "127.0.0.1"
+    """Address that the port is opened on. Another one than this machine's own needs `token_file` or `user_header`."""
+    token_file: Path | None = None
+    """A file that holds what whoever opens the pages must know: 32 to 200 letters, digits, `-` or `_`. Without it, and
+    without `user_header`, the pages show, and change nothing."""
+    user_header: HeaderName | None = None
+    """The header in which a reverse proxy says who asks. Without `token_file`, whoever comes from `proxies` with it is
+    let in; with it, the proxy has to show the token too."""
+    proxies: Annotated[tuple[Address, ...], msgspec.Meta(max_length=100)] = ("127.0.0.1", "::1")
+    """Addresses from which `user_header` counts."""
+    hosts: Annotated[tuple[Host, ...], msgspec.Meta(max_length=100)] = ()
+    """Names by which browsers reach the pages, beside `localhost` and addresses: those of the reverse proxy."""
+
+    def __post_init__(self) -> None:
+        """Refuse an open door; raises ValueError."""
+        if not is_loopback(self.address) and self.token_file is None and self.user_header is None:
+            raise ValueError(
+                f"dashboard: address {self.address!r} lets other machines in; name a `token_file`, or the `user_header`"
+                ' of a reverse proxy, or take "127.0.0.1"'
+            )
+
+
 class RelaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The relay of split learning (docs/split-learning.md): a process of its own that runs while a task has cuts."""
 
@@ -162,6 +196,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     rate_limit: RateSettings = RateSettings()
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     relay: RelaySettings = RelaySettings()
     invitations: InvitationSettings | None = None
     evaluations: list[EvaluationSettings] = []

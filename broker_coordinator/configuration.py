@@ -1,5 +1,7 @@
 """The coordinator's configuration file, `coordinator.toml`."""
 
+import re
+import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +16,7 @@ from fleet_host.configuration_file import read_configuration
 from fleet_host.key_files import read_key_ring_file
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.configuration import Name, one_line
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.limits import MAX_HELPER_SESSIONS, MAX_SETTING, MAX_UPDATE_BYTES, MIB
 
@@ -25,6 +28,9 @@ MAX_RATE = 1_000_000_000
 """An hour, and at once: far more than a coordinator takes in, and nothing that arithmetic of times overflows with."""
 PerHour = Annotated[float, msgspec.Meta(ge=0.001, le=MAX_RATE)]
 Burst = Annotated[int, msgspec.Meta(ge=1, le=MAX_RATE)]
+
+TOKEN = re.compile(r"[A-Za-z0-9_-]{32,200}")
+"""Of the dashboard: what nobody guesses, and every header may hold."""
 
 MAX_RELAYED_SESSIONS = 16_384
 """Some KiB each; a relay is one process on one core."""
@@ -130,6 +136,26 @@ class DashboardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
                 f"dashboard: address {self.address!r} lets other machines in; name a `token_file`, or the `user_header`"
                 ' of a reverse proxy, or take "127.0.0.1"'
             )
+
+    def token(self) -> str | None:
+        """The content of `token_file`; None without one.
+
+        Raises:
+            ConfigurationError: it can't be read, others than its owner and group can, or it is no token.
+        """
+        token = read_password(self.token_file, "dashboard.token_file")
+        if token is None or self.token_file is None:
+            return None
+        if self.token_file.stat().st_mode & stat.S_IRWXO:
+            raise ConfigurationError(
+                f"dashboard.token_file {self.token_file}: everybody here can read it; run: chmod o= {self.token_file}"
+            )
+        if not TOKEN.fullmatch(token):
+            raise ConfigurationError(
+                f"dashboard.token_file {self.token_file}: not 32 to 200 letters, digits, - or _; make one"
+                f" with: openssl rand -hex 32 > {self.token_file}"
+            )
+        return token
 
 
 class RelaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

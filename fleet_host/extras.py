@@ -11,6 +11,8 @@ EXTRA_OF: Mapping[str, str] = {
     "sqlalchemy": "coordinator",
     "segno": "qr",
     "psycopg": "postgresql",
+    "starlette": "dashboard",
+    "uvicorn": "dashboard",
     "amqtt": "demo",
     "rich": "demo",
     "sklearn": "demo",

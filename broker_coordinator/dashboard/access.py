@@ -19,7 +19,10 @@ MAX_VISITOR_CHARACTERS: Final = 100
 MAX_COOKIE_CHARACTERS: Final = 4096
 """Of all cookies of a request; ours takes 100."""
 LOGIN: Final = "/api/login"
-ONLY_SHOWS: Final = "these pages only show: use broker-coordinator's commands, or run it with a token_file in [dashboard] of coordinator.toml"
+ONLY_SHOWS: Final = (
+    "these pages only show: use the commands of broker-coordinator, or run it with a token_file in [dashboard] of"
+    " coordinator.toml"
+)
 OPEN_READS: Final = ("/", "/static/")
 """Pages without data: whoever reaches the port has them from the package anyway."""
 

@@ -1,7 +1,7 @@
 """One browser's stream of server-sent events, out of the feed."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Final
 
 from starlette.responses import JSONResponse
@@ -32,8 +32,8 @@ class EventStream:
             await JSONResponse({"error": words}, 503, {"retry-after": "10"})(scope, receive, send)
 
 
-async def _first_of(leaving: "asyncio._CoroutineLike[None]", sending: "asyncio._CoroutineLike[None]") -> None:
-    tasks = [asyncio.ensure_future(leaving), asyncio.ensure_future(sending)]
+async def _first_of(leaving: Coroutine[None, None, None], sending: Coroutine[None, None, None]) -> None:
+    tasks = [asyncio.create_task(leaving), asyncio.create_task(sending)]
     try:
         done, _ = await asyncio.wait(tasks, timeout=LIFE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -128,7 +128,7 @@ def _peer(scope: Scope) -> str:
 
 
 async def _read_body(receive: Receive) -> bytes:
-    body = b""
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while True:
@@ -137,7 +137,7 @@ async def _read_body(receive: Receive) -> bytes:
                 if len(body) > MAX_BODY_BYTES:
                     raise BodyRefusedError(f"the request is larger than {MAX_BODY_BYTES} bytes")
                 if message["type"] != "http.request" or not message.get("more_body", False):
-                    return body
+                    return bytes(body)
     except TimeoutError:
         raise BodyRefusedError(f"the request did not come within {BODY_SECONDS:g} s") from None
 

@@ -255,9 +255,9 @@ def _task_row(journal: JournalReader, name: str, standing: TaskStanding) -> Task
         buffer_size,
         accepted,
         journal.overview.set_aside_count(name),
-        newest and newest.version,
-        newest and finite(newest.accuracy),
-        newest and finite(newest.loss),
+        newest.version if newest else None,
+        finite(newest.accuracy) if newest else None,
+        finite(newest.loss) if newest else None,
     )
 
 
@@ -272,9 +272,9 @@ def _version_row(summary: VersionSummary, sizes: VersionBytes) -> VersionRow:
         summary.given,
         summary.step,
         summary.kept,
-        found and finite(found.accuracy),
-        found and finite(found.loss),
-        found and found.samples,
+        finite(found.accuracy) if found else None,
+        finite(found.loss) if found else None,
+        found.samples if found else None,
         sizes.updates,
         sizes.weights,
     )

@@ -91,7 +91,7 @@ class Dashboard:
 
     async def _session(self, request: Request) -> Response:
         visitor: Visitor = request.scope[VISITOR]
-        said = {"fleet": self.configuration.fleet, "shard": self.configuration.shard}
+        said: dict[str, object] = {"fleet": self.configuration.fleet, "shard": self.configuration.shard}
         said |= {"name": visitor.name, "may_change": visitor.may_change, "has_token": self.doors.token is not None}
         return JSONResponse(said)
 

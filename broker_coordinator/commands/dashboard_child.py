@@ -24,8 +24,7 @@ class DashboardChild(KeptChild):
 
     def __init__(self, configuration: Path, opened: socket.socket, silence_seconds: float = SILENCE_SECONDS) -> None:
         self._opened = opened
-        address, port, *_ = opened.getsockname()
-        self._address = f"http://{f'[{address}]' if ':' in address else address}:{port}"
+        self._address = address_of(opened)
         module = [MODULE, str(configuration), "--socket", str(opened.fileno()), "--signs"]
         super().__init__("dashboard", module, inherited=[opened.fileno()], silence_seconds=silence_seconds)
 
@@ -48,22 +47,26 @@ class DashboardChild(KeptChild):
         logger.error(log_line("dashboard_ended", status=status, remedy=remedy))
 
 
-def dashboard_port(settings: DashboardSettings) -> socket.socket | None:
-    """The port that is configured, open; None without one. Whatever would keep the dashboard from running is said now.
+def address_of(opened: socket.socket) -> str:
+    """What to open in a browser."""
+    address, port, *_ = opened.getsockname()
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}"
+
+
+def dashboard_port(settings: DashboardSettings, port: int) -> socket.socket:
+    """A port at the configured address, open. Whatever would keep the dashboard from running is said now.
 
     Raises:
         ConfigurationError: the port can't be opened, or the token's file not be used.
         ModuleNotFoundError: a package is missing that the extra `dashboard` brings.
     """
-    if settings.port is None:
-        return None
     for package in NEEDED:
         if find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
     settings.token()
     try:
-        return open_port(settings.address, settings.port)
+        return open_port(settings.address, port)
     except OSError as error:
         raise ConfigurationError(
-            f"[dashboard] {settings.address}:{settings.port}: {error.strerror}; choose another address or port"
+            f"[dashboard] {settings.address}:{port}: {error.strerror}; choose another address or port"
         ) from error

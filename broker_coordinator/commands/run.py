@@ -62,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
     manager.status("waits for its database: another coordinator has it, or it does not answer")
     if not take_over(lease, stopping):
         return 0
-    port = dashboard_port(configuration.dashboard)
+    settings = configuration.dashboard
+    pages_at = None if settings.port is None else dashboard_port(settings, settings.port)
     metrics = Metrics()
     behind = (
         Evaluator(options.config, {each.task: each.every for each in configuration.evaluations}),
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     if stopping.is_set():
         link.stop()
     relay = RelayChild(options.config, configuration.journal()) if configuration.relay.enabled else None
-    dashboard = DashboardChild(options.config, port) if port else None
+    dashboard = DashboardChild(options.config, pages_at) if pages_at else None
     # What exists now stays, and later objects have no cycles: garbage collection would only cost time per update.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)

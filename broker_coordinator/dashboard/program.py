@@ -5,10 +5,12 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final
 
+from broker_coordinator.commands.dashboard_child import address_of, dashboard_port
 from broker_coordinator.configuration import CoordinatorConfiguration, DashboardSettings
 from broker_coordinator.dashboard.access import Doors
 from broker_coordinator.dashboard.database_at_hand import DatabaseAtHand
@@ -16,6 +18,10 @@ from broker_coordinator.dashboard.feed import Feed
 from broker_coordinator.dashboard.routes import Dashboard
 from broker_coordinator.dashboard.server import QuietServer, server_of
 from broker_coordinator.dashboard.watch import Watch
+
+READERS: Final = 4
+"""Questions to the database at once."""
+SIGN_SECONDS: Final = 1.0
 
 
 def doors_of(settings: DashboardSettings, port: int, *, looks_only: bool = False) -> Doors:
@@ -27,9 +33,21 @@ def doors_of(settings: DashboardSettings, port: int, *, looks_only: bool = False
     return Doors(settings.token(), settings.user_header, settings.proxies, settings.hosts, port, looks_only)
 
 
-READERS: Final = 4
-"""Questions to the database at once."""
-SIGN_SECONDS: Final = 1.0
+async def look(configuration: CoordinatorConfiguration, port: int, say: Callable[[str], None]) -> None:
+    """Serve pages that change nothing, of a coordinator that runs or not; `say` is told their address. Port 0 takes any
+    that is free.
+
+    Raises:
+        ConfigurationError: the port can't be opened, or the token's file not be used.
+        JournalUnavailableError: the database can't be read.
+    """
+    database = DatabaseAtHand(configuration.journal())
+    database.read(lambda _: None)
+    database.close()
+    with dashboard_port(configuration.dashboard, port) as opened:
+        doors = doors_of(configuration.dashboard, opened.getsockname()[1], looks_only=True)
+        say(address_of(opened))
+        await serve(configuration, doors, opened, signs=False)
 
 
 async def serve(configuration: CoordinatorConfiguration, doors: Doors, opened: socket.socket, *, signs: bool) -> None:

@@ -111,7 +111,6 @@ async def test_versions_turn_page_by_page(client, bench) -> None:
 
 
 async def test_ten_thousand_devices_are_searched_and_sorted_a_page_at_a_time(client, bench) -> None:
-    states = [DeviceState.APPROVED, DeviceState.PENDING, DeviceState.REVOKED]
     rows = [
         {
             "public_key": number.to_bytes(32, "big"),

@@ -36,7 +36,8 @@ Show = Callable[[Snapshot], None]
 def show_demo(
     agents: int, seed: int, out: Path, broker: str, kind: DemoKind = PLAIN, *, has_dashboard: bool = False
 ) -> None:
-    """Run a demo, show it, and write `summary.json` and `report.html` into `out`. `has_dashboard`: shown in a browser too.
+    """Run a demo, show it, and write `summary.json` and `report.html` into `out`; a browser may watch where it
+    `has_dashboard`.
 
     Raises:
         ConfigurationError: with what the user can change, or which program failed, and its last output.

@@ -52,12 +52,12 @@ export class VersionsPage {
 
   back(path, page, row) {
     if (!this.app.session.may_change || !row.kept || row.number === page.newest || row.number < page.first_version) return "–";
-    return button("Go back to it", `back ${row.number}`, async () => {
+    return button(`Go back to version ${row.number}`, `back ${row.number}`, async () => {
       const words = `Devices will train from the weights of version ${row.number} again, in a new version. Updates that wait still count.`;
       if (await this.app.confirm(`Go back to version ${row.number} of ${this.task}?`, words, "Go back")) {
         await this.app.change(`${path}/rollback`, { version: row.number }, (done) => `Version ${done.version} is as version ${done.restored}`);
       }
-    }, { "aria-label": `Go back to version ${row.number}` });
+    });
   }
 
   turn(before) {

@@ -124,9 +124,9 @@ class DashboardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     user_header: HeaderName | None = None
     """The header in which a reverse proxy says who asks. Without `token_file`, whoever comes from `proxies` with it is
     let in; with it, the proxy has to show the token too."""
-    proxies: Annotated[tuple[Address, ...], msgspec.Meta(max_length=100)] = ("127.0.0.1", "::1")
+    proxies: list[Address] = msgspec.field(default_factory=lambda: ["127.0.0.1", "::1"])
     """Addresses from which `user_header` counts."""
-    hosts: Annotated[tuple[Host, ...], msgspec.Meta(max_length=100)] = ()
+    hosts: list[Host] = []
     """Names by which browsers reach the pages, beside `localhost` and addresses: those of the reverse proxy."""
 
     def __post_init__(self) -> None:

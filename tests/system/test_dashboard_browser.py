@@ -3,8 +3,11 @@
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -146,12 +149,17 @@ def test_database_that_is_gone_is_said_on_the_page_until_it_is_back(coordinator,
     expect(looker.page.get_by_role("row", name="digits")).to_be_visible()
 
 
-def test_page_of_another_site_can_change_nothing(coordinator, address, browser) -> None:
+def test_page_of_another_port_has_the_cookie_and_can_change_nothing(tmp_path, coordinator, address, browser) -> None:
     looker = Looker(browser, address, TOKEN)
     other = looker.context.new_page()
-    other.goto("data:text/html,<p>another site")
-    options = "{method: 'POST', credentials: 'include', mode: 'no-cors', body: '{}'}"
-    other.evaluate(f"address => fetch(address, {options}).then(() => 1, () => 0)", f"{address}/api/tasks/digits/pause")
+    serve = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "digits"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        other.goto(f"http://127.0.0.1:{server.server_port}/task.json")
+        options = "{method: 'POST', credentials: 'include', mode: 'no-cors', body: '{}'}"
+        send = f"address => fetch(address, {options}).then(() => 1, () => 0)"
+        other.evaluate(send, f"{address}/api/tasks/digits/pause")
+        server.shutdown()
     until(lambda: "event=dashboard_refused reason=403" in coordinator.log(), "the coordinator has refused it")
     assert coordinator.tasks("list")[0]["paused"] is False
 

@@ -1,14 +1,18 @@
 """The dashboard that the shipped coordinator starts, beside a real Mosquitto and real agents."""
 
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 
+from broker_coordinator.dashboard.feed import MOST_STREAMS
+from broker_coordinator.dashboard.server import MOST_CONNECTIONS
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker, free_port
@@ -119,6 +123,47 @@ def test_database_that_is_gone_is_said_and_the_page_recovers(coordinator, dashbo
     assert dashboard.get("/api/overview")["tasks"][0]["task"] == "digits"
 
 
+def test_streams_and_connections_are_bounded_and_no_one_else_waits_for_them(coordinator, dashboard, port) -> None:
+    with ExitStack() as open_ones:
+        for _ in range(MOST_STREAMS):
+            open_ones.enter_context(dashboard.client.stream("GET", "/api/events"))
+        refused = dashboard.client.get("/api/events")
+        assert (refused.status_code, refused.json()["error"][:26]) == (503, "64 event streams are open;")
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(MOST_CONNECTIONS)]
+        until(lambda: any(_is_closed(each) for each in silent), "one too many is closed")
+        dashboard.client.post("/api/tasks/digits/pause", json={})
+        assert coordinator.tasks("list")[0]["paused"], "who is connected is answered"
+        for each in silent:
+            each.close()
+    until(lambda: dashboard.client.get("/api/refused").status_code == 200, "there is room again")
+    assert coordinator.exit_status() is None
+
+
+def _is_closed(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_pages_of_a_coordinator_that_is_stopped_only_show(coordinator, dashboard) -> None:
+    coordinator.stop()
+    command = [sys.executable, "-m", "workbench.program", "dashboard", "--config", str(coordinator.configuration)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as looking:
+        assert looking.stdout is not None
+        address = looking.stdout.readline().split()[0]
+        looker = AskedDashboard(int(address.rpartition(":")[2]), dict(dashboard.client.headers))
+        assert looker.get("/api/overview")["tasks"][0]["task"] == "digits"
+        assert looker.get("/api/session")["may_change"] is False
+        assert looker.post("/api/tasks/digits/pause").status_code == 403
+        looking.send_signal(signal.SIGINT)
+        assert looking.wait(timeout=60) == 0
+
+
+@pytest.mark.long
 def test_without_a_token_the_pages_look_alone(tmp_path, broker, coordinator, dashboard) -> None:
     with coordinator.journal() as journal:
         assert DeviceRegistry(journal.engine).devices() == []

@@ -17,7 +17,9 @@ class AskedDashboard:
 
     def __init__(self, port: int, headers: dict[str, str] | None = None) -> None:
         self.address = f"http://127.0.0.1:{port}"
-        self.client = httpx.Client(base_url=self.address, headers=headers, timeout=30.0)
+        self.client = httpx.Client(
+            base_url=self.address, headers=headers, timeout=30.0, limits=httpx.Limits(max_connections=1000)
+        )
 
     def answers(self) -> bool:
         """Whether it answers at all."""

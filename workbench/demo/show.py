@@ -48,7 +48,7 @@ def show_demo(
         pictures = f"Pictures while it runs: {out / PICTURES / PAGE}" if kind.draws else ""
         pages = f"In a browser while it runs: http://127.0.0.1:{port}" if port else ""
         words = (f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", kind.subject.source)
-        headline = " ".join((*words, pictures, pages))
+        headline = " ".join(filter(None, (*words, pictures, pages)))
         try:
             history = show_run(headline, out, lambda show: run_demo(options, show))
         except (ChildFailedError, CommandFailedError) as error:

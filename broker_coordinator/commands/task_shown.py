@@ -49,7 +49,7 @@ def task_shown(journal: JournalReader, name: str, last: int) -> dict[str, object
     row = task_row(task, journal)
     if task.solved_last is not None:
         row["refined_from"] = task.solved_last
-    description = registry.bundle(name).description
+    description = registry.description(name)
     row |= scale_shown(journal.engine, description)
     row |= privacy_told(journal.overview, description)
     row |= device_privacy_told(journal.engine, description)

@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class BodyRefusedError(Exception):
-    """A body is larger than it may be, or comes too slowly; says so in words for whoever sends it."""
+    """A body is larger than it may be, comes too slowly, or not whole; says so in words for whoever sends it."""
 
 
 class Gate:
@@ -133,10 +133,12 @@ async def _read_body(receive: Receive) -> bytes:
         async with asyncio.timeout(BODY_SECONDS):
             while True:
                 message = await receive()
+                if message["type"] != "http.request":
+                    raise BodyRefusedError("the request ended before its end")
                 body += message.get("body", b"")
                 if len(body) > MAX_BODY_BYTES:
                     raise BodyRefusedError(f"the request is larger than {MAX_BODY_BYTES} bytes")
-                if message["type"] != "http.request" or not message.get("more_body", False):
+                if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError:
         raise BodyRefusedError(f"the request did not come within {BODY_SECONDS:g} s") from None

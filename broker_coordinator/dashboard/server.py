@@ -1,6 +1,7 @@
 """uvicorn, as it has to be inside a program of ours: without its signal handlers, and with bounded connections."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -65,6 +66,7 @@ def server_of(app: ASGIApp) -> QuietServer:
             ws="none",
             lifespan="off",
             log_config=None,
+            log_level=logging.WARNING,
             access_log=False,  # addresses hold what people search for
             server_header=False,
             proxy_headers=False,  # who may say who asks is decided in access.py, by the address of the connection

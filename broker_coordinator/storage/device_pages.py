@@ -12,9 +12,7 @@ from broker_coordinator.storage.schema import devices, payloads, rejections
 from fleet_protocol.errors import Reason
 
 _REFUSED = (
-    select(func.coalesce(func.sum(rejections.c.count), 0))
-    .where(rejections.c.device == devices.c.name)
-    .scalar_subquery()
+    select(rejections.c.device, func.sum(rejections.c.count).label("number")).group_by(rejections.c.device).subquery()
 )
 SORTED_BY: Mapping[str, ColumnElement[object]] = {
     "name": devices.c.name,
@@ -23,7 +21,7 @@ SORTED_BY: Mapping[str, ColumnElement[object]] = {
     "profile": devices.c.profile,
     "software": devices.c.software,
     "changed": devices.c.changed,
-    "refused": _REFUSED,
+    "refused": func.coalesce(_REFUSED.c.number, 0),
 }
 """What a page may be sorted by; `changed` is the order in which devices enrolled last, or their state changed."""
 
@@ -73,7 +71,10 @@ def read_device_page(
     order = (by.desc() if descending else by, devices.c.name, devices.c.public_key)
     with reading(engine) as connection:
         total = connection.scalar(select(func.count()).select_from(devices).where(*wanted)) or 0
-        rows = connection.execute(select(devices).where(*wanted).order_by(*order).offset(first).limit(count))
+        query = select(devices)
+        if sort == "refused":
+            query = query.outerjoin(_REFUSED, _REFUSED.c.device == devices.c.name)
+        rows = connection.execute(query.where(*wanted).order_by(*order).offset(first).limit(count))
         return DevicePage(first, total, [device_of_row(row) for row in rows])
 
 

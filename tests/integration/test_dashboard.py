@@ -26,7 +26,7 @@ from broker_coordinator.dashboard.watch import Watch
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.device_registry import store_device
 from broker_coordinator.storage.records import Evaluation
-from broker_coordinator.storage.schema import devices
+from broker_coordinator.storage.schema import devices, rejections
 from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import SigningKey
@@ -127,14 +127,19 @@ async def test_ten_thousand_devices_are_searched_and_sorted_a_page_at_a_time(cli
     ]
     with writing(bench.journal.engine) as connection:
         connection.execute(insert(devices), rows)
+        refusals = [{"reason": "rate_limited", "device": row["name"], "count": 1 + row["changed"]} for row in rows]
+        connection.execute(insert(rejections), refusals)
     page = (await client.get("/api/devices?rows=3&first=5000&sort=name&descending=true")).json()
     assert ([each["name"] for each in page["devices"]], page["total"]) == (["pi-04998", "pi-04997", "pi-04996"], 10_000)
     found = (await client.get("/api/devices?search=PI-005&state=pending&rows=200")).json()
     assert found["total"] == len(found["devices"]) == 33
     assert {each["state"] for each in found["devices"]} == {"pending"}
     assert found["devices"][0]["profile"].startswith("<b>board"), "as it is: pages show it as text"
-    by_refusals = (await client.get("/api/devices?sort=refused&descending=true&rows=1")).json()
-    assert by_refusals["devices"][0]["name"] == "kitchen-pi"
+    most = (await client.get("/api/devices?sort=refused&descending=true&rows=2")).json()
+    assert [(each["name"], each["refused"]) for each in most["devices"]] == [
+        ("pi-09998", {"rate_limited": 9999}),
+        ("pi-09997", {"rate_limited": 9998}),
+    ]
     none = (await client.get("/api/devices", params={"search": "100%_"})).json()
     assert (none["total"], none["devices"]) == (0, []), "what the database takes for a pattern is a text"
 

@@ -40,7 +40,7 @@ export class Chart {
       height: HEIGHT,
       legend: { show: false },
       scales: { x: { time: false } },
-      axes: [axis, { ...axis, size: 60 }],
+      axes: [{ ...axis, size: 32 }, { ...axis, size: 60 }],
       series: [{}, ...this.lines.map((line, place) => ({
         label: line.label,
         stroke: colour(place ? "--second" : "--accent"),

@@ -1,7 +1,9 @@
 """Runs the dashboard as a child process; the coordinator never waits for it, and what becomes of it harms nobody."""
 
+import errno
 import logging
 import socket
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -15,6 +17,8 @@ from fleet_protocol.errors import ConfigurationError
 MODULE: Final = "broker_coordinator.dashboard"
 """By its name: the coordinator imports nothing of it."""
 NEEDED: Final = ("starlette", "uvicorn")
+PORT_SECONDS: Final = 3.0
+"""The child of a coordinator that was killed a moment ago ends with it, but not in the same instant."""
 
 logger = logging.getLogger(__name__)
 
@@ -64,9 +68,14 @@ def dashboard_port(settings: DashboardSettings, port: int) -> socket.socket:
         if find_spec(package) is None:
             raise ModuleNotFoundError(f"No module named {package!r}", name=package)
     settings.token()
-    try:
-        return open_port(settings.address, port)
-    except OSError as error:
-        raise ConfigurationError(
-            f"[dashboard] {settings.address}:{port}: {error.strerror}; choose another address or port"
-        ) from error
+    deadline = time.monotonic() + PORT_SECONDS
+    while True:
+        try:
+            return open_port(settings.address, port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.1)
+                continue
+            raise ConfigurationError(
+                f"[dashboard] {settings.address}:{port}: {error.strerror}; choose another address or port"
+            ) from error

@@ -24,6 +24,9 @@ class EventStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One stream."""
+        if scope["method"] != "GET":
+            await JSONResponse({"error": "a stream of events is for GET alone"}, 405)(scope, receive, send)
+            return
         try:
             with self._feed.stream() as events:
                 await _first_of(_until_left(receive), _send_all(events, send))

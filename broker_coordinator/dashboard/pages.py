@@ -256,8 +256,8 @@ def _task_row(journal: JournalReader, name: str, standing: TaskStanding) -> Task
         accepted,
         journal.overview.set_aside_count(name),
         newest.version if newest else None,
-        finite(newest.accuracy) if newest else None,
-        finite(newest.loss) if newest else None,
+        _finite(newest.accuracy) if newest else None,
+        _finite(newest.loss) if newest else None,
     )
 
 
@@ -266,14 +266,14 @@ def _version_row(summary: VersionSummary, sizes: VersionBytes) -> VersionRow:
     return VersionRow(
         summary.number,
         summary.updates,
-        finite(summary.mean_loss),
+        _finite(summary.mean_loss),
         summary.mean_staleness,
         summary.restored,
         summary.given,
         summary.step,
         summary.kept,
-        finite(found.accuracy) if found else None,
-        finite(found.loss) if found else None,
+        _finite(found.accuracy) if found else None,
+        _finite(found.loss) if found else None,
         found.samples if found else None,
         sizes.updates,
         sizes.weights,
@@ -289,6 +289,6 @@ def _invitations(journal: JournalReader, now: float) -> list[Invitation]:
     ]
 
 
-def finite(value: float | None) -> float | None:
+def _finite(value: float | None) -> float | None:
     """JSON has no infinity and no NaN."""
     return value if value is not None and math.isfinite(value) else None

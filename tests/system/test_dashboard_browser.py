@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from broker_coordinator.admission.fleet_view import Device, DeviceState
+from broker_coordinator.dashboard.feed import MOST_STREAMS
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.device_registry import store_device
@@ -24,7 +26,7 @@ from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker, free_port
 from tests.support.browser import Looker, chromium
 from tests.support.coordinator import CoordinatorProcess
-from tests.support.dashboard import TOKEN, asked_dashboard, settings_of
+from tests.support.dashboard import TOKEN, AskedDashboard, asked_dashboard, settings_of
 from tests.support.waiting import until
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -180,3 +182,15 @@ def test_rollback_is_confirmed_first_and_pause_says_what_it_did(coordinator, add
     with page.expect_download() as download:
         page.get_by_role("link", name="Model to use (safetensors)").click()
     assert download.value.suggested_filename == "digits-newest.safetensors"
+
+
+def test_page_that_no_stream_was_left_for_says_so_and_gets_one_later(coordinator, address, browser) -> None:
+    asked = AskedDashboard(int(address.rpartition(":")[2]), {"Authorization": f"Bearer {TOKEN}"})
+    with ExitStack() as streams:
+        for _ in range(MOST_STREAMS):
+            streams.enter_context(asked.client.stream("GET", "/api/events"))
+        looker = Looker(browser, address, TOKEN)
+        expect(looker.page.get_by_role("alert")).to_contain_text("tries again by itself")
+    expect(looker.page.get_by_role("alert")).to_be_hidden(timeout=30_000)
+    asked.post("/api/tasks/digits/pause")
+    expect(looker.page.get_by_role("row", name="digits")).to_contain_text("paused", timeout=30_000)

@@ -37,7 +37,11 @@ class App {
     try {
       this.session = await get("/api/session");
     } catch (error) {
-      if (error.status === 401) return this.show(new LoginPage(this));
+      if (error.status === 401) {
+        this.stream?.close();
+        this.stream = null;
+        return this.show(new LoginPage(this));
+      }
       this.trouble(error.message);
       setTimeout(() => this.enter(), 1000 * AGAIN_SECONDS);
       return undefined;
@@ -52,8 +56,6 @@ class App {
 
   async leave() {
     await post("/api/logout").catch((error) => this.say(error.message));
-    this.stream?.close();
-    this.stream = null;
     at("logout").hidden = true;
     this.enter();
   }
@@ -62,7 +64,17 @@ class App {
     this.stream?.close();
     this.stream = new EventSource("/api/events");
     this.stream.onmessage = (event) => this.hear(JSON.parse(event.data));
-    this.stream.onerror = () => this.trouble("the coordinator's dashboard does not answer; this page tries again by itself");
+    this.stream.onerror = () => {
+      this.trouble("the coordinator's dashboard does not answer; this page tries again by itself");
+      // A refusal ends a stream for good, where a connection that broke is made again by the browser.
+      if (this.stream?.readyState === EventSource.CLOSED) setTimeout(() => this.listenAgain(), 1000 * AGAIN_SECONDS);
+    };
+  }
+
+  listenAgain() {
+    if (!this.stream) return; // logged out meanwhile
+    this.listen();
+    this.refresh();
   }
 
   hear(signal) {

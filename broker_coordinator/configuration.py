@@ -1,5 +1,7 @@
 """The coordinator's configuration file, `coordinator.toml`."""
 
+import re
+import stat
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,11 +10,13 @@ import msgspec
 from broker_coordinator.admission.settings import REPEATS_OF_DEVICE, AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.database import Database, read_database
+from fleet_host.addresses import is_loopback
 from fleet_host.broker_settings import MAX_PORT, BrokerSettings, Host, read_password
 from fleet_host.configuration_file import read_configuration
 from fleet_host.key_files import read_key_ring_file
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.configuration import Name, one_line
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.limits import MAX_HELPER_SESSIONS, MAX_SETTING, MAX_UPDATE_BYTES, MIB
 
@@ -25,11 +29,20 @@ MAX_RATE = 1_000_000_000
 PerHour = Annotated[float, msgspec.Meta(ge=0.001, le=MAX_RATE)]
 Burst = Annotated[int, msgspec.Meta(ge=1, le=MAX_RATE)]
 
+TOKEN = re.compile(r"[A-Za-z0-9_-]{32,200}")
+"""Of the dashboard: what nobody guesses, and every header may hold."""
+
 MAX_RELAYED_SESSIONS = 16_384
 """Some KiB each; a relay is one process on one core."""
 
 MAX_DATABASE_CHARACTERS = 1000
 DatabaseName = Annotated[str, one_line(MAX_DATABASE_CHARACTERS, what="a file or an address")]
+
+
+HeaderName = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]{1,64}\Z", description="the name of a header, such as X-Remote-User")
+]
+Address = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Fa-f.:]{2,45}\Z", description="an IP address")]
 
 
 class TaskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +111,53 @@ class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Address that the port is opened on."""
 
 
+class DashboardSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Pages for people (docs/dashboard.md): a process of its own, which `broker-coordinator run` starts."""
+
+    port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] | None = None
+    """TCP port; left out: there is no dashboard."""
+    address: Host = "127.0.0.1"
+    """Address that the port is opened on. Another one than this machine's own needs `token_file` or `user_header`."""
+    token_file: Path | None = None
+    """A file that holds what whoever opens the pages must know: 32 to 200 letters, digits, `-` or `_`. Without it, and
+    without `user_header`, the pages show, and change nothing."""
+    user_header: HeaderName | None = None
+    """The header in which a reverse proxy says who asks. Without `token_file`, whoever comes from `proxies` with it is
+    let in; with it, the proxy has to show the token too."""
+    proxies: list[Address] = msgspec.field(default_factory=lambda: ["127.0.0.1", "::1"])
+    """Addresses from which `user_header` counts."""
+    hosts: list[Host] = []
+    """Names by which browsers reach the pages, beside `localhost` and addresses: those of the reverse proxy."""
+
+    def __post_init__(self) -> None:
+        """Refuse an open door; raises ValueError."""
+        if not is_loopback(self.address) and self.token_file is None and self.user_header is None:
+            raise ValueError(
+                f"dashboard: address {self.address!r} lets other machines in; name a `token_file`, or the `user_header`"
+                ' of a reverse proxy, or take "127.0.0.1"'
+            )
+
+    def token(self) -> str | None:
+        """The content of `token_file`; None without one.
+
+        Raises:
+            ConfigurationError: it can't be read, others than its owner and group can, or it is no token.
+        """
+        token = read_password(self.token_file, "dashboard.token_file")
+        if token is None or self.token_file is None:
+            return None
+        if self.token_file.stat().st_mode & stat.S_IRWXO:
+            raise ConfigurationError(
+                f"dashboard.token_file {self.token_file}: everybody here can read it; run: chmod o= {self.token_file}"
+            )
+        if not TOKEN.fullmatch(token):
+            raise ConfigurationError(
+                f"dashboard.token_file {self.token_file}: not 32 to 200 letters, digits, - or _; make one"
+                f" with: openssl rand -hex 32 > {self.token_file}"
+            )
+        return token
+
+
 class RelaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The relay of split learning (docs/split-learning.md): a process of its own that runs while a task has cuts."""
 
@@ -162,6 +222,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     rate_limit: RateSettings = RateSettings()
     retention: RetentionSettings = RetentionSettings()
     metrics: MetricsSettings = MetricsSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     relay: RelaySettings = RelaySettings()
     invitations: InvitationSettings | None = None
     evaluations: list[EvaluationSettings] = []

@@ -12,6 +12,8 @@ EXTRA_OF: Mapping[str, str] = {
     "segno": "qr",
     "psycopg": "postgresql",
     "tenseal": "homomorphic",
+    "starlette": "dashboard",
+    "uvicorn": "dashboard",
     "amqtt": "demo",
     "rich": "demo",
     "sklearn": "demo",

@@ -23,7 +23,7 @@ python_program() { # command, what pip installs
 case "${1:-}:$#" in
 coordinator:1)
     packages mosquitto openssl
-    python_program broker-coordinator '.[coordinator,qr]'
+    python_program broker-coordinator '.[coordinator,dashboard,qr]'
     ;;
 device:1)
     python_program edge-agent .

@@ -20,6 +20,7 @@ PROGRAM = "edgeflock"
 with missing_extra_named(PROGRAM):
     import typer
 
+    from workbench.dashboard_verb import dashboard
     from workbench.flash_verb import flash
     from workbench.generate_verb import generate
     from workbench.privacy_modes.modes import PRIVACY_HELP, Mode
@@ -30,6 +31,7 @@ with missing_extra_named(PROGRAM):
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(profiles, name="profiles")
 app.add_typer(split, name="split")
+app.command()(dashboard)
 app.command()(flash)
 app.command()(generate)
 app.command()(simulate)
@@ -160,13 +162,14 @@ def demo(
         _option("FOLDER", "For --speech: recordings of ten words, WORD_SPEAKER_TAKE.wav, not those of espeak-ng."),
     ] = None,
     privacy: Annotated[Mode | None, typer.Option(help=PRIVACY_HELP)] = None,
+    no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="Open no pages for a browser.")] = False,
 ) -> None:
     """Watch a fleet learn handwritten digits on this machine, in under a minute."""
     from workbench.demo.demo_kind import chosen  # noqa: PLC0415 - numpy and scikit-learn take a second to import
     from workbench.demo.show import show_demo  # noqa: PLC0415
 
     kind, usual_agents = chosen(split=split, speech=speech, gan=gan, recordings=data_dir, privacy=privacy)
-    show_demo(agents or usual_agents, seed, out, broker, kind)
+    show_demo(agents or usual_agents, seed, out, broker, kind, has_dashboard=not no_dashboard)
 
 
 @app.command()

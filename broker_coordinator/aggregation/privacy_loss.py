@@ -4,11 +4,16 @@ Devices count by `fleet_protocol.privacy.renyi`, which is a little more, and whi
 (docs/decisions/devices-count-by-themselves.md).
 """
 
+from functools import lru_cache
 from typing import Any
 
 from fleet_protocol.privacy.renyi import Mechanism
 
+KEPT = 64
+"""Answers that are kept: each takes up to seconds, and a page asks for the same one again and again."""
 
+
+@lru_cache(KEPT)
 def tight_epsilon(mechanism: Mechanism, steps: int, delta: float) -> float | None:
     """Epsilon at `delta` after so many steps; None where dp-accounting is not installed (the extra `privacy`)."""
     if not steps:
@@ -21,6 +26,7 @@ def tight_epsilon(mechanism: Mechanism, steps: int, delta: float) -> float | Non
     return _epsilon_of(dp_event.SelfComposedDpEvent(step, steps), delta)
 
 
+@lru_cache(KEPT)
 def gaussian_epsilon(mechanism: Mechanism, delta: float) -> float | None:
     """Epsilon at `delta` of one Gaussian mechanism of sensitivity 1; None where dp-accounting is not installed."""
     try:

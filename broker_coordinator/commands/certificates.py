@@ -5,7 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from broker_coordinator.commands.server_host import is_address
+from fleet_host.addresses import is_address
 from fleet_host.certificates import DAY_SECONDS, fingerprint, read_authorities
 from fleet_host.program_folder import AUTHORITY
 from fleet_host.services import shipped_file

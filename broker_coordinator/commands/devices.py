@@ -15,6 +15,7 @@ from broker_coordinator.serving.forgetting import forget_device
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_host.command_line import Verbs, name_of
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KEY_ID_BYTES, KeyRing, read_verify_key, write_verify_key
@@ -67,19 +68,26 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _list(journal: Journal, options: argparse.Namespace) -> None:
-    _write(DeviceRegistry(journal.engine).devices(), options, _notes(journal))
+    _write(DeviceRegistry(journal.engine).devices(), options, notes_of(journal))
 
 
 def _approve(journal: Journal, options: argparse.Namespace) -> None:
-    registry = DeviceRegistry(journal.engine)
-    name = check_name("device", options.name)
-    if options.key is None:
+    _write([approve_device(DeviceRegistry(journal.engine), options.name, options.key)], options)
+
+
+def approve_device(registry: DeviceRegistry, name: str, key: str | None) -> Device:
+    """Let a device take part whose public key, or its id, is `key`: hex digits.
+
+    Raises:
+        ConfigurationError: it is neither, or bound otherwise; without one, what to compare.
+        ProtocolError: what is no name.
+    """
+    name = check_name("device", name)
+    if key is None:
         raise ConfigurationError(registry.what_to_compare(name))
-    if KEY_ID.fullmatch(options.key):
-        approved = registry.approve_named(name, bytes.fromhex(options.key))
-    else:
-        approved = registry.approve(name, read_verify_key(options.key, "KEY", "`edge-agent key` on the device"))
-    _write([approved], options)
+    if KEY_ID.fullmatch(key):
+        return registry.approve_named(name, bytes.fromhex(key))
+    return registry.approve(name, read_verify_key(key, "KEY", "`edge-agent key` on the device"))
 
 
 def _revoke(journal: Journal, options: argparse.Namespace) -> None:
@@ -95,7 +103,7 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
     found = [device for device in DeviceRegistry(journal.engine).devices() if device.name == options.name]
     if not found:
         raise ConfigurationError(f"no device {options.name!r}; see: broker-coordinator devices list")
-    row = _described(found[-1], _notes(journal)) | {
+    row = device_row(found[-1], notes_of(journal)) | {
         "accepted": journal.overview.accepted_counts(options.name),
         "refused": {reason.value: count for reason, count in journal.overview.rejections_of(options.name).items()},
         "keys": [{"public_key": write_verify_key(each.public_key), "state": each.state.value} for each in found],
@@ -106,7 +114,7 @@ def _show(journal: Journal, options: argparse.Namespace) -> None:
 Notes = Callable[[Device], str]
 
 
-def _notes(journal: Journal) -> Notes:
+def notes_of(journal: JournalReader) -> Notes:
     """What an operator should know of a device beside its own columns."""
     registry = DeviceRegistry(journal.engine)
     used_twice, had_accounts = registry.used_twice(), registry.had_accounts()
@@ -131,11 +139,12 @@ def _no_note(_: Device) -> str:
 
 
 def _write(devices: list[Device], options: argparse.Namespace, note: Notes = _no_note) -> None:
-    rows = [_described(device, note) for device in devices]
+    rows = [device_row(device, note) for device in devices]
     write_rows(rows, LISTED, as_json=options.json, when_empty="no device has enrolled yet")
 
 
-def _described(device: Device, note: Notes) -> dict[str, object]:
+def device_row(device: Device, note: Notes) -> dict[str, object]:
+    """A device, in one row."""
     return {
         "name": device.name,
         "state": device.state.value,

@@ -4,7 +4,7 @@ import argparse
 import secrets
 import sys
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from broker_coordinator.admission.invited import InvitationState, Invited
 from broker_coordinator.commands.certificates import authority_fingerprint
@@ -51,15 +51,9 @@ def add_verbs(verb: AddVerb) -> None:
 
 
 def _invite(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
-    invitation = _new_invitation(journal, options, configuration)
-    invited = Invited(
-        invitation.device,
-        invitation.key().verify_key,
-        invitation.expires,
-        replaces=bool(options.again),
-        coordinator_key=key_id(VerifyKey(invitation.coordinator_key)),
+    invitation = make_invitation(
+        journal, configuration, options.name, hours=options.hours, tasks=options.task, again=bool(options.again)
     )
-    InvitationRegistry(journal.engine).add(invited, time.time())
     line = write_invitation(invitation)
     if options.json:
         write_fields({"device": invitation.device, "expires": invitation.expires, "invitation": line}, as_json=True)
@@ -73,8 +67,35 @@ def _invite(journal: Journal, options: argparse.Namespace, configuration: Coordi
     )
 
 
+def make_invitation(
+    journal: Journal,
+    configuration: CoordinatorConfiguration,
+    name: str,
+    *,
+    hours: int = HOURS,
+    tasks: Sequence[str] | None = None,
+    again: bool = False,
+) -> DeviceInvitation:
+    """Invite a device, once, to `tasks`, or to all that are served. `again`: it was made anew, with another key.
+
+    Raises:
+        ConfigurationError: this coordinator does not manage its broker's accounts, the machine does not know the time,
+            or the name is taken.
+    """
+    invitation = _new_invitation(journal, configuration, name, hours, tasks)
+    invited = Invited(
+        invitation.device,
+        invitation.key().verify_key,
+        invitation.expires,
+        replaces=again,
+        coordinator_key=key_id(VerifyKey(invitation.coordinator_key)),
+    )
+    InvitationRegistry(journal.engine).add(invited, time.time())
+    return invitation
+
+
 def _new_invitation(
-    journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration
+    journal: Journal, configuration: CoordinatorConfiguration, name: str, hours: int, tasks: Sequence[str] | None
 ) -> DeviceInvitation:
     settings, tls = configuration.invitations, configuration.broker.tls
     if configuration.broker_accounts is None or settings is None or tls is None:
@@ -84,7 +105,7 @@ def _new_invitation(
             " setup --host NAME` sets up a broker that it manages"
         )
     require_time("an invitation counts until a date")
-    tasks = options.task or [task.name for task in TaskRegistry(journal.engine).tasks() if not task.removed]
+    served = [task.name for task in TaskRegistry(journal.engine).tasks() if not task.removed]
     return DeviceInvitation(
         settings.host,
         settings.port,
@@ -92,10 +113,10 @@ def _new_invitation(
         bytes(configuration.keys()[0].verify_key),
         configuration.fleet,
         configuration.shard,
-        options.name,
+        name,
         secrets.token_bytes(TOKEN_BYTES),
-        int(time.time()) + options.hours * HOUR_SECONDS,
-        tasks,
+        int(time.time()) + hours * HOUR_SECONDS,
+        list(tasks or served),
     )
 
 

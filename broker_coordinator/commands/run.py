@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from broker_coordinator.commands.authority_sets import authority_sets
+from broker_coordinator.commands.dashboard_child import DashboardChild, dashboard_port
 from broker_coordinator.commands.relay_child import RelayChild
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
@@ -61,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
     manager.status("waits for its database: another coordinator has it, or it does not answer")
     if not take_over(lease, stopping):
         return 0
+    settings = configuration.dashboard
+    pages_at = None if settings.port is None else dashboard_port(settings, settings.port)
     metrics = Metrics()
     behind = (
         Evaluator(options.config, {each.task: each.every for each in configuration.evaluations}),
@@ -86,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
     if stopping.is_set():
         link.stop()
     relay = RelayChild(options.config, configuration.journal()) if configuration.relay.enabled else None
+    dashboard = DashboardChild(options.config, pages_at) if pages_at else None
     # What exists now stays, and later objects have no cycles: garbage collection would only cost time per update.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
@@ -106,10 +110,9 @@ def run(options: argparse.Namespace) -> int:
         )
         return 1
     finally:
-        for each in behind:
-            each.stop()
-        if relay is not None:
-            relay.stop()
+        for each in (*behind, relay, dashboard):
+            if each is not None:
+                each.stop()
     lease.release()
     journal.close()
     return 0

@@ -5,6 +5,7 @@ import socket
 
 import msgspec
 
+from fleet_host.addresses import is_address
 from fleet_host.broker_settings import HOST_FORM, Host
 from fleet_protocol.errors import ConfigurationError
 
@@ -28,16 +29,6 @@ def check_host(host: str) -> None:
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError) as error:
         raise _refused(host, str(error)) from error
-
-
-def is_address(host: str) -> bool:
-    """Whether it is meant as an IP address."""
-    return ":" in host or not host.strip("0123456789.")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this machine alone reaches itself by it."""
-    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 def _check_address(host: str) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from broker_coordinator.commands.broker_setup import BrokerPlan, Step, unwritable
 from broker_coordinator.commands.certificates import NEEDS_TIME
 from broker_coordinator.commands.places import server_places
-from broker_coordinator.commands.server_host import check_host, is_loopback
+from broker_coordinator.commands.server_host import check_host
 from broker_coordinator.commands.service import SERVICE
 from broker_coordinator.commands.systemd_units import BROKER_UNIT, SYSTEMD_RUNS, restart_or_say
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
+from fleet_host.addresses import is_loopback
 from fleet_host.command_line import Verbs, add_broker_options, add_verb, broker_answers
 from fleet_host.configuration_file import parse_with_paths
 from fleet_host.program_folder import AUTHORITY, PASSWORD_FILE, TLS_PORT, give_to, make_program_folder, quoted

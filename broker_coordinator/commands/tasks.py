@@ -5,26 +5,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from broker_coordinator.commands.advice import advice
 from broker_coordinator.commands.clusters import add_cluster_option
-from broker_coordinator.commands.cohorts_shown import cohorts_shown
 from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
 from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
-from broker_coordinator.commands.privacy_told import device_privacy_told, noise_shares_told, privacy_told
 from broker_coordinator.commands.refine import refine
-from broker_coordinator.commands.scale import scale_shown
-from broker_coordinator.commands.variety_shown import variety_shown
+from broker_coordinator.commands.rollback import roll_back
+from broker_coordinator.commands.task_shown import task_row, task_shown
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from broker_coordinator.serving.behind_versions import LONGEST_SECONDS
-from broker_coordinator.serving.replay import require_memory
 from broker_coordinator.storage.cluster_registry import check_has
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
-from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
-from broker_coordinator.storage.restores import last_restore
 from broker_coordinator.storage.stored_tasks import StoredTask
 from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.version_registry import VersionRegistry
@@ -33,11 +27,8 @@ from fleet_host.child_process import ended_after
 from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.kinds import KINDS, Invitation
+from fleet_protocol.kinds import Invitation
 from fleet_protocol.limits import MAX_NAMED_GENERATION, MAX_SEQUENCE
-
-OUTCOMES_LOOKED_AT = 100
-"""Of the last updates, for `advice`."""
 
 LISTED = ("task", "version", "generation", "waiting", "accepted", "paused", "bundle")
 
@@ -138,24 +129,7 @@ def _pause(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigur
 
 
 def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    registry = TaskRegistry(journal.engine)
-    row = _described(registry.task(options.task), journal)
-    if (solved := registry.task(options.task).solved_last) is not None:
-        row["refined_from"] = solved
-    description = registry.bundle(options.task).description
-    row |= scale_shown(journal.engine, description)
-    row |= privacy_told(journal.overview, description)
-    row |= device_privacy_told(journal, description)
-    row |= noise_shares_told(journal.overview, description)
-    row |= cohorts_shown(journal.engine, description)
-    summaries = journal.overview.version_summaries(options.task, options.last)
-    outcomes = journal.overview.last_outcomes(options.task, OUTCOMES_LOOKED_AT)
-    went_back = [each.number for each in summaries if each.restored is not None]
-    drawn = variety_shown(journal.engine, description, max([registry.task(options.task).first_version, *went_back]))
-    words = [*advice(summaries, *outcomes, last_restore(journal.engine)), *drawn.advice]
-    last = [_set_aside(each) for each in journal.overview.payloads_set_aside(options.task, options.last)]
-    listed = {"last_set_aside": last, "versions": [_version(each) for each in summaries]}
-    write_fields(row | {"advice": words} | drawn.field | listed, as_json=options.json)
+    write_fields(task_shown(journal, options.task, options.last), as_json=options.json)
 
 
 def _diagnose(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
@@ -172,9 +146,7 @@ def _invite(journal: Journal, options: argparse.Namespace, configuration: Coordi
 
 
 def _roll_back(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
-    registry = TaskRegistry(journal.engine)
-    require_memory(journal, registry.bundle(options.task).description, options.version, configuration.keys)
-    made = VersionRegistry(journal.engine).roll_back(options.task, options.version)
+    made = roll_back(journal, configuration, options.task, options.version)
     row = {"task": made.task, "version": made.number, "restored": made.restored, "weights": made.weights_hash}
     write_fields(row, as_json=options.json)
 
@@ -273,42 +245,8 @@ def _write_removed(task: StoredTask, options: argparse.Namespace) -> None:
 
 
 def _write(tasks: list[StoredTask], journal: Journal, options: argparse.Namespace) -> None:
-    rows = [_described(task, journal) for task in tasks]
+    rows = [task_row(task, journal) for task in tasks]
     write_rows(rows, LISTED, as_json=options.json, when_empty="no task yet; add one with: tasks publish FOLDER")
-
-
-def _described(task: StoredTask, journal: Journal) -> dict[str, object]:
-    accepted, waiting = journal.overview.update_counts(task.name)
-    return {
-        "task": task.name,
-        "bundle": task.bundle,
-        "paused": task.paused,
-        "generation": task.generation,
-        "version": journal.newest_number(task.name),
-        "accepted": accepted,
-        "waiting": waiting,
-        "set_aside": journal.overview.set_aside_count(task.name),
-    }
-
-
-def _set_aside(payload: PayloadSetAside) -> dict[str, object]:
-    kind = KINDS.get(payload.kind)
-    return asdict(payload) | {"kind": kind.name if kind else payload.kind}
-
-
-def _version(summary: VersionSummary) -> dict[str, object]:
-    return {
-        "number": summary.number,
-        "updates": summary.updates,
-        "mean_loss": summary.mean_loss,
-        "mean_staleness": summary.mean_staleness,
-        "restored": summary.restored,
-        "given": summary.given,
-        "step": summary.step,
-        "kept": summary.kept,
-        "weights": summary.weights_hash,
-        "evaluation": summary.evaluation and asdict(summary.evaluation),
-    }
 
 
 _VERBS: Mapping[str, Verb] = {

@@ -27,6 +27,7 @@ from broker_coordinator.storage.schema import (
 from broker_coordinator.storage.standing import last_position_in
 from broker_coordinator.storage.task_conditions import set_aside_of, trained_from_first, updates_of
 from fleet_protocol.errors import Reason
+from fleet_protocol.limits import MAX_SEQUENCE
 
 
 class Overview:
@@ -35,8 +36,8 @@ class Overview:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def version_summaries(self, task: str, count: int) -> list[VersionSummary]:
-        """The last `count` versions, oldest first, with what their updates say."""
+    def version_summaries(self, task: str, count: int, *, before: int = MAX_SEQUENCE) -> list[VersionSummary]:
+        """The last `count` versions below `before`, oldest first, with what their updates say."""
         query = select(
             versions.c.number,
             versions.c.weights_hash,
@@ -45,12 +46,14 @@ class Overview:
             versions.c.step,
             versions.c.given,
         )
-        query = query.where(versions.c.task == task).order_by(versions.c.number.desc()).limit(count)
+        query = query.where(versions.c.task == task, versions.c.number < before)
+        query = query.order_by(versions.c.number.desc()).limit(count)
         found = self.evaluations(task)
         with reading(self._engine) as connection:
             rows = list(reversed(connection.execute(query).all()))
+            first, last = (rows[0].number, rows[-1].number) if rows else (0, -1)
             held = select(payloads.c.kind, payloads.c.aggregate, payloads.c.staleness, FACTS)
-            held = held.where(*updates_of(task), payloads.c.aggregate >= (rows[0].number if rows else 0))
+            held = held.where(*updates_of(task), payloads.c.aggregate.between(first, last))
             updates: dict[int, list[Row[Any]]] = {}
             for row in connection.execute(held):
                 updates.setdefault(row.aggregate, []).append(row)

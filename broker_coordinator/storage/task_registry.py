@@ -24,6 +24,7 @@ from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_GENERATION
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,18 @@ class TaskRegistry:
             task = served_task(connection, name)
             files = self._read_files(connection, task)
         return self._bundle(task, files)
+
+    def description(self, name: str) -> TaskDescription:
+        """What a served task's bundle says, without its graphs and weights.
+
+        Raises:
+            ConfigurationError: there is no such task, or what it says can't be read.
+        """
+        said = select(bundle_files.c.data).where(bundle_files.c.task == name, bundle_files.c.name == DESCRIPTION_FILE)
+        with reading(self._engine) as connection:
+            served_task(connection, name)
+            text = connection.scalar(said)
+        return parse_description(text or b"", f"task {name}")
 
     def served(self) -> Served:
         """All tasks that are served, by name, each with its bundle, as they are at one moment."""

@@ -54,7 +54,7 @@ environment() { # package, extras
 }
 # Nobody can add an extra to a package, so each has those that its program can use.
 environment edgeflock-agent pictures
-environment edgeflock-coordinator coordinator,postgresql,qr
+environment edgeflock-coordinator coordinator,dashboard,postgresql,qr
 
 # As Debian orders versions: 1.0~rc1 comes before 1.0.
 upstream=$(basename "$wheel" | cut --delimiter=- --fields=2 | sed -E 's/\.?(a|b|rc|dev)([0-9])/~\1\2/g')

@@ -36,6 +36,8 @@ def told(module: str, missing: str, *arguments: str) -> subprocess.CompletedProc
     [
         ("sqlalchemy", "coordinator", ["broker_coordinator.cli", "--help"]),
         ("prometheus_client", "coordinator", ["broker_coordinator.cli", "--version"]),
+        ("starlette", "dashboard", ["workbench.cli", "dashboard", "--config", "coordinator.toml"]),
+        ("uvicorn", "dashboard", ["workbench.cli", "dashboard", "--config", "coordinator.toml"]),
         ("psycopg", "postgresql", ["broker_coordinator.cli", "tasks", "list", "--config"]),
         ("typer", "demo", ["workbench.cli", "--help"]),
         ("rich", "demo", ["workbench.cli", "inspect", "models/digits/bundle"]),

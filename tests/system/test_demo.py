@@ -1,6 +1,7 @@
 """`edgeflock demo` as a user runs it, with things going wrong in the middle of it."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.dashboard import AskedDashboard
 from tests.support.process import environment
 from tests.support.waiting import DEADLINE_SECONDS, until
 
@@ -99,6 +101,11 @@ def test_with_each_kind_of_process_killed_in_the_middle_the_run_keeps_its_guaran
     }.items():
         run.child(*victim).send_signal(signal.SIGKILL)
         until(lambda told=told: told in run.output(), told)
+    found = re.search(r"In a browser while it runs: http://127\.0\.0\.1:([0-9]+)", run.output())
+    assert found is not None
+    dashboard = AskedDashboard(int(found.group(1)))
+    until(dashboard.answers, "the pages are back too")
+    assert dashboard.get("/api/overview")["devices"]["approved"] == 8
     holds(run.summary())
 
 

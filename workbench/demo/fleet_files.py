@@ -29,6 +29,11 @@ keepalive_seconds = 10
 bundle = "{bundle}"
 """
 
+DASHBOARD = """
+[dashboard]
+port = {port}
+"""
+
 AGENT = """\
 fleet = "{fleet}"
 device = "{device}"
@@ -124,6 +129,7 @@ async def write_fleet(
     *,
     task: str = "",
     keeps_training: bool = False,
+    dashboard_port: int | None = None,
 ) -> str:
     """Make every key and write every configuration; returns the coordinator's public key. A fleet that `keeps_training`
     does it at every version, also without new samples.
@@ -133,7 +139,8 @@ async def write_fleet(
     """
     address = {"fleet": FLEET, "host": broker.host, "port": broker.port, "protocol": broker.protocol}
     coordinator_key = await run_command("broker_coordinator.cli", "keygen", str(files.folder / "coordinator.key"))
-    files.coordinator_configuration.write_text(COORDINATOR.format(bundle=bundle, **address))
+    pages = "" if dashboard_port is None else DASHBOARD.format(port=dashboard_port)
+    files.coordinator_configuration.write_text(COORDINATOR.format(bundle=bundle, **address) + pages)
     for device, cpu_share in zip(files.devices, cpu_shares, strict=True):
         device.folder.mkdir()
         device.configuration.write_text(

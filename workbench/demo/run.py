@@ -58,6 +58,8 @@ class DemoOptions:
     """Empty, and this demo's alone (`run_folder.claimed`)."""
     broker: str
     kind: DemoKind = PLAIN
+    dashboard_port: int | None = None
+    """Of this machine, free; None: no dashboard."""
 
 
 class Demo:
@@ -93,7 +95,13 @@ class Demo:
             files = plan_files(self._options.folder, sockets, self._options.agents, task=kind.task, cuts=kind.cuts)
             broker = plan_broker(self._options.broker, files.folder)
             key = await write_fleet(
-                files, broker, bundle, cpu_shares.tolist(), new_samples, keeps_training=kind.keeps_training
+                files,
+                broker,
+                bundle,
+                cpu_shares.tolist(),
+                new_samples,
+                keeps_training=kind.keeps_training,
+                dashboard_port=self._options.dashboard_port,
             )
             monitor = fleet_monitor(files, data, [kind.sensing_seconds * pace for pace in paces], bundle, broker)
             monitor.new_samples = new_samples

@@ -14,6 +14,7 @@ from rich.live import Live
 
 from fleet_host.new_files import remedy_for
 from fleet_protocol.errors import ConfigurationError
+from workbench.demo.brokers import free_port
 from workbench.demo.children import ChildFailedError
 from workbench.demo.demo_kind import PLAIN, DemoKind
 from workbench.demo.drawn.picture_folder import PAGE
@@ -32,18 +33,22 @@ SECONDS_BETWEEN_LINES = 5.0
 Show = Callable[[Snapshot], None]
 
 
-def show_demo(agents: int, seed: int, out: Path, broker: str, kind: DemoKind = PLAIN) -> None:
-    """Run a demo, show it, and write `summary.json` and `report.html` into `out`.
+def show_demo(
+    agents: int, seed: int, out: Path, broker: str, kind: DemoKind = PLAIN, *, has_dashboard: bool = False
+) -> None:
+    """Run a demo, show it, and write `summary.json` and `report.html` into `out`; a browser may watch where it
+    `has_dashboard`.
 
     Raises:
         ConfigurationError: with what the user can change, or which program failed, and its last output.
     """
-    options = DemoOptions(agents, seed, out.resolve(), broker, kind)
+    port = free_port() if has_dashboard else None
+    options = DemoOptions(agents, seed, out.resolve(), broker, kind, port)
     with claimed(options.folder):
         pictures = f"Pictures while it runs: {out / PICTURES / PAGE}" if kind.draws else ""
-        headline = " ".join(
-            (f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", kind.subject.source, pictures)
-        )
+        pages = f"In a browser while it runs: http://127.0.0.1:{port}" if port else ""
+        words = (f"edgeflock demo: {agents} agents, seed {seed}, everything in {out}/", kind.subject.source)
+        headline = " ".join(filter(None, (*words, pictures, pages)))
         try:
             history = show_run(headline, out, lambda show: run_demo(options, show))
         except (ChildFailedError, CommandFailedError) as error:

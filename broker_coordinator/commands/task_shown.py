@@ -1,0 +1,86 @@
+"""What operators are shown of a task: `tasks list`, `tasks show`, and the dashboard."""
+
+from dataclasses import asdict
+
+from broker_coordinator.commands.advice import advice
+from broker_coordinator.commands.cohorts_shown import cohorts_shown
+from broker_coordinator.commands.privacy_told import device_privacy_told, noise_shares_told, privacy_told
+from broker_coordinator.commands.scale import scale_shown
+from broker_coordinator.commands.variety_shown import variety_shown
+from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.records import PayloadSetAside, VersionSummary
+from broker_coordinator.storage.restores import last_restore
+from broker_coordinator.storage.stored_tasks import StoredTask
+from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_protocol.kinds import KINDS
+
+OUTCOMES_LOOKED_AT = 100
+"""Of the last updates, for `advice`."""
+
+
+def task_row(task: StoredTask, journal: JournalReader) -> dict[str, object]:
+    """How a task stands, in one row.
+
+    Raises:
+        JournalUnavailableError: the database fails.
+    """
+    accepted, waiting = journal.overview.update_counts(task.name)
+    return {
+        "task": task.name,
+        "bundle": task.bundle,
+        "paused": task.paused,
+        "generation": task.generation,
+        "version": journal.newest_number(task.name),
+        "accepted": accepted,
+        "waiting": waiting,
+        "set_aside": journal.overview.set_aside_count(task.name),
+    }
+
+
+def task_shown(journal: JournalReader, name: str, last: int) -> dict[str, object]:
+    """The row, what the task promises and has told, advice, and the `last` versions and payloads that were set aside.
+
+    Raises:
+        ConfigurationError: there is no such task.
+        JournalUnavailableError: the database fails.
+    """
+    registry = TaskRegistry(journal.engine)
+    task = registry.task(name)
+    row = task_row(task, journal)
+    if task.solved_last is not None:
+        row["refined_from"] = task.solved_last
+    description = registry.description(name)
+    row |= scale_shown(journal.engine, description)
+    row |= privacy_told(journal.overview, description)
+    row |= device_privacy_told(journal, description)
+    row |= noise_shares_told(journal.overview, description)
+    row |= cohorts_shown(journal.engine, description)
+    summaries = journal.overview.version_summaries(name, last)
+    outcomes = journal.overview.last_outcomes(name, OUTCOMES_LOOKED_AT)
+    went_back = [each.number for each in summaries if each.restored is not None]
+    drawn = variety_shown(journal.engine, description, max([task.first_version, *went_back]))
+    words = [*advice(summaries, *outcomes, last_restore(journal.engine)), *drawn.advice]
+    set_aside = [_set_aside(each) for each in journal.overview.payloads_set_aside(name, last)]
+    listed = {"last_set_aside": set_aside, "versions": [version_row(each) for each in summaries]}
+    return row | {"advice": words} | drawn.field | listed
+
+
+def version_row(summary: VersionSummary) -> dict[str, object]:
+    """A version, in one row."""
+    return {
+        "number": summary.number,
+        "updates": summary.updates,
+        "mean_loss": summary.mean_loss,
+        "mean_staleness": summary.mean_staleness,
+        "restored": summary.restored,
+        "given": summary.given,
+        "step": summary.step,
+        "kept": summary.kept,
+        "weights": summary.weights_hash,
+        "evaluation": summary.evaluation and asdict(summary.evaluation),
+    }
+
+
+def _set_aside(payload: PayloadSetAside) -> dict[str, object]:
+    kind = KINDS.get(payload.kind)
+    return asdict(payload) | {"kind": kind.name if kind else payload.kind}

@@ -48,4 +48,4 @@ def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
 
 
 def _written(default: object) -> str:
-    return "[]" if default == () else str(default)
+    return "[]" if default == () else "null" if default is None else str(default)

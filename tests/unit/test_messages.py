@@ -114,8 +114,10 @@ def test_life_of_an_update_travels_only_where_there_is_one():
     assert decode_payload(encode_payload(without), Update) == without
     assert decode_payload(encode_payload(within), Update) == within
     assert len(encode_payload(within)) == len(encode_payload(without)) + 1
-    with pytest.raises(ProtocolError, match=r"Update: a last field of 0 or \[\] is not written"):
+    with pytest.raises(ProtocolError, match=r"Update: a last field of 0 or \[\] or null is not written"):
         decode_payload(cbor.encode([1, 1, 0.5, b"packed", 0]), Update)
+    with pytest.raises(ProtocolError, match="null is not written"):
+        decode_payload(cbor.encode([1, 1, 0.5, b"packed", 0, [], 0, None]), Update)
 
 
 def test_samples_of_blocks_travel_behind_the_life_and_only_where_there_are_any():

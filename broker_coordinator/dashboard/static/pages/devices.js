@@ -62,6 +62,7 @@ export class DevicesPage {
       { label: "Name", value: (row) => row.name },
       { label: "State", value: (row) => element("span", { class: row.state === "approved" ? "good" : row.state === "revoked" ? "bad" : null }, row.presence ? `${row.state}, ${row.presence}` : row.state) },
       { label: "Key id", value: (row) => element("code", {}, row.key_id) },
+      { label: "Action", value: (row) => this.action(row) },
       { label: "Profile", value: (row) => row.profile || "–" },
       { label: "Software", value: (row) => row.software || "–" },
       { label: "Trains from", value: (row) => (row.task === null ? "–" : `version ${row.version} of ${row.task}`) },
@@ -69,7 +70,6 @@ export class DevicesPage {
       { label: "Last heard", value: (row) => (row.heard === null ? since : moment(row.heard)) },
       { label: "Refused", value: (row) => Object.entries(row.refused).map(([reason, count]) => `${reason} ${number(count)}`).join(", ") || "–" },
       { label: "Note", value: (row) => row.note || "–" },
-      { label: "Action", value: (row) => this.action(row) },
     ];
   }
 

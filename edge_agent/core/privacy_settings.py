@@ -66,12 +66,6 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"trusted_mask_helpers: at_least = {self.at_least!r} and fewest_colluding = {self.fewest_colluding}"
                 f" need {fewest} keys or more; write what `edgeflock-helper mask-key` prints on each"
             )
-        for name, part in _BELONGS_TO.items():
-            if getattr(self, name) and part not in self.at_least:
-                raise ValueError(
-                    f"{name}: at_least = {self.at_least!r} lets tasks train without what it is for; write an at_least"
-                    f" with {part!r} in it, or leave {name} out"
-                )
         if self.noise == "own" and not self.epsilon:
             raise ValueError("noise = 'own' follows from epsilon; write epsilon, or noise = 'task'")
         if self.noise == "none" and (self.epsilon or "samples" in self.at_least):
@@ -79,6 +73,12 @@ class PrivacySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 "noise = 'none' hides no sample, and epsilon and at_least = 'samples' demand it; leave them out, or"
                 " noise"
             )
+        for name, part in _BELONGS_TO.items():
+            if getattr(self, name) and part not in self.at_least:
+                raise ValueError(
+                    f"{name}: at_least = {self.at_least!r} lets tasks train without what it is for; write an at_least"
+                    f" with {part!r} in it, or leave {name} out"
+                )
         names = [rule.name for rule in self.budgets]
         if len(set(names)) != len(names):
             raise ValueError(f"budgets: a name is given twice in {names}; give each its own")

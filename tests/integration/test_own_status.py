@@ -68,8 +68,18 @@ def test_every_task_is_shown_with_state_reason_and_what_it_waits_for():
 def test_what_rounds_have_told_has_a_number_only_where_one_bounds_it():
     told = msgspec.structs.replace(STATUS, told={"digits": 1.234, "tones": None})
     lines = words_of(msgspec.json.encode(told)).splitlines()
-    assert "  rounds have told epsilon 1.23 of a sample at most" in lines
+    assert "  rounds have told epsilon 1.23 of a sample at most (delta 1e-05)" in lines
     assert "  rounds have told of samples what no epsilon bounds" in lines
+
+
+def test_what_was_told_is_said_with_its_delta():
+    told = msgspec.structs.replace(
+        STATUS, told={"digits": 3.456}, told_of_device={"tones": 0.5}, resting={"digits": {"bedroom": 4}}, delta=1e-6
+    )
+    lines = words_of(msgspec.json.encode(told)).splitlines()
+    assert "  rounds have told epsilon 3.46 of a sample at most (delta 1e-06)" in lines
+    assert "  updates have told epsilon 0.5 of this device at most (delta 1e-06)" in lines
+    assert "  4 samples rest, as another round would pass what the budget bedroom allows" in lines
 
 
 def test_words_of_a_sensor_can_not_act_on_a_terminal():

@@ -17,7 +17,7 @@ from workbench.simulation.simulation import Options, Simulation
 STEPS = 60
 PLAN = with_noise(SamplePrivacy(epsilon=4.0, rounds=3, owners_choose=True), STEPS, "task.toml")
 NONE = PrivacySettings(noise="none")
-OWN = PrivacySettings(epsilon=2.0, noise="own")
+OWN = PrivacySettings(at_least="samples", epsilon=2.0, noise="own")
 
 
 def private(plan: SamplePrivacy = PLAN) -> Bundle:
@@ -58,4 +58,4 @@ def test_fleet_of_owners_who_choose_is_reproducible_and_told_of_without_those_th
 
 def test_owner_whom_no_noise_suffices_does_not_train_uncounted():
     with pytest.raises(ValueError, match="no noise up to 1000 keeps epsilon"):
-        charged([], private().description, 40, PrivacySettings(epsilon=1e-9, noise="own"))
+        charged([], private().description, 40, PrivacySettings(at_least="samples", epsilon=1e-9, noise="own"))

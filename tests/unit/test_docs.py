@@ -17,7 +17,7 @@ MADE = {"build", "dist", "demo-run"}
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - MADE
 PATH = re.compile(r"(?<![\w/.~-])([a-z_]+/[\w./-]*\w/?)")
 MODULE = re.compile(r"(?<![\w/.-])([a-z_]+(?:\.[a-z_]\w*)+)")
-LINK = re.compile(r"\]\(([^)#:]+)[^)]*\)")
+LINK = re.compile(r"\]\((?!https?:)([^)#:]+)[^)]*\)")
 
 
 def is_module(name: str) -> bool:

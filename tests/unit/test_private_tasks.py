@@ -101,11 +101,11 @@ def test_owner_who_contradicts_himself_is_told_so(text, words):
 def test_own_noise_is_what_the_owners_epsilon_needs_and_never_less_than_the_tasks():
     task = with_promise(owners_choose=True)
     steps = PROMISE.most_steps()
-    stronger = PrivacySettings(epsilon=1.0, noise="own").chosen(task.sample_privacy)
+    stronger = PrivacySettings(at_least="samples", epsilon=1.0, noise="own").chosen(task.sample_privacy)
     assert 0.99 < stronger.epsilon_after(steps) <= 1.0
-    weaker = PrivacySettings(epsilon=50.0, noise="own").chosen(task.sample_privacy)
+    weaker = PrivacySettings(at_least="samples", epsilon=50.0, noise="own").chosen(task.sample_privacy)
     assert weaker == task.sample_privacy
-    absurd = PrivacySettings(epsilon=1e-9, noise="own")
+    absurd = PrivacySettings(at_least="samples", epsilon=1e-9, noise="own")
     assert absurd.chosen(task.sample_privacy) is None
     assert "no noise up to 1000 keeps epsilon 1e-09 for as many rounds as the task plans" in absurd.refusal(task)
     with pytest.raises(ValueError, match="no noise up to 1000"):

@@ -36,6 +36,10 @@ TRIED: dict[str, dict[str, str]] = {
     "test_found_learning_rate.py::test_samples_that_teach_nothing_are_named_with_the_remedy": {
         "trials/found_rate.py with_learning_rate 1": "",
     },
+    "test_key_holder.py::test_recipe_without_it_or_with_another_helpers_is_refused_with_the_command": {
+        "bundle_writer.py key_holder_file 1": "",
+        "bundle_writer.py key_holder_file 2": "",
+    },
     "test_private_rounds.py::test_task_whose_samples_are_not_alone_is_refused_in_words": {
         "graphs/sample_gradients.py _check 1": "balanced",
         "graphs/sample_gradients.py _check 2": "moving",

@@ -90,7 +90,7 @@ async def test_status_says_of_the_sample_that_most_was_told_of_no_more_than_any_
     for _ in range(3):
         one.feed(2)
         await rounds_of(one)
-    assert sum(charge.taken.steps for charge in one.database.charges(TASK.task)) == 3 * ROUNDS * STEPS
+    assert sum(charge.taken.steps for charge in one.database.sample_charges.of(TASK.task)) == 3 * ROUNDS * STEPS
     told = one.budget.told(TASK.task)
     assert told == pytest.approx(PROMISE.epsilon_after(ROUNDS * STEPS))
     again = device(lambda _: SENT)
@@ -105,9 +105,9 @@ async def test_lost_charge_counts_as_the_least_noise_that_any_round_had(device: 
     loud = SampleBudget(one.database, one.samples, OWN)
     loud.charge(CHOSEN)
     one.database._connection.execute("DELETE FROM sample_steps WHERE newest = 5")
-    assert one.database.lost_steps(TASK.task) == StepsTaken(PROMISE.mechanism, STEPS)
+    assert one.database.sample_charges.lost_steps(TASK.task) == StepsTaken(PROMISE.mechanism, STEPS)
     loud.charge(CHOSEN)
-    charged = {charge.taken.mechanism: charge for charge in one.database.charges(TASK.task)}
+    charged = {charge.taken.mechanism: charge for charge in one.database.sample_charges.of(TASK.task)}
     assert charged[PROMISE.mechanism] == Charge(6, StepsTaken(PROMISE.mechanism, STEPS))
 
 
@@ -123,7 +123,7 @@ async def test_lost_charge_that_may_have_been_without_noise_is_charged_so(device
         one.database._connection.execute(damaged)
     again = device(lambda _: SENT, PrivacySettings(at_least="samples"))
     assert (await rounds_of(again))[0] == 0
-    lost = again.database.charges(TASK.task)[0].taken.mechanism
+    lost = again.database.sample_charges.of(TASK.task)[0].taken.mechanism
     assert lost == (Mechanism(0.0, 1.0) if damaged else Mechanism(0.0, PROMISE.sampling_rate))
     assert again.budget.told(TASK.task) is None
     again.feed(1)

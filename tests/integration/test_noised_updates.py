@@ -105,8 +105,8 @@ def test_damaged_count_is_charged_to_the_bundle_at_hand(tmp_path, version):
         connection.execute("UPDATE noised_updates SET updates = 1")  # without a seal, as a flipped bit would
     connection.close()
     device.start()
-    assert device.database.noised_updates("tiny") == []
-    assert device.database.lost_noised_updates("tiny") == 2
+    assert device.database.noised_updates.of("tiny") == []
+    assert device.database.noised_updates.lost("tiny") == 2
     assert "at_most = 2" in device.cohorts.why_spent(version)
     assert "at_most = 2" in device.cohorts.why_spent(of_bundle(version, "0c" * 32))
 
@@ -132,7 +132,7 @@ def test_lost_counter_makes_no_later_loss_smaller(tmp_path, version):
         connection.execute("DELETE FROM noised_updates")
     connection.close()
     device.start()
-    assert device.database.lost_noised_updates("tiny") == 2
+    assert device.database.noised_updates.lost("tiny") == 2
 
 
 def test_task_without_noise_is_not_counted(tmp_path):
@@ -142,5 +142,5 @@ def test_task_without_noise_is_not_counted(tmp_path):
     ready = ReadyVersion(0, "0d" * 32, plain, {}, tmp_path / "weights")
     assert cost_of(ready) is None
     device.sends(ready)
-    assert device.database.noised_updates("tiny") == []
+    assert device.database.noised_updates.of("tiny") == []
     assert device.cohorts.why_spent(ready) is None

@@ -17,6 +17,7 @@ from edge_agent.shell.learning.cohorts import Cohorts
 from edge_agent.shell.learning.round_training import RoundFailedError, RoundTraining
 from edge_agent.shell.learning.sample_budget import SampleBudget
 from edge_agent.shell.samples.sample_store import SampleStore
+from edge_agent.shell.storage.counters import transaction
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.storage.sample_steps import MOST_ROWS, add_charge
 from edge_agent.shell.versions.version_follower import ReadyVersion
@@ -233,7 +234,7 @@ async def test_killed_while_it_trains_has_paid_and_the_next_start_knows(device) 
     with pytest.raises(KilledError):
         await one.round()
     again = device(lambda _: SENT)
-    assert again.database.charges(TASK.task) == [Charge(5, StepsTaken(PROMISE.mechanism, STEPS))]
+    assert again.database.sample_charges.of(TASK.task) == [Charge(5, StepsTaken(PROMISE.mechanism, STEPS))]
     for _ in range(PROMISE.most_steps() // STEPS - 1):
         assert (await again.round()) == SENT
     assert (await again.round() or SENT).why == "spent"
@@ -258,8 +259,8 @@ async def test_round_that_fails_before_a_step_costs_nothing_and_later_whatever_i
     one.feed(5)
     with pytest.raises(RoundFailedError):
         await one.round()
-    assert sum(charge.taken.steps for charge in one.database.charges(TASK.task)) == paid
-    assert one.database.lost_steps(TASK.task) is None
+    assert sum(charge.taken.steps for charge in one.database.sample_charges.of(TASK.task)) == paid
+    assert one.database.sample_charges.lost_steps(TASK.task) is None
     assert one.budget.told(TASK.task) == (PROMISE.epsilon_after(paid) if paid else 0.0)
 
 
@@ -271,7 +272,7 @@ async def test_round_that_failed_late_makes_no_later_one_dearer(device):
     early = device(lambda _: FAILURES[1], NO_DEMANDS, READING)
     with pytest.raises(RoundFailedError):
         await early.round()
-    assert sum(charge.taken.steps for charge in early.database.charges(TASK.task)) == STEPS
+    assert sum(charge.taken.steps for charge in early.database.sample_charges.of(TASK.task)) == STEPS
 
 
 async def test_owners_limit_ends_rounds_before_the_tasks_and_a_weaker_task_is_refused_in_words(device) -> None:
@@ -296,20 +297,20 @@ async def test_damaged_row_of_the_ledger_is_charged_to_all_samples_that_are_ther
     await one.round()
     one.database._connection.execute("DELETE FROM sample_steps")
     one.feed(1)
-    assert one.database.lost_steps(TASK.task) == StepsTaken(PROMISE.mechanism, STEPS)
+    assert one.database.sample_charges.lost_steps(TASK.task) == StepsTaken(PROMISE.mechanism, STEPS)
     await one.round()
-    assert one.database.charges(TASK.task) == [Charge(6, StepsTaken(PROMISE.mechanism, 2 * STEPS))]
+    assert one.database.sample_charges.of(TASK.task) == [Charge(6, StepsTaken(PROMISE.mechanism, 2 * STEPS))]
 
 
 def test_ledger_is_bounded_and_never_counts_less(device) -> None:
     one = device(lambda _: SENT)
     step = Mechanism(1.0, 0.05)
-    with one.database._transaction():
+    with transaction(one.database._connection):
         for newest in range(1, MOST_ROWS + 4):
             add_charge(one.database._connection, TASK.task, Charge(newest, StepsTaken(step, 1)))
-    charges = one.database.charges(TASK.task)
+    charges = one.database.sample_charges.of(TASK.task)
     assert charges[0] == Charge(4, StepsTaken(step, 4)), "what began first stays first"
     assert len(charges) == MOST_ROWS
     assert sum(charge.taken.steps for charge in charges) == MOST_ROWS + 3
     assert sum(charge.taken.steps for charge in charges if charge.newest >= 4) == MOST_ROWS + 3
-    assert one.database.charges("other") == []
+    assert one.database.sample_charges.of("other") == []

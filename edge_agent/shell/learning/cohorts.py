@@ -65,8 +65,8 @@ class Cohorts:
 
     def _sent(self, task: str, one: Sent | None) -> list[Sent]:
         """All noised updates of a task, those among them that damage has taken as if each were `one` more."""
-        sent = self._database.noised_updates(task)
-        return with_lost(sent, self._database.lost_noised_updates(task), one) if one else sent
+        sent = self._database.noised_updates.of(task)
+        return with_lost(sent, self._database.noised_updates.lost(task), one) if one else sent
 
     def join(self, version: ReadyVersion) -> JoinedCohort | None:
         """What the worker needs to take part in the cohort that is open; None of a task without masks, or if none is.

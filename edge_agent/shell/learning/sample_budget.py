@@ -61,7 +61,7 @@ class SampleBudget:
         """Epsilon, at the owner's delta, of the sample that rounds have told most of; 0 where they told nothing, None
         where no epsilon bounds it: some were without noise, or may have been.
         """
-        most = self._database.told_of_most(task)
+        most = self._database.sample_charges.told_of_most(task)
         told = epsilon_of(most, self._owner.delta) if any(most) else 0.0
         return told if told < math.inf else None
 
@@ -75,15 +75,15 @@ class SampleBudget:
         if count is None:
             return NO_CHARGE
         newest = self._samples.newest(task.task)
-        if lost := self._database.lost_steps(task.task):
-            self._database.charge_lost(task.task, Charge(newest, lost))
-        charges = self._database.charges(task.task)
+        if lost := self._database.sample_charges.lost_steps(task.task):
+            self._database.sample_charges.add_lost(task.task, Charge(newest, lost))
+        charges = self._database.sample_charges.of(task.task)
         spent = count.spent_through(charges)
         if newest <= spent or (spent and not self._samples.has_first_after(task.task, spent)):
             return Withheld("spent", count.spent_words(charges, newest), newest, 0.0)
         budgets = self._spent_budgets(task.task, count, charges)
         charge = Charge(newest, count.round)
-        self._database.charge(task.task, charge, spent)
+        self._database.sample_charges.add(task.task, charge, spent)
         return ChargedRound((spent, newest), charge, budgets, count.described(task), self._owner.samples_alone)
 
     def _spent_budgets(self, task: str, count: RoundCount, charges: list[Charge]) -> list[SpentBudget]:
@@ -109,4 +109,4 @@ class SampleBudget:
         """
         if charged.charge is None:
             return
-        self._database.give_back(task, charged.charge)
+        self._database.sample_charges.give_back(task, charged.charge)

@@ -7,8 +7,7 @@ is returned.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -17,27 +16,25 @@ from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.device_budget import Sent
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
-from edge_agent.core.sample_ledger import Charge
 from edge_agent.core.turns import Turns
 from edge_agent.core.version_choice import KnownVersion
+from edge_agent.shell.storage.counters import Counters, transaction
 from edge_agent.shell.storage.damaged_files import WatchedConnection, require_whole, why_unusable
 from edge_agent.shell.storage.device_schema import prepare, require_schema
 from edge_agent.shell.storage.kept_updates import forget_kept, keep, read_kept, renumber_kept
-from edge_agent.shell.storage.noised_updates import add_sent, read_sent
+from edge_agent.shell.storage.noised_updates import NoisedUpdates
 from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
 from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
 from edge_agent.shell.storage.row_seals import RowSeals
-from edge_agent.shell.storage.sample_steps import add_charge, read_charges
+from edge_agent.shell.storage.sample_charges import SampleCharges
 from edge_agent.shell.storage.sample_use import SampleUse, read_use, write_use
 from edge_agent.shell.storage.task_clusters import read_cluster, write_cluster
 from edge_agent.shell.storage.task_turns import read_turns, settle_turn, take_turn
-from edge_agent.shell.storage.told_samples import WITHOUT_NOISE, Told, read_told, told_of, write_told
 from fleet_protocol.envelope import digest
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import Outcome
 from fleet_protocol.limits import MAX_BOOT, MIB
-from fleet_protocol.privacy.renyi import Divergences, StepsTaken
 
 MAX_WAITING_BYTES = GuardSettings().maximum_waiting_mib * MIB
 SETTLED_ROWS_KEPT = 10_000
@@ -117,21 +114,24 @@ class DeviceDatabase:
             # memory, or the card takes it twice.
             self._connection.execute("PRAGMA temp_store=MEMORY")
             keep_few_pages(self._connection)
-            with self._transaction():
+            self._counters = Counters(self._connection)
+            with transaction(self._connection):
                 prepare(self._connection)
                 require_schema(self._connection)
                 self._seals = RowSeals(self._connection)
                 self._seals.set_damaged_aside()
-                self._set_counter("update_sequence", max(self._counter("update_sequence"), self._last_number()))
+                self._counters["update_sequence"] = max(self._counters["update_sequence"], self._last_number())
                 self._connection.execute(
                     "INSERT OR IGNORE INTO counters VALUES ('sent_through', ?)", (self._last_number(),)
                 )  # not noted by an earlier release, or damaged: what waits may have been sent
-                self._set_counter("boot", min(max(self._counter("boot") + 1, first_boot), MAX_BOOT))
+                self._counters["boot"] = min(max(self._counters["boot"] + 1, first_boot), MAX_BOOT)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if hasattr(self, "_connection"):
                 self._connection.close()
             raise ConfigurationError(f"database {why_unusable(error, path)}") from error
-        self.boot = self._counter("boot")
+        self.boot = self._counters["boot"]
+        self.sample_charges = SampleCharges(self._connection, self._seals, self._counters)
+        self.noised_updates = NoisedUpdates(self._connection, self._seals, self._counters)
 
     @property
     def damage(self) -> str | None:
@@ -195,7 +195,7 @@ class DeviceDatabase:
 
     def set_cluster(self, task: str, cluster: int) -> None:
         """Store what a verified receipt says."""
-        with self._transaction():
+        with transaction(self._connection):
             write_cluster(self._connection, task, cluster)
 
     def known_version(self, task: str) -> KnownVersion | None:
@@ -230,7 +230,7 @@ class DeviceDatabase:
 
     def spool(self, finished: SpooledRound, sign: SignRow) -> list[OutboxRow]:
         """Commit a round: residual, payloads and their sequence numbers together; the outbox is held to its bytes."""
-        with self._transaction():
+        with transaction(self._connection):
             rows = [self._insert(_waiting(finished, payload), sign) for payload in finished.payloads]
             self._connection.execute(
                 "INSERT INTO tasks VALUES (:task, :bundle, 1, :trained_through, :residual, :generation)"
@@ -257,17 +257,15 @@ class DeviceDatabase:
             if finished.counts_turn and rows:
                 take_turn(self._connection, finished.task, finished.bundle, finished.base_version)
             if finished.noised is not None and rows:
-                add_sent(self._connection, finished.task, finished.noised)
-                known = sum(sent.updates for sent in self.noised_updates(finished.task))
-                self._add_to(_noised_of(finished.task), finished.noised.updates, known)
+                self.noised_updates.add(finished.task, finished.noised)
             newest = {row.sequence for row in rows}
-            merged = merge_back(self._connection, self._maximum_waiting_bytes, self._counter("sent_through"), newest)
+            merged = merge_back(self._connection, self._maximum_waiting_bytes, self._counters["sent_through"], newest)
         self.merged_back += merged
         return rows
 
     def spool_beside(self, unsigned: OutboxRow, sign: SignRow) -> bool:
         """Let a payload wait that is of no round and can be spared: not where the outbox is full. Whether it does."""
-        with self._transaction():
+        with transaction(self._connection):
             if waiting_bytes(self._connection) >= self._maximum_waiting_bytes:
                 return False
             self._insert(unsigned, sign)
@@ -275,9 +273,9 @@ class DeviceDatabase:
 
     def note_sent(self, sequence: int) -> None:
         """Before a payload is handed to the link: whatever waits now may have been sent from here on."""
-        if sequence > self._counter("sent_through"):
-            with self._transaction():
-                self._set_counter("sent_through", max(sequence, *self.waiting_numbers()))
+        if sequence > self._counters["sent_through"]:
+            with transaction(self._connection):
+                self._counters["sent_through"] = max(sequence, *self.waiting_numbers())
 
     def waiting_bytes(self) -> int:
         """Bytes of what waits for a receipt."""
@@ -285,75 +283,16 @@ class DeviceDatabase:
 
     def sent_bytes(self) -> int:
         """Bytes of that part of it which may have been sent, and so has to wait."""
-        return waiting_bytes(self._connection, self._counter("sent_through"))
+        return waiting_bytes(self._connection, self._counters["sent_through"])
 
     def withhold(self, task: str, bundle: str, trained_through: int, epochs: float) -> None:
         """Commit a round that sends nothing: what earlier ones left behind stays, and so do rejected payloads."""
-        with self._transaction():
+        with transaction(self._connection):
             write_use(self._connection, task, SampleUse(bundle, trained_through, epochs, withheld=1))
-
-    def charges(self, task: str) -> list[Charge]:
-        """What rounds were charged to the task's samples."""
-        rows = read_charges(self._connection, task)
-        return [charge for number, charge in rows if self._seals.is_sound("sample_steps", number)]
-
-    def charge(self, task: str, charge: Charge, behind: int) -> None:
-        """Commit what a round on samples behind an id will take, before it begins."""
-        with self._transaction():
-            charges = self.charges(task)
-            told = self._told(task, charges).after(charges, charge.taken.mechanism, behind)
-            write_told(self._connection, task, told)
-            self._add_steps(task, charge, charges)
-
-    def give_back(self, task: str, charge: Charge) -> None:
-        """Commit that the last round has taken nothing of what it was charged with."""
-        taken = charge.taken
-        with self._transaction():
-            self._add_steps(task, replace(charge, taken=replace(taken, steps=-taken.steps)), self.charges(task))
-
-    def _add_steps(self, task: str, charge: Charge, charges: Iterable[Charge]) -> None:
-        known = max(self._counter(_steps_of(task)), _steps_in(charges))  # a damaged counter begins anew
-        add_charge(self._connection, task, charge)
-        self._set_counter(_steps_of(task), max(0, known + charge.taken.steps))
-
-    def told_of_most(self, task: str) -> Divergences:
-        """What rounds have told of the sample that they have told most of."""
-        charges = self.charges(task)
-        return self._told(task, charges).of_most(charges)
-
-    def lost_steps(self, task: str) -> StepsTaken | None:
-        """Those that were charged, and that damage has taken from what `charges` gives: as steps of which none can have
-        told more. None where none are lost.
-        """
-        charges = self.charges(task)
-        lost = self._counter(_steps_of(task)) - _steps_in(charges)
-        return StepsTaken(self._told(task, charges).worst, lost) if lost > 0 else None
-
-    def _told(self, task: str, charges: Sequence[Charge]) -> Told:
-        number, told = read_told(self._connection, task)
-        if told is not None and self._seals.is_sound("told_samples", number):
-            return told
-        known = told_of(charges)
-        return known if self._counter(_steps_of(task)) <= _steps_in(charges) else replace(known, worst=WITHOUT_NOISE)
-
-    def charge_lost(self, task: str, charge: Charge) -> None:
-        """Commit in place of steps that were charged once, and are lost."""
-        with self._transaction():
-            add_charge(self._connection, task, charge)
-
-    def noised_updates(self, task: str) -> list[Sent]:
-        """What noised updates of a task have told of this device, bundle after bundle."""
-        rows = read_sent(self._connection, task)
-        return [sent for number, sent in rows if self._seals.is_sound("noised_updates", number)]
-
-    def lost_noised_updates(self, task: str) -> int:
-        """How many of them damage has taken from what `noised_updates` gives."""
-        known = sum(sent.updates for sent in self.noised_updates(task))
-        return max(0, self._counter(_noised_of(task)) - known)
 
     def answer_query(self, answer: QueryAnswer, unsigned: OutboxRow, sign: SignRow) -> None:
         """Commit a report to a query, and what it cost, together; nothing where that round was answered before."""
-        with self._transaction():
+        with transaction(self._connection):
             if not was_answered(self._connection, answer.query, answer.round):
                 write_answer(self._connection, answer)
                 self._insert(unsigned, sign)
@@ -374,8 +313,8 @@ class DeviceDatabase:
 
     def _insert(self, unsigned: OutboxRow, sign: SignRow) -> OutboxRow:
         """Give a payload its number, and let it wait."""
-        self._increment("updates_made")
-        numbered = replace(unsigned, sequence=self._increment("update_sequence"))
+        self._counters.increment("updates_made")
+        numbered = replace(unsigned, sequence=self._counters.increment("update_sequence"))
         row = replace(numbered, digest=digest(sign(numbered)))
         fields = (row.kind, row.task, row.bundle, row.base_version, row.recipient, row.digest, row.payload)
         self._connection.execute(_NEW_ROW, (row.sequence, *fields, row.generation))
@@ -385,7 +324,7 @@ class DeviceDatabase:
     @property
     def highest_number(self) -> int:
         """The highest sequence number that a payload of this device has had."""
-        return self._counter("update_sequence")
+        return self._counters["update_sequence"]
 
     def waiting_numbers(self) -> list[int]:
         """The sequence numbers of everything that waits for a receipt, oldest first."""
@@ -413,7 +352,7 @@ class DeviceDatabase:
 
     def settle(self, row: OutboxRow, outcome: Outcome, reason: str, *, returned: bool = False) -> None:
         """Take a payload out of the outbox; `returned` keeps it for the next round's residual."""
-        with self._transaction():
+        with transaction(self._connection):
             done = "UPDATE outbox SET returned = 1 WHERE sequence = ?" if returned else _DELETE_ROW
             self._connection.execute(done, (row.sequence,))
             settle_turn(self._connection, row.task, row.bundle, counts=outcome is Outcome.ACCEPTED)
@@ -433,9 +372,9 @@ class DeviceDatabase:
 
     def renumber(self, row: OutboxRow, highest_sequence: int, sign: SignRow) -> OutboxRow:
         """Give a waiting payload a new number above `highest_sequence`, and sign it again."""
-        with self._transaction():
-            self._set_counter("update_sequence", max(highest_sequence, self._counter("update_sequence")))
-            unsigned = replace(row, sequence=self._increment("update_sequence"), digest=b"", envelope=b"")
+        with transaction(self._connection):
+            self._counters["update_sequence"] = max(highest_sequence, self._counters["update_sequence"])
+            unsigned = replace(row, sequence=self._counters.increment("update_sequence"), digest=b"", envelope=b"")
             renumbered = replace(unsigned, digest=digest(sign(unsigned)))
             self._connection.execute(
                 "UPDATE outbox SET sequence = ?, digest = ?, envelope = x'' WHERE sequence = ?",
@@ -446,28 +385,28 @@ class DeviceDatabase:
 
     def daily_use(self) -> DailyUse:
         """What was used on the last day of which something is stored."""
-        return DailyUse(*(self._counter(name) for name in _DAILY_USE))
+        return DailyUse(*(self._counters[name] for name in _DAILY_USE))
 
     def set_daily_use(self, use: DailyUse) -> None:
         """Store it."""
-        with self._transaction():
+        with transaction(self._connection):
             for name, value in zip(_DAILY_USE, astuple(use), strict=True):
-                self._set_counter(name, value)
+                self._counters[name] = value
 
     def is_enrolled(self) -> bool:
         """Whether a receipt has said that the coordinator accepts this device."""
-        return self._counter("enrolled") > 0
+        return self._counters["enrolled"] > 0
 
     def set_enrolled(self, enrolled: bool) -> None:
         """Store whether the coordinator knows this device."""
-        with self._transaction():
-            self._set_counter("enrolled", int(enrolled))
+        with transaction(self._connection):
+            self._counters["enrolled"] = int(enrolled)
 
     def continue_boots(self, newest: int) -> int:
         """Start a new boot number after `newest`, which is at most MAX_BOOT; returns it. The last one is kept."""
         boot = min(newest + 1, MAX_BOOT)
-        with self._transaction():
-            self._set_counter("boot", boot)
+        with transaction(self._connection):
+            self._counters["boot"] = boot
         self.boot = boot
         return self.boot
 
@@ -475,38 +414,10 @@ class DeviceDatabase:
         """Close the file."""
         self._connection.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._connection.execute("COMMIT")
-        except BaseException:
-            if self._connection.in_transaction:  # a full disk makes SQLite roll back by itself
-                self._connection.execute("ROLLBACK")
-            raise
-
-    def _counter(self, name: str) -> int:
-        row = self._connection.execute("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
-        return 0 if row is None else int(row[0])
-
     def _last_number(self) -> int:
         """The highest sequence number that is in the tables, should the counter be lost."""
         query = "SELECT MAX(sequence) FROM (SELECT sequence FROM outbox UNION ALL SELECT sequence FROM settled)"
         return int(self._connection.execute(query).fetchone()[0] or 0)
-
-    def _increment(self, name: str) -> int:
-        self._set_counter(name, self._counter(name) + 1)
-        return self._counter(name)
-
-    def _add_to(self, name: str, more: int, known: int) -> None:
-        """Add to a counter of what rows say too, in which so much is `known`: damage may have taken the counter."""
-        self._set_counter(name, max(self._counter(name) + more, known))
-
-    def _set_counter(self, name: str, value: int) -> None:
-        self._connection.execute(
-            "INSERT INTO counters VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
-        )
 
 
 def _waiting(finished: SpooledRound, spooled: SpooledPayload) -> OutboxRow:
@@ -522,17 +433,3 @@ def _waiting(finished: SpooledRound, spooled: SpooledPayload) -> OutboxRow:
         generation=finished.generation,
         kept=spooled.kept,
     )
-
-
-def _noised_of(task: str) -> str:
-    """The counter of a task's noised updates."""
-    return f"noised_updates.{task}"
-
-
-def _steps_in(charges: Iterable[Charge]) -> int:
-    return sum(charge.taken.steps for charge in charges)
-
-
-def _steps_of(task: str) -> str:
-    """The counter of all noised steps that rounds of a task were charged for."""
-    return f"sample_steps.{task}"

@@ -5,6 +5,8 @@ import socket
 import subprocess
 from pathlib import Path
 
+import psutil
+
 from tests.support.broker import free_port
 from tests.support.process import RestartableProcess
 from tests.support.waiting import until
@@ -42,6 +44,14 @@ class RabbitMq(RestartableProcess):
         self._spawn([SERVER])
         until(self.is_serving, "RabbitMQ serves", START_SECONDS)
 
+    def kill(self) -> None:
+        """Kill the server, which the process that was started is only the script of."""
+        if self.exit_status() is None:
+            for child in psutil.Process(self.pid).children(recursive=True):
+                child.kill()
+        super().kill()
+        until(lambda: not self.is_listening(), "it is gone")
+
     def end(self) -> None:
         """Kill it, and the daemon by which its nodes would find each other."""
         self.kill()
@@ -50,6 +60,10 @@ class RabbitMq(RestartableProcess):
     def is_serving(self) -> bool:
         """Whether it listens for MQTT."""
         assert self.exit_status() is None, self.log()[-2000:]
+        return self.is_listening()
+
+    def is_listening(self) -> bool:
+        """Whether anybody listens at its port."""
         try:
             socket.create_connection((self.host, self.port), timeout=1).close()
         except OSError:

@@ -23,7 +23,7 @@ async def answer(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.fixture
-async def serving(monkeypatch) -> AsyncIterator[QuietServer]:
+async def serving(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[QuietServer]:
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
     monkeypatch.setattr(server, "TAKING_SECONDS", 0.3)
     serving = server_of(answer)
@@ -39,7 +39,7 @@ async def serving(monkeypatch) -> AsyncIterator[QuietServer]:
 
 
 @pytest.fixture
-def port(serving) -> int:
+def port(serving: QuietServer) -> int:
     return serving.servers[0].sockets[0].getsockname()[1]
 
 
@@ -53,7 +53,7 @@ def port(serving) -> int:
         pytest.param(REQUEST[:-2] + b"Content-Length: 9\r\n\r\n", id="a body that never comes"),
     ],
 )
-async def test_connection_that_asks_for_nothing_more_is_closed(port, sent) -> None:
+async def test_connection_that_asks_for_nothing_more_is_closed(port, sent):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(sent)
     async with asyncio.timeout(SOON):
@@ -62,7 +62,7 @@ async def test_connection_that_asks_for_nothing_more_is_closed(port, sent) -> No
     writer.close()
 
 
-async def test_half_a_request_is_not_kept_by_its_bytes_dripping(port) -> None:
+async def test_half_a_request_is_not_kept_by_its_bytes_dripping(port):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(REQUEST)
     await reader.readuntil(b"\r\n\r\n")
@@ -74,7 +74,7 @@ async def test_half_a_request_is_not_kept_by_its_bytes_dripping(port) -> None:
     writer.close()
 
 
-async def test_reader_that_takes_nothing_is_left(serving, port) -> None:
+async def test_reader_that_takes_nothing_is_left(serving, port):
     _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await asyncio.sleep(0.1)
@@ -85,7 +85,7 @@ async def test_reader_that_takes_nothing_is_left(serving, port) -> None:
     writer.transport.abort()
 
 
-async def test_slow_reader_gets_all_of_it(port) -> None:
+async def test_slow_reader_gets_all_of_it(port):
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     taken = 0

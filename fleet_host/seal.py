@@ -36,6 +36,15 @@ def is_missing() -> bool:
     return find_spec("tenseal") is None
 
 
+def require_tenseal() -> None:
+    """Load it.
+
+    Raises:
+        ConfigurationError: TenSEAL is not there, or does not load.
+    """
+    _Ring(_ANY_PLAIN_MODULUS)
+
+
 def new_key() -> tuple[bytes, bytes]:
     """A secret key, DEGREE residues, and its public key, 2 DEGREE; from the system's randomness.
 

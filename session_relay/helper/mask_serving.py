@@ -15,7 +15,7 @@ from edge_agent.shell.connection.link import LinkDownError
 from edge_agent.shell.membership import Membership
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
-from fleet_host.seal import decrypted
+from fleet_host.seal import decrypted, require_tenseal
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.keys import VerifyKey, read_verify_key
 from fleet_protocol.kinds import MASK_REPLY, MaskReply, MaskRequest, Receipt, encode_payload
@@ -54,8 +54,10 @@ def key_holder_of(claims: MaskClaims) -> KeyHolder:
     """The key holder with these claims; its key is made at first.
 
     Raises:
-        ConfigurationError: TenSEAL is not there, or the disk does not take a new key.
+        ConfigurationError: TenSEAL is not there, also where there is a key, which nothing would decrypt with; or the
+            disk does not take a new key.
     """
+    require_tenseal()
     secret, file = claims.encryption_key()
     return KeyHolder(hashlib.sha256(file).digest(), partial(decrypted, secret))
 

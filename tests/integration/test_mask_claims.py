@@ -111,6 +111,16 @@ def test_key_holder_without_tenseal_is_told_what_to_install_and_has_made_no_half
     assert len(key_holder_of(claims).key) == 32
 
 
+def test_key_holder_whose_tenseal_is_gone_says_so_at_its_start_and_not_at_its_first_answer(tmp_path, monkeypatch):
+    claims = MaskClaims(tmp_path / "claims.db")
+    before = key_holder_of(claims).key
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "tenseal", None)
+        with pytest.raises(ConfigurationError, match=r"pip install 'edgeflock\[homomorphic\]'"):
+            key_holder_of(claims)
+    assert key_holder_of(claims).key == before
+
+
 def test_file_is_its_owners_alone(tmp_path):
     MaskClaims(tmp_path / "claims.db")
     assert (tmp_path / "claims.db").stat().st_mode & 0o077 == 0

@@ -17,6 +17,7 @@ MADE = {"build", "dist", "demo-run"}
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")} - MADE
 PATH = re.compile(r"(?<![\w/.~-])([a-z_]+/[\w./-]*\w/?)")
 MODULE = re.compile(r"(?<![\w/.-])([a-z_]+(?:\.[a-z_]\w*)+)")
+PLACEHOLDER = re.compile(r"^[A-Z]+(?:_[A-Z]+)+$", re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?:)([^)#:]+)[^)]*\)")
 
 
@@ -39,6 +40,11 @@ def test_what_a_document_names_exists(document):
     lacking += [name for name in modules if not is_module(name)]
     lacking += [name for name in links if not (document.parent / name).exists()]
     assert lacking == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_document_waits_for_its_figures(document):
+    assert PLACEHOLDER.findall(document.read_text()) == []
 
 
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")

@@ -5,7 +5,12 @@ import contextlib
 
 import pytest
 
-from edge_agent.shell.versions.manifest_listener import MANIFEST_SECONDS, PREDICTION_SECONDS, ManifestListener
+from edge_agent.shell.versions.manifest_listener import (
+    MANIFEST_SECONDS,
+    PREDICTION_SECONDS,
+    RENEW_SECONDS,
+    ManifestListener,
+)
 from tests.support.jumping_clock import run
 
 DIGITS, GESTURES = "edgeflock/v1/home/task/digits", "edgeflock/v1/home/task/gestures"
@@ -88,6 +93,28 @@ def test_manifest_that_was_lost_is_asked_for_again_where_every_version_counts_an
             broker.listener.heard_of("digits")
             await asyncio.sleep(1000)
             assert broker.all == [DIGITS] * 2
+
+    run(scenario())
+
+
+def test_manifest_that_was_dropped_on_its_way_comes_once_the_subscription_is_renewed():
+    """As to a device alone, which waits for the version that its own update made."""
+
+    async def scenario():
+        broker = Broker(retained=True)
+        broker.needed.add("digits")
+        async with broker.connected():
+            await asyncio.sleep(RENEW_SECONDS / 2)
+            broker.listener.heard_of("digits")
+            await asyncio.sleep(RENEW_SECONDS - 10)
+            assert broker.all == [], "it has come within that time"
+            await asyncio.sleep(RENEW_SECONDS)
+            assert broker.all == [DIGITS]
+            assert broker.subscribed.count(DIGITS) == len(broker.subscribed), "and what nobody needs is let alone"
+            broker.needed.clear()
+            broker.listener.look_again()
+            await asyncio.sleep(10 * RENEW_SECONDS)
+            assert broker.all == [DIGITS]
 
     run(scenario())
 

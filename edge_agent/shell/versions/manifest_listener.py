@@ -15,6 +15,9 @@ MANIFEST_SECONDS = 15.0
 where it is lost, the coordinator's comes after `presence.FIRST_MANIFEST_SECONDS`."""
 SUBSCRIBE_AGAIN_SECONDS = 5.0
 """Between two subscriptions to a manifest that is subscribed to."""
+RENEW_SECONDS = 3600.0
+"""A manifest that has not come for so long is subscribed to again: one that was dropped on its way, at QoS 0, is
+retained, and comes then. Else a device whose own update made the version would wait for it for ever."""
 PREDICTION_SECONDS = 3600.0
 """A device that only predicts looks for a newer version this often."""
 
@@ -121,16 +124,29 @@ class ManifestListener:
                 self._changed.clear()
                 for task in self._topics:
                     await self._follow(task)
-                await self._changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._renew_at()):
+                        await self._changed.wait()
         finally:
             self._connected = False
             self._subscribed.clear()
             for heard in self._heard.values():
                 heard.clear()
 
+    def _renew_at(self) -> float | None:
+        return min((self._last_news(task) + RENEW_SECONDS for task in self._subscribed), default=None)
+
+    def _is_to_be_renewed(self, task: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        return task in self._subscribed and now >= self._last_news(task) + RENEW_SECONDS
+
+    def _last_news(self, task: str) -> float:
+        """When it last came, or was last subscribed to."""
+        return max(self._subscribed_at[task], self._heard_at.get(task, 0.0))
+
     async def _follow(self, task: str) -> None:
         wanted = task in self._asked | self._to_look_at or self._is_needed(task)
-        again = task in self._to_subscribe_again
+        again = task in self._to_subscribe_again or self._is_to_be_renewed(task)
         self._to_subscribe_again.discard(task)
         if wanted is (task in self._subscribed) and not (wanted and again):
             return

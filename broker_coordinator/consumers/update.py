@@ -133,7 +133,8 @@ def _samples_of_round(task: TaskDescription) -> int:
 def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
     """What counts of an update, by what other devices sent.
 
-    While no other device is known, as many samples count as a round can have looked at. EF21's updates add up to an
+    While no other device is known, as many samples count as a round can have looked at, and one that says it has no
+    noise counts as with the task's: nothing else would bound what that gains. EF21's updates add up to an
     estimate that device and coordinator share: there the estimate is bounded, and no update is scaled. Where a version
     hides each device, others' updates bound none, and no loss is told.
     """
@@ -144,7 +145,8 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
     usual_samples, usual_norm = peers.usual(offered.device, _quantile(task), cut)
     known = math.floor(SAMPLES_FACTOR * usual_samples) if usual_samples else None
     most = plan.max_samples if known else min(plan.max_samples, _samples_of_round(task))
-    counted = counted_samples(min(update.samples, most), update.noise, task)
+    noise = update.noise if known else update.noise or None
+    counted = counted_samples(min(update.samples, most), noise, task)
     samples = min(counted, known) if known else counted
     scale = 1.0 if plan.strategy == "ef21" else _scale(norm, usual_norm, task)
     declared = update.samples if update.samples != samples else 0

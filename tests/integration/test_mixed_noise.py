@@ -94,6 +94,17 @@ def test_device_that_has_once_sent_without_noise_is_never_among_those_that_hide_
     assert fleet.shown()["most_rounds_of_a_device"] == 1
 
 
+def test_first_device_of_a_task_gains_nothing_by_saying_that_it_has_no_noise(tmp_path):
+    fleet = Fleet(tmp_path)
+    noisy, liar = next(iter(fleet.noise)), list(fleet.noise)[-1]
+    batch = TaskRegistry(fleet.bench.journal.engine).bundle(TASK).description.training.batch_size
+    fleet.sequence += 1
+    fleet.send(liar, 0.0, samples=1_000_000)
+    fleet.send(noisy, None, samples=STEPS * batch)
+    facts = {row.device: row.read_facts() for row in fleet.bench.journal.updates(TASK)}
+    assert 0 < facts[liar.name].samples <= facts[noisy.name].samples
+
+
 def test_versions_of_a_mixed_fleet_are_replayed_bit_for_bit_after_a_restart(tmp_path):
     fleet = Fleet(tmp_path)
     for _ in range(4):

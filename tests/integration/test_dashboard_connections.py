@@ -85,13 +85,14 @@ async def test_reader_that_takes_nothing_is_left(serving, port):
     writer.transport.abort()
 
 
-async def test_slow_reader_gets_all_of_it(port):
+async def test_slow_reader_gets_all_of_it(port, monkeypatch):
+    monkeypatch.setattr(server, "TAKING_SECONDS", 3.0)  # longer than a busy machine lets this process wait
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     taken = 0
     while data := await reader.read(2**17):
         taken += len(data)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.07)  # in all, longer than that
     assert taken > LARGE
     writer.close()
 

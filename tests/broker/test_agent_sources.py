@@ -92,7 +92,7 @@ inputs = [{inputs}]
 label = "$.occupied"
 words = {{ on = 1, off = 0 }}
 settings.topic = "{topic}"
-settings.join_seconds = 0.2
+settings.join_seconds = 2
 settings.broker = {{ host = "{host}", port = {port} }}
 """
 PUBLISHERS = {

@@ -21,7 +21,7 @@ from workbench.demo.audit import Audit, audit
 NAME = "nats.example"
 TASK = "digits"
 NODES = 3
-START_SECONDS, SEND_SECONDS = 60.0, 120.0
+START_SECONDS, SEND_SECONDS = 180.0, 120.0
 SAMPLES_AT_ONCE, FEED_SECONDS = 2, 0.5
 
 CONFIGURATION = """\

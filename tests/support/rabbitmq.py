@@ -35,6 +35,7 @@ class RabbitMq(RestartableProcess):
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
             "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
             "RABBITMQ_LOGS": "-",
+            "ERL_CRASH_DUMP": str(folder / "erl_crash.dump"),
             "RABBITMQ_DIST_PORT": str(free_port()),
             "ERL_EPMD_PORT": str(free_port()),
         }

@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.device_privacy_utility import AT_MOST, BETWEEN, BUFFER, CLIENTS, CONCENTRATION, FEWEST, VERSIONS
+from benchmarks.device_privacy_utility import AT_MOST, BETWEEN, CONCENTRATION, DEVICES, FEWEST, VERSIONS, buffer_of
 from benchmarks.private_fleets import LAST_SCORES, RECIPE, Split, mnist_split
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.device_privacy import clipped_sum
@@ -58,7 +58,7 @@ def with_clip(bundle: Bundle, epsilon: float, clip: float, at_most: float | None
         adaptive_clip=None if at_most is None else AdaptiveClip(at_most),
     )
     privacy = PrivacyPlan(devices=with_device_noise(plan, RECIPE.name))
-    rule = {"buffer_size": BUFFER, "staleness_weighting": "constant"}
+    rule = {"buffer_size": buffer_of(DEVICES), "staleness_weighting": "constant"}
     aggregation = msgspec.structs.replace(bundle.description.aggregation, **rule)
     return replace(
         bundle, description=msgspec.structs.replace(bundle.description, aggregation=aggregation, privacy=privacy)
@@ -67,10 +67,10 @@ def with_clip(bundle: Bundle, epsilon: float, clip: float, at_most: float | None
 
 def turns(generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """The devices of each version: none counts more often, or sooner again, than the plan allows."""
-    counted, last = np.zeros(CLIENTS, int), np.full(CLIENTS, -BETWEEN)
+    counted, last = np.zeros(DEVICES, int), np.full(DEVICES, -BETWEEN)
     for version in range(VERSIONS):
         ready = np.flatnonzero((counted < AT_MOST) & (version - last >= BETWEEN))
-        drawn = generator.choice(ready, BUFFER, replace=False)
+        drawn = generator.choice(ready, buffer_of(DEVICES), replace=False)
         counted[drawn] += 1
         last[drawn] = version
         yield drawn
@@ -79,7 +79,7 @@ def turns(generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
 def shares_of(split: Split, seed: int) -> list[Samples]:
     """What each device has. Of so many devices, some always draw too few: the first draw is evened out."""
     generator, labels = np.random.default_rng((seed, 1)), split.pooled.labels.astype(np.int64)
-    parts = dirichlet_parts(labels, CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION, attempts=1)
+    parts = dirichlet_parts(labels, DEVICES, generator, fewest=FEWEST, concentration=CONCENTRATION, attempts=1)
     return [split.pooled.take(part) for part in parts]
 
 
@@ -99,7 +99,7 @@ def run(folder: Path, bundle: Bundle, shares: Sequence[Samples], shown_on: Sampl
         norms.append(median(delta.norm() for delta in deltas))
         series = series.after(seeds.bytes(SEED_BYTES), plan)
         updates = [BufferedUpdate("", delta, 1, number, 0) for delta in deltas]
-        total = clipped_sum.partial(state, [*updates, *([series.noise] if series.noise else [])], plan, BUFFER)
+        total = clipped_sum.partial(state, [*updates, *([series.noise] if series.noise else [])], plan, buffer_of(DEVICES))
         state = clipped_sum.finish(state, total, task, plan)
         if number >= VERSIONS - LAST_SCORES:
             scores.append(runner.evaluate(state.weights, shown_on).accuracy or 0.0)
@@ -135,7 +135,7 @@ def main() -> None:
             for clip, at_most in itertools.product(options.clips, (None, largest)):
                 bundle = with_clip(plain, options.epsilon, clip, at_most)
                 runs.append(run(folder, bundle, shares, split.shown_on, seed))
-    fleet = {"devices": CLIENTS, "versions": VERSIONS, "buffer_size": BUFFER}
+    fleet = {"devices": DEVICES, "versions": VERSIONS, "buffer_size": buffer_of(DEVICES)}
     plan = {"at_most": AT_MOST, "versions_between": BETWEEN, "epsilon": options.epsilon, "delta": 1e-5}
     print(json.dumps(fleet | plan | {"runs": runs}))
 

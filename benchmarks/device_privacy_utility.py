@@ -1,9 +1,11 @@
 """What versions that hide each device cost in accuracy: 1,000 devices with 20 digits each, at several epsilons.
 
     python -m benchmarks.device_privacy_utility --data ../shared/data [--epsilons 2 8 inf] [--kinds banded tree]
+        [--devices 1000]
 
-Fleets run in virtual time with the shipped cores, with each kind of noise at the same epsilon. The
-clip, the learning rate and the plan are written below, and no data chose them. t10k shows the result.
+Fleets run in virtual time with the shipped cores, with each kind of noise at the same epsilon; a tenth of the devices
+count in each version. The clip, the learning rate and the plan are written below, and no data chose them. t10k shows
+the result.
 """
 
 import argparse
@@ -29,17 +31,21 @@ from workbench.export.bundle_writer import export_bundle
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.workload import trained_workload
 
-CLIENTS, FEWEST, CONCENTRATION = 1000, 5, 0.3
-VERSIONS, BUFFER, AT_MOST, BETWEEN = 40, 100, 5, 8
+DEVICES, FEWEST, CONCENTRATION = 1000, 5, 0.3
+VERSIONS, AT_MOST, BETWEEN = 40, 5, 8
 CLIP = 0.5
 KINDS = ("banded", "tree", "independent")
-TRAINING_AT_A_TIME = 100
 
 
-def with_devices_hidden(bundle: Bundle, epsilon: float, noise: str) -> Bundle:
+def buffer_of(devices: int) -> int:
+    """How many of them count in a version, and train at a time."""
+    return devices // 10
+
+
+def with_devices_hidden(bundle: Bundle, epsilon: float, noise: str, devices: int = DEVICES) -> Bundle:
     """The bundle with the noise for this epsilon; without any, and unclipped, for `NONE`."""
     task = bundle.description
-    changed = {"buffer_size": BUFFER, "staleness_weighting": "constant"}
+    changed = {"buffer_size": buffer_of(devices), "staleness_weighting": "constant"}
     aggregation = msgspec.structs.replace(task.aggregation, **changed)
     plan = None
     if epsilon != NONE:
@@ -55,22 +61,23 @@ def with_devices_hidden(bundle: Bundle, epsilon: float, noise: str) -> Bundle:
     return Bundle(msgspec.structs.replace(task, aggregation=aggregation, privacy=plan), bundle.files)
 
 
-def measured(folder: Path, epsilon: float, split: Split, seed: int, noise: str = "banded") -> dict[str, object]:
+def measured(
+    folder: Path, epsilon: float, split: Split, seed: int, noise: str = "banded", devices: int = DEVICES
+) -> dict[str, object]:
     """One row of the result."""
-    bundle = with_devices_hidden(load_bundle(folder), epsilon, noise)
+    bundle = with_devices_hidden(load_bundle(folder), epsilon, noise, devices)
     generator = np.random.default_rng((seed, 1))
     labels = split.pooled.labels.astype(np.int64)
-    shares = dirichlet_parts(labels, CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION)
+    shares = dirichlet_parts(labels, devices, generator, fewest=FEWEST, concentration=CONCENTRATION)
     parts = [split.pooled.take(part) for part in shares]
-    options = Options(
-        seed=seed, seconds=math.inf, updates=VERSIONS * BUFFER, score_every=BUFFER, concurrent=TRAINING_AT_A_TIME
-    )
+    buffer = buffer_of(devices)
+    options = Options(seed=seed, seconds=math.inf, updates=VERSIONS * buffer, score_every=buffer, concurrent=buffer)
     guards = GuardSettings(minimum_samples=1)
-    fleet = [replace(member, guards=guards) for member in unequal_fleet(seed, CLIENTS)]
+    fleet = [replace(member, guards=guards) for member in unequal_fleet(seed, devices)]
     workload = trained_workload(folder, bundle.description, parts, split.shown_on)
     result = Simulation(fleet, bundle, workload, options).run()
     scores = [point.score for point in result.history[-LAST_SCORES:]]
-    row: dict[str, object] = {"epsilon": None, "noise": None, "right": float(np.mean(scores))}
+    row: dict[str, object] = {"devices": devices, "epsilon": None, "noise": None, "right": float(np.mean(scores))}
     if (plan := bundle.description.device_privacy) is not None:
         row |= {
             "epsilon": epsilon,
@@ -91,17 +98,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epsilons", type=float, nargs="*", default=[2.0, 8.0, NONE])
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--devices", type=int, default=DEVICES)
     options = parser.parse_args()
     split = mnist_split(options.data)
     with tempfile.TemporaryDirectory() as folder:
         export_bundle(RECIPE, Path(folder))
         rows = [
-            measured(Path(folder), epsilon, split, options.seed, noise)
+            measured(Path(folder), epsilon, split, options.seed, noise, options.devices)
             for epsilon in options.epsilons
             for noise in (("banded",) if epsilon == NONE else options.kinds)
         ]
-    settings = {"devices": CLIENTS, "versions": VERSIONS, "buffer_size": BUFFER, "at_most": AT_MOST, "clip": CLIP}
-    print(json.dumps({**settings, "versions_between": BETWEEN, "delta": 1e-5, "rows": rows}))
+    settings = {"devices": options.devices, "versions": VERSIONS, "at_most": AT_MOST, "versions_between": BETWEEN}
+    print(json.dumps({**settings, "clip": CLIP, "delta": 1e-5, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -63,9 +64,14 @@ class Order:
 
 
 def prepared(
-    recipe_folder: Path, domains: list[Domain], effort: Effort, kept: Path | None = None, norm: str | None = None
+    recipe_folder: Path,
+    domains: list[Domain],
+    effort: Effort,
+    kept: Path | None = None,
+    norm: str | None = None,
+    jobs: int = 1,
 ) -> Contest:
-    """Export the pair, for those who draw with what is kept too, and train who judges.
+    """Export the pair, for those who draw with what is kept too, and train who judges, so many at once.
 
     `norm` is how the generator normalises, if not as the recipe says.
 
@@ -80,8 +86,10 @@ def prepared(
         if kept:
             kept.mkdir(parents=True)
             export_bundle(variant, kept / "bundle", tell=lambda _: None)
-    judges = {domain.name: trained_on(domain.training, 0) for domain in domains}
-    return Contest(recipe, exported, counted_task(recipe), judges, effort, kept)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
+        judges = list(pool.map(partial(trained_on, seed=0), [domain.training for domain in domains]))
+    of_domains = {domain.name: judge for domain, judge in zip(domains, judges, strict=True)}
+    return Contest(recipe, exported, counted_task(recipe), of_domains, effort, kept)
 
 
 def results(contest: Contest, domains: list[Domain], orders: list[Order], jobs: int) -> Iterator[Result]:
@@ -120,7 +128,7 @@ def main() -> None:
     if options.iterations:
         effort = dataclasses.replace(effort, iterations=options.iterations)
     domains = read_domains(options.data, effort.tested)
-    contest = prepared(options.recipe, domains, effort, options.keep, options.norm)
+    contest = prepared(options.recipe, domains, effort, options.keep, options.norm, options.jobs)
     asked = itertools.product(
         options.seeds, options.methods, options.scenarios, options.rates, options.between, options.noise
     )

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from nacl.utils import random as random_bytes
 
-from benchmarks.device_privacy_utility import AT_MOST, BETWEEN, CLIENTS, CLIP, CONCENTRATION, FEWEST, VERSIONS
+from benchmarks.device_privacy_utility import AT_MOST, BETWEEN, CLIP, CONCENTRATION, DEVICES, FEWEST, VERSIONS
 from benchmarks.mnist import read_mnist
 from benchmarks.private_fleets import RECIPE, Split
 from benchmarks.secure_aggregation import key_of, least_ms
@@ -121,10 +121,10 @@ def run(folder: Path, way: str, epsilon: float, split: Split, seed: int) -> floa
     engine, runner = OnnxStepEngine.of_task(task, files), BundleRunner(task, files)
     labels = split.pooled.labels.astype(np.int64)
     generator = np.random.default_rng((seed, 1))
-    parts = dirichlet_parts(labels, CLIENTS, generator, fewest=FEWEST, concentration=CONCENTRATION)
+    parts = dirichlet_parts(labels, DEVICES, generator, fewest=FEWEST, concentration=CONCENTRATION)
     state = initial_state(read_weights(bundle.files[WEIGHTS_FILE], task.parameters), RULE)
     fleet = Fleet(task, *plans(epsilon, task.trained_count), np.random.default_rng((seed, 2)))
-    drawn, sent, scores = np.random.default_rng((seed, 3)), np.zeros(CLIENTS, int), []
+    drawn, sent, scores = np.random.default_rng((seed, 3)), np.zeros(DEVICES, int), []
     for number in range(VERSIONS):
         there = drawn.choice(np.flatnonzero(sent < AT_MOST), drawn.integers(LEAST, MOST, endpoint=True), replace=False)
         sent[there] += 1
@@ -188,7 +188,7 @@ def main() -> None:
         export_bundle(RECIPE, Path(folder))
         rows = [measured(Path(folder), way, epsilon, split, options.seeds) for way, epsilon in contenders]
         rows.append(measured(Path(folder), WAYS[-1], None, split, options.seeds))
-    settings = {"devices": CLIENTS, "versions": VERSIONS, "cohort": [LEAST, MOST], "at_most": AT_MOST, "norm": CLIP}
+    settings = {"devices": DEVICES, "versions": VERSIONS, "cohort": [LEAST, MOST], "at_most": AT_MOST, "norm": CLIP}
     print(json.dumps({**settings, "clip": ENTRY_CLIP, "bits": BITS, "delta": 1e-5, "rows": rows}))
 
 

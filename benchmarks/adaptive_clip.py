@@ -99,7 +99,9 @@ def run(folder: Path, bundle: Bundle, shares: Sequence[Samples], shown_on: Sampl
         norms.append(median(delta.norm() for delta in deltas))
         series = series.after(seeds.bytes(SEED_BYTES), plan)
         updates = [BufferedUpdate("", delta, 1, number, 0) for delta in deltas]
-        total = clipped_sum.partial(state, [*updates, *([series.noise] if series.noise else [])], plan, buffer_of(DEVICES))
+        total = clipped_sum.partial(
+            state, [*updates, *([series.noise] if series.noise else [])], plan, buffer_of(DEVICES)
+        )
         state = clipped_sum.finish(state, total, task, plan)
         if number >= VERSIONS - LAST_SCORES:
             scores.append(runner.evaluate(state.weights, shown_on).accuracy or 0.0)

@@ -62,7 +62,7 @@ def with_devices_hidden(bundle: Bundle, epsilon: float, noise: str, devices: int
 
 
 def measured(
-    folder: Path, epsilon: float, split: Split, seed: int, noise: str = "banded", devices: int = DEVICES
+    folder: Path, epsilon: float, split: Split, seed: int, *, noise: str = "banded", devices: int = DEVICES
 ) -> dict[str, object]:
     """One row of the result."""
     bundle = with_devices_hidden(load_bundle(folder), epsilon, noise, devices)
@@ -104,7 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         export_bundle(RECIPE, Path(folder))
         rows = [
-            measured(Path(folder), epsilon, split, options.seed, noise, options.devices)
+            measured(Path(folder), epsilon, split, options.seed, noise=noise, devices=options.devices)
             for epsilon in options.epsilons
             for noise in (("banded",) if epsilon == NONE else options.kinds)
         ]

@@ -67,6 +67,7 @@ def prepared(
     recipe_folder: Path,
     domains: list[Domain],
     effort: Effort,
+    *,
     kept: Path | None = None,
     norm: str | None = None,
     jobs: int = 1,
@@ -128,7 +129,7 @@ def main() -> None:
     if options.iterations:
         effort = dataclasses.replace(effort, iterations=options.iterations)
     domains = read_domains(options.data, effort.tested)
-    contest = prepared(options.recipe, domains, effort, options.keep, options.norm, options.jobs)
+    contest = prepared(options.recipe, domains, effort, kept=options.keep, norm=options.norm, jobs=options.jobs)
     asked = itertools.product(
         options.seeds, options.methods, options.scenarios, options.rates, options.between, options.noise
     )

@@ -23,7 +23,7 @@ class MqttLoad:
         self._identifier = 0
         self.unacknowledged = 0
         name = client_id.encode()
-        self._send(_packet(CONNECT, b"\x00\x04MQTT\x04\x02\x00\x00" + struct.pack("!H", len(name)) + name))
+        self._send(packet(CONNECT, b"\x00\x04MQTT\x04\x02\x00\x00" + struct.pack("!H", len(name)) + name))
         self._await(CONNACK)
         self._socket.setblocking(False)
 
@@ -34,20 +34,20 @@ class MqttLoad:
     def subscribe(self, topic_filter: str) -> None:
         """Hear a filter at QoS 1, from when this returns."""
         name = topic_filter.encode()
-        self._send(_packet(SUBSCRIBE, b"\x00\x01" + struct.pack("!H", len(name)) + name + b"\x01"))
+        self._send(packet(SUBSCRIBE, b"\x00\x01" + struct.pack("!H", len(name)) + name + b"\x01"))
         self._await(SUBACK)
 
     def publish_unacknowledged(self, topic: str, data: bytes) -> None:
         """Queue one publication at QoS 0; `poll` sends it."""
         name = topic.encode()
-        self._unsent += _packet(PUBLISH, struct.pack("!H", len(name)) + name + data)
+        self._unsent += packet(PUBLISH, struct.pack("!H", len(name)) + name + data)
 
     def publish(self, topic: str, data: bytes) -> None:
         """Queue one publication; `poll` sends it."""
         self._identifier = self._identifier % 0xFFFF + 1
         name = topic.encode()
         body = struct.pack("!H", len(name)) + name + struct.pack("!H", self._identifier) + data
-        self._unsent += _packet(PUBLISH | 0x02, body)
+        self._unsent += packet(PUBLISH | 0x02, body)
         self.unacknowledged += 1
 
     def poll(self, seconds: float) -> list[tuple[float, bytes]]:
@@ -71,7 +71,7 @@ class MqttLoad:
             if kind & 0xF0 == PUBLISH:
                 at = 2 + struct.unpack_from("!H", body)[0]
                 if kind & QUALITY:
-                    self._unsent += _packet(PUBACK, body[at : at + 2])
+                    self._unsent += packet(PUBACK, body[at : at + 2])
                     at += 2
                 yield now, bytes(body[at:])
             elif kind == PUBACK:
@@ -81,7 +81,7 @@ class MqttLoad:
     def _packets(self) -> Iterator[tuple[int, bytes]]:
         position, buffer = 0, self._buffer
         try:
-            while (found := _length_at(buffer, position + 1)) and sum(found) <= len(buffer):
+            while (found := length_at(buffer, position + 1)) and sum(found) <= len(buffer):
                 kind = buffer[position]
                 at, length = found
                 position = at + length
@@ -111,7 +111,7 @@ class MqttLoad:
         raise TimeoutError(f"no packet of type {wanted:#x} within {PATIENCE_SECONDS:g} s")
 
 
-def _length_at(buffer: bytearray, at: int) -> tuple[int, int] | None:
+def length_at(buffer: bytearray, at: int) -> tuple[int, int] | None:
     """Where a packet's body begins, and its length; None where that is not all there yet."""
     length = shift = 0
     while at < len(buffer):
@@ -123,7 +123,8 @@ def _length_at(buffer: bytearray, at: int) -> tuple[int, int] | None:
     return None
 
 
-def _packet(kind: int, body: bytes) -> bytes:
+def packet(kind: int, body: bytes) -> bytes:
+    """A control packet of a kind, its flags included."""
     length = len(body)
     head = bytearray([kind])
     while True:

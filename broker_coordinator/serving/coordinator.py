@@ -4,6 +4,7 @@ They share a database, and but for a hand-over of decoded payloads no memory: ea
 """
 
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 
 from broker_coordinator.admission.admission import Admission
@@ -35,7 +36,8 @@ logger = logging.getLogger(__name__)
 class Coordinator:
     """Serves the tasks in `journal`, to which `bundles` are added. `on_version` is called with each version that is
     made, `keep_lease` before any is. `manages_accounts`: of the broker, through its dynamic security. `authorities` are
-    the sets of certificates that devices were to believe about the broker, in DER, the oldest set first.
+    the sets of certificates that devices were to believe about the broker, in DER, the oldest set first. `draw_below`
+    draws the numbers of cohorts of masked updates.
 
     Raises:
         JournalUnavailableError: the database can't be read.
@@ -54,6 +56,7 @@ class Coordinator:
         keep_lease: Callable[[float], None] = lambda _now: None,
         manages_accounts: bool = False,
         authorities: Sequence[Sequence[bytes]] = (),
+        draw_below: Callable[[int], int] = secrets.randbelow,
     ) -> None:
         registry = TaskRegistry(journal.engine)
         decoded = DecodedBatches()
@@ -72,6 +75,7 @@ class Coordinator:
             metrics=self._metrics,
             on_version=on_version,
             decoded=decoded,
+            draw_below=draw_below,
         )
         self._query_rounds = QueryRounds(journal, signer)
         self._file_server = FileServer(

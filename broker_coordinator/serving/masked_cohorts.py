@@ -61,7 +61,8 @@ class _Live:
 
 
 class MaskedCohorts:
-    """`announce` publishes a task's manifest, which names its open cohort. `wall_clock` gives seconds since 1970.
+    """`announce` publishes a task's manifest, which names its open cohort. `draw_below` draws a cohort's numbers, and
+    `wall_clock` gives seconds since 1970.
 
     Every method that reads or writes raises JournalUnavailableError where the database fails; call it again later.
     """
@@ -72,12 +73,15 @@ class MaskedCohorts:
         signer: MessageSigner,
         metrics: Metrics,
         announce: Callable[[str], None],
+        *,
+        draw_below: Callable[[int], int] = secrets.randbelow,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = CohortRegistry(journal.engine)
         self._signer = signer
         self._metrics = metrics
         self._announce = announce
+        self._draw_below = draw_below
         self._wall_clock = wall_clock
         self._live: dict[str, _Live] = {}
         self._without_cohort: set[str] = set()
@@ -184,7 +188,7 @@ class MaskedCohorts:
         return self._live[name]
 
     def _open(self, task: ServedTask, plan: MaskPlan, now: float) -> None:
-        number, seed = secrets.randbelow(MAX_SEQUENCE), secrets.randbelow(MAX_SEQUENCE)
+        number, seed = self._draw_below(MAX_SEQUENCE), self._draw_below(MAX_SEQUENCE)
         manifest = manifest_of(task, plan, number=number, seed=seed, top=named_positions(task, plan))
         check_manifest(manifest)
         self._let_go(task, [each.position for each in task.waiting])

@@ -6,6 +6,7 @@ Between calls it keeps what it has read, up to a position. What the intake hands
 """
 
 import logging
+import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -52,7 +53,8 @@ logger = logging.getLogger(__name__)
 
 
 class VersionMaker:
-    """Serves every task in `registry`. `keys` open encrypted payloads, `signer` signs manifests.
+    """Serves every task in `registry`. `keys` open encrypted payloads, `signer` signs manifests, `draw_below` draws the
+    numbers of cohorts.
 
     Raises:
         JournalUnavailableError: the database can't be read.
@@ -69,6 +71,7 @@ class VersionMaker:
         metrics: Metrics,
         on_version: OnVersion,
         decoded: DecodedBatches,
+        draw_below: Callable[[int], int] = secrets.randbelow,
     ) -> None:
         self._journal = journal
         self._registry = registry
@@ -87,7 +90,7 @@ class VersionMaker:
         )
         self._forgotten: dict[str, Forgettable] = {}
         self._announcements = Announcements()
-        self._cohorts = MaskedCohorts(journal, signer, metrics, self._announcements.announce)
+        self._cohorts = MaskedCohorts(journal, signer, metrics, self._announcements.announce, draw_below=draw_below)
         self._invited: set[str] = set()
         self._stored: dict[str, StoredTask] | None = None
         self._load()

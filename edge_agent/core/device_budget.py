@@ -4,12 +4,13 @@ An update counts from the moment at which it can be sent, whatever is said of it
 and say that its cohort is void.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from edge_agent.core.privacy_settings import PrivacySettings
 from fleet_protocol.privacy.noise_shares import NoisedUpdates, NoiseShares, epsilon_told
 from fleet_protocol.privacy.renyi import Mechanism, StepsTaken
+from fleet_protocol.task_description import TaskDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,25 @@ def one_more(bundle: str, noised: NoisedUpdates) -> Sent:
 def with_lost(sent: Sequence[Sent], lost: int, one: Sent) -> list[Sent]:
     """The same, with so many updates that are known to be missing, as if they were of this bundle."""
     return [*sent, replace(one, updates=lost)] if lost else list(sent)
+
+
+def noised_update(bundle: str, task: TaskDescription | None) -> Sent | None:
+    """What an update of a bundle tells of this device; None where no noise hides it, or the bundle is not here."""
+    noised = task.masks.noised_updates(task.trained_count) if task and task.masks else None
+    return None if noised is None else one_more(bundle, noised)
+
+
+def why_spent(
+    task: TaskDescription, bundle: str, sent: Callable[[Sent], Sequence[Sent]], owner: PrivacySettings
+) -> str | None:
+    """Why no other update of a task's bundle is made, in words, as it would tell more of this device than the bundle or
+    its owner allows; None where one may be. `sent` gives all that were made for the task, those that are known to be
+    missing as if each were such an update.
+    """
+    one = noised_update(bundle, task)
+    if one is None or task.masks is None or task.masks.noise is None:
+        return None
+    return why_no_more(task.masks.noise, one, sent(one), owner)
 
 
 def why_no_more(noise: NoiseShares, one: Sent, sent: Sequence[Sent], owner: PrivacySettings) -> str | None:

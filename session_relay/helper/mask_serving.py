@@ -17,7 +17,7 @@ from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_host.seal import decrypted, require_tenseal
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.keys import VerifyKey, read_verify_key
+from fleet_protocol.keys import read_verify_key
 from fleet_protocol.kinds import MASK_REPLY, MaskReply, MaskRequest, Receipt, encode_payload
 from fleet_protocol.limits import MAX_MASK_REFUSAL_CHARACTERS
 from fleet_protocol.printable import printable
@@ -62,16 +62,8 @@ def key_holder_of(claims: MaskClaims) -> KeyHolder:
     return KeyHolder(hashlib.sha256(file).digest(), partial(decrypted, secret))
 
 
-def reply_to(
-    request: MaskRequest,
-    claims: MaskClaims,
-    coordinator: VerifyKey,
-    roster: Roster,
-    policy: HelperPolicy,
-    *,
-    holder: KeyHolder | None = None,
-) -> MaskReply | None:
-    """What the helper that has these claims says to a request of the coordinator with this key.
+def reply_to(request: MaskRequest, helper: MaskHelper) -> MaskReply | None:
+    """What a helper says to a request of its coordinator.
 
     None where it is no request, or the disk does not take the claim: nothing is said then.
     """
@@ -81,7 +73,6 @@ def reply_to(
     except ProtocolError as error:
         logger.warning(log_line("mask_request_malformed", reason=error))
         return None
-    helper = MaskHelper(claims.key, coordinator, roster, policy, claims, holder=holder)
     try:
         match request.step:
             case "unusable":
@@ -159,8 +150,9 @@ class MaskServing:
                 logger.info(log_line("mask_reply_not_sent", remedy="none needed: the coordinator asks again"))
 
     def _reply_to(self, request: MaskRequest) -> MaskReply | None:
-        coordinator = self._member.identity.coordinator
-        return reply_to(request, self._claims, coordinator, self._roster, self._policy, holder=self._holder)
+        claims, coordinator = self._claims, self._member.identity.coordinator
+        helper = MaskHelper(claims.key, coordinator, self._roster, self._policy, claims, holder=self._holder)
+        return reply_to(request, helper)
 
     def _note(self, request: MaskRequest, reply: MaskReply) -> None:
         if reply.refusal:

@@ -31,7 +31,7 @@ def scenario() -> Scenario:
 def contest(scenario, tmp_path_factory) -> Contest:
     folder = tmp_path_factory.mktemp("contest")
     judged = [replace(each, training=each.training.take(np.arange(JUDGED))) for each in scenario.domains]
-    return prepared(write_tiny_pair(folder / "pair"), judged, EFFORT, folder / "kept")
+    return prepared(write_tiny_pair(folder / "pair"), judged, EFFORT, kept=folder / "kept")
 
 
 def test_only_what_a_method_moves_is_counted(contest, scenario):

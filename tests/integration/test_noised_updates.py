@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from edge_agent.core.device_budget import noised_update
 from edge_agent.core.outbox import SpooledPayload
 from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.version_choice import KnownVersion
-from edge_agent.shell.learning.cohorts import Cohorts, noised_update
+from edge_agent.shell.learning.cohorts import Cohorts
 from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from fleet_protocol.kinds import MASKED_UPDATE, Outcome

@@ -28,6 +28,7 @@ from fleet_protocol.privacy.noise_shares import NoisedUpdates
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.training_plan import TrainingPlan
 from secure_aggregation.device import MaskedRound, masked_round
+from secure_aggregation.helper.mask_helper import MaskHelper
 from secure_aggregation.helper.set_checks import HelperPolicy
 from secure_aggregation.messages import CohortManifest
 from secure_aggregation.positions import shared_positions
@@ -66,7 +67,8 @@ class MaskHelperOnDisk:
         """What it says, with these devices in its roster."""
         self.heard.append(request)
         roster = {device.name: device.key.verify_key for device in devices}
-        return reply_to(request, self.claims, coordinator, roster, POLICY, holder=self.holder)
+        helper = MaskHelper(self.claims.key, coordinator, roster, POLICY, self.claims, holder=self.holder)
+        return reply_to(request, helper)
 
     def sent(self, reply: MaskReply, sequence: int) -> bytes:
         """The signed message."""

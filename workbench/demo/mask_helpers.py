@@ -13,19 +13,15 @@ from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import write_verify_key
-from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from session_relay.helper.mask_claims import FILE_NAME, MaskClaims
 from session_relay.helper.status import HelperStatus, ask_helper
 from workbench.demo.brokers import BrokerPlan
 from workbench.demo.fleet_files import FleetFiles
 from workbench.demo.helper import ASK_SECONDS, READY_SECONDS, HelperFiles, write_helper
-from workbench.privacy_modes.modes import masked
+from workbench.privacy_modes.modes import COLLUDING, MASK_HELPERS, masked, usual_masks
 
-NAMES = ("mask-a", "mask-b", "mask-c")
-COLLUDING = 1
 FEWEST_DEVICES = 2
-LONGEST_ENTRY = 0.2
 WAIT_SECONDS = 4.0
 PATIENCE_SECONDS = 3.0
 
@@ -54,7 +50,9 @@ async def write_mask_helpers(
         CommandFailedError: one of edgeflock's commands failed.
         ConfigurationError: the task can't be summed behind masks, and why.
     """
-    helpers = await asyncio.gather(*(write_helper(files, sockets, broker, coordinator_key, name) for name in NAMES))
+    helpers = await asyncio.gather(
+        *(write_helper(files, sockets, broker, coordinator_key, name) for name in MASK_HELPERS)
+    )
     roster = "\n".join(f'{device.name} = "{_public_key(device.folder)}"' for device in files.devices)
     for helper in helpers:
         with helper.configuration.open("a") as file:
@@ -80,14 +78,8 @@ def _mask_key(helper: HelperFiles) -> str:
 
 def _name_in_task(bundle: Path, keys: Mapping[str, str], devices: int) -> None:
     path = bundle / DESCRIPTION_FILE
-    plan = MaskPlan(
-        helpers=dict(keys),
-        clip=LONGEST_ENTRY,
-        colluding=COLLUDING,
-        fewest_devices=FEWEST_DEVICES,
-        wait_seconds=WAIT_SECONDS,
-        patience_seconds=PATIENCE_SECONDS,
-    )
+    usual = usual_masks(keys, FEWEST_DEVICES)
+    plan = msgspec.structs.replace(usual, wait_seconds=WAIT_SECONDS, patience_seconds=PATIENCE_SECONDS)
     text = written(masked(parse_description(path.read_bytes()), PrivacyPlan(masks=plan), devices))
     parse_description(text, "the task with --privacy masks")
     path.write_bytes(text)

@@ -1,12 +1,13 @@
 """What each mode changes of a task: none of these settings is chosen by data. Pure."""
 
 import math
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
 
 from fleet_protocol.privacy.device_privacy import DevicePrivacy, with_device_noise
-from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME
+from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME, MaskPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy
 from fleet_protocol.sending_plan import ALWAYS
@@ -31,11 +32,21 @@ SHARE: Final = 0.1
 FEWEST: Final = 10
 """Of a version: a tenth of the devices, at least ten of them or half of a small fleet."""
 
+MASK_HELPERS: Final = ("mask-a", "mask-b", "mask-c")
+COLLUDING: Final = 1
+LONGEST_ENTRY: Final = 0.2
+"""Of an update behind masks."""
+
 
 def without_privacy(task: TaskDescription) -> TaskDescription:
     """The task as anybody sees it."""
     versions_from = "update" if task.masks else task.versions_from
     return msgspec.structs.replace(task, privacy=None, versions_from=versions_from)
+
+
+def usual_buffer(devices: int) -> int:
+    """How many of so many devices a version is of."""
+    return max(1, min(max(FEWEST, round(SHARE * devices)), devices // 2))
 
 
 def with_devices_hidden(task: TaskDescription, devices: int, buffer_size: int | None) -> TaskDescription:
@@ -44,7 +55,7 @@ def with_devices_hidden(task: TaskDescription, devices: int, buffer_size: int | 
     Raises:
         ConfigurationError: no noise keeps that.
     """
-    size = buffer_size or max(1, min(max(FEWEST, round(SHARE * devices)), devices // 2))
+    size = buffer_size or usual_buffer(devices)
     turn = devices / size
     plan = DevicePrivacy(
         epsilon=EPSILON,
@@ -65,6 +76,11 @@ def with_devices_hidden(task: TaskDescription, devices: int, buffer_size: int | 
 def masked(task: TaskDescription, plan: PrivacyPlan, devices: int) -> TaskDescription:
     """The task whose updates are summed behind the masks of a plan, those of all `devices` at most."""
     return msgspec.structs.replace(_of_alike_updates(task, devices), privacy=plan, versions_from=MASKED_UPDATE_NAME)
+
+
+def usual_masks(keys: Mapping[str, str], fewest_devices: int) -> MaskPlan:
+    """Masks for the helpers with these keys, by their names."""
+    return MaskPlan(helpers=dict(keys), clip=LONGEST_ENTRY, colluding=COLLUDING, fewest_devices=fewest_devices)
 
 
 def _of_alike_updates(task: TaskDescription, buffer_size: int) -> TaskDescription:

@@ -6,6 +6,7 @@ Modelled is what the shipped shells get from asyncio, SQLite and MQTT: when thin
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -21,16 +22,18 @@ from edge_agent.core.sample_budget import is_spent
 from edge_agent.core.triggers import Trigger, TriggerSettings
 from edge_agent.core.turns import Turns, why_not_yet
 from edge_agent.core.version_choice import KnownVersion
-from edge_agent.producers import given_back, produce
+from edge_agent.producers import given_back, kept_of, produce
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.training.own_limits import take_part
 from edge_agent.training.round import DivergedError, Earlier
 from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.codec import ClusterView
+from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import Receipt
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import DeviceMemory, stored_rows
 from workbench.simulation.manifest_listener import SimulatedListener
+from workbench.simulation.masks.device import CohortRound, why_no_round
 from workbench.simulation.postbox import SimulatedPostbox
 from workbench.simulation.privacy_budget import as_chosen, charged, spent_samples
 from workbench.simulation.rounds import round_seconds, samples_of_round
@@ -134,10 +137,12 @@ class SimulatedAgent:
 
     @property
     def waits_its_turn(self) -> bool:
-        """Whether an update would not count behind the newest version, where the task takes few of one device."""
-        plan, memory = self._world.task.device_privacy, self._memory
-        newest = self._world.coordinator.version
-        return plan is not None and why_not_yet(plan, memory.turns, newest, waiting=len(memory.outbox)) is not None
+        """Whether an update would not count behind the newest version, where the task takes few of one device; or no
+        cohort would sum it.
+        """
+        coordinator = self._world.coordinator
+        cohort = coordinator.manifest().cohort if self._world.task.masks else b""
+        return self._why_not_yet(coordinator.version, cohort) is not None
 
     @property
     def hides_samples(self) -> bool:
@@ -257,7 +262,7 @@ class SimulatedAgent:
         self._awaits_scale = version.task.scaling.is_awaited
         self._wake_policy.count(self)
         start = StartingPoint(known.version, known.bundle, self._memory.newest_sample)
-        if why := self._why_not_yet(known):
+        if why := self._why_not_yet(known.version, version.manifest.cohort):
             self._decisions.version_unavailable(self._world.task.task, why)
             self._put_off()
             return
@@ -268,10 +273,16 @@ class SimulatedAgent:
         seconds = round_seconds(self._world.task, self._member.conditions, stored)
         self.later(seconds, partial(self._train, version, known, start))
 
-    def _why_not_yet(self, known: KnownVersion) -> str | None:
-        """Why an update would not count now, in words, where the task takes few of one device."""
-        plan, memory = self._world.task.device_privacy, self._memory
-        return None if plan is None else why_not_yet(plan, memory.turns, known.version, waiting=len(memory.outbox))
+    def _why_not_yet(self, newest: int, cohort: bytes) -> str | None:
+        """Why an update would not count now, in words, where the task takes few of one device or sums cohorts."""
+        task, memory = self._world.task, self._memory
+        waiting = len(memory.outbox)
+        if task.masks is not None:
+            bundle = memory.known.bundle if memory.known else ""
+            return why_no_round(task, bundle, cohort, memory.noised, self._member.owner, waits=waiting > 0)
+        if (plan := task.device_privacy) is None:
+            return None
+        return why_not_yet(plan, memory.turns, newest, waiting=waiting)
 
     def _stored_rows(self, newest_sample: int, behind: int = 0) -> NDArray[np.int64]:
         different = self._world.workload.count(self.number)
@@ -309,7 +320,13 @@ class SimulatedAgent:
         try:
             weights = ClusterView.of(task, memory.cluster).weights(version.weights)
             engine, chosen = as_chosen(workload.engine, task, owner)
+            at = version.manifest.cohort
+            cohort = CohortRound(task, at, known, self._identity, owner, generator=self._world.generator)
+            earlier = replace(earlier, mask=cohort.mask)
             result = take_part(engine, weights, samples, chosen, earlier, evaluate=workload.evaluate)
+        except ProtocolError as error:
+            self._put_off(self._decisions.failed(task.task, known, self.now, str(error)))
+            return
         except DivergedError as error:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))
@@ -321,7 +338,7 @@ class SimulatedAgent:
         if isinstance(result, Withheld):
             self._withhold(result, known, start)
         else:
-            self._spool(result, known, start)
+            self._spool(cohort.signed(result, memory.noised), known, start)
         self._postbox.notify()
         if isinstance(result, TrainingResult):
             if result.statistics:
@@ -336,7 +353,15 @@ class SimulatedAgent:
         for kind, payload in produce(task, msgspec.structs.replace(result, cluster=memory.cluster)):
             number, recipient = self._identity.address(kind)
             row = OutboxRow(
-                0, number, task.task, known.bundle, known.version, recipient, payload, generation=known.generation
+                0,
+                number,
+                task.task,
+                known.bundle,
+                known.version,
+                recipient,
+                payload,
+                generation=known.generation,
+                kept=kept_of(kind, result),
             )
             memory.spool(row, self._identity.sign_row)
             memory.turns = Turns(memory.turns.count + 1, known.version)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.core.device_budget import Sent
 from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.core.sample_ledger import Charge
 from edge_agent.core.turns import NO_TURNS, Turns
@@ -57,6 +58,8 @@ class DeviceMemory:
     returned: list[OutboxRow] = field(default_factory=list)
     cluster: int = NO_CLUSTER
     turns: Turns = NO_TURNS
+    noised: list[Sent] = field(default_factory=list)
+    """The noised updates that were made, of whatever bundles."""
     charges: list[Charge] = field(default_factory=list)
     """What rounds with privacy of samples have told of them, whichever bundle they were for."""
 

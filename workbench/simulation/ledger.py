@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME
 from workbench.report.privacy_told import Told
 
 
@@ -114,6 +115,11 @@ class Ledger:
         return self.down["bundle"] + self.down["first weights"]
 
     @property
+    def uplink_bytes(self) -> int:
+        """The updates alone, masked ones too."""
+        return self.up["update"] + self.up[MASKED_UPDATE_NAME]
+
+    @property
     def total_bytes(self) -> int:
         """Everything, both ways."""
         return self.up.total() + self.down.total()
@@ -125,6 +131,6 @@ class Ledger:
     def point(self, now: float, version: int, score: float, told: Sequence[Told] = ()) -> Point:
         """Where the fleet is."""
         epsilon = {str(each.of): each.epsilon for each in told}
-        uplink = self.up["update"]
         clip = next((each.clip for each in told if each.clip is not None), None)
-        return Point(now, version, self.updates, uplink, self.total_bytes, self.first_bytes, score, epsilon, clip)
+        sent = self.uplink_bytes, self.total_bytes, self.first_bytes
+        return Point(now, version, self.updates, *sent, score, epsilon, clip)

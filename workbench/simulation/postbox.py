@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from broker_coordinator.admission.decisions import Message
-from edge_agent.core.delivery import Delivery
+from edge_agent.core.delivery import Delivery, Remedy
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts, must_enrol_again
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.producers import goes_back
@@ -99,8 +99,10 @@ class SimulatedPostbox:
         if must_enrol_again(receipt):
             self._memory.enrolled = False
         if received := self._delivery.receive(receipt):
+            row, meant = received
+            if meant is Remedy.AWAIT:
+                self._delivery.schedule.awaits(row.sequence, self._world.queue.now)
             self.notify()
-            row, _ = received
             self._answered(row, receipt)
         elif self._attempts.receive(receipt) is Answer.ACCEPTED:
             self._memory.enrolled = True

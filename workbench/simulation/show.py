@@ -29,6 +29,7 @@ from workbench.report.labels import bytes_label
 from workbench.report.privacy_told import told_notes
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Point, Summary
+from workbench.simulation.masks.task import with_simulated_helpers, with_usual_masks
 from workbench.simulation.simulation import Options, Result, Simulation
 from workbench.simulation.verdict import failure, remarks
 from workbench.simulation.workload import Workload, synthetic_workload, trained_workload
@@ -89,10 +90,6 @@ def with_mode(request: Request, out: Path) -> Request:
     mode = request.privacy
     if mode is None:
         return request
-    if mode == "masks":
-        raise ConfigurationError(
-            "--privacy masks: mask helpers are not simulated; see them at work with: edgeflock demo --privacy masks"
-        )
     if mode == "samples" and request.data is None:
         raise ConfigurationError(
             "--privacy samples needs --data: without it no gradients are taken of samples, which could have noise"
@@ -106,16 +103,15 @@ def prepare(request: Request, options: Options) -> Simulation:
     """The fleet, the bundle and the workload that were asked for."""
     folder = find_bundle(request.task)
     bundle = as_wanted(load_bundle(folder), request)
-    if bundle.description.masks is not None:
-        raise ConfigurationError(
-            f"{folder}: mask helpers are not simulated, and versions of its task are sums behind masks; export it"
-            " without [privacy.masks] to simulate the rest"
-        )
     fleet = (
         read_trace(request.trace)
         if request.trace
         else draw_fleet([read_profile(name) for name in request.profiles], request.devices, options.seed)
     )
+    if request.privacy == "masks":
+        bundle = with_usual_masks(bundle, len(fleet), request.buffer_size)
+    elif (plan := bundle.description.masks) is not None:
+        bundle = with_simulated_helpers(bundle, plan)
     return Simulation(fleet, bundle, _workload(folder, bundle, len(fleet), request.data, options.seed), options)
 
 

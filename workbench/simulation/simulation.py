@@ -1,6 +1,5 @@
 """One simulation: fleet, task and workload in, history and summary out. The same input gives the same output."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,19 +8,20 @@ import numpy as np
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
 from edge_agent.core.triggers import TriggerSettings
-from edge_agent.shell.connection.identity import Identity
 from edge_agent.training.feedback import recall
-from fleet_protocol.keys import SigningKey, write_verify_key
+from fleet_protocol.keys import write_verify_key
 from workbench.report.privacy_told import Told, told_so_far
 from workbench.simulation.agent import SimulatedAgent, WakePolicy
 from workbench.simulation.conditions import FleetMember
+from workbench.simulation.keys import FLEET, SHARD, simulated_identity, simulated_key
 from workbench.simulation.ledger import Point, Summary
+from workbench.simulation.masks.helper import mask_helpers
+from workbench.simulation.masks.world import MaskedWorld
 from workbench.simulation.residuals import Residuals
 from workbench.simulation.wake_policies import WakeConcurrently, WakeInRounds, WakeOnSamples
 from workbench.simulation.workload import Workload
-from workbench.simulation.world import SimulatedWorld
+from workbench.simulation.world import SimulatedWorld, Surroundings
 
-FLEET, SHARD = "simulated", "0"
 EVENT_STREAM = 2
 """Keeps the random numbers of events apart from those that fleets and workloads are drawn with."""
 LIFE_STREAM = 3
@@ -67,13 +67,12 @@ class Simulation:
         self._options = options
         self._history: list[Point] = []
         self._reached: Point | None = None
+        self._concurrent: WakeConcurrently | None = None
         task = bundle.description
         generator = np.random.default_rng((options.seed, EVENT_STREAM))
-        key = _key(options.seed, "coordinator")
+        key = simulated_key(options.seed, "coordinator")
         feedback = recall(task.update, b"", task.trained_count, life=1)
-        self._world = SimulatedWorld(
-            bundle,
-            MessageSigner(key, FLEET, SHARD),
+        surroundings = Surroundings(
             workload=workload,
             residuals=Residuals(len(fleet), len(feedback.state()), options.memory_mib, feedback.layout),
             generator=generator,
@@ -82,17 +81,24 @@ class Simulation:
             accepted=self._score_now_and_then,
             versioned=self._begin_round,
         )
+        pinned = write_verify_key(key.verify_key)
+        names = [f"d{number:05}" for number in range(len(fleet))]
+        signer = MessageSigner(key, FLEET, SHARD)
+        if task.masks is None:
+            self._world = SimulatedWorld(bundle, signer, surroundings)
+        else:
+            roster = {name: simulated_key(options.seed, name).verify_key for name in names}
+            helpers = mask_helpers(options.seed, task.masks, pinned, roster)
+            self._world = MaskedWorld(bundle, signer, surroundings, helpers)
         wake_policy: WakePolicy = WakeOnSamples(generator)
-        self._concurrent: WakeConcurrently | None = None
         if options.concurrent is not None:
             kind = WakeInRounds if options.synchronous else WakeConcurrently
             wake_policy = self._concurrent = kind(options.concurrent, generator)
-        pinned = write_verify_key(key.verify_key)
         self._agents = [
             SimulatedAgent(
                 number,
                 member,
-                _identity(options.seed, number, pinned),
+                simulated_identity(options.seed, names[number], pinned),
                 self._world,
                 wake_policy,
                 trigger=TriggerSettings(),
@@ -164,7 +170,7 @@ class Simulation:
             told=self._told(),
             target=self._options.target,
             reached=self._reached,
-            uplink_bytes=ledger.up["update"],
+            uplink_bytes=ledger.uplink_bytes,
             total_bytes=ledger.total_bytes,
             bytes_up=dict(sorted(ledger.up.items())),
             bytes_down=dict(sorted(ledger.down.items())),
@@ -180,13 +186,3 @@ class Simulation:
             guard_refusals=dict(sorted(ledger.guard_refusals.items())),
             devices_short_of_samples=sum(not agent.holds_enough for agent in self._agents),
         )
-
-
-def _identity(seed: int, number: int, coordinator_key: str) -> Identity:
-    name = f"d{number:05}"
-    return Identity(FLEET, SHARD, name, _key(seed, name), coordinator_key)
-
-
-def _key(seed: int, name: str) -> SigningKey:
-    """A key that follows from the seed: for simulation only."""
-    return SigningKey(hashlib.sha256(f"{seed}/{name}".encode()).digest())

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -34,51 +35,86 @@ class PublishedVersion:
     manifest: Manifest
 
 
+class Serving(Protocol):
+    """What devices and measurements see of a coordinator (`SimulatedCoordinator`)."""
+
+    @property
+    def version(self) -> int: ...
+
+    @property
+    def weights(self) -> FloatVector: ...
+
+    @property
+    def model(self) -> FloatVector: ...
+
+    @property
+    def noised_sums(self) -> int: ...
+
+    @property
+    def clip(self) -> float | None: ...
+
+    def published(self, task: str, version: int, /) -> bytes | None: ...
+
+    def manifest(self) -> Manifest: ...
+
+    def manifest_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a world is made of besides its task.
+
+    With `always_connected`, a device that is on is connected; else it connects for a round and its receipt.
+    `accepted` is called after each accepted update, `versioned` when there is something new to train for.
+    """
+
+    workload: Workload
+    residuals: Residuals
+    generator: np.random.Generator
+    devices: int
+    always_connected: bool
+    accepted: Callable[[], None]
+    versioned: Callable[[], None]
+
+
 class SimulatedWorld:
     """Agents reach the coordinator through it, and it counts what they send and fetch.
 
-    With `always_connected`, a device that is on is connected; else it connects for a round and its receipt.
-    `accepted` is called after each accepted update, `versioned` after each new version. `listening` are devices, by
-    number, that hear of every version: each is called with the size of a new manifest.
+    `listening` are devices, by number, that hear of every version: each is called with the size of a new manifest.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        signer: MessageSigner,
-        *,
-        workload: Workload,
-        residuals: Residuals,
-        generator: np.random.Generator,
-        devices: int,
-        always_connected: bool,
-        accepted: Callable[[], None],
-        versioned: Callable[[], None],
-    ) -> None:
+    def __init__(self, bundle: Bundle, signer: MessageSigner, surroundings: Surroundings) -> None:
         self.queue = EventQueue()
         self.ledger = Ledger()
         self.task: TaskDescription = bundle.description
-        self.workload = workload
-        self.residuals = residuals
-        self.generator = generator
-        self.always_connected = always_connected
+        self.workload = surroundings.workload
+        self.residuals = surroundings.residuals
+        self.generator = surroundings.generator
+        self.always_connected = surroundings.always_connected
         self.listening: dict[int, Callable[[int], None]] = {}
-        self.coordinator = SimulatedCoordinator(
+        self._signer = signer
+        self._accepted = surroundings.accepted
+        self._versioned = surroundings.versioned
+        self.coordinator: Serving = self._serving(bundle, surroundings.devices)
+        self.downlink = Downlink(bundle, signer, self.coordinator.published)
+        self._manifest_bytes = self.coordinator.manifest_bytes()
+        self._begin()
+
+    def _serving(self, bundle: Bundle, devices: int) -> Serving:
+        self._plain = SimulatedCoordinator(
             bundle,
-            signer,
+            self._signer,
             devices,
             self.ledger,
             made=self._announce,
-            draw_seed=partial(generator.bytes, SEED_BYTES),
+            draw_seed=partial(self.generator.bytes, SEED_BYTES),
             rescaled=self._follow_scale,
         )
-        self._signer = signer
-        self._accepted = accepted
-        self._versioned = versioned
-        self.downlink = Downlink(bundle, signer, self.coordinator.published)
         self._scale_deadline = -math.inf
-        self._manifest_bytes = self.coordinator.manifest_bytes()
-        self.coordinator.make_versions(0.0)  # starts its clock
+        return self._plain
+
+    def _begin(self) -> None:
+        self._plain.make_versions(0.0)  # starts its clock
         self._keep_deadline()
 
     @property
@@ -116,7 +152,7 @@ class SimulatedWorld:
 
     def _arrive(self, message: Message, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
         before = self.ledger.updates
-        receipt = self.coordinator.handle(message, self.queue.now)
+        receipt = self._plain.handle(message, self.queue.now)
         if receipt is not None:
             self.ledger.down["receipt"] += len(receipt.data)
             self.queue.after(conditions.download_seconds(len(receipt.data)), partial(receive, receipt.data))
@@ -125,10 +161,10 @@ class SimulatedWorld:
         self._keep_scale_deadline()
 
     def _keep_scale_deadline(self) -> None:
-        deadline = self.coordinator.scale_deadline()
+        deadline = self._plain.scale_deadline()
         if deadline is not None and deadline != self._scale_deadline:
             self._scale_deadline = deadline
-            self.queue.after(deadline - self.queue.now, lambda: self.coordinator.make_scale(deadline))
+            self.queue.after(deadline - self.queue.now, lambda: self._plain.make_scale(deadline))
 
     def _follow_scale(self, bundle: Bundle) -> None:
         """The task has its scale: what is fetched, trained on and scored follows."""
@@ -138,12 +174,12 @@ class SimulatedWorld:
         self._announce_manifest()
 
     def _keep_deadline(self) -> None:
-        deadline = self.coordinator.deadline()
+        deadline = self._plain.deadline()
         if deadline is not None:
             self.queue.after(deadline - self.queue.now, partial(self._round_over, self.coordinator.version, deadline))
 
     def _round_over(self, version: int, deadline: float) -> None:
-        self.coordinator.make_versions(deadline)
+        self._plain.make_versions(deadline)
         if self.coordinator.version == version:
             self._announce_manifest()  # which asks every device now
 

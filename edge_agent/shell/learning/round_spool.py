@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Callable, Sequence
 
+from edge_agent.core.device_budget import noised_update
 from edge_agent.core.norm_memory import joined
 from edge_agent.core.outbox import SignRow, SpooledPayload
 from edge_agent.core.prompt_memory import with_mark
 from edge_agent.producers import PRODUCERS, given_back, kept_of, produce
-from edge_agent.shell.learning.cohorts import noised_update
 from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.contract import TrainingResult

@@ -1,42 +1,30 @@
-"""A page with a plot for each level of privacy: accuracy over epsilon, beside that without noise."""
+"""A page with a chart for each level of privacy: accuracy over epsilon, beside that without noise."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.report.svg_plots import (
-    PLOT_COLOURS,
-    PLOT_STYLE,
-    Axis,
-    Point,
-    Reference,
-    Series,
-    line_plot,
-    log_ticks,
-    nice_ticks,
-)
+from workbench.report.page import whole_page
+from workbench.report.plots import Axis, Line, Reference, line_chart
 
 
 def write_plots(levels: Mapping[str, Sequence[Mapping[str, Any]]], file: Path) -> None:
     """Write the page; `levels` are as the benchmark prints them."""
-    figures = "".join(
-        f"<h2>privacy of {level}</h2><figure>{_plot(level, rows)}</figure>" for level, rows in levels.items()
+    sections = "".join(
+        f"<section><h2>privacy of {level}</h2>{_plot(level, rows)}</section>" for level, rows in levels.items()
     )
-    file.write_text(f'<!doctype html><meta charset="utf-8"><style>{PLOT_COLOURS}{PLOT_STYLE}</style>{figures}\n')
+    file.write_text(whole_page("What privacy costs", f"<h1>What privacy costs</h1>{sections}"))
 
 
 def _plot(level: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    noised = [row for row in rows if row["epsilon"] is not None]
-    without = [100 * row["right"] for row in rows if row["epsilon"] is None]
-    if not noised:
-        return "<figcaption>no row has noise</figcaption>"
-    points = [Point(row["epsilon"], 100 * row["right"], f"epsilon {row['epsilon']:g}") for row in noised]
-    heights = [point.y for point in points] + without
-    across = log_ticks(min(point.x for point in points), max(point.x for point in points), most=12)
-    return line_plot(
-        [Series(level, "sent", points)],
-        Axis("epsilon", across, lambda epsilon: f"{epsilon:g}", logarithmic=True),
-        Axis("right", nice_ticks(min(heights), max(heights), most=6), lambda share: f"{share:g} %"),
-        reference=Reference(without[0], f"without noise: {without[0]:.1f} %") if without else None,
-        about=f"accuracy over epsilon, privacy of {level}",
+    points = [(row["epsilon"], row["right"]) for row in rows if row["epsilon"] is not None]
+    without = [row["right"] for row in rows if row["epsilon"] is None]
+    if not points:
+        return "<p>no row has noise</p>"
+    return line_chart(
+        f"accuracy over epsilon, privacy of {level}",
+        [Line(level, points)],
+        Axis("epsilon", logarithmic=True),
+        Axis("right", "percent"),
+        Reference(without[0], f"without noise: {100 * without[0]:.1f} %") if without else None,
     )

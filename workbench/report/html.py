@@ -1,4 +1,4 @@
-"""`report.html`: a demo run as one page, without scripts or network, in plain words."""
+"""`report.html`: a demo run as one page, in plain words; the charts are the dashboard's (`page`, `plots`)."""
 
 import math
 from collections import Counter
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from html import escape
 from itertools import zip_longest
 
-from workbench.report import svg_plots
 from workbench.report.drawn_pictures import (
     DRAWN_DEVICES_HINT,
     DRAWN_HINT,
@@ -20,55 +19,13 @@ from workbench.report.helped_devices import RELAYED_HINT, cells, relayed_table
 from workbench.report.history import AccuracyPoint, DeviceRow, RunHistory, Subject, Summary, Totals
 from workbench.report.labels import bytes_label, duration_label, percent_label
 from workbench.report.one_message import BESIDE_ROUNDS_HINT, SOLVED_HINT, SPOKEN_HINT, beside_rounds
+from workbench.report.page import whole_page
+from workbench.report.plots import Axis, Line, Reference, bar_chart, line_chart, strip, strip_header
 from workbench.report.privacy_told import told_notes
-from workbench.report.svg_plots import (
-    Axis,
-    Bar,
-    Point,
-    Reference,
-    Series,
-)
 
-MAX_TICKS = 8
 MAX_STALENESS_BARS = 25
 """Above this many values the histogram puts several into one bar."""
-ACCURACY_AXIS = Axis("read correctly", svg_plots.nice_ticks(0, 1, most=6), lambda part: f"{100 * part:.0f} %")
-
-STYLE = """
-:root { color-scheme: light dark;
-  --page: #f6f5f1; --sheet: #ffffff; --ink: #1d2329; --soft: #5d6772; --rule: #e1e2e0;
-  --sent: #0f766e; --dense: #b45309; --good: #15803d; --bad: #b91c1c; --cell: #ecedeb; }
-@media (prefers-color-scheme: dark) { :root {
-  --page: #101418; --sheet: #181d23; --ink: #e7eaed; --soft: #9aa5b1; --rule: #2c343c;
-  --sent: #2dd4bf; --dense: #f5a524; --good: #4ade80; --bad: #f87171; --cell: #262d35; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1020px; margin: 0 auto; padding: 32px 20px 24px; }
-.kicker, footer { color: var(--soft); font-size: 14px; margin: 0; }
-h1 { font-size: 28px; line-height: 1.25; margin: 4px 0 20px; text-wrap: balance; }
-h1 strong { color: var(--sent); white-space: nowrap; }
-h2 { font-size: 19px; margin: 0 0 8px; } .notice { border-left: 4px solid var(--dense); padding-left: 12px; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(270px, 1fr));
-  gap: 12px; margin: 0 0 12px; }
-.figures div, section { background: var(--sheet); border: 1px solid var(--rule); border-radius: 10px; }
-.figures div { padding: 12px 16px; display: flex; flex-direction: column; }
-dt { order: 2; font-weight: 600; }
-dd { order: 3; margin: 0; color: var(--soft); font-size: 14px; overflow-wrap: anywhere; }
-dd.value { order: 1; color: var(--ink); font-size: 28px; line-height: 1.2; font-weight: 650; }
-dd.good { color: var(--good); } dd.bad { color: var(--bad); }
-section { padding: 16px 20px; margin: 0 0 12px; }
-section p:last-child { margin-bottom: 0; }
-.how { color: var(--soft); font-size: 14px; margin: 8px 0 0; } .how b { color: var(--ink); }
-figure { margin: 0; overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 3px 6px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-th:last-child, td:last-child { text-align: left; padding-left: 14px; }
-h3 { font-size: 16px; margin: 8px 0 0; } img { image-rendering: pixelated; max-width: 100%; }
-td svg, th svg { display: block; margin: 2px 0; } tfoot td { border: 0; font-weight: 600; }
-"""
+ACCURACY_AXIS = Axis("read correctly", "percent")
 
 TIME_HINT = """Every dot is a version of the model that all devices share (the mean of the last few, as one would
 use it), tested on samples that no device ever trained on. The dashed line is what one computer reaches that was given
@@ -117,19 +74,14 @@ def render_report(history: RunHistory) -> str:
     sections.append(_section("What each device saw and did", _device_table(history.devices), devices_hint))
     if history.helpers:
         sections.append(_section("What devices left to their helper", relayed_table(history), RELAYED_HINT))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # An empty icon of its own, or a browser would ask the server for one.
-        '<link rel="icon" href="data:,">\n'
-        f"<title>edgeflock demo: {_count(summary.agents, 'device')}</title>\n"
-        f"<style>{STYLE}{svg_plots.PLOT_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f'<p class="kicker">edgeflock demo</p>\n<h1>{_headline(summary, history.subject)}</h1>\n'
-        f"{STOPPED_EARLY.format(escape(history.failure) or 'Ctrl-C') if summary.stopped_early else ''}"
-        f'<dl class="figures">\n{"".join(map(_card, _key_figures(summary, history.subject)))}</dl>\n'
+    stopped = STOPPED_EARLY.format(escape(history.failure) or "Ctrl-C") if summary.stopped_early else ""
+    return whole_page(
+        f"edgeflock demo: {_count(summary.agents, 'device')}",
+        f'<p class="kicker">edgeflock demo</p>\n<h1>{_headline(summary, history.subject)}</h1>\n{stopped}'
+        f'<dl class="cards">\n{"".join(map(_card, _key_figures(summary, history.subject)))}</dl>\n'
         f"{''.join(sections)}{_events(history.events)}"
         f"<footer>{escape(history.subject.source)} Seed {summary.seed}. Bytes are those of MQTT payloads; the same"
-        " numbers are in <code>summary.json</code>.</footer>\n</main>\n</body>\n</html>\n"
+        " numbers are in <code>summary.json</code>.</footer>\n",
     )
 
 
@@ -216,7 +168,7 @@ def _section(title: str, content: str, hint: str) -> str:
     if not content:
         return f"<section><h2>{title}</h2><p>Nothing to show: the run ended before this.</p></section>\n"
     return (
-        f"<section><h2>{title}</h2><figure>{content}</figure>"
+        f'<section><h2>{title}</h2><div class="scroll" role="region" aria-label="{title}" tabindex="0">{content}</div>'
         f'<p class="how"><b>How to read this.</b> {hint}</p></section>\n'
     )
 
@@ -234,14 +186,14 @@ def _accuracy_over_time(history: RunHistory) -> str:
         return ""
     longest = max(point.seconds for point in history.accuracy)
     unit, name = (60.0, "minutes") if longest > 240 else (1.0, "seconds")
-    points = [Point(point.seconds / unit, point.accuracy, _title(point)) for point in history.accuracy]
+    points = [(point.seconds / unit, point.accuracy) for point in history.accuracy]
     central = history.summary.central_accuracy
-    return svg_plots.line_plot(
-        (Series("shared model", "sent", points),),
-        Axis(f"{name} since the start", svg_plots.nice_ticks(0, longest / unit, most=MAX_TICKS), "{:g}".format),
+    return line_chart(
+        f"Accuracy of {len(points)} versions",
+        [Line("shared model", points)],
+        Axis(f"{name} since the start"),
         ACCURACY_AXIS,
-        reference=Reference(central, f"if {history.subject.beside}: {percent_label(central)}"),
-        about=f"Accuracy of {len(points)} versions over {name}",
+        Reference(central, f"if {history.subject.beside}: {percent_label(central)}"),
     )
 
 
@@ -250,29 +202,14 @@ def _accuracy_over_bytes(accuracy: Sequence[AccuracyPoint]) -> str:
     paid = [point for point in accuracy if point.uplink_bytes > 0 and point.dense_uplink_bytes > 0]
     if not paid:
         return ""
-    sent = [Point(point.uplink_bytes, point.accuracy, _title(point)) for point in paid]
-    dense = [
-        Point(point.dense_uplink_bytes, point.accuracy, f"version {point.version} as dense float32") for point in paid
-    ]
-    costs = [point.x for point in (*sent, *dense)]
-    return svg_plots.line_plot(
-        (Series("as sent", "sent", sent), Series("as dense float32", "dense", dense)),
-        Axis(
-            "bytes sent by all devices so far (logarithmic)",
-            svg_plots.log_ticks(min(costs), max(costs), most=MAX_TICKS),
-            bytes_label,
-            logarithmic=True,
-        ),
+    return line_chart(
+        f"Accuracy of {len(paid)} versions",
+        [
+            Line("as sent", [(point.uplink_bytes, point.accuracy) for point in paid]),
+            Line("as dense float32", [(point.dense_uplink_bytes, point.accuracy) for point in paid]),
+        ],
+        Axis("bytes sent by all devices so far (logarithmic)", "bytes", logarithmic=True),
         ACCURACY_AXIS,
-        reference=None,
-        about=f"Accuracy of {len(paid)} versions over the bytes sent for them",
-    )
-
-
-def _title(point: AccuracyPoint) -> str:
-    return (
-        f"version {point.version}: {percent_label(point.accuracy)} after {duration_label(point.seconds)}"
-        f" and {bytes_label(point.uplink_bytes)}"
     )
 
 
@@ -281,18 +218,15 @@ def _staleness_histogram(staleness: Sequence[int]) -> str:
         return ""
     width = math.ceil((max(staleness) + 1) / MAX_STALENESS_BARS)
     counts = Counter(value // width for value in staleness)
-    bars = []
+    bars = {}
     for group in range(max(counts) + 1):
         first = group * width
-        label = f"{first}" if width == 1 else f"{first}-{first + width - 1}"
-        share = counts[group] / len(staleness)
-        bars.append(Bar(label, counts[group], f"staleness {label}: {counts[group]} updates ({share:.0%})"))
-    ticks = [tick for tick in svg_plots.nice_ticks(0, max(counts.values()), most=6) if tick.is_integer()]
-    return svg_plots.bar_plot(
+        bars[f"{first}" if width == 1 else f"{first}-{first + width - 1}"] = counts[group]
+    return bar_chart(
+        f"Staleness of {len(staleness)} updates",
         bars,
-        Axis("updates", ticks, "{:,.0f}".format),
-        x_label="versions made since the one an update started from",
-        about=f"Staleness of {len(staleness)} updates",
+        Axis("versions made since the one an update started from"),
+        Axis("updates"),
     )
 
 
@@ -302,7 +236,7 @@ def _device_table(devices: Sequence[DeviceRow]) -> str:
     columns = zip_longest(*(device.label_counts for device in devices), fillvalue=0)
     together = [sum(column) for column in columns]
     names = ("device", "state", "version", "applied", "waiting", "staleness", "sent", "samples", "per second")
-    header = svg_plots.heat_header([f"{label}" for label in range(len(together))], about="digits")
+    header = strip_header([f"{label}" for label in range(len(together))])
     titles = "".join(f"<th>{name}</th>" for name in names)
     sums = Totals.of(devices)
     totals = cells(
@@ -335,7 +269,7 @@ def _device_row(device: DeviceRow) -> str:
 
 def _label_strip(name: str, counts: Sequence[int]) -> str:
     titles = [f"{name}, digit {label}: {_count(count, 'sample')}" for label, count in enumerate(counts)]
-    return svg_plots.heat_strip(counts, titles, about=f"Samples per digit: {name}")
+    return strip(counts, titles, f"Samples per digit: {name}")
 
 
 def _times_fewer(summary: Summary) -> str:

@@ -2,14 +2,12 @@
 
 from html import escape
 
-from workbench.report import svg_plots
 from workbench.report.helped_devices import cells
 from workbench.report.history import RoundPoint, Summary
 from workbench.report.labels import bytes_label, percent_label
-from workbench.report.svg_plots import Axis, Point, Series
+from workbench.report.plots import Axis, Line, line_chart
 
 SHOWN_ROUNDS = (1, 2, 5, 10, 20)
-MAX_TICKS = 8
 BESIDE_ROUNDS_HINT = """The single dot is what really travelled: each device has said once how the features of its
 samples are distributed, and the last layer follows from that by arithmetic. The curve is the same layer trained in
 rounds, of which each takes an update of every device: computed on this machine after the run, on the same samples,
@@ -32,27 +30,12 @@ def beside_rounds(summary: Summary) -> str:
 
 
 def _plot(summary: Summary) -> str:
-    solved = Point(
-        summary.message_bytes,
-        summary.accuracy,
-        _title("one message of each device", summary.message_bytes, summary.accuracy),
-    )
-    trained = [
-        Point(each.uplink_bytes, each.accuracy, _title(f"round {each.number}", each.uplink_bytes, each.accuracy))
-        for each in summary.rounds
-    ]
-    costs = [point.x for point in (solved, *trained)]
-    return svg_plots.line_plot(
-        (Series("one message", "sent", [solved]), Series("rounds", "dense", trained)),
-        Axis(
-            "bytes sent by all devices (logarithmic)",
-            svg_plots.log_ticks(min(costs), max(costs), most=MAX_TICKS),
-            bytes_label,
-            logarithmic=True,
-        ),
-        Axis("right", svg_plots.nice_ticks(0, 1, most=6), lambda part: f"{100 * part:.0f} %"),
-        reference=None,
-        about=f"Accuracy of one message, and of {len(trained)} rounds, over the bytes sent for them",
+    trained = [(each.uplink_bytes, each.accuracy) for each in summary.rounds]
+    return line_chart(
+        f"Accuracy of one message, and of {len(trained)} rounds",
+        [Line("one message", [(summary.message_bytes, summary.accuracy)]), Line("rounds", trained)],
+        Axis("bytes sent by all devices (logarithmic)", "bytes", logarithmic=True),
+        Axis("right", "percent"),
     )
 
 
@@ -78,7 +61,3 @@ def _table(summary: Summary) -> str:
     titles = "".join(f"<th>{escape(title)}</th>" for title in ("", "messages", "bytes", "right"))
     body = "".join(f"<tr>{row}</tr>\n" for row in rows)
     return f"<table><thead><tr>{titles}</tr></thead>\n<tbody>{body}</tbody></table>"
-
-
-def _title(what: str, uplink_bytes: int, accuracy: float) -> str:
-    return f"{what}: {percent_label(accuracy)} after {bytes_label(uplink_bytes)}"

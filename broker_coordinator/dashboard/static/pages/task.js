@@ -6,6 +6,7 @@ import { element, facts, number, percent, replace, table, words } from "../dom.j
 import { VERSION_COLUMNS } from "./version_columns.js";
 
 const SHOWN_VERSIONS = 200;
+const CHARTS = { "Accuracy on held-out samples": "percent", Loss: "number", "Mean staleness of updates": "number", "Bytes of updates": "bytes" };
 const SET_ASIDE = [
   { label: "Device", value: (row) => row.device },
   { label: "Sequence", number: true, value: (row) => number(row.sequence) },
@@ -18,7 +19,7 @@ export class TaskPage {
     this.name = name;
     this.title = `Task ${name}`;
     this.path = `/api/tasks/${encodeURIComponent(name)}`;
-    this.charts = ["Accuracy on held-out samples", "Loss", "Mean staleness of updates", "Bytes of updates"].map((each) => new Chart(each));
+    this.charts = Object.entries(CHARTS).map(([title, unit]) => new Chart(title, { y: { unit } }));
     [this.head, this.table, this.told] = [element("div"), element("div"), element("div")];
     this.details = element("details", {}, element("summary", {}, "The same numbers as a table"), this.table);
     this.place = element("div", {}, this.head, element("h2", {}, "Over versions"),

@@ -113,3 +113,10 @@ def test_encryption_for_a_key_holder_is_not_simulated_and_says_so():
     plan = msgspec.structs.replace(task.masks, key_holder="mask-a")
     with pytest.raises(ConfigurationError, match=r"key holder \(mask-a\) is not simulated.*without key_holder"):
         with_simulated_helpers(masked(), plan)
+
+
+def test_smallest_fleet_behind_masks_has_two_devices():
+    run = Simulation(fleet(2), with_usual_masks(bundle(), 2, None), workload(), Options(seed=3, seconds=2 * HOUR)).run()
+    assert run.summary.versions * 2 == run.summary.updates > 0
+    with pytest.raises(ConfigurationError, match="a sum is of 2 devices at least; --devices is 1"):
+        with_usual_masks(bundle(), 1, None)

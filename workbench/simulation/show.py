@@ -1,5 +1,6 @@
 """`edgeflock simulate`: from the user's options to a simulation, and from its result to output."""
 
+import logging
 import sys
 import tempfile
 import time
@@ -68,6 +69,8 @@ def simulate(request: Request, options: Options) -> int:
     Raises:
         ConfigurationError: with what the user can change.
     """
+    for counted in ("broker_coordinator", "session_relay"):  # what they would log is in the summary
+        logging.getLogger(counted).setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as scratch:
         simulation = prepare(with_mode(request, Path(scratch) / "bundle"), options)
         started = time.monotonic()

@@ -12,6 +12,9 @@ from fleet_protocol.task_description import TaskDescription
 from workbench.privacy_modes.modes import MASK_HELPERS, masked, usual_buffer, usual_masks
 from workbench.simulation.masks.helper import mask_keys
 
+FEWEST_DEVICES = 2
+"""Of a sum: one device's would hide nothing."""
+
 
 def with_usual_masks(bundle: Bundle, devices: int, buffer_size: int | None) -> Bundle:
     """A plain task's bundle with masks: cohorts of `buffer_size`, and of half as many at least.
@@ -19,8 +22,12 @@ def with_usual_masks(bundle: Bundle, devices: int, buffer_size: int | None) -> B
     Raises:
         ConfigurationError: the task can't be summed behind masks, and why.
     """
-    size = buffer_size or usual_buffer(devices)
-    plan = usual_masks(mask_keys(MASK_HELPERS), max(2, size // 2))
+    if devices < FEWEST_DEVICES:
+        raise ConfigurationError(
+            f"--privacy masks: a sum is of {FEWEST_DEVICES} devices at least; --devices is {devices}"
+        )
+    size = buffer_size or max(FEWEST_DEVICES, usual_buffer(devices))
+    plan = usual_masks(mask_keys(MASK_HELPERS), max(FEWEST_DEVICES, size // 2))
     return _checked(bundle, masked(bundle.description, PrivacyPlan(masks=plan), size))
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 
@@ -177,7 +177,7 @@ class FleetView:
     tasks: MutableMapping[str, TaskProgress] = field(default_factory=dict)
     memories: MutableMapping[tuple[str, PayloadKind], Copyable] = field(default_factory=dict)
     highest_sequences: MutableMapping[str, int] = field(default_factory=dict)
-    decided: dict[tuple[str, int], Decided] = field(default_factory=dict)
+    decided: MutableMapping[tuple[str, int], Decided] = field(default_factory=dict)
     allowance: TokenBucket = UNLIMITED
     full_at: MutableMapping[str, float] = field(default_factory=dict)
     now: float = 0.0
@@ -286,6 +286,10 @@ class FleetView:
         if full_at is not None and bucket.interval_seconds:
             self.full_at[key] = full_at
         return full_at is not None
+
+    def at(self, now: float) -> "FleetView":
+        """This one at the time `now`: what changes in it changes here too."""
+        return replace(self, now=now)
 
     def branch(self, now: float = 0.0) -> "FleetView":
         """A copy at the time `now`, whose changes do not affect this one."""

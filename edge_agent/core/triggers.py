@@ -144,6 +144,11 @@ class Trigger:
         lacking = [words[condition] for condition in conditions(self.settings) if not self._is_met(condition)]
         return (" or " if self.settings.combine == "any" else " and ").join(lacking)
 
+    @property
+    def has_noted_nothing(self) -> bool:
+        """Whether it counts samples alone: no event, and no newer version."""
+        return not (self._noted or self._in_round or self.has_new_version)
+
     def note(self, condition: Condition) -> None:
         """An event has happened: of the schedule, the file, or somebody has asked."""
         self._noted.add(condition)

@@ -1,15 +1,23 @@
 """What a round takes on a simulated device: the samples that are stored there, and virtual seconds."""
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.measured_step import OPERATIONS_PER_WEIGHT_AND_SAMPLE
-from edge_agent.training.stored_samples import StoredSamples, divide
+from edge_agent.training.stored_samples import Division, StoredSamples, division
 from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.conditions import Conditions
 from workbench.simulation.device_memory import unseen_rows
 from workbench.simulation.workload import Workload
+
+
+DIVISIONS_KEPT = 1024
+"""Where nothing real learns, all devices have samples of the same identities."""
+MOST_KEPT_SAMPLES = 256
+"""Of a division that is kept."""
 
 
 def round_seconds(task: TaskDescription, conditions: Conditions, samples: int) -> float:
@@ -31,5 +39,15 @@ def samples_of_round(
 ) -> StoredSamples:
     """The samples in the `stored` rows of a device, as a round finds them when `newest_sample` have come."""
     unseen = unseen_rows(stored, workload.count(device), newest_sample, trained_through)
-    samples, identities = workload.samples(device, stored), workload.identities(device, stored)
-    return divide(samples, identities, unseen, task.training.validation_share)
+    identities = workload.identities(device, stored)
+    share = task.training.validation_share
+    if stored.size > MOST_KEPT_SAMPLES:
+        divided = division(identities, unseen, share)
+    else:
+        divided = _division(identities.tobytes(), unseen.tobytes(), share)
+    return divided.of(workload.samples(device, stored))
+
+
+@lru_cache(DIVISIONS_KEPT)
+def _division(identities: bytes, unseen: bytes, validation_share: float) -> Division:
+    return division(np.frombuffer(identities, np.uint64), np.frombuffer(unseen, np.bool_), validation_share)

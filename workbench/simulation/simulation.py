@@ -1,27 +1,26 @@
 """One simulation: fleet, task and workload in, history and summary out. The same input gives the same output."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
-from edge_agent.core.triggers import TriggerSettings
-from edge_agent.shell.connection.identity import Identity
 from edge_agent.training.feedback import recall
-from fleet_protocol.keys import SigningKey, write_verify_key
+from fleet_protocol.codec import encode_update
 from workbench.report.privacy_told import Told, told_so_far
-from workbench.simulation.agent import SimulatedAgent, WakePolicy
+from workbench.simulation.agent import WakePolicy
 from workbench.simulation.conditions import FleetMember
+from workbench.simulation.event_queue import EVENTS_BETWEEN_TICKS
+from workbench.simulation.fleet import SimulatedFleet
 from workbench.simulation.ledger import Point, Summary
-from workbench.simulation.residuals import Residuals
+from workbench.simulation.messages import Messages, PlainMessages, SignedMessages
+from workbench.simulation.residuals import Residuals, leaves_nothing
 from workbench.simulation.wake_policies import WakeConcurrently, WakeInRounds, WakeOnSamples
 from workbench.simulation.workload import Workload
 from workbench.simulation.world import SimulatedWorld
 
-FLEET, SHARD = "simulated", "0"
 EVENT_STREAM = 2
 """Keeps the random numbers of events apart from those that fleets and workloads are drawn with."""
 LIFE_STREAM = 3
@@ -34,7 +33,8 @@ class Options:
 
     `concurrent`: so many devices train at any time, or together in rounds if `synchronous`; else each wakes on its own
     samples. The run ends after `seconds` of virtual time, or `updates` accepted ones, or where the score is at least
-    `target` if `stop_at_target`. The score is taken after every `score_every` updates.
+    `target` if `stop_at_target`. The score is taken after every `score_every` updates. `plain`: messages are not signed
+    and not compressed with zstd.
     """
 
     seed: int
@@ -46,6 +46,7 @@ class Options:
     concurrent: int | None = None
     synchronous: bool = False
     memory_mib: int = 1024
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,52 +70,57 @@ class Simulation:
         self._reached: Point | None = None
         task = bundle.description
         generator = np.random.default_rng((options.seed, EVENT_STREAM))
-        key = _key(options.seed, "coordinator")
+        messages: Messages = PlainMessages(options.seed) if options.plain else SignedMessages(options.seed)
         feedback = recall(task.update, b"", task.trained_count, life=1)
         self._world = SimulatedWorld(
             bundle,
-            MessageSigner(key, FLEET, SHARD),
+            messages.signer,
             workload=workload,
-            residuals=Residuals(len(fleet), len(feedback.state()), options.memory_mib, feedback.layout),
+            residuals=Residuals(
+                len(fleet), 0 if leaves_nothing(task.update) else len(feedback.state()), options.memory_mib, feedback.layout
+            ),
             generator=generator,
             devices=len(fleet),
             always_connected=options.concurrent is None,
             accepted=self._score_now_and_then,
             versioned=self._begin_round,
+            encode=partial(encode_update, zstd=not options.plain),
         )
         wake_policy: WakePolicy = WakeOnSamples(generator)
         self._concurrent: WakeConcurrently | None = None
         if options.concurrent is not None:
             kind = WakeInRounds if options.synchronous else WakeConcurrently
             wake_policy = self._concurrent = kind(options.concurrent, generator)
-        pinned = write_verify_key(key.verify_key)
-        self._agents = [
-            SimulatedAgent(
-                number,
-                member,
-                _identity(options.seed, number, pinned),
-                self._world,
-                wake_policy,
-                trigger=TriggerSettings(),
-                life=1 + int(np.random.default_rng((options.seed, LIFE_STREAM, number)).integers(2**32)),
-            )
-            for number, member in enumerate(fleet)
-        ]
+        self._fleet = SimulatedFleet(
+            fleet,
+            messages.end,
+            self._world,
+            wake_policy,
+            life=partial(_life, options.seed),
+            rows=self._concurrent is None,
+        )
 
     @property
-    def agents(self) -> Sequence[SimulatedAgent]:
+    def agents(self) -> SimulatedFleet:
         """The fleet."""
-        return self._agents
+        return self._fleet
 
-    def run(self, progress: Callable[[Point], None] = lambda _: None) -> Result:
-        """Run to the end; `progress` is called with every point of the history."""
+    def run(
+        self, progress: Callable[[Point], None] = lambda _: None, tick: Callable[[float], None] = lambda _: None
+    ) -> Result:
+        """Run to the end; `progress` is called with every point of the history, and `tick` now and then with the virtual
+        seconds that are over.
+        """
         self._progress = progress
+        queue = self._world.queue
         self._score()
-        for agent in self._agents:
-            agent.power_on()
+        for number in range(len(self._fleet)):
+            self._fleet.power_on(number)
+            if number % EVENTS_BETWEEN_TICKS == 0:
+                tick(0.0)
         if self._concurrent:
-            self._concurrent.begin(self._agents)
-        self._world.queue.run(self._options.seconds)
+            self._concurrent.begin(self._fleet.awake)
+        queue.run(self._options.seconds, lambda: tick(queue.now))
         last = self._history[-1]
         if last.updates < self._world.ledger.updates:
             last = self._score()
@@ -144,14 +150,14 @@ class Simulation:
         return point
 
     def _told(self) -> list[Told]:
-        rounds = max((agent.rounds_charged for agent in self._agents if agent.hides_samples), default=0)
+        rounds = max((agent.rounds_charged for agent in self._fleet.awake if agent.hides_samples), default=0)
         coordinator = self._world.coordinator
         return told_so_far(self._world.task, rounds=rounds, versions=coordinator.noised_sums, clip=coordinator.clip)
 
     def _summary(self, last: Point) -> Summary:
         ledger = self._world.ledger
         return Summary(
-            devices=len(self._agents),
+            devices=len(self._fleet),
             seed=self._options.seed,
             virtual_seconds=self._world.queue.now,
             versions=self._world.coordinator.version,
@@ -178,15 +184,9 @@ class Simulation:
             rounds_diverged=ledger.rounds_diverged,
             rounds_withheld=dict(sorted(ledger.rounds_withheld.items())),
             guard_refusals=dict(sorted(ledger.guard_refusals.items())),
-            devices_short_of_samples=sum(not agent.holds_enough for agent in self._agents),
+            devices_short_of_samples=self._fleet.short_of_samples,
         )
 
 
-def _identity(seed: int, number: int, coordinator_key: str) -> Identity:
-    name = f"d{number:05}"
-    return Identity(FLEET, SHARD, name, _key(seed, name), coordinator_key)
-
-
-def _key(seed: int, name: str) -> SigningKey:
-    """A key that follows from the seed: for simulation only."""
-    return SigningKey(hashlib.sha256(f"{seed}/{name}".encode()).digest())
+def _life(seed: int, number: int) -> int:
+    return 1 + int(np.random.default_rng((seed, LIFE_STREAM, number)).integers(2**32))

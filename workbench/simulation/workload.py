@@ -1,7 +1,8 @@
 """What a simulated fleet learns: real training on real samples, or a substitute that costs microseconds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,15 @@ from numpy.typing import NDArray
 
 from bundle_runtime.runner import BundleRunner, Evaluation, bundle_paths
 from bundle_runtime.samples import Samples
-from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEngine, ignore_progress
+from edge_agent.training.engine import (
+    BatchPlan,
+    OnProgress,
+    PlanBatches,
+    Rates,
+    TrainingEngine,
+    ignore_progress,
+    plan_batches,
+)
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.own_limits import Evaluate
 from edge_agent.training.private.engine import PrivateEngine
@@ -47,6 +56,35 @@ class Workload:
     heads: Callable[[FloatVector], dict[str, float]] = lambda _: {}
     """The scores of each head, by what they are called, where there are several."""
     one_answer: float | None = None
+    plan: PlanBatches = plan_batches
+    """Picks the batches of a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlikeSamples(Samples):
+    """Samples that are all the same but for their labels: `inputs` is one of them, broadcast."""
+
+    def take(self, rows: NDArray[np.int64] | slice) -> "AlikeSamples":
+        """See `Samples.take`; nothing is copied."""
+        labels = self.labels[rows]
+        inputs = np.broadcast_to(self.inputs[:1], (len(labels), *self.inputs.shape[1:])) if len(self) else self.inputs
+        return replace(self, inputs=inputs, labels=labels)
+
+
+@lru_cache(64)
+def first_sample_batches(sample_count: int, steps: int, batch_size: int) -> BatchPlan:
+    """A plan of samples that are all alike: every row is the first one's."""
+    mask = np.zeros((steps, batch_size), np.float32)
+    mask[:, : min(batch_size, sample_count)] = 1.0
+    return BatchPlan(np.zeros((steps, batch_size), np.int64), mask, seed=0)
+
+
+@lru_cache(64)
+def _shrinking(learning_rate: float, steps: int) -> FloatVector:
+    """How much of the distance is left after each step, as a share, float32 [steps + 1]."""
+    with np.errstate(over="ignore"):  # a learning rate that diverges does so here too
+        left: FloatVector = np.float32(1 - learning_rate) ** np.arange(steps + 1, dtype=np.float32)
+    return left
 
 
 class QuadraticEngine:
@@ -67,8 +105,8 @@ class QuadraticEngine:
         """See `TrainingEngine.train`; the loss is per weight, and `on_progress` is called once."""
         steps = len(plan.rows)
         optimum = samples.inputs[0]
-        with np.errstate(over="ignore"):  # a learning rate that diverges does so here too
-            shrinking = np.float32(1 - rates.learning_rate) ** np.arange(steps + 1, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            shrinking = _shrinking(rates.learning_rate, steps)
             distance = weights - optimum
             losses: FloatVector = np.float32(0.5) * np.mean(np.square(distance)) * np.square(shrinking[:-1])
         on_progress(steps, losses)
@@ -90,7 +128,7 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
     def samples(device: int, rows: NDArray[np.int64]) -> Samples:
         own = np.random.default_rng((seed, 1, device)).standard_normal(size, dtype=np.float32)
         inputs = optimum + np.float32(DISAGREEMENT) * magnitude * own
-        return Samples(np.broadcast_to(inputs, (rows.size, size)), np.zeros(rows.size, np.int64))
+        return AlikeSamples(np.broadcast_to(inputs, (rows.size, size)), np.zeros(rows.size, np.int64))
 
     workload = Workload(
         QuadraticEngine(),
@@ -101,6 +139,7 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
         score=lambda weights: float(1 - np.linalg.norm(optimum.astype(np.float64) - weights) / np.linalg.norm(way)),
         measure="share of the way to the optimum",
         rescaled=lambda _: workload,
+        plan=lambda samples, steps, batch_size, _: first_sample_batches(samples, steps, batch_size),
     )
     return workload
 

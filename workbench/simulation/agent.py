@@ -39,7 +39,6 @@ from workbench.simulation.sleepers import Sleepers
 from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
 
-
 TRIGGER: Final = TriggerSettings()
 """Devices train when samples have arrived, as shipped."""
 
@@ -389,7 +388,9 @@ class SimulatedAgent:
             trained_through=memory.trained_through,
         )
         try:
-            weights = ClusterView.of(task, memory.cluster).weights(version.weights)
+            weights = version.weights
+            if task.clusters is not None:
+                weights = ClusterView.of(task, memory.cluster).weights(weights)
             engine, chosen = as_chosen(workload.engine, task, owner)
             result = take_part(engine, weights, samples, chosen, earlier, evaluate=workload.evaluate)
         except DivergedError as error:

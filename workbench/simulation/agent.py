@@ -28,7 +28,7 @@ from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.codec import ClusterView
 from fleet_protocol.kinds import Receipt
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
-from workbench.simulation.device_memory import stored_rows
+from workbench.simulation.device_memory import stored_count, stored_rows
 from workbench.simulation.event_queue import Alarm
 from workbench.simulation.manifest_listener import SimulatedListener
 from workbench.simulation.messages import DeviceEnd
@@ -244,7 +244,7 @@ class SimulatedAgent:
 
     def trigger(self) -> None:
         """Enough samples have come: decide, fetch, train."""
-        stored = self._stored_rows(self._memory.newest_sample).size
+        stored = self._stored_count(self._memory.newest_sample)
         readings = Readings(stored, len(self._memory.outbox), minute=int(self.now // 60) % MINUTES_OF_A_DAY)
         if refused := self._decisions.begin(self._world.task.task, readings):
             self._world.ledger.guard_refusals[refused] += 1
@@ -341,7 +341,7 @@ class SimulatedAgent:
         if self._decisions.version_ready(self._world.task.task, start):
             self._put_off()
             return
-        stored = self._stored_rows(start.newest_sample).size
+        stored = self._stored_count(start.newest_sample)
         seconds = round_seconds(self._world.task, self._member.conditions, stored)
         self.later(seconds, partial(self._train, version, known, start))
 
@@ -349,6 +349,9 @@ class SimulatedAgent:
         """Why an update would not count now, in words, where the task takes few of one device."""
         plan, memory = self._world.task.device_privacy, self._memory
         return None if plan is None else why_not_yet(plan, memory.turns, known.version, waiting=len(memory.outbox))
+
+    def _stored_count(self, newest_sample: int) -> int:
+        return stored_count(newest_sample, self._world.workload.count(self.number), self._member.maximum_samples)
 
     def _stored_rows(self, newest_sample: int, behind: int = 0) -> NDArray[np.int64]:
         different = self._world.workload.count(self.number)

@@ -12,7 +12,6 @@ from fleet_protocol.codec import encode_update
 from workbench.report.privacy_told import Told, told_so_far
 from workbench.simulation.agent import WakePolicy
 from workbench.simulation.conditions import FleetMember
-from workbench.simulation.event_queue import EVENTS_BETWEEN_TICKS
 from workbench.simulation.fleet import SimulatedFleet
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.messages import Messages, PlainMessages, SignedMessages
@@ -23,6 +22,8 @@ from workbench.simulation.world import SimulatedWorld
 
 EVENT_STREAM = 2
 """Keeps the random numbers of events apart from those that fleets and workloads are drawn with."""
+STARTED_TOGETHER, SECONDS_BETWEEN_STARTS = 10_000, 1.0
+"""So many devices start at one time, and the next ones after so long: each is an agent until it has enrolled."""
 LIFE_STREAM = 3
 """Of an error feedback's `life`, which a real device draws at random."""
 
@@ -114,10 +115,7 @@ class Simulation:
         self._progress = progress
         queue = self._world.queue
         self._score()
-        for number in range(len(self._fleet)):
-            self._fleet.power_on(number)
-            if number % EVENTS_BETWEEN_TICKS == 0:
-                tick(0.0)
+        self._power_on(0, len(self._fleet) if self._concurrent else STARTED_TOGETHER)
         if self._concurrent:
             self._concurrent.begin(self._fleet.awake)
         queue.run(self._options.seconds, lambda: tick(queue.now))
@@ -125,6 +123,14 @@ class Simulation:
         if last.updates < self._world.ledger.updates:
             last = self._score()
         return Result(self._summary(last), self._history)
+
+    def _power_on(self, first: int, count: int) -> None:
+        """Start so many devices now, and the others behind them."""
+        end = min(first + count, len(self._fleet))
+        for number in range(first, end):
+            self._fleet.power_on(number)
+        if end < len(self._fleet):
+            self._world.queue.after(SECONDS_BETWEEN_STARTS, partial(self._power_on, end, count))
 
     def _begin_round(self) -> None:
         if self._concurrent:
@@ -150,7 +156,9 @@ class Simulation:
         return point
 
     def _told(self) -> list[Told]:
-        rounds = max((agent.rounds_charged for agent in self._fleet.awake if agent.hides_samples), default=0)
+        rounds = 0
+        if self._world.task.sample_privacy is not None:
+            rounds = max((agent.rounds_charged for agent in self._fleet.awake if agent.hides_samples), default=0)
         coordinator = self._world.coordinator
         return told_so_far(self._world.task, rounds=rounds, versions=coordinator.noised_sums, clip=coordinator.clip)
 

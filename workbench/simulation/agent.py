@@ -21,11 +21,9 @@ from edge_agent.core.sample_budget import is_spent
 from edge_agent.core.triggers import Trigger, TriggerSettings
 from edge_agent.core.turns import Turns, why_not_yet
 from edge_agent.core.version_choice import KnownVersion
-from edge_agent.producers import given_back, produce
-from edge_agent.training.own_limits import take_part
-from edge_agent.training.round import DivergedError, Earlier
+from edge_agent.producers import produce
+from edge_agent.training.round import DivergedError
 from edge_agent.worker.contract import TrainingResult, Withheld
-from fleet_protocol.codec import ClusterView
 from fleet_protocol.kinds import Receipt
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import stored_count, stored_rows
@@ -33,8 +31,8 @@ from workbench.simulation.event_queue import Alarm
 from workbench.simulation.manifest_listener import SimulatedListener
 from workbench.simulation.messages import DeviceEnd
 from workbench.simulation.postbox import SimulatedPostbox
-from workbench.simulation.privacy_budget import as_chosen, charged, spent_samples
-from workbench.simulation.rounds import round_seconds, samples_of_round
+from workbench.simulation.privacy_budget import charged, spent_samples
+from workbench.simulation.rounds import round_seconds, take_part_in_round
 from workbench.simulation.sleepers import Sleepers
 from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
@@ -65,7 +63,7 @@ class WakePolicy(Protocol):
 
 class SimulatedAgent:
     """Device `number` of the fleet; `wake_policy` decides when it starts a round. It begins as its row in `sleepers`
-    has it, and calls `fell_asleep` when it is there again; None: it never is. `life` gives its error feedback's.
+    has it, and calls `fell_asleep` when it is there again; None: it never is.
     """
 
     __slots__ = (
@@ -74,7 +72,6 @@ class SimulatedAgent:
         "_deferred",
         "_end",
         "_fell_asleep",
-        "_life",
         "_listener",
         "_member",
         "_memory",
@@ -99,7 +96,6 @@ class SimulatedAgent:
         wake_policy: WakePolicy,
         *,
         sleepers: Sleepers,
-        life: Callable[[int], int],
         fell_asleep: "Callable[[SimulatedAgent], None] | None",
     ) -> None:
         self.number = number
@@ -108,7 +104,6 @@ class SimulatedAgent:
         self._world = world
         self._wake_policy = wake_policy
         self._sleepers = sleepers
-        self._life = life
         self._fell_asleep = fell_asleep
         self._on = bool(sleepers.is_on[number])
         self._memory = sleepers.memory(number)
@@ -359,7 +354,6 @@ class SimulatedAgent:
 
     def _train(self, version: PublishedVersion, known: KnownVersion, start: StartingPoint) -> None:
         task = version.task
-        workload = self._world.workload
         memory = self._memory
         owner = self._member.owner
         spent = spent_samples(memory.charges, task, owner)
@@ -367,35 +361,11 @@ class SimulatedAgent:
             self._withhold(withheld, known, start)
             self._idle()
             return
-        returned = list(given_back(memory.returned).values())
-        residuals = self._world.residuals
-        residual = residuals.get(self.number)
-        earlier = Earlier(
-            residual,
-            returned,
-            memory.rounds,
-            self._life(self.number) if residuals.begin_lives and not residual else 1,
-            memory.epochs,
-            memory.usual_norm,
-            self._versions.last_weights(known),
-            draw=self._world.generator.bytes,
-            encode=self._world.encode,
-            plan=workload.plan,
-        )
-        samples = samples_of_round(
-            workload,
-            task,
-            self.number,
-            self._stored_rows(start.newest_sample, spent),
-            newest_sample=start.newest_sample,
-            trained_through=memory.trained_through,
-        )
+        stored = self._stored_rows(start.newest_sample, spent)
         try:
-            weights = version.weights
-            if task.clusters is not None:
-                weights = ClusterView.of(task, memory.cluster).weights(weights)
-            engine, chosen = as_chosen(workload.engine, task, owner)
-            result = take_part(engine, weights, samples, chosen, earlier, evaluate=workload.evaluate)
+            result = take_part_in_round(
+                self._world, self.number, memory, owner, version, start, stored, self._versions.last_weights(known)
+            )
         except DivergedError as error:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))

@@ -23,14 +23,12 @@ class SimulatedFleet(Sequence[SimulatedAgent]):
         world: SimulatedWorld,
         wake_policy: WakePolicy,
         *,
-        life: Callable[[int], int],
         rows: bool,
     ) -> None:
         self._members = members
         self._end = end
         self._world = world
         self._wake_policy = wake_policy
-        self._life = life
         self._sleepers = Sleepers(len(members))
         self._awake: dict[int, SimulatedAgent] = {}
         self._rows = rows
@@ -93,7 +91,6 @@ class SimulatedFleet(Sequence[SimulatedAgent]):
             self._world,
             self._wake_policy,
             sleepers=self._sleepers,
-            life=self._life,
             fell_asleep=self._put_back if self._rows else None,
         )
 

@@ -1,17 +1,27 @@
-"""What a round takes on a simulated device: the samples that are stored there, and virtual seconds."""
+"""A round on a simulated device: the virtual seconds that it takes, its samples, and what it gives."""
 
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.core.privacy_settings import PrivacySettings
+from edge_agent.core.round_decisions import StartingPoint
 from edge_agent.core.sample_budget import steps_of_round
+from edge_agent.producers import given_back
 from edge_agent.training.measured_step import OPERATIONS_PER_WEIGHT_AND_SAMPLE
+from edge_agent.training.own_limits import take_part
+from edge_agent.training.round import Earlier
 from edge_agent.training.stored_samples import Division, StoredSamples, division
+from edge_agent.worker.contract import TrainingResult, Withheld
+from fleet_protocol.codec import ClusterView
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.conditions import Conditions
-from workbench.simulation.device_memory import unseen_rows
+from workbench.simulation.device_memory import DeviceMemory, unseen_rows
+from workbench.simulation.privacy_budget import as_chosen
 from workbench.simulation.workload import Workload
+from workbench.simulation.world import PublishedVersion, SimulatedWorld
 
 
 DIVISIONS_KEPT = 1024
@@ -26,6 +36,45 @@ def round_seconds(task: TaskDescription, conditions: Conditions, samples: int) -
     steps = steps_of_round(plan, samples)
     work = OPERATIONS_PER_WEIGHT_AND_SAMPLE * task.parameter_count * plan.batch_size * steps
     return conditions.start_seconds + work / (1e6 * conditions.training_mflops)
+
+
+def take_part_in_round(
+    world: SimulatedWorld,
+    device: int,
+    memory: DeviceMemory,
+    owner: PrivacySettings,
+    version: PublishedVersion,
+    start: StartingPoint,
+    stored: NDArray[np.int64],
+    last_weights: FloatVector | None,
+) -> TrainingResult | Withheld:
+    """What a round from `version` gives on the `stored` rows of a device; `last_weights` f32[P] as of `Earlier`.
+
+    Raises:
+        DivergedError: as `take_part`.
+    """
+    task, workload = version.task, world.workload
+    residual = world.residuals.get(device)
+    earlier = Earlier(
+        residual,
+        list(given_back(memory.returned).values()),
+        memory.rounds,
+        world.life(device) if world.residuals.begin_lives and not residual else 1,
+        memory.epochs,
+        memory.usual_norm,
+        last_weights,
+        draw=world.generator.bytes,
+        encode=world.encode,
+        plan=workload.plan,
+    )
+    samples = samples_of_round(
+        workload, task, device, stored, newest_sample=start.newest_sample, trained_through=memory.trained_through
+    )
+    weights = version.weights
+    if task.clusters is not None:
+        weights = ClusterView.of(task, memory.cluster).weights(weights)
+    engine, chosen = as_chosen(workload.engine, task, owner)
+    return take_part(engine, weights, samples, chosen, earlier, evaluate=workload.evaluate)
 
 
 def samples_of_round(

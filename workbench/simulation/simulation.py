@@ -86,6 +86,7 @@ class Simulation:
             accepted=self._score_now_and_then,
             versioned=self._begin_round,
             encode=partial(encode_update, zstd=not options.plain),
+            life=partial(_life, options.seed),
         )
         wake_policy: WakePolicy = WakeOnSamples(generator)
         self._concurrent: WakeConcurrently | None = None
@@ -97,7 +98,6 @@ class Simulation:
             messages.end,
             self._world,
             wake_policy,
-            life=partial(_life, options.seed),
             rows=self._concurrent is None,
         )
 

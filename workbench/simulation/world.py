@@ -12,7 +12,6 @@ from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
 from edge_agent.core.version_choice import KnownVersion, known_from
 from edge_agent.training.compression import Encode
-from fleet_protocol.codec import encode_update
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest
 from fleet_protocol.task_description import TaskDescription
@@ -43,7 +42,8 @@ class SimulatedWorld:
 
     With `always_connected`, a device that is on is connected; else it connects for a round and its receipt.
     `accepted` is called after each accepted update, `versioned` after each new version. `listening` are devices, by
-    number, that hear of every version: each is called with the size of a new manifest. `encode` writes updates.
+    number, that hear of every version: each is called with the size of a new manifest. `encode` writes updates; `life` gives that
+    of a device's error feedback.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class SimulatedWorld:
         always_connected: bool,
         accepted: Callable[[], None],
         versioned: Callable[[], None],
-        encode: Encode = encode_update,
+        encode: Encode,
+        life: Callable[[int], int],
     ) -> None:
         self.queue = EventQueue(devices)
         self.ledger = Ledger()
@@ -68,6 +69,7 @@ class SimulatedWorld:
         self.generator = generator
         self.always_connected = always_connected
         self.encode = encode
+        self.life = life
         self.listening: dict[int, Callable[[int], None]] = {}
         self.coordinator = SimulatedCoordinator(
             bundle,

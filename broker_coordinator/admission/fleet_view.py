@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 
@@ -154,7 +154,7 @@ def decided_of(kind: PayloadKind, digest: bytes, *, held: bool = False, set_asid
 OutcomeLookup = Callable[[str, int], Decided | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FleetView:
     """Everything that admission may look at. `branch`, change the branch, then `absorb` or discard it.
 
@@ -286,10 +286,6 @@ class FleetView:
         if full_at is not None and bucket.interval_seconds:
             self.full_at[key] = full_at
         return full_at is not None
-
-    def at(self, now: float) -> "FleetView":
-        """This one at the time `now`: what changes in it changes here too."""
-        return replace(self, now=now)
 
     def branch(self, now: float = 0.0) -> "FleetView":
         """A copy at the time `now`, whose changes do not affect this one."""

@@ -1,6 +1,7 @@
 """Triggers: why an agent wakes. A new condition is a setting, a member of `Condition` and what notes it. Pure."""
 
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Literal
 
 import msgspec
@@ -78,6 +79,7 @@ def found_by(
     return tuple(condition for condition, is_met in met.items() if is_met)
 
 
+@cache
 def conditions(settings: TriggerSettings) -> tuple[Condition, ...]:
     """Those that are set."""
     is_set = {

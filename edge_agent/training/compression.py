@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -28,6 +29,8 @@ Encode = Callable[[FloatVector, Shapes, UpdatePlan, np.random.Generator], Encode
 
 ENCODING_STREAM = 1
 """Separates the encoder's random numbers from those that choose the batches."""
+UNUSED: Final = np.random.default_rng(0)
+"""Where a plan draws nothing; to make one takes longer than to encode some updates."""
 MAX_REMEMBERED_UPDATES = 10
 """The residual's norm in updates of the largest norm that the task takes: more than wait in an outbox at once."""
 SCALING_MARGIN = 1 - 2**-5
@@ -104,7 +107,8 @@ def pack(
     total = _offered(delta, memory, blocks)
 
     def encoded_of(vector: FloatVector) -> EncodedUpdate:
-        return encode(vector, blocks.shapes, task.update, np.random.default_rng((seed, ENCODING_STREAM)))
+        generator = np.random.default_rng((seed, ENCODING_STREAM)) if task.update.draws else UNUSED
+        return encode(vector, blocks.shapes, task.update, generator)
 
     encoded = encoded_of(total)
     norm = encoded.sent.norm()

@@ -116,7 +116,8 @@ class SimulatedCoordinator:
     def handle(self, parcel: Parcel, now: float) -> Publication | None:
         """Decide on a message, make the versions that it completes, and answer with a receipt where one is due."""
         self._note_progress()
-        view = self._view.at(now)
+        view = self._view
+        view.now = now
         decision = self._decide(parcel, view)
         self._admission.apply(decision, view)
         match decision:

@@ -1,7 +1,7 @@
 """What a simulated fleet learns: real training on real samples, or a substitute that costs microseconds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from edge_agent.training.own_limits import Evaluate
 from edge_agent.training.private.engine import PrivateEngine
 from edge_agent.training.stored_samples import identities
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.limits import MIB
 from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.scores import scorer
 
@@ -31,6 +32,9 @@ SYNTHETIC_SAMPLES = 64
 GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 """As a share of 2**64, whose multiples are evenly spread (Knuth, The Art of Computer Programming 3, 6.4)."""
 NOISE_SEED = 4
+DIFFERENT_OPTIMA = 10_000
+MOST_KEPT_BYTES = 128 * MIB
+"""Of devices' optima: others are drawn again."""
 DISAGREEMENT = 0.5
 """How far a device's own optimum lies from the fleet's, as a share of the way from version 0 to the fleet's."""
 
@@ -67,8 +71,10 @@ class AlikeSamples(Samples):
     def take(self, rows: NDArray[np.int64] | slice) -> "AlikeSamples":
         """See `Samples.take`; nothing is copied."""
         labels = self.labels[rows]
-        inputs = np.broadcast_to(self.inputs[:1], (len(labels), *self.inputs.shape[1:])) if len(self) else self.inputs
-        return replace(self, inputs=inputs, labels=labels)
+        inputs = self.inputs[: len(labels)]
+        if len(inputs) < len(labels):
+            inputs = np.broadcast_to(self.inputs[:1], (len(labels), *self.inputs.shape[1:]))
+        return AlikeSamples(inputs, labels, self.newest)
 
 
 @lru_cache(64)
@@ -114,21 +120,28 @@ class QuadraticEngine:
 
 
 def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
-    """Each device has its own optimum near a common one; the score is the fraction of the distance covered towards
-    that.
+    """Each of the first `DIFFERENT_OPTIMA` devices has its own optimum near a common one, and the next ones have these
+    again; the score is the fraction of the distance covered towards the common one.
 
     The way is about as long as the initial weights, as training's is. A score can be negative: further off than
-    version 0 was. Nothing is kept per device.
+    version 0 was.
     """
     size = initial.size
     magnitude = np.float32(np.linalg.norm(initial) / np.sqrt(size) or 1.0)
     way = magnitude * np.random.default_rng((seed, 0)).standard_normal(size, dtype=np.float32)
     optimum = initial + way
 
-    def samples(device: int, rows: NDArray[np.int64]) -> Samples:
-        own = np.random.default_rng((seed, 1, device)).standard_normal(size, dtype=np.float32)
+    @lru_cache(max(1, MOST_KEPT_BYTES // (np.dtype(np.float32).itemsize * size)))
+    def alike(place: int) -> AlikeSamples:
+        own = np.random.default_rng((seed, 1, place)).standard_normal(size, dtype=np.float32)
         inputs = optimum + np.float32(DISAGREEMENT) * magnitude * own
-        return AlikeSamples(np.broadcast_to(inputs, (rows.size, size)), np.zeros(rows.size, np.int64))
+        return AlikeSamples(np.broadcast_to(inputs, (SYNTHETIC_SAMPLES, size)), np.zeros(SYNTHETIC_SAMPLES, np.int64))
+
+    def samples(device: int, rows: NDArray[np.int64]) -> Samples:
+        kept = alike(device % DIFFERENT_OPTIMA)
+        if rows.size <= SYNTHETIC_SAMPLES:
+            return kept.take(slice(rows.size))
+        return AlikeSamples(np.broadcast_to(kept.inputs[:1], (rows.size, size)), np.zeros(rows.size, np.int64))
 
     workload = Workload(
         QuadraticEngine(),

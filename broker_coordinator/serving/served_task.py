@@ -27,6 +27,7 @@ from broker_coordinator.aggregation.strategies import Recall
 from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
+from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
 from fleet_protocol.codec import Grid, read_weights
 from fleet_protocol.cohort import EVERYONE, RoundDraws
 from fleet_protocol.errors import ProtocolError
@@ -223,6 +224,8 @@ class ServedTask:
 
     def _has_gone_round(self) -> bool:
         """Counting those that take a place looks at all that wait: it comes last."""
+        if len(self.waiting) < SMALLEST_BUFFER:
+            return False
         take_places = (each for each in reversed(self.waiting) if self.consumer.take_place(each.facts))
         last = chain((each.device for each in take_places), reversed(self.senders))
         senders = list(islice(last, UPDATES_LOOKED_AT))

@@ -1,10 +1,10 @@
 """How simulations grow with the fleet: `python -m benchmarks.simulation_scale [--hours 24] [--flower]`.
 
 Fleets of a thousand to a million devices (`pi-4` and `pi-zero-2w`) learn the synthetic task with the weights of
-`temperature_forecast`, FedBuff, and messages that are neither signed nor compressed (`--plain`), each in a process of its
-own: device-days of virtual time per CPU second, accepted updates per CPU second, and the peak memory of that process. What
-is done once for each device, drawing it and letting it enrol, is in these, and apart in `start_cpu_seconds`. `as_shipped`
-is the smallest fleet with its messages signed and compressed.
+`temperature_forecast`, FedBuff, and messages that are neither signed nor compressed (`--plain`), each in a process of
+its own: device-days of virtual time per CPU second, accepted updates per CPU second, and the peak memory of that
+process. What is done once for each device, drawing it and letting it enrol, is in these, and apart in
+`start_cpu_seconds`. `as_shipped` is the smallest fleet with its messages signed and compressed.
 
 `--flower` also runs Flower's simulation engine in an environment of its own, with a client that adds 1 to as many
 weights: rounds of `FLOWER_CLIENTS` clients on all cores, counted from the end of the first round on. Prints one JSON

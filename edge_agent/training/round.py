@@ -54,8 +54,8 @@ class Earlier:
     that were stored at the last of them, `usual_norm` the running mean of the norms of their changes, and
     `last_weights` f32[P] those that the last one began with, where they are known and others than this round's.
     `prompting` is what the device's owner lets it tell, None where nobody asks for prompts, and `told` the mark of
-    those that were told last. `draw` gives what a round with privacy of samples draws. `mask` masks what is sent, where
-    a cohort sums it; `encode` writes what is sent otherwise. `plan` picks the batches, where no privacy of samples does.
+    those that were told last. `draw` gives what a round with privacy of samples draws; of others, `plan` picks the
+    batches. `mask` masks what is sent, where a cohort sums it; `encode` writes what is sent otherwise.
     """
 
     residual: bytes
@@ -143,7 +143,7 @@ def learn(
     """
     if task.sample_privacy is None and (words := in_other_units(samples, task)):
         raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
-    batches = _batches(len(samples), task, seed, draw, plan, resting)
+    batches = _batches(len(samples), task, seed, draw, plan=plan, resting=resting)
     trained, losses = engine.train(weights, samples, batches, Rates.planned(task.training), on_progress)
     if diverged := divergence(losses, trained, samples, batches, task.training.learning_rate):
         raise _diverged(str(diverged), samples, task)
@@ -153,7 +153,13 @@ def learn(
 
 
 def _batches(
-    samples: int, task: TaskDescription, seed: int, draw: Draw, plan: PlanBatches, resting: NDArray[np.bool_] | None
+    samples: int,
+    task: TaskDescription,
+    seed: int,
+    draw: Draw,
+    *,
+    plan: PlanBatches,
+    resting: NDArray[np.bool_] | None,
 ) -> BatchPlan:
     steps = steps_of_round(task.training, samples)
     if task.sample_privacy is not None:

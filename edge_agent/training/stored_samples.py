@@ -53,9 +53,7 @@ class Division:
         return StoredSamples(samples.take(self.training), samples.take(self.validation), self.different, self.fresh)
 
 
-def division(
-    identities: NDArray[np.uint64], unseen: NDArray[np.bool_], validation_share: float
-) -> Division:
+def division(identities: NDArray[np.uint64], unseen: NDArray[np.bool_], validation_share: float) -> Division:
     """How samples with these `identities`, uint64 [N], are divided; `unseen` bool [N]: no round has had that one."""
     kept = kept_for_validation(identities, validation_share)
     different = np.unique(identities[~kept]).size

@@ -6,8 +6,8 @@ import pytest
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.errors import ConfigurationError
 from tests.support.simulated_fleet import BUNDLE, HOUR, bundle, fleet, workload
-from workbench.simulation.progress import duration, progress_line
 from workbench.simulation.ledger import Point
+from workbench.simulation.progress import duration, progress_line
 from workbench.simulation.show import WHOLE_UPDATES, WHOLE_VERSIONS, Request, as_wanted, prepare
 from workbench.simulation.simulation import Options, Simulation
 

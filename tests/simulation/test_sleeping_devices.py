@@ -23,7 +23,10 @@ from workbench.simulation.sleepers import Sleepers
 LIVES = {
     "steady": (fleet(20), {}),
     "crashing": (fleet(20, crashes_per_day=100.0, restart_seconds=90.0, open_hours=9.0, start_seconds=60.0), {}),
-    "refused": (fleet(6) + fleet(3, training_mflops=0.2), {"max_staleness": 3, "buffer_size": 1, "max_delta_norm": 1e6}),
+    "refused": (
+        fleet(6) + fleet(3, training_mflops=0.2),
+        {"max_staleness": 3, "buffer_size": 1, "max_delta_norm": 1e6},
+    ),
     "diverging": (fleet(6), {"max_delta_norm": 5.0, "buffer_size": 1}),
     "spent": (fleet(6), {"maximum_epochs": 60}),
     "in rounds": (fleet(12), {"strategy": "fedavg", "max_staleness": 0, "round_seconds": 900.0}),

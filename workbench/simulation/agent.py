@@ -108,13 +108,13 @@ class SimulatedAgent:
         self._on = bool(sleepers.is_on[number])
         self._memory = sleepers.memory(number)
         self._end.boot = sleepers.boots[number]
-        self._postbox = SimulatedPostbox(world, end, self._memory, member.conditions, self._answered, self.rest)
+        self._postbox = SimulatedPostbox(
+            world, end, self._memory, member.conditions, answered=self._answered, received=self.rest
+        )
         self._postbox.connected = self._on and world.always_connected
         self._decisions = self._new_decisions()
         self._versions = SimulatedVersionFollower(world, end, self._memory, sleepers.selection_threshold(number))
-        self._listener = SimulatedListener(
-            world, number, self._hear_of_version, has_heard=sleepers.has_heard(number)
-        )
+        self._listener = SimulatedListener(world, number, self._hear_of_version, has_heard=sleepers.has_heard(number))
         self._deferred = False
         self._awaits_scale = False
         self._power_cycle = 0
@@ -364,7 +364,14 @@ class SimulatedAgent:
         stored = self._stored_rows(start.newest_sample, spent)
         try:
             result = take_part_in_round(
-                self._world, self.number, memory, owner, version, start, stored, self._versions.last_weights(known)
+                self._world,
+                self.number,
+                memory,
+                version,
+                owner=owner,
+                newest_sample=start.newest_sample,
+                stored=stored,
+                last_weights=self._versions.last_weights(known),
             )
         except DivergedError as error:
             ledger = self._world.ledger

@@ -77,8 +77,8 @@ DRAWN: Final = 3
 
 
 def draw_conditions(generator: np.random.Generator) -> tuple[float, float, float]:
-    """How much faster a device is, as a logarithm in units of its kind's spread; how much better its link, likewise; and
-    the hour of the day at which it is switched on.
+    """How much faster a device is, as a logarithm in units of its kind's spread; how much better its link, likewise;
+    and the hour of the day at which it is switched on.
     """
     return generator.standard_normal(), generator.standard_normal(), generator.uniform(0, 24)
 

@@ -1,7 +1,7 @@
 """The discrete-event clock: what happens next, in virtual seconds.
 
-Most of a large fleet sleeps: what a sleeping device waits for is an alarm, which is two numbers in arrays and no object.
-What happens later than in the next seconds waits unsorted in a bucket, so that the heap stays small.
+Most of a large fleet sleeps: what a sleeping device waits for is an alarm, which is two numbers in arrays and no
+object. What happens later than in the next seconds waits unsorted in a bucket, so that the heap stays small.
 """
 
 import heapq
@@ -31,8 +31,8 @@ ALARMS: Final = tuple(Alarm)
 
 
 class EventQueue:
-    """Runs actions, and rings the alarms of so many `devices`, in the order of their times; of equal times, the one that
-    was planned first.
+    """Runs actions, and rings the alarms of so many `devices`, in the order of their times; of equal times, the one
+    that was planned first.
     """
 
     def __init__(self, devices: int = 0) -> None:

@@ -38,6 +38,7 @@ class SimulatedPostbox:
         end: DeviceEnd,
         memory: DeviceMemory,
         conditions: Conditions,
+        *,
         answered: Callable[[OutboxRow, Receipt], None],
         received: Callable[[], None],
     ) -> None:

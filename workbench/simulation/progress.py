@@ -34,7 +34,9 @@ class Progress:
         if now < self._next:
             return
         self._next = now + SECONDS_BETWEEN_LINES
-        self._console.print(progress_line(self._newest, virtual_seconds, self._seconds, now - self._started), highlight=False)
+        self._console.print(
+            progress_line(self._newest, virtual_seconds, self._seconds, now - self._started), highlight=False
+        )
 
 
 def progress_line(point: Point | None, virtual_seconds: float, of_seconds: float, wall_seconds: float) -> str:

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.core.privacy_settings import PrivacySettings
-from edge_agent.core.round_decisions import StartingPoint
 from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.producers import given_back
 from edge_agent.training.measured_step import OPERATIONS_PER_WEIGHT_AND_SAMPLE
@@ -22,7 +21,6 @@ from workbench.simulation.device_memory import DeviceMemory, unseen_rows
 from workbench.simulation.privacy_budget import as_chosen
 from workbench.simulation.workload import Workload
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
-
 
 DIVISIONS_KEPT = 1024
 """Where nothing real learns, all devices have samples of the same identities."""
@@ -42,13 +40,15 @@ def take_part_in_round(
     world: SimulatedWorld,
     device: int,
     memory: DeviceMemory,
-    owner: PrivacySettings,
     version: PublishedVersion,
-    start: StartingPoint,
+    *,
+    owner: PrivacySettings,
+    newest_sample: int,
     stored: NDArray[np.int64],
     last_weights: FloatVector | None,
 ) -> TrainingResult | Withheld:
-    """What a round from `version` gives on the `stored` rows of a device; `last_weights` f32[P] as of `Earlier`.
+    """What a round from `version` gives on the `stored` rows of a device, of which `newest_sample` have come;
+    `last_weights` f32[P] as of `Earlier`.
 
     Raises:
         DivergedError: as `take_part`.
@@ -68,7 +68,7 @@ def take_part_in_round(
         plan=workload.plan,
     )
     samples = samples_of_round(
-        workload, task, device, stored, newest_sample=start.newest_sample, trained_through=memory.trained_through
+        workload, task, device, stored, newest_sample=newest_sample, trained_through=memory.trained_through
     )
     weights = version.weights
     if task.clusters is not None:

@@ -78,7 +78,10 @@ class Simulation:
             messages.signer,
             workload=workload,
             residuals=Residuals(
-                len(fleet), 0 if leaves_nothing(task.update) else len(feedback.state()), options.memory_mib, feedback.layout
+                len(fleet),
+                0 if leaves_nothing(task.update) else len(feedback.state()),
+                options.memory_mib,
+                feedback.layout,
             ),
             generator=generator,
             devices=len(fleet),
@@ -109,8 +112,8 @@ class Simulation:
     def run(
         self, progress: Callable[[Point], None] = lambda _: None, tick: Callable[[float], None] = lambda _: None
     ) -> Result:
-        """Run to the end; `progress` is called with every point of the history, and `tick` now and then with the virtual
-        seconds that are over.
+        """Run to the end; `progress` is called with every point of the history, and `tick` now and then with the
+        virtual seconds that are over.
         """
         self._progress = progress
         queue = self._world.queue

@@ -42,8 +42,8 @@ class SimulatedWorld:
 
     With `always_connected`, a device that is on is connected; else it connects for a round and its receipt.
     `accepted` is called after each accepted update, `versioned` after each new version. `listening` are devices, by
-    number, that hear of every version: each is called with the size of a new manifest. `encode` writes updates; `life` gives that
-    of a device's error feedback.
+    number, that hear of every version: each is called with the size of a new manifest. `encode` writes updates; `life`
+    gives that of a device's error feedback.
     """
 
     def __init__(

@@ -27,3 +27,8 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     (`residual`), also with momentum, or as EF21's estimate, which goes with the strategy `ef21` and no other."""
     feedback_momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
     """Decay of the feedback `momentum`."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether something of it is random."""
+        return self.selection == "random_k" or self.stochastic_rounding

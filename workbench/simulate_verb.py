@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fleet_protocol.aggregation_plan import StrategyName
 from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_SETTING
@@ -23,7 +24,7 @@ def _option(metavar: str, words: str, **limits: float) -> Any:
 def simulate(
     context: typer.Context,
     *,
-    devices: Annotated[int, _option("N", "How many devices.", min=1, max=100_000)] = 100,
+    devices: Annotated[int, _option("N", "How many devices.", min=1, max=10_000_000)] = 100,
     seed: Annotated[int, _option("N", "Fixes everything that is drawn.", min=0, max=MAX_SEQUENCE)] = 0,
     hours: Annotated[float, _option("HOURS", "Virtual hours.", min=0.01, max=87_600)] = 24.0,
     profile: Annotated[list[str] | None, _option("PROFILE", "Kind of device; several times for a mixed fleet.")] = None,
@@ -41,6 +42,13 @@ def simulate(
     ] = None,
     keep_fraction: Annotated[float | None, _option("SHARE", "Share of entries sent, instead of the task's.")] = None,
     privacy: Annotated[Mode | None, typer.Option(help=PRIVACY_HELP)] = None,
+    strategy: Annotated[
+        StrategyName | None, typer.Option(help="How updates become a version, instead of the task's way.")
+    ] = None,
+    plain: Annotated[
+        bool,
+        typer.Option("--plain", help="For large fleets: no message is signed, and none is compressed."),
+    ] = False,
     target: Annotated[float | None, _option("SCORE", "Tell when this score is reached.")] = None,
     differences: Annotated[
         Differences | None, typer.Option(help="How versions travel down, instead of the task's way.")
@@ -88,6 +96,7 @@ def simulate(
             out,
             as_json,
             privacy,
+            strategy,
         ),
         Options(
             seed=seed,
@@ -96,6 +105,7 @@ def simulate(
             score_every=score_every,
             concurrent=concurrent,
             memory_mib=memory_mib,
+            plain=plain,
         ),
     )
     raise typer.Exit(code=status)

@@ -86,7 +86,7 @@ class Admission:
     def admit(self, message: Message, view: FleetView) -> Decision:
         """Decide on one message. Never raises for anything in the message."""
         parsed = self._parse(message, _largest_bytes(), view.answered)
-        return self._decide(parsed, UNPREPARED, view) if isinstance(parsed, ParsedMessage) else parsed
+        return self.decide(parsed, UNPREPARED, view) if isinstance(parsed, ParsedMessage) else parsed
 
     def admit_all(self, messages: Sequence[Message], view: FleetView) -> Iterator[Decision]:
         """Decide on messages in order, each as `admit` would after those before it, which `view` then reflects.
@@ -98,7 +98,7 @@ class Admission:
         prepared = prepare(parsed, view, self.consumers, self.settings.keys)
         for number, each in enumerate(parsed):
             ahead = prepared.get(number, UNPREPARED)
-            decision = self._decide(each, ahead, view) if isinstance(each, ParsedMessage) else each
+            decision = self.decide(each, ahead, view) if isinstance(each, ParsedMessage) else each
             self.apply(decision, view)
             yield decision
 
@@ -156,7 +156,8 @@ class Admission:
         if size > kind.max_bytes:
             raise ProtocolError(Reason.TOO_LARGE, f"{kind.name} of {size} bytes exceeds {kind.max_bytes}")
 
-    def _decide(self, parsed: ParsedMessage, ahead: Prepared, view: FleetView) -> Decision:
+    def decide(self, parsed: ParsedMessage, ahead: Prepared, view: FleetView) -> Decision:
+        """Decide on a message that is parsed, and of which `ahead` was computed; as `admit`."""
         consumer = self.consumers[parsed.envelope.header.kind.decrypted]
         verified = False
         trusted_key = b""

@@ -154,7 +154,7 @@ def decided_of(kind: PayloadKind, digest: bytes, *, held: bool = False, set_asid
 OutcomeLookup = Callable[[str, int], Decided | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FleetView:
     """Everything that admission may look at. `branch`, change the branch, then `absorb` or discard it.
 
@@ -177,7 +177,7 @@ class FleetView:
     tasks: MutableMapping[str, TaskProgress] = field(default_factory=dict)
     memories: MutableMapping[tuple[str, PayloadKind], Copyable] = field(default_factory=dict)
     highest_sequences: MutableMapping[str, int] = field(default_factory=dict)
-    decided: dict[tuple[str, int], Decided] = field(default_factory=dict)
+    decided: MutableMapping[tuple[str, int], Decided] = field(default_factory=dict)
     allowance: TokenBucket = UNLIMITED
     full_at: MutableMapping[str, float] = field(default_factory=dict)
     now: float = 0.0

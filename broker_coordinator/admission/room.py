@@ -32,8 +32,12 @@ def take_room(header: Header, device: str, size: int, progress: TaskProgress | N
         trickle = shares.trickle(progress.description.aggregation.smallest_buffer)
         if not view.spend(trickle, f"{device}/beyond share of {header.task}"):
             raise _limited(header, f"{device} has sent its share of the last updates; others come first")
-    view.full_at[device] = rate_full_at
-    view.full_at[bytes_of_device] = bytes_full_at
+    for bucket, key, full_at in (
+        (view.allowance, device, rate_full_at),
+        (view.byte_allowance, bytes_of_device, bytes_full_at),
+    ):
+        if bucket.interval_seconds:
+            view.full_at[key] = full_at
 
 
 def note_accepted(header: Header, device: str, progress: TaskProgress, view: FleetView) -> None:

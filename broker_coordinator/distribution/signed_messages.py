@@ -27,6 +27,7 @@ from fleet_protocol.kinds import (
     Manifest,
     MaskRequest,
     Outcome,
+    PayloadKind,
     Queries,
     Receipt,
     encode_payload,
@@ -67,51 +68,51 @@ class MessageSigner:
         why = reason.value if reason else ""
         receipt = Receipt(digest, outcome, why, detail, highest_sequence, newest_boot, cluster)
         topic = topics.down(self.fleet, self.shard, device)
-        payload = encode_payload(receipt)
-        return Publication(topic, sign_envelope(self.key, topic, RECEIPT, payload, sequence=highest_sequence))
+        return Publication(topic, self.envelope(topic, RECEIPT, receipt, sequence=highest_sequence))
 
     def manifest(self, task: str, manifest: Manifest) -> Publication:
         """The retained message that names the current version of a task."""
         topic = topics.manifest(self.fleet, task)
-        payload = encode_payload(manifest)
-        signed = sign_envelope(self.key, topic, MANIFEST, payload, sequence=manifest.version, task=task)
+        signed = self.envelope(topic, MANIFEST, manifest, sequence=manifest.version, task=task)
         return Publication(topic, signed, retained=True)
 
     def invitation(self, task: str, invitation: Invitation) -> Publication:
         """The message that devices hear asleep."""
         topic = topics.invitation(self.fleet, task)
-        payload = encode_payload(invitation)
-        signed = sign_envelope(self.key, topic, INVITATION, payload, sequence=invitation.version, task=task)
+        signed = self.envelope(topic, INVITATION, invitation, sequence=invitation.version, task=task)
         return Publication(topic, signed)
 
     def queries(self, task: str, queries: Queries) -> Publication:
         """The retained message with all that is asked about a task's samples."""
         topic = topics.queries(self.fleet, task)
-        payload = encode_payload(queries)
-        signed = sign_envelope(self.key, topic, QUERIES, payload, sequence=len(queries.asked), task=task)
+        signed = self.envelope(topic, QUERIES, queries, sequence=len(queries.asked), task=task)
         return Publication(topic, signed, retained=True)
 
     def succession(self, successor: VerifyKey) -> Publication:
         """The retained message that lets devices which pin this key pin `successor` in its place."""
         topic = topics.key_succession(self.fleet, key_id(self.key.verify_key))
-        payload = encode_payload(KeySuccession(bytes(successor)))
-        return Publication(topic, sign_envelope(self.key, topic, KEY_SUCCESSION, payload, sequence=0), retained=True)
+        succession = KeySuccession(bytes(successor))
+        return Publication(topic, self.envelope(topic, KEY_SUCCESSION, succession, sequence=0), retained=True)
 
     def authorities(self, followed: bytes, authorities: Sequence[bytes]) -> Publication:
         """The retained message that lets devices which trust the set `followed` trust `authorities` in its place."""
         topic = topics.authority_succession(self.fleet, followed)
-        payload = encode_payload(AuthoritySuccession(list(authorities)))
-        signed = sign_envelope(self.key, topic, AUTHORITY_SUCCESSION, payload, sequence=0)
-        return Publication(topic, signed, retained=True)
+        succession = AuthoritySuccession(list(authorities))
+        return Publication(topic, self.envelope(topic, AUTHORITY_SUCCESSION, succession, sequence=0), retained=True)
 
     def mask_request(self, helper: str, request: MaskRequest) -> Publication:
         """The message that asks a mask helper about a set."""
         topic = topics.down(self.fleet, self.shard, helper)
-        payload = encode_payload(request)
-        return Publication(topic, sign_envelope(self.key, topic, MASK_REQUEST, payload, sequence=0))
+        return Publication(topic, self.envelope(topic, MASK_REQUEST, request, sequence=0))
 
     def chunk(self, wanted: Wanted, content: bytes, number: int) -> Publication:
         """Chunk `number` of `content`, which is what is `wanted`."""
         topic = topics.chunk(self.fleet, wanted, number)
-        payload = encode_payload(BlobChunk(len(content), chunk_bytes(content, number)))
-        return Publication(topic, sign_envelope(self.key, topic, BLOB_CHUNK, payload, sequence=number))
+        chunk = BlobChunk(len(content), chunk_bytes(content, number))
+        return Publication(topic, self.envelope(topic, BLOB_CHUNK, chunk, sequence=number))
+
+    def envelope(
+        self, topic: str, kind: PayloadKind, payload: msgspec.Struct, *, sequence: int, task: str = ""
+    ) -> bytes:
+        """A payload as it travels on a topic: signed."""
+        return sign_envelope(self.key, topic, kind, encode_payload(payload), sequence=sequence, task=task)

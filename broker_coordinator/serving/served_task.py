@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from statistics import median
 from typing import Any
 
@@ -27,6 +27,7 @@ from broker_coordinator.aggregation.strategies import Recall
 from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
+from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
 from fleet_protocol.codec import Grid, read_weights
 from fleet_protocol.cohort import EVERYONE, RoundDraws
 from fleet_protocol.errors import ProtocolError
@@ -216,12 +217,21 @@ class ServedTask:
             return False
         if self._full_at() is not None or (self.waiting and self.newest.number < self.wanted_version):
             return True
-        if self._follows_fleet:
-            waiting = [each.device for each in self.waiting if self.consumer.take_place(each.facts)]
-            if has_gone_round(len(waiting), [*self.senders, *waiting]):
-                return True
+        if self._follows_fleet and self._has_gone_round():
+            return True
         deadline = self.deadline()
         return bool(self.waiting) and deadline is not None and now >= deadline
+
+    def _has_gone_round(self) -> bool:
+        """Counting those that take a place looks at all that wait: it comes last."""
+        if len(self.waiting) < SMALLEST_BUFFER:
+            return False
+        take_places = (each for each in reversed(self.waiting) if self.consumer.take_place(each.facts))
+        last = chain((each.device for each in take_places), reversed(self.senders))
+        senders = list(islice(last, UPDATES_LOOKED_AT))
+        if not has_gone_round(len(self.waiting), senders):
+            return False
+        return has_gone_round(sum(self.consumer.take_place(each.facts) for each in self.waiting), senders)
 
     @property
     def _follows_fleet(self) -> bool:
@@ -232,6 +242,8 @@ class ServedTask:
         return list(islice(self.waiting, self._full_at()))
 
     def _full_at(self) -> int | None:
+        if len(self.waiting) < self.buffer_size:
+            return None
         return full_at((self.consumer.take_place(each.facts) for each in self.waiting), self.buffer_size)
 
     def check(self, state: ServerState) -> Version:

@@ -43,3 +43,7 @@ class GrowingWaits:
         """Whether the task still waits; not for a version other than the one that failed."""
         wait = self._waits.get(task)
         return wait is not None and wait.version == version and now < wait.until
+
+    def any_for(self, task: str) -> bool:
+        """Whether the next wait may be longer than the first."""
+        return task in self._waits

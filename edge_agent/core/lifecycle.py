@@ -96,6 +96,11 @@ class Lifecycle:
         """The last event, and what there is to say of it."""
         self._hindrances: dict[State, str] = {}
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a round may begin, and nothing hinders the next ones."""
+        return self.state is State.SLEEPING and not self._hindrances
+
     def advance(self, event: Event, detail: str = "") -> None:
         """Make the transition of `event`. A hindrance that came in a round takes effect at its end.
 

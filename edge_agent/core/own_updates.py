@@ -60,3 +60,7 @@ class OwnUpdates:
         if last is None or now >= last.until or not is_same_line(last.trained_from, newest):
             return None
         return None if last.before is not None and is_new_to(last.before, newest) else last.until
+
+    def is_settled(self, task: str) -> bool:
+        """Whether nothing is waited for."""
+        return task not in self._last

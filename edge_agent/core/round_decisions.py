@@ -143,6 +143,23 @@ class RoundDecisions:
             or self.is_held(task, newest, now)
         )
 
+    def are_as_new(self, task: str, newest: KnownVersion | None) -> bool:
+        """Whether those of a process that has just started, with as many new samples of its one task, would be the same
+        from now on. What once diverged, or was outdated, is over once there is a later version than `newest`.
+        """
+        diverged = self._diverged.get(task)
+        return (
+            self._lifecycles[task].is_free
+            and not self._deferred
+            and not self._without_version
+            and self._triggers[task].has_noted_nothing
+            and not self._failures.any_for(task)
+            and not self._refusals.any_for(task)
+            and (newest is None or self._outdated.get(task) != newest)
+            and (diverged is None or (newest is not None and diverged.version != newest.version))
+            and self._own_updates.is_settled(task)
+        )
+
     def is_due(self, task: str, newest: KnownVersion | None, now: float) -> bool:
         """Whether a round of the task begins now."""
         is_asleep = self._lifecycles[task].state is State.SLEEPING

@@ -1,6 +1,7 @@
 """Triggers: why an agent wakes. A new condition is a setting, a member of `Condition` and what notes it. Pure."""
 
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Literal
 
 import msgspec
@@ -78,6 +79,7 @@ def found_by(
     return tuple(condition for condition, is_met in met.items() if is_met)
 
 
+@cache
 def conditions(settings: TriggerSettings) -> tuple[Condition, ...]:
     """Those that are set."""
     is_set = {
@@ -143,6 +145,11 @@ class Trigger:
         }
         lacking = [words[condition] for condition in conditions(self.settings) if not self._is_met(condition)]
         return (" or " if self.settings.combine == "any" else " and ").join(lacking)
+
+    @property
+    def has_noted_nothing(self) -> bool:
+        """Whether it counts samples alone: no event, and no newer version."""
+        return not (self._noted or self._in_round or self.has_new_version)
 
     def note(self, condition: Condition) -> None:
         """An event has happened: of the schedule, the file, or somebody has asked."""

@@ -1,8 +1,9 @@
 """Compression: the delta of a round joins the error feedback, and an update that the task takes is packed. Pure."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -18,12 +19,18 @@ from fleet_protocol.codec import (
     without_statistics,
     write_statistics,
 )
-from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.codec.sparse import FloatVector, Shapes
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.update_plan import UpdatePlan
+
+Encode = Callable[[FloatVector, Shapes, UpdatePlan, np.random.Generator], EncodedUpdate]
+"""As `fleet_protocol.codec.encode_update`."""
 
 ENCODING_STREAM = 1
 """Separates the encoder's random numbers from those that choose the batches."""
+UNUSED: Final = np.random.default_rng(0)
+"""Where a plan draws nothing; to make one takes longer than to encode some updates."""
 MAX_REMEMBERED_UPDATES = 10
 """The residual's norm in updates of the largest norm that the task takes: more than wait in an outbox at once."""
 SCALING_MARGIN = 1 - 2**-5
@@ -73,7 +80,13 @@ def unpack(packed: bytes, held: HeldBlocks) -> SparseUpdate:
 
 
 def pack(
-    delta: FloatVector, memory: ErrorFeedback, task: TaskDescription, seed: int, held: Sequence[int] = ()
+    delta: FloatVector,
+    memory: ErrorFeedback,
+    task: TaskDescription,
+    seed: int,
+    held: Sequence[int] = (),
+    *,
+    encode: Encode = encode_update,
 ) -> Packed:
     """Encode the update of a round that changed the weights by `delta` f32[P]; `memory` keeps the rest.
 
@@ -92,18 +105,23 @@ def pack(
     blocks = HeldBlocks.of(task, held)
     delta, changes = np.split(delta, [task.trained_count])
     total = _offered(delta, memory, blocks)
-    encoded = _encode(total, blocks, task, seed)
+
+    def encoded_of(vector: FloatVector) -> EncodedUpdate:
+        generator = np.random.default_rng((seed, ENCODING_STREAM)) if task.update.draws else UNUSED
+        return encode(vector, blocks.shapes, task.update, generator)
+
+    encoded = encoded_of(total)
     norm = encoded.sent.norm()
     clipped_away = 0.0
     if (hidden := task.device_privacy) is not None and norm > (most := min(hidden.largest_norm, largest)):
         total, clipped_away = _clipped(total, SCALING_MARGIN * most / norm, memory)
-        encoded = _encode(total, blocks, task, seed)
+        encoded = encoded_of(total)
         norm = encoded.sent.norm()
     if not norm <= largest:  # NaN too
-        own = _encode(blocks.trained.part(delta), blocks, task, seed).sent.norm()
+        own = encoded_of(blocks.trained.part(delta)).sent.norm()
         if own > largest:
             raise UpdateTooLargeError(f"its update has norm {own:.4g}, at most {largest:.4g} (max_delta_norm) is taken")
-        encoded = _encode(total * np.float32(SCALING_MARGIN * largest / norm), blocks, task, seed)
+        encoded = encoded_of(total * np.float32(SCALING_MARGIN * largest / norm))
     memory.take(blocks.trained.spread_sparse(encoded.sent))
     statistics = write_statistics(blocks.statistics.part(changes))
     return Packed(encoded.packed + statistics, clipped_away + memory.shrink(MAX_REMEMBERED_UPDATES * largest))
@@ -133,7 +151,3 @@ def _offered(delta: FloatVector, memory: ErrorFeedback, blocks: HeldBlocks) -> F
     left = np.flatnonzero(others)
     memory.take(SparseUpdate(left, total[left]))
     return offered
-
-
-def _encode(vector: FloatVector, blocks: HeldBlocks, task: TaskDescription, seed: int) -> EncodedUpdate:
-    return encode_update(vector, blocks.shapes, task.update, np.random.default_rng((seed, ENCODING_STREAM)))

@@ -90,3 +90,7 @@ def plan_batches(sample_count: int, steps: int, batch_size: int, seed: int) -> B
     mask = np.zeros((steps, batch_size), np.float32)
     mask[:, :filled] = 1.0
     return BatchPlan(rows, mask, seed_of_steps(seed))
+
+
+PlanBatches = Callable[[int, int, int, int], BatchPlan]
+"""As `plan_batches`: from the number of samples, steps, the size of a batch, and a seed."""

@@ -64,6 +64,7 @@ def take_part(
         task,
         earlier.seed,
         draw=earlier.draw,
+        plan=earlier.plan,
         resting=stored.resting,
         on_progress=on_progress,
     )

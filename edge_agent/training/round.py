@@ -13,14 +13,23 @@ from bundle_runtime.gaussian_integers import Draw
 from bundle_runtime.samples import Samples
 from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.sample_budget import steps_of_round
-from edge_agent.training.compression import Packed, UpdateTooLargeError, pack, remember
+from edge_agent.training.compression import Encode, Packed, UpdateTooLargeError, pack, remember
 from edge_agent.training.divergence import divergence
-from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEngine, ignore_progress, plan_batches
+from edge_agent.training.engine import (
+    BatchPlan,
+    OnProgress,
+    PlanBatches,
+    Rates,
+    TrainingEngine,
+    ignore_progress,
+    plan_batches,
+)
 from edge_agent.training.feedback import ErrorFeedback
 from edge_agent.training.private.randomness import OF_THE_SYSTEM, sampled_batches
 from edge_agent.training.sending import running_norm, why_unchanged
 from edge_agent.training.statistics import in_other_units, measure, unlike_the_fleet
 from edge_agent.worker.contract import MaskedResult, Returned, TrainingResult
+from fleet_protocol.codec import encode_update
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.limits import MAX_LOSS
 from fleet_protocol.remedies import STEADIER_TRAINING
@@ -45,8 +54,8 @@ class Earlier:
     that were stored at the last of them, `usual_norm` the running mean of the norms of their changes, and
     `last_weights` f32[P] those that the last one began with, where they are known and others than this round's.
     `prompting` is what the device's owner lets it tell, None where nobody asks for prompts, and `told` the mark of
-    those that were told last. `draw` gives what a round with privacy of samples draws. `mask` masks what is sent, where
-    a cohort sums it.
+    those that were told last. `draw` gives what a round with privacy of samples draws; of others, `plan` picks the
+    batches. `mask` masks what is sent, where a cohort sums it; `encode` writes what is sent otherwise.
     """
 
     residual: bytes
@@ -60,6 +69,8 @@ class Earlier:
     told: bytes = b""
     draw: Draw = OF_THE_SYSTEM
     mask: Mask | None = None
+    encode: Encode = encode_update
+    plan: PlanBatches = plan_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +115,9 @@ def train_round(
     """
     if task.scaling.is_awaited:
         return measure(samples, task)
-    learned = learn(engine, weights, samples, task, earlier.seed, draw=earlier.draw, on_progress=on_progress)
+    learned = learn(
+        engine, weights, samples, task, earlier.seed, draw=earlier.draw, plan=earlier.plan, on_progress=on_progress
+    )
     return finish_round(learned, weights, samples, task, earlier)
 
 
@@ -116,6 +129,7 @@ def learn(
     seed: int,
     *,
     draw: Draw = OF_THE_SYSTEM,
+    plan: PlanBatches = plan_batches,
     resting: NDArray[np.bool_] | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Learned:
@@ -129,9 +143,9 @@ def learn(
     """
     if task.sample_privacy is None and (words := in_other_units(samples, task)):
         raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
-    plan = _batches(len(samples), task, seed, draw, resting)
-    trained, losses = engine.train(weights, samples, plan, Rates.planned(task.training), on_progress)
-    if diverged := divergence(losses, trained, samples, plan, task.training.learning_rate):
+    batches = _batches(len(samples), task, seed, draw, plan=plan, resting=resting)
+    trained, losses = engine.train(weights, samples, batches, Rates.planned(task.training), on_progress)
+    if diverged := divergence(losses, trained, samples, batches, task.training.learning_rate):
         raise _diverged(str(diverged), samples, task)
     if too_large := _too_large_loss(losses):
         raise _diverged(_explained(too_large, losses, samples, task), samples, task)
@@ -139,12 +153,18 @@ def learn(
 
 
 def _batches(
-    samples: int, task: TaskDescription, seed: int, draw: Draw, resting: NDArray[np.bool_] | None
+    samples: int,
+    task: TaskDescription,
+    seed: int,
+    draw: Draw,
+    *,
+    plan: PlanBatches,
+    resting: NDArray[np.bool_] | None,
 ) -> BatchPlan:
     steps = steps_of_round(task.training, samples)
     if task.sample_privacy is not None:
         return sampled_batches(samples, steps, task.sample_privacy.sampling_rate, draw, seed, resting=resting)
-    return plan_batches(samples, steps, task.training.batch_size, seed)
+    return plan(samples, steps, task.training.batch_size, seed)
 
 
 def finish_round(
@@ -164,7 +184,7 @@ def finish_round(
         if earlier.mask is not None and not kept:
             masked = earlier.mask(delta[: task.trained_count], memory)
         elif not kept:
-            packed = pack(delta, memory, task, earlier.seed, learned.held)
+            packed = pack(delta, memory, task, earlier.seed, learned.held, encode=earlier.encode)
     except UpdateTooLargeError as error:
         raise _diverged(_explained(str(error), learned.losses, samples, task), samples, task) from error
     return TrainingResult(

@@ -124,6 +124,8 @@ class _Scaled:
 
 def _scaled(samples: Samples, task: TaskDescription) -> list[_Scaled]:
     """Inputs and targets, where they have a scale."""
+    if task.scaling.inputs is None and task.scaling.targets is None:
+        return []
     parts = (
         ("input", samples.inputs, task.input_blocks, task.scaling.inputs),
         ("label", samples.labels, task.target_blocks, task.scaling.targets),

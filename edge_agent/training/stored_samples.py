@@ -37,15 +37,36 @@ def identities(samples: Samples) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(digests), "<u8")
 
 
-def divide(
-    samples: Samples, identities: NDArray[np.uint64], unseen: NDArray[np.bool_], validation_share: float
-) -> StoredSamples:
-    """Divide stored samples by their `identities`, uint64 [N]; `unseen` bool [N]: no round has had that one."""
+@dataclass(frozen=True, slots=True)
+class Division:
+    """Which of the stored samples are trained on, and which validate, int64 each; `different` and `fresh` as of
+    `StoredSamples`.
+    """
+
+    training: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    different: int
+    fresh: int
+
+    def of(self, samples: Samples) -> StoredSamples:
+        """The samples, divided so."""
+        return StoredSamples(samples.take(self.training), samples.take(self.validation), self.different, self.fresh)
+
+
+def division(identities: NDArray[np.uint64], unseen: NDArray[np.bool_], validation_share: float) -> Division:
+    """How samples with these `identities`, uint64 [N], are divided; `unseen` bool [N]: no round has had that one."""
     kept = kept_for_validation(identities, validation_share)
     different = np.unique(identities[~kept]).size
-    return StoredSamples(
-        training=samples.take(np.flatnonzero(~kept)),
-        validation=samples.take(np.flatnonzero(kept)),
+    return Division(
+        training=np.flatnonzero(~kept),
+        validation=np.flatnonzero(kept),
         different=different,
         fresh=different - np.unique(identities[~kept & ~unseen]).size,
     )
+
+
+def divide(
+    samples: Samples, identities: NDArray[np.uint64], unseen: NDArray[np.bool_], validation_share: float
+) -> StoredSamples:
+    """Stored samples, divided as `division` says."""
+    return division(identities, unseen, validation_share).of(samples)

@@ -29,10 +29,12 @@ class FirstByte:
     compressed: bool
 
 
-def contain(body: bytes, quantisation: Quantisation, *, positions_in_bits: bool) -> bytes:
-    """The body behind its first byte, compressed if that is shorter; a body of nothing but dense bits never is."""
+def contain(body: bytes, quantisation: Quantisation, *, positions_in_bits: bool, zstd: bool = True) -> bytes:
+    """The body behind its first byte, compressed with `zstd` if that is shorter; a body of nothing but dense bits never
+    is.
+    """
     first = FORMAT << _FORMAT_SHIFT | (_BITS if positions_in_bits else 0) | quantisation
-    if not (positions_in_bits and is_one_bit(quantisation)):
+    if zstd and not (positions_in_bits and is_one_bit(quantisation)):
         level = _THOROUGH_LEVEL if len(body) <= _THOROUGH_UP_TO else _QUICK_LEVEL
         frame = zstandard.ZstdCompressor(level=level, write_checksum=False).compress(body).removeprefix(_MAGIC)
         if len(frame) < len(body):

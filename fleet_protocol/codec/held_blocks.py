@@ -1,8 +1,10 @@
 """The part of a task's flat weight vector that some blocks of its `split` make up: what an update of them holds."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,15 +34,17 @@ class HeldBlocks:
             ProtocolError: `MALFORMED`: the task has another number of blocks, or none; `OUT_OF_BOUNDS`: those held
                 have no weights.
         """
+        if not held:
+            return _every(task.shapes, task.trained_shapes)
         blocks = len(task.split.blocks) if task.split else 0
-        if held and len(held) != blocks:
+        if len(held) != blocks:
             raise ProtocolError(
                 Reason.MALFORMED, f"samples of {len(held)} blocks; {task.task} is divided into {blocks}"
             )
         first_statistic = len(task.trained_shapes)
         trained, statistics = task.parameters[:first_statistic], task.parameters[first_statistic:]
         shapes = tuple(tuple(parameter.shape) for parameter in trained if _is_held(parameter, held))
-        if held and not shapes:
+        if not shapes:
             raise ProtocolError(Reason.OUT_OF_BOUNDS, "no block that it holds has weights: there is nothing to average")
         return cls(
             shapes,
@@ -104,6 +108,19 @@ class Places:
     def spread_sparse(self, update: SparseUpdate) -> SparseUpdate:
         """The same of some entries."""
         return update if self.are_all else SparseUpdate(self.in_whole(update.indices), update.values)
+
+
+@lru_cache(64)
+def _every(shapes: tuple[tuple[int, ...], ...], trained_shapes: tuple[tuple[int, ...], ...]) -> HeldBlocks:
+    """All of a task's tensors of these shapes, of which the first are trained. It is asked for with every update."""
+    first_statistic = len(trained_shapes)
+    return HeldBlocks(trained_shapes, _whole(trained_shapes), _whole(shapes[first_statistic:]))
+
+
+def _whole(shapes: tuple[tuple[int, ...], ...]) -> Places:
+    """The places of tensors of which none is left out."""
+    ends = list(itertools.accumulate(map(math.prod, shapes), initial=0))
+    return Places(np.array(ends[:-1], np.int64), np.zeros(len(shapes), np.int64), ends[-1], ends[-1])
 
 
 def _is_held(parameter: Parameter, held: Sequence[int]) -> bool:

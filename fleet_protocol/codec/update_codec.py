@@ -55,11 +55,12 @@ class Stages:
 
 
 def encode_update(
-    delta: FloatVector, shapes: Shapes, plan: UpdatePlan, generator: np.random.Generator
+    delta: FloatVector, shapes: Shapes, plan: UpdatePlan, generator: np.random.Generator, *, zstd: bool = True
 ) -> EncodedUpdate:
     """Compress `delta` (float32, finite, the tensors of `shapes` one after the other) as `plan` says.
 
-    `generator` draws the seed of a random selection and rounds stochastically; other plans leave it alone.
+    `generator` draws the seed of a random selection and rounds stochastically; other plans leave it alone. Without
+    `zstd`, the body travels as it is, longer and sooner.
     """
     layout = TensorLayout.of(shapes)
     quantisation = Quantisation[plan.quantisation.upper()]
@@ -71,7 +72,12 @@ def encode_update(
         generator if plan.stochastic_rounding else None,
     )
     forms = [
-        contain(_body(positions, quantised, quantisation), quantisation, positions_in_bits=positions.bits is not None)
+        contain(
+            _body(positions, quantised, quantisation),
+            quantisation,
+            positions_in_bits=positions.bits is not None,
+            zstd=zstd,
+        )
         for positions in pack_positions(selection, layout)
     ]
     return EncodedUpdate(min(forms, key=len), SparseUpdate(selection.indices, quantised.values))

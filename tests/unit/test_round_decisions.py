@@ -420,3 +420,48 @@ def test_a_new_generation_has_nothing_of_its_own_to_wait_for():
 
 def test_who_trains_when_samples_come_asks_for_no_time():
     assert awaiting().version_known("digits", KNOWN, NEWER, 101.0) is None
+
+
+def test_decisions_of_a_process_that_has_just_started_are_as_new():
+    assert decisions().are_as_new("digits", None)
+    assert decisions(new_samples=7).are_as_new("digits", KNOWN)
+
+
+def test_decisions_after_a_round_are_as_new_and_in_it_are_not():
+    agent = decisions(new_samples=4)
+    agent.begin("digits", READY)
+    assert not agent.are_as_new("digits", KNOWN)
+    agent.version_ready("digits", START)
+    assert not agent.are_as_new("digits", KNOWN)
+    agent.ended("digits", 0, "spooled")
+    assert agent.are_as_new("digits", KNOWN)
+
+
+def test_what_a_failure_leaves_behind_is_not_as_new_until_a_later_version_has_made_up_for_it():
+    agent = decisions(new_samples=4)
+    agent.begin("digits", READY)
+    agent.version_ready("digits", START)
+    agent.diverged("digits", START)
+    agent.failed("digits", KNOWN, 0.0, "diverged")
+    agent.retry_deferred_trigger("digits")
+    assert not agent.are_as_new("digits", KNOWN)
+    agent.begin("digits", READY)
+    agent.version_ready("digits", replace(START, version=4))
+    agent.ended("digits", 0, "spooled")
+    assert agent.are_as_new("digits", NEWER)
+    assert not agent.are_as_new("digits", KNOWN), "that samples diverged from this version is still known"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda agent: agent.not_enrolled("revoked"),
+        lambda agent: agent.note("digits", Condition.ASKED),
+        lambda agent: agent.update_spooled("digits", KNOWN, 0, 0.0, 5.0),
+        lambda agent: agent.version_known("digits", KNOWN, NEWER, 0.0),
+    ],
+)
+def test_what_a_new_process_would_not_know_is_not_as_new(change):
+    agent = decisions()
+    change(agent)
+    assert not agent.are_as_new("digits", NEWER)

@@ -233,6 +233,17 @@ def test_hand_written_body_means_what_the_format_says(packed, shape, indices, va
     assert update.values.tolist() == values
 
 
+def test_without_zstd_an_update_means_the_same_and_is_never_shorter():
+    delta = np.repeat(np.float32([0.5, -0.25, 0.0, 2.0]), 500)
+    for plan in (UpdatePlan(1.0, quantisation="float32", selection="dense"), UpdatePlan(0.3, quantisation="int8")):
+        packed = encode_update(delta, [(2000,)], plan, np.random.default_rng(1))
+        plain = encode_update(delta, [(2000,)], plan, np.random.default_rng(1), zstd=False)
+        assert len(plain.packed) > len(packed.packed)
+        for found in (decode_update(plain.packed, [(2000,)]), plain.sent):
+            assert np.array_equal(found.indices, packed.sent.indices)
+            assert np.array_equal(found.values, packed.sent.values)
+
+
 def test_nothing_kept_decodes_to_nothing():
     for quantisation in (FLOAT32, TERNARY, FLOAT16, INT8, INT4, SIGN):
         assert decode_update(quantisation + b"\x02\x00", [[8], [8]]).indices.size == 0

@@ -6,9 +6,8 @@ Modelled is what the shipped shells get from asyncio, SQLite and MQTT: when thin
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
@@ -22,23 +21,26 @@ from edge_agent.core.sample_budget import is_spent
 from edge_agent.core.triggers import Trigger, TriggerSettings
 from edge_agent.core.turns import Turns, why_not_yet
 from edge_agent.core.version_choice import KnownVersion
-from edge_agent.producers import given_back, kept_of, produce
-from edge_agent.shell.connection.identity import Identity
-from edge_agent.training.own_limits import take_part
-from edge_agent.training.round import DivergedError, Earlier
+from edge_agent.producers import kept_of, produce
+from edge_agent.training.round import DivergedError
 from edge_agent.worker.contract import TrainingResult, Withheld
-from fleet_protocol.codec import ClusterView
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import Receipt
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
-from workbench.simulation.device_memory import DeviceMemory, stored_rows
+from workbench.simulation.device_memory import stored_count, stored_rows
+from workbench.simulation.event_queue import Alarm
 from workbench.simulation.manifest_listener import SimulatedListener
-from workbench.simulation.masks.device import CohortRound, why_no_round
+from workbench.simulation.masks.device import why_no_round
+from workbench.simulation.messages import DeviceEnd
 from workbench.simulation.postbox import SimulatedPostbox
-from workbench.simulation.privacy_budget import as_chosen, charged, spent_samples
-from workbench.simulation.rounds import round_seconds, samples_of_round
+from workbench.simulation.privacy_budget import charged, spent_samples
+from workbench.simulation.rounds import round_seconds, take_part_in_round
+from workbench.simulation.sleepers import Sleepers
 from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
+
+TRIGGER: Final = TriggerSettings()
+"""Devices train when samples have arrived, as shipped."""
 
 
 class WakePolicy(Protocol):
@@ -56,60 +58,93 @@ class WakePolicy(Protocol):
         """The last payload of `agent` that was waiting has its receipt."""
         ...
 
+    def arrive(self, agent: "SimulatedAgent") -> None:
+        """The samples that `agent` waits for have come."""
+        ...
+
 
 class SimulatedAgent:
-    """Device `number` of the fleet; `wake_policy` decides when it starts a round. `life` is its error feedback's."""
+    """Device `number` of the fleet; `wake_policy` decides when it starts a round. It begins as its row in `sleepers`
+    has it, and calls `fell_asleep` when it is there again; None: it never is.
+    """
 
     __slots__ = (
         "_awaits_scale",
         "_decisions",
         "_deferred",
-        "_identity",
-        "_life",
+        "_end",
+        "_fell_asleep",
         "_listener",
         "_member",
         "_memory",
         "_on",
+        "_planned",
         "_postbox",
         "_power_cycle",
         "_recheck",
-        "_trigger",
+        "_sleepers",
         "_versions",
         "_wake_policy",
         "_world",
         "number",
-        "samples_counted_at",
     )
 
     def __init__(
         self,
         number: int,
         member: FleetMember,
-        identity: Identity,
+        end: DeviceEnd,
         world: SimulatedWorld,
         wake_policy: WakePolicy,
         *,
-        trigger: TriggerSettings,
-        life: int,
+        sleepers: Sleepers,
+        fell_asleep: "Callable[[SimulatedAgent], None] | None",
     ) -> None:
         self.number = number
-        self.samples_counted_at = 0.0
         self._member = member
-        self._identity = identity
+        self._end = end
         self._world = world
         self._wake_policy = wake_policy
-        self._trigger = trigger
-        self._life = life
-        self._memory = DeviceMemory()
-        self._postbox = SimulatedPostbox(world, identity, self._memory, member.conditions, self._answered)
+        self._sleepers = sleepers
+        self._fell_asleep = fell_asleep
+        self._on = bool(sleepers.is_on[number])
+        self._memory = sleepers.memory(number)
+        self._end.boot = sleepers.boots[number]
+        self._postbox = SimulatedPostbox(
+            world, end, self._memory, member.conditions, answered=self._answered, received=self.rest
+        )
+        self._postbox.connected = self._on and world.always_connected
         self._decisions = self._new_decisions()
-        self._versions = SimulatedVersionFollower(world, identity, self._memory)
-        self._listener = SimulatedListener(world, number, self._hear_of_version)
+        self._versions = SimulatedVersionFollower(world, end, self._memory, sleepers.selection_threshold(number))
+        self._listener = SimulatedListener(world, number, self._hear_of_version, has_heard=sleepers.has_heard(number))
         self._deferred = False
         self._awaits_scale = False
-        self._on = False
         self._power_cycle = 0
         self._recheck = 0
+        self._planned = 0
+        """Actions that are under way."""
+
+    @property
+    def samples_counted_at(self) -> float:
+        """When its samples were counted last."""
+        return self._sleepers.counted_at[self.number]
+
+    @samples_counted_at.setter
+    def samples_counted_at(self, now: float) -> None:
+        self._sleepers.counted_at[self.number] = now
+
+    def wait_for_samples(self, count: int, seconds: float) -> None:
+        """It waits for so many, which come in so many seconds."""
+        self._sleepers.awaited[self.number] = count
+        self._world.queue.set_alarm(Alarm.SAMPLES, self.number, seconds)
+
+    def stop_waiting(self) -> int:
+        """It waits for samples no longer; returns for how many it did."""
+        count = self._sleepers.awaited[self.number]
+        if count:
+            self._sleepers.awaited[self.number] = 0
+            self._world.queue.stop_alarm(Alarm.SAMPLES, self.number)
+        return count
 
     @property
     def available(self) -> bool:
@@ -124,8 +159,7 @@ class SimulatedAgent:
     @property
     def holds_enough(self) -> bool:
         """Whether its store can ever hold as many samples as its guards want."""
-        most = min(self._world.workload.count(self.number), self._member.maximum_samples)
-        return most >= self._member.guards.minimum_samples
+        return self._member.holds_enough(self._world.workload.count(self.number))
 
     @property
     def is_spent(self) -> bool:
@@ -179,10 +213,10 @@ class SimulatedAgent:
         conditions = self._member.conditions
         queue = self._world.queue
         if (wait := conditions.seconds_until_open(queue.now)) > 0:
-            queue.after(wait, self.power_on)
+            queue.set_alarm(Alarm.POWER, self.number, wait)
             return
-        self._on = True
-        self._identity.boot += 1
+        self._turn(on=True)
+        self._end.boot += 1
         self._decisions = self._new_decisions()
         self._versions.restart()
         self._postbox.restart()
@@ -192,7 +226,8 @@ class SimulatedAgent:
         if conditions.crashes_per_day > 0:
             crash = self._world.generator.exponential(DAY_SECONDS / conditions.crashes_per_day)
         if min(closing, crash) < math.inf:
-            self.later(min(closing, crash), partial(self._power_off, crashed=crash < closing))
+            self._sleepers.crashes[self.number] = crash < closing
+            queue.set_alarm(Alarm.POWER, self.number, min(closing, crash))
         if self._memory.outbox or self._world.always_connected:
             self._postbox.connect()
         self._idle()
@@ -208,7 +243,7 @@ class SimulatedAgent:
 
     def trigger(self) -> None:
         """Enough samples have come: decide, fetch, train."""
-        stored = self._stored_rows(self._memory.newest_sample).size
+        stored = self._stored_count(self._memory.newest_sample)
         readings = Readings(stored, len(self._memory.outbox), minute=int(self.now // 60) % MINUTES_OF_A_DAY)
         if refused := self._decisions.begin(self._world.task.task, readings):
             self._world.ledger.guard_refusals[refused] += 1
@@ -235,9 +270,45 @@ class SimulatedAgent:
         return known
 
     def later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Plan an action that is dropped if the device is switched off before."""
-        power_cycle = self._power_cycle
-        self._world.queue.after(seconds, lambda: action() if self._power_cycle == power_cycle else None)
+        """Plan an action that is dropped if the device is switched off before. Until then it stays awake."""
+        self._planned += 1
+        self._world.queue.after(seconds, partial(self._act, action, self._power_cycle))
+
+    def _act(self, action: Callable[[], None], power_cycle: int) -> None:
+        if self._power_cycle == power_cycle:
+            self._planned -= 1
+            action()
+            self.rest()
+
+    def rest(self) -> None:
+        """Become a row again, if a row can hold all that there is."""
+        fell_asleep = self._fell_asleep
+        if fell_asleep is None or not self._fits_a_row:
+            return
+        self._power_cycle += 1
+        self._sleepers.boots[self.number] = self._end.boot
+        self._sleepers.store(
+            self.number,
+            self._memory,
+            selection_threshold=self._versions.selection_threshold,
+            has_heard=self._listener.has_heard,
+        )
+        self._fell_asleep = None  # what is still planned for this object finds nothing to do
+        fell_asleep(self)
+
+    @property
+    def _fits_a_row(self) -> bool:
+        memory = self._memory
+        if self._planned or self._deferred or self._awaits_scale or memory.outbox or memory.returned or memory.charges:
+            return False
+        if not self._on:
+            return True
+        is_quiet = memory.enrolled and self._postbox.connected and not self._listener.is_listening
+        return is_quiet and self._decisions.are_as_new(self._world.task.task, memory.known)
+
+    def _turn(self, *, on: bool) -> None:
+        self._on = on
+        self._sleepers.is_on[self.number] = on
 
     @property
     def _held(self) -> bool:
@@ -254,7 +325,7 @@ class SimulatedAgent:
         self._wake_policy.idle(self)
 
     def _new_decisions(self) -> RoundDecisions:
-        trigger = Trigger(self._trigger, self._memory.new_samples)
+        trigger = Trigger(TRIGGER, self._memory.new_samples)
         return RoundDecisions(self._member.guards, {self._world.task.task: trigger})
 
     def _fetched(self, version: PublishedVersion, known: KnownVersion) -> None:
@@ -269,7 +340,7 @@ class SimulatedAgent:
         if self._decisions.version_ready(self._world.task.task, start):
             self._put_off()
             return
-        stored = self._stored_rows(start.newest_sample).size
+        stored = self._stored_count(start.newest_sample)
         seconds = round_seconds(self._world.task, self._member.conditions, stored)
         self.later(seconds, partial(self._train, version, known, start))
 
@@ -284,13 +355,15 @@ class SimulatedAgent:
             return None
         return why_not_yet(plan, memory.turns, newest, waiting=waiting)
 
+    def _stored_count(self, newest_sample: int) -> int:
+        return stored_count(newest_sample, self._world.workload.count(self.number), self._member.maximum_samples)
+
     def _stored_rows(self, newest_sample: int, behind: int = 0) -> NDArray[np.int64]:
         different = self._world.workload.count(self.number)
         return stored_rows(newest_sample, different, self._member.maximum_samples, behind)
 
     def _train(self, version: PublishedVersion, known: KnownVersion, start: StartingPoint) -> None:
         task = version.task
-        workload = self._world.workload
         memory = self._memory
         owner = self._member.owner
         spent = spent_samples(memory.charges, task, owner)
@@ -298,32 +371,19 @@ class SimulatedAgent:
             self._withhold(withheld, known, start)
             self._idle()
             return
-        returned = list(given_back(memory.returned).values())
-        earlier = Earlier(
-            self._world.residuals.get(self.number),
-            returned,
-            memory.rounds,
-            self._life,
-            memory.epochs,
-            memory.usual_norm,
-            self._versions.last_weights(known),
-            draw=self._world.generator.bytes,
-        )
-        samples = samples_of_round(
-            workload,
-            task,
-            self.number,
-            self._stored_rows(start.newest_sample, spent),
-            newest_sample=start.newest_sample,
-            trained_through=memory.trained_through,
-        )
+        stored = self._stored_rows(start.newest_sample, spent)
         try:
-            weights = ClusterView.of(task, memory.cluster).weights(version.weights)
-            engine, chosen = as_chosen(workload.engine, task, owner)
-            at = version.manifest.cohort
-            cohort = CohortRound(task, at, known, self._identity, owner, generator=self._world.generator)
-            earlier = replace(earlier, mask=cohort.mask)
-            result = take_part(engine, weights, samples, chosen, earlier, evaluate=workload.evaluate)
+            result = take_part_in_round(
+                self._world,
+                self.number,
+                memory,
+                version,
+                end=self._end,
+                owner=owner,
+                newest_sample=start.newest_sample,
+                stored=stored,
+                last_weights=self._versions.last_weights(known),
+            )
         except ProtocolError as error:
             self._put_off(self._decisions.failed(task.task, known, self.now, str(error)))
             return
@@ -338,7 +398,7 @@ class SimulatedAgent:
         if isinstance(result, Withheld):
             self._withhold(result, known, start)
         else:
-            self._spool(cohort.signed(result, memory.noised), known, start)
+            self._spool(result, known, start)
         self._postbox.notify()
         if isinstance(result, TrainingResult):
             if result.statistics:
@@ -351,7 +411,7 @@ class SimulatedAgent:
         task = self._world.task
         memory = self._memory
         for kind, payload in produce(task, msgspec.structs.replace(result, cluster=memory.cluster)):
-            number, recipient = self._identity.address(kind)
+            number, recipient = self._end.address(kind)
             row = OutboxRow(
                 0,
                 number,
@@ -363,7 +423,7 @@ class SimulatedAgent:
                 generation=known.generation,
                 kept=kept_of(kind, result),
             )
-            memory.spool(row, self._identity.sign_row)
+            memory.spool(row, self._end.sign_row)
             memory.turns = Turns(memory.turns.count + 1, known.version)
         memory.returned.clear()
         memory.usual_norm = result.usual_norm
@@ -392,9 +452,15 @@ class SimulatedAgent:
     def _put_off(self, seconds: float | None = None) -> None:
         """Retry after `seconds`, else `recheck_seconds`, or when a receipt or a version comes."""
         self._recheck += 1
-        self.later(seconds or self._member.guards.recheck_seconds, partial(self._retry_deferred_trigger, self._recheck))
+        wait = seconds or self._member.guards.recheck_seconds
+        self._world.queue.after(wait, partial(self._recheck_due, self._recheck, self._power_cycle))
         self._deferred = True
         self._listen()
+
+    def _recheck_due(self, recheck: int, power_cycle: int) -> None:
+        if self._power_cycle == power_cycle:
+            self._retry_deferred_trigger(recheck)
+            self.rest()
 
     def _retry_deferred_trigger(self, recheck: int) -> None:
         """Retry the deferred trigger, unless it was retried meanwhile."""
@@ -424,13 +490,17 @@ class SimulatedAgent:
             self._postbox.disconnect()
         self._listen()
 
-    def _power_off(self, *, crashed: bool) -> None:
+    def power_off(self, *, crashed: bool) -> None:
+        """Its hours are over, or its power fails."""
         self._wake_policy.count(self)
         self._power_cycle += 1
-        self._on = False
+        self._planned = 0
+        self._turn(on=False)
         self._postbox.disconnect()
         self._deferred = False
         self._listener.follow(connected=False, waits=False)
         self._world.ledger.rounds_lost += self._decisions.state in {State.FETCHING, State.TRAINING}
         self._world.ledger.crashes += crashed
-        self._world.queue.after(self._member.conditions.restart_seconds if crashed else 0.0, self.power_on)
+        self._world.queue.set_alarm(
+            Alarm.POWER, self.number, self._member.conditions.restart_seconds if crashed else 0.0
+        )

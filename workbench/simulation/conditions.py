@@ -10,7 +10,7 @@ import numpy as np
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.store_settings import StoreSettings
-from edge_agent.profiles import CrashesPerDay, Duration, HoursOn, Profile, Rate, SamplesPerHour
+from edge_agent.profiles import CrashesPerDay, Duration, HoursOn, Profile, Rate, SamplesPerHour, SimulationSettings
 
 DAY_SECONDS, HOUR_SECONDS = 86_400.0, 3_600.0
 LINK_SPREAD = 0.5
@@ -67,23 +67,52 @@ class FleetMember:
     maximum_samples: int = StoreSettings().maximum_samples
     owner: PrivacySettings = NO_DEMANDS
 
+    def holds_enough(self, different: int) -> bool:
+        """Whether it can ever store as many samples as its guards want, of so many different ones."""
+        return min(different, self.maximum_samples) >= self.guards.minimum_samples
 
-def draw_member(profile: Profile, generator: np.random.Generator) -> FleetMember:
-    """A device of this kind: its speed, link and hours are drawn around the profile's medians."""
-    kind = profile.simulation
-    faster = math.exp(kind.speed_spread * generator.standard_normal())
-    better = math.exp(LINK_SPREAD * generator.standard_normal())
-    conditions = Conditions(
-        training_mflops=kind.training_mflops * faster * profile.worker.cpu_share,
-        start_seconds=kind.start_seconds / faster,
-        uplink_kbit_s=kind.uplink_kbit_s * better,
-        downlink_kbit_s=kind.downlink_kbit_s * better,
-        latency_ms=kind.latency_ms / better,
-        samples_per_hour=kind.samples_per_hour,
-        opens_at_hour=generator.uniform(0, 24),
-        open_hours=kind.online_hours,
-        crashes_per_day=kind.crashes_per_day,
-        restart_seconds=kind.restart_seconds,
-    )
-    guards = msgspec.structs.replace(profile.guards, when_unknown="agree")  # no readings of a machine are modelled
-    return FleetMember(conditions, guards, profile.store.maximum_samples)
+
+DRAWN: Final = 3
+"""Numbers by which devices of one kind differ."""
+
+
+def draw_conditions(generator: np.random.Generator) -> tuple[float, float, float]:
+    """How much faster a device is, as a logarithm in units of its kind's spread; how much better its link, likewise;
+    and the hour of the day at which it is switched on.
+    """
+    return generator.standard_normal(), generator.standard_normal(), generator.uniform(0, 24)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of device as a simulation takes it: medians, guards, and how many samples it keeps."""
+
+    settings: SimulationSettings
+    cpu_share: float
+    guards: GuardSettings
+    maximum_samples: int
+
+    @classmethod
+    def of(cls, profile: Profile) -> "Kind":
+        """That of a profile."""
+        guards = msgspec.structs.replace(profile.guards, when_unknown="agree")  # no readings of a machine are modelled
+        return cls(profile.simulation, profile.worker.cpu_share, guards, profile.store.maximum_samples)
+
+    def member(self, speed: float, link: float, opens_at_hour: float) -> FleetMember:
+        """The device that was drawn so: its speed and link lie around the medians."""
+        kind = self.settings
+        faster = math.exp(kind.speed_spread * speed)
+        better = math.exp(LINK_SPREAD * link)
+        conditions = Conditions(
+            training_mflops=kind.training_mflops * faster * self.cpu_share,
+            start_seconds=kind.start_seconds / faster,
+            uplink_kbit_s=kind.uplink_kbit_s * better,
+            downlink_kbit_s=kind.downlink_kbit_s * better,
+            latency_ms=kind.latency_ms / better,
+            samples_per_hour=kind.samples_per_hour,
+            opens_at_hour=opens_at_hour,
+            open_hours=kind.online_hours,
+            crashes_per_day=kind.crashes_per_day,
+            restart_seconds=kind.restart_seconds,
+        )
+        return FleetMember(conditions, self.guards, self.maximum_samples)

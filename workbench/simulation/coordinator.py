@@ -1,13 +1,15 @@
 """The coordinator's cores in virtual time: admission, answers and version making, without a journal."""
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
 from broker_coordinator.admission.admission import Admission
-from broker_coordinator.admission.decisions import Accepted, Message, Refused
-from broker_coordinator.admission.fleet_view import Decided, DeviceState, FleetView, TaskProgress, devices_taking_part
+from broker_coordinator.admission.ahead import Prepared
+from broker_coordinator.admission.decisions import Accepted, Decision, Refused
+from broker_coordinator.admission.fleet_view import DeviceState, FleetView, TaskProgress, devices_taking_part
+from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.aggregation.collapse import VERSIONS_LOOKED_AT, smaller
@@ -28,9 +30,11 @@ from fleet_protocol.codec import read_model, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import STATISTICS, Manifest, PayloadKind, PresenceState
 from workbench.simulation.ledger import Ledger
+from workbench.simulation.messages import Parcel
+from workbench.simulation.outcomes import Outcomes
 
-OUTCOMES_KEPT = 64
-"""Outcomes kept per device: more than its outbox may contain, so that every repetition is recognised."""
+UNSIGNED = Prepared(is_checked=True)
+"""There is no signature to check: docs/simulation.md."""
 
 
 class SimulatedCoordinator:
@@ -53,8 +57,7 @@ class SimulatedCoordinator:
         self._admission = Admission(settings, CONSUMERS)
         self._signer = signer
         self._receipts = Receipts(signer)
-        self._outcomes: dict[str, deque[tuple[int, Decided]]] = {}
-        self._view = FleetView(self._look_up)
+        self._view = FleetView(lambda _device, _sequence: None, decided=Outcomes())
         self._positions = count(1)
         self._devices = devices
         self._ledger = ledger
@@ -110,14 +113,13 @@ class SimulatedCoordinator:
         """When `make_versions` is due although no update comes."""
         return self._served.deadline()
 
-    def handle(self, message: Message, now: float) -> Publication | None:
+    def handle(self, parcel: Parcel, now: float) -> Publication | None:
         """Decide on a message, make the versions that it completes, and answer with a receipt where one is due."""
         self._note_progress()
-        branch = self._view.branch(now)
-        decision = self._admission.admit(message, branch)
-        self._admission.apply(decision, branch)
-        self._view.absorb(branch)
-        self._keep_outcomes(branch)
+        view = self._view
+        view.now = now
+        decision = self._decide(parcel, view)
+        self._admission.apply(decision, view)
         match decision:
             case Accepted(device, header, staleness=staleness, facts=facts, item=item) if header.kind is STATISTICS:
                 self._awaited.waiting.append(WaitingPayload(next(self._positions), device, staleness, facts, item))
@@ -130,7 +132,12 @@ class SimulatedCoordinator:
                 self.make_versions(now)
             case Refused(reason=reason, detail=detail):
                 self._ledger.refuse(reason.value, detail)
-        return self._receipts.receipt(decision, self._view, now)
+        return self._receipts.receipt(decision, view, now)
+
+    def _decide(self, parcel: Parcel, view: FleetView) -> Decision:
+        if isinstance(parcel, ParsedMessage):
+            return self._admission.decide(parcel, UNSIGNED, view)
+        return self._admission.admit(parcel, view)
 
     def scale_deadline(self) -> float | None:
         """When `make_scale` is due although no device reports."""
@@ -238,10 +245,3 @@ class SimulatedCoordinator:
         self._files[version.number] = version.weights
         if len(self._files) > Retention().versions:
             self._files.popitem(last=False)
-
-    def _keep_outcomes(self, branch: FleetView) -> None:
-        for (device, sequence), decided in branch.decided.items():
-            self._outcomes.setdefault(device, deque(maxlen=OUTCOMES_KEPT)).append((sequence, decided))
-
-    def _look_up(self, device: str, sequence: int) -> Decided | None:
-        return next((decided for number, decided in self._outcomes.get(device, ()) if number == sequence), None)

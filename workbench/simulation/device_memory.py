@@ -15,13 +15,18 @@ from fleet_protocol.envelope import digest
 from fleet_protocol.kinds import Outcome
 
 
+def stored_count(newest_sample: int, different: int, maximum: int, behind: int = 0) -> int:
+    """How many of a device's `different` samples are in its store; as `stored_rows`."""
+    return max(0, min(newest_sample, different, maximum, newest_sample - behind))
+
+
 def stored_rows(newest_sample: int, different: int, maximum: int, behind: int = 0) -> NDArray[np.int64]:
     """Which of a device's `different` samples are in its store once `newest_sample` have come, int64, oldest first.
 
     They come again and again in the same order; one that comes again takes its own place. The newest `maximum` are
     kept, and of these the ones with a number above `behind`.
     """
-    stored = max(0, min(newest_sample, different, maximum, newest_sample - behind))
+    stored = stored_count(newest_sample, different, maximum, behind)
     return np.arange(newest_sample - stored, newest_sample) % different
 
 

@@ -34,7 +34,8 @@ class Downlink:
         if version != self._newest:
             self._sizes.clear()
             self._newest = version
-        wanted = PackedWeights(self._task, version, held if self._plan.packs(version) else None)
+        is_base = held is not None and self._plan.packs(version) and self._find_weights(self._task, held) is not None
+        wanted = PackedWeights(self._task, version, held if is_base else None)
         if wanted not in self._sizes:
             self._sizes[wanted] = self._count(wanted)
         return self._sizes[wanted]

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import msgspec
 import numpy as np
@@ -11,15 +12,36 @@ from edge_agent.core.guards import GuardSettings
 from edge_agent.profiles import Profile
 from fleet_protocol.document_errors import explain
 from fleet_protocol.errors import ConfigurationError
-from workbench.simulation.conditions import Conditions, FleetMember, draw_member
+from workbench.simulation.conditions import DRAWN, Conditions, FleetMember, Kind, draw_conditions
 
 
-def draw_fleet(profiles: Sequence[Profile], devices: int, seed: int) -> list[FleetMember]:
-    """`devices` devices, of each profile as many as of the others. Each is drawn from its own number and `seed`."""
-    return [
-        draw_member(profiles[device % len(profiles)], np.random.default_rng((seed, device)))
-        for device in range(devices)
-    ]
+class DrawnFleet(Sequence[FleetMember]):
+    """See `draw_fleet`. What is drawn is kept in an array, and a device is made of it when it is looked at."""
+
+    def __init__(self, profiles: Sequence[Profile], devices: int, seed: int) -> None:
+        self._kinds = [Kind.of(profile) for profile in profiles]
+        self._drawn = np.empty((devices, DRAWN), np.float64)
+        for device in range(devices):
+            self._drawn[device] = draw_conditions(np.random.default_rng((seed, device)))
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    @overload
+    def __getitem__(self, device: int) -> FleetMember: ...
+    @overload
+    def __getitem__(self, device: slice) -> Sequence[FleetMember]: ...
+    def __getitem__(self, device: int | slice) -> FleetMember | Sequence[FleetMember]:
+        """A device, or some."""
+        if isinstance(device, slice):
+            return [self[each] for each in range(len(self))[device]]
+        number = range(len(self))[device]
+        return self._kinds[number % len(self._kinds)].member(*self._drawn[number].tolist())
+
+
+def draw_fleet(profiles: Sequence[Profile], devices: int, seed: int) -> Sequence[FleetMember]:
+    """As many devices of each profile as of the others, each drawn from its own number and `seed`."""
+    return DrawnFleet(profiles, devices, seed)
 
 
 def read_trace(path: Path) -> list[FleetMember]:

@@ -8,28 +8,36 @@ from workbench.simulation.world import SimulatedWorld
 class SimulatedListener:
     """Device `number`; `hear` is called with the size of each manifest that comes to it."""
 
-    __slots__ = ("_has_heard", "_hear", "_number", "_world")
+    __slots__ = ("_hear", "_number", "_world", "has_heard")
 
-    def __init__(self, world: SimulatedWorld, number: int, hear: Callable[[int], None]) -> None:
+    def __init__(
+        self, world: SimulatedWorld, number: int, hear: Callable[[int], None], *, has_heard: bool = False
+    ) -> None:
         self._world = world
         self._number = number
         self._hear = hear
-        self._has_heard = False
+        self.has_heard = has_heard
+        """Whether a manifest has come on this connection."""
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the device hears of every version."""
+        return self._number in self._world.listening
 
     def follow(self, *, connected: bool, waits: bool) -> None:
         """Subscribe where the device waits for a version, or has heard of none on this connection: that brings the
         retained manifest. Else unsubscribe.
         """
-        self._has_heard = self._has_heard and connected
+        self.has_heard = self.has_heard and connected
         listening = self._world.listening
-        if not connected or (self._has_heard and not waits):
+        if not connected or (self.has_heard and not waits):
             listening.pop(self._number, None)
         elif self._number not in listening:
             listening[self._number] = self._hear
-            self._has_heard = True
+            self.has_heard = True
             self._hear(self._world.receive_manifest())
 
     def take(self) -> int:
         """The bytes that come for a look at the newest manifest: none where all of them come anyway."""
-        self._has_heard = True
+        self.has_heard = True
         return 0 if self._number in self._world.listening else self._world.receive_manifest()

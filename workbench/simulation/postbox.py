@@ -2,30 +2,21 @@
 
 from collections.abc import Callable
 
-from broker_coordinator.admission.decisions import Message
 from edge_agent.core.delivery import Delivery, Remedy
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts, must_enrol_again
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.producers import goes_back
-from edge_agent.shell.connection.identity import Identity
-from fleet_protocol.envelope import digest
-from fleet_protocol.kinds import (
-    ENROLMENT,
-    KINDS,
-    Enrolment,
-    Presence,
-    PresenceState,
-    Receipt,
-    encode_payload,
-)
-from fleet_protocol.limits import MAX_CONTROL_BYTES
+from fleet_protocol.kinds import ENROLMENT, KINDS, Receipt
 from workbench.simulation.conditions import Conditions
 from workbench.simulation.device_memory import DeviceMemory
+from workbench.simulation.messages import DeviceEnd, Parcel
 from workbench.simulation.world import SimulatedWorld
 
 
 class SimulatedPostbox:
-    """The sending side of one device. `answered` is called with each receipt for a payload that waited."""
+    """The sending side of one device. `answered` is called with each receipt for a payload that waited, and `received`
+    after whatever comes.
+    """
 
     __slots__ = (
         "_answered",
@@ -33,9 +24,10 @@ class SimulatedPostbox:
         "_conditions",
         "_connection",
         "_delivery",
-        "_identity",
+        "_end",
         "_memory",
         "_planned",
+        "_received",
         "_world",
         "connected",
     )
@@ -43,17 +35,20 @@ class SimulatedPostbox:
     def __init__(
         self,
         world: SimulatedWorld,
-        identity: Identity,
+        end: DeviceEnd,
         memory: DeviceMemory,
         conditions: Conditions,
+        *,
         answered: Callable[[OutboxRow, Receipt], None],
+        received: Callable[[], None],
     ) -> None:
         self.connected = False
         self._world = world
-        self._identity = identity
+        self._end = end
         self._memory = memory
         self._conditions = conditions
         self._answered = answered
+        self._received = received
         self._connection = 0
         self._planned: float | None = None
         self.restart()
@@ -61,7 +56,7 @@ class SimulatedPostbox:
     def restart(self) -> None:
         """Forget what a device does not store."""
         self._attempts = EnrolmentAttempts()
-        self._delivery = Delivery(self._memory, self._identity.sign_row, goes_back)
+        self._delivery = Delivery(self._memory, self._end.sign_row, goes_back)
 
     def connect(self) -> None:
         """Connect to the broker: enrol, and send what waits for its receipt."""
@@ -69,11 +64,8 @@ class SimulatedPostbox:
             return
         self.connected = True
         self._planned = None
-        world = self._world
-        identity = self._identity
         # The last will travels with the connection, and has the size of the presence that it takes back.
-        presence = identity.sign_presence(encode_payload(Presence(PresenceState.ONLINE, identity.boot)))
-        world.ledger.up["presence"] += 2 * len(presence)
+        self._world.ledger.up["presence"] += 2 * self._end.presence_bytes()
         self._attempts.start()
         self._enrol()
         self._delivery.schedule.restart()
@@ -90,12 +82,13 @@ class SimulatedPostbox:
         self._delivery.schedule.changed(self._world.queue.now)
         self._deliver()
 
-    def receive(self, signed: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """Act on a message on the device's own topic; a device that is off receives none."""
-        if not self.connected:
-            return
-        receipt, _ = self._identity.verify_from_coordinator(self._identity.down_topic, signed, MAX_CONTROL_BYTES)
-        assert isinstance(receipt, Receipt)  # noqa: S101 - nothing else is sent there
+        if self.connected:
+            self._act_on(self._end.receipt(data))
+            self._received()
+
+    def _act_on(self, receipt: Receipt) -> None:
         if must_enrol_again(receipt):
             self._memory.enrolled = False
         if received := self._delivery.receive(receipt):
@@ -110,11 +103,9 @@ class SimulatedPostbox:
     def _enrol(self) -> None:
         if self._memory.enrolled:
             return
-        identity = self._identity
-        enrolment = Enrolment(identity.public_key, "simulated", "simulated", [self._world.task.task])
-        signed = identity.sign_control(ENROLMENT, encode_payload(enrolment))
-        wait_seconds = self._attempts.sent(digest(signed))
-        self._send("enrolment", signed)
+        named, parcel = self._end.enrolment(self._world.task.task)
+        wait_seconds = self._attempts.sent(named)
+        self._send(ENROLMENT.name, parcel)
         self._later(wait_seconds, self._enrol)
 
     def _deliver(self) -> None:
@@ -123,7 +114,8 @@ class SimulatedPostbox:
             return
         now = self._world.queue.now
         for number in self._delivery.due(now):
-            self._send(KINDS[self._memory.outbox[number].kind].name, self._delivery.envelope(number))
+            row = self._memory.outbox[number]
+            self._send(KINDS[row.kind].name, self._end.parcel(row, self._delivery.envelope(number)))
             self._delivery.schedule.sent(number, now)
         due = self._delivery.schedule.next_due
         if due is not None and (self._planned is None or due < self._planned):
@@ -134,9 +126,8 @@ class SimulatedPostbox:
         self._planned = None
         self._deliver()
 
-    def _send(self, kind: str, signed: bytes) -> None:
-        message = Message(self._identity.up_topic, signed)
-        self._world.send(kind, message, self._conditions, self.receive)
+    def _send(self, kind: str, parcel: Parcel) -> None:
+        self._world.send(kind, parcel, self._conditions, self.receive)
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """Plan an action that is dropped if this connection ends before."""

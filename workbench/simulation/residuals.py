@@ -5,6 +5,12 @@ import numpy as np
 from edge_agent.training.feedback import StateLayout
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MIB
+from fleet_protocol.update_plan import UpdatePlan
+
+
+def leaves_nothing(plan: UpdatePlan) -> bool:
+    """Whether updates hold all that was learned, so that nothing is left for later but by way of exception."""
+    return (plan.selection, plan.quantisation, plan.feedback) == ("dense", "float32", "residual")
 
 
 class Residuals:
@@ -26,6 +32,8 @@ class Residuals:
                 f" {limit_mib} MiB allowed; raise --memory-mib, or simulate fewer devices or a smaller model"
             )
         self.rounded = needed_mib > limit_mib
+        self.begin_lives = layout.header_bytes > 0
+        """Whether the first state of a device tells its lives apart."""
         self._header_bytes = layout.header_bytes
         self._whole = layout.dtype
         self._half = np.dtype(f"f{layout.dtype.itemsize // 2}")
@@ -37,7 +45,10 @@ class Residuals:
         return self._converted(state, self._half, self._whole) if self.rounded and state else state
 
     def put(self, device: int, state: bytes) -> None:
-        """Store the state after a round."""
+        """Store the state after a round; one of zeros alone is as good as none."""
+        if not self._header_bytes and not np.frombuffer(state, np.uint8).any():
+            self._states.pop(device, None)
+            return
         self._states[device] = self._converted(state, self._whole, self._half) if self.rounded else state
 
     def _converted(self, state: bytes, kept: np.dtype[np.floating], wanted: np.dtype[np.floating]) -> bytes:

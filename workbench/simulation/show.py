@@ -7,20 +7,24 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from broker_coordinator.aggregation.strategies import STRATEGIES, Recall
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.profiles import read_profile
+from fleet_protocol.aggregation_plan import StrategyName
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.codec import read_weights
-from fleet_protocol.downlink_plan import Differences
+from fleet_protocol.downlink_plan import Differences, DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
+from fleet_protocol.update_plan import UpdatePlan
 from workbench.data.narrow_inputs import narrow_inputs
 from workbench.data.samples import read_samples, share_out
 from workbench.privacy_modes.modes import Mode
@@ -31,12 +35,16 @@ from workbench.report.privacy_told import told_notes
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.masks.task import with_simulated_helpers, with_usual_masks
+from workbench.simulation.progress import Progress
 from workbench.simulation.simulation import Options, Result, Simulation
 from workbench.simulation.verdict import failure, remarks
 from workbench.simulation.workload import Workload, synthetic_workload, trained_workload
 
-SECONDS_BETWEEN_LINES = 5.0
 MAX_GUARD_ROWS = 4
+MOST_LOOKED_AT = 100_000
+"""Devices, where something goes over all of them for each version or round."""
+WHOLE_UPDATES: Final = UpdatePlan(keep_fraction=1.0, quantisation="float32", selection="dense")
+WHOLE_VERSIONS: Final = DownlinkPlan(differences="off")
 SUMMARY_FILE, HISTORY_FILE = "summary.json", "history.jsonl"
 
 
@@ -44,7 +52,7 @@ SUMMARY_FILE, HISTORY_FILE = "summary.json", "history.jsonl"
 class Request:
     """What to simulate: `data` makes the devices really train; a `trace` takes the place of `devices` and `profiles`.
 
-    `buffer_size`, `keep_fraction`, `differences` and `precision_bits` replace the task's.
+    `buffer_size`, `keep_fraction`, `differences`, `precision_bits` and `strategy` replace the task's.
     """
 
     devices: int
@@ -59,6 +67,7 @@ class Request:
     out: Path | None
     as_json: bool
     privacy: Mode | None = None
+    strategy: StrategyName | None = None
 
 
 def simulate(request: Request, options: Options) -> int:
@@ -74,7 +83,8 @@ def simulate(request: Request, options: Options) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         simulation = prepare(with_mode(request, Path(scratch) / "bundle"), options)
         started = time.monotonic()
-        result = simulation.run(_Progress(Console(stderr=True), started).show)
+        progress = Progress(Console(stderr=True), started, options.seconds)
+        result = simulation.run(progress.show, progress.tick)
     if request.out is not None:
         write_result(result, request.out)
     if request.as_json:
@@ -105,17 +115,38 @@ def with_mode(request: Request, out: Path) -> Request:
 def prepare(request: Request, options: Options) -> Simulation:
     """The fleet, the bundle and the workload that were asked for."""
     folder = find_bundle(request.task)
-    bundle = as_wanted(load_bundle(folder), request)
+    bundle = as_wanted(load_bundle(folder), request, plain=options.plain)
     fleet = (
         read_trace(request.trace)
         if request.trace
         else draw_fleet([read_profile(name) for name in request.profiles], request.devices, options.seed)
     )
+    _check_size(len(fleet), bundle.description.aggregation.strategy, options)
     if request.privacy == "masks":
         bundle = with_usual_masks(bundle, len(fleet), request.buffer_size)
     elif (plan := bundle.description.masks) is not None:
         bundle = with_simulated_helpers(bundle, plan)
     return Simulation(fleet, bundle, _workload(folder, bundle, len(fleet), request.data, options.seed), options)
+
+
+def _check_size(devices: int, strategy: StrategyName, options: Options) -> None:
+    """Refuse a fleet of which all devices would be looked at again and again.
+
+    Raises:
+        ConfigurationError: what looks at them, and what does not.
+    """
+    if devices <= MOST_LOOKED_AT:
+        return
+    if options.concurrent is not None:
+        raise ConfigurationError(
+            f"--concurrent draws from all {devices:,} devices again and again, which is for {MOST_LOOKED_AT:,} at most:"
+            " leave it out, and devices train when samples have come"
+        )
+    if STRATEGIES[strategy].recall in {Recall.LAST_UPDATES, Recall.ALL_UPDATES}:
+        raise ConfigurationError(
+            f"strategy {strategy!r} keeps the last update of each of {devices:,} devices, and looks at all of them for"
+            f" each version, which is for {MOST_LOOKED_AT:,} at most: add --strategy fedbuff"
+        )
 
 
 def write_result(result: Result, out: Path) -> None:
@@ -190,25 +221,47 @@ def _staleness(counts: Mapping[int, int]) -> str:
     return f"median {median:.0f}, 95 % at most {high:.0f}, largest {values.max()}"
 
 
-def as_wanted(bundle: Bundle, request: Request) -> Bundle:
-    """The bundle with the plans that the user wants; its files stay as they are, and so does its hash.
+def as_wanted(bundle: Bundle, request: Request, *, plain: bool = False) -> Bundle:
+    """The bundle with the plans that the user wants, `plain` ones without compression; its files stay as they are, and
+    so does its hash.
 
     Raises:
         ConfigurationError: they contradict each other.
     """
     task = bundle.description
     aggregation = msgspec.structs.replace(
-        task.aggregation, buffer_size=request.buffer_size or task.aggregation.buffer_size
+        task.aggregation,
+        buffer_size=request.buffer_size or task.aggregation.buffer_size,
+        strategy=request.strategy or task.aggregation.strategy,
     )
-    update = msgspec.structs.replace(task.update, keep_fraction=request.keep_fraction or task.update.keep_fraction)
-    downlink = msgspec.structs.replace(
-        task.downlink,
-        differences=request.differences or task.downlink.differences,
-        precision_bits=task.downlink.precision_bits if request.precision_bits is None else request.precision_bits,
-    )
+    if plain:
+        _check_plain(request, aggregation.strategy)
+        update, downlink = WHOLE_UPDATES, WHOLE_VERSIONS
+    else:
+        update = msgspec.structs.replace(task.update, keep_fraction=request.keep_fraction or task.update.keep_fraction)
+        downlink = msgspec.structs.replace(
+            task.downlink,
+            differences=request.differences or task.downlink.differences,
+            precision_bits=task.downlink.precision_bits if request.precision_bits is None else request.precision_bits,
+        )
     scaling = task.scaling if request.data else UNSCALED  # without samples there is nothing to scale
     changed = msgspec.structs.replace(task, aggregation=aggregation, update=update, downlink=downlink, scaling=scaling)
     return Bundle(parse_description(msgspec.json.encode(changed), f"{task.task} as simulated"), bundle.files)
+
+
+def _check_plain(request: Request, strategy: StrategyName) -> None:
+    for option, given in (
+        ("--keep-fraction", request.keep_fraction),
+        ("--differences", request.differences),
+        ("--precision-bits", request.precision_bits),
+    ):
+        if given is not None:
+            raise ConfigurationError(f"{option} {given}: with --plain nothing is compressed; leave one of them out")
+    if strategy == "ef21":
+        raise ConfigurationError(
+            "--plain: strategy 'ef21' is the other half of a compression, and with --plain nothing is compressed; add"
+            " --strategy fedbuff"
+        )
 
 
 def _workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed: int) -> Workload:
@@ -219,22 +272,3 @@ def _workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed
     if words := narrow_inputs(samples.inputs, task):
         print(f"edgeflock: {words}", file=sys.stderr)
     return trained_workload(folder, task, *share_out(samples, task, devices, seed))
-
-
-class _Progress:
-    """A line on stderr every few seconds, on a terminal."""
-
-    def __init__(self, console: Console, started: float) -> None:
-        self._console = console
-        self._next = started + SECONDS_BETWEEN_LINES
-
-    def show(self, point: Point) -> None:
-        if not sys.stderr.isatty() or time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
-        self._console.print(
-            f"{point.virtual_seconds / 3600:.2f} h  version {point.version}  updates {point.updates}"
-            f"  score {point.score:.4f}"
-            + "".join(f"  epsilon {told:.3g} per {of}" for of, told in point.epsilon.items()),
-            highlight=False,
-        )

@@ -2,28 +2,31 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
-from edge_agent.core.triggers import TriggerSettings
 from edge_agent.training.feedback import recall
-from fleet_protocol.keys import write_verify_key
+from fleet_protocol.codec import encode_update
+from fleet_protocol.errors import ConfigurationError
 from workbench.report.privacy_told import Told, told_so_far
-from workbench.simulation.agent import SimulatedAgent, WakePolicy
+from workbench.simulation.agent import WakePolicy
 from workbench.simulation.conditions import FleetMember
-from workbench.simulation.keys import FLEET, SHARD, simulated_identity, simulated_key
+from workbench.simulation.fleet import SimulatedFleet
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.masks.helper import mask_helpers
 from workbench.simulation.masks.world import MaskedWorld
-from workbench.simulation.residuals import Residuals
+from workbench.simulation.messages import PlainMessages, SignedMessages, device_name
+from workbench.simulation.residuals import Residuals, leaves_nothing
 from workbench.simulation.wake_policies import WakeConcurrently, WakeInRounds, WakeOnSamples
 from workbench.simulation.workload import Workload
 from workbench.simulation.world import SimulatedWorld, Surroundings
 
 EVENT_STREAM = 2
 """Keeps the random numbers of events apart from those that fleets and workloads are drawn with."""
+STARTED_TOGETHER, SECONDS_BETWEEN_STARTS = 10_000, 1.0
+"""So many devices start at one time, and the next ones after so long: each is an agent until it has enrolled."""
 LIFE_STREAM = 3
 """Of an error feedback's `life`, which a real device draws at random."""
 
@@ -34,7 +37,8 @@ class Options:
 
     `concurrent`: so many devices train at any time, or together in rounds if `synchronous`; else each wakes on its own
     samples. The run ends after `seconds` of virtual time, or `updates` accepted ones, or where the score is at least
-    `target` if `stop_at_target`. The score is taken after every `score_every` updates.
+    `target` if `stop_at_target`. The score is taken after every `score_every` updates. `plain`: messages are not signed
+    and not compressed with zstd.
     """
 
     seed: int
@@ -46,6 +50,7 @@ class Options:
     concurrent: int | None = None
     synchronous: bool = False
     memory_mib: int = 1024
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,8 @@ class Simulation:
     """A fleet that is ready to run.
 
     Raises:
-        ConfigurationError: the fleet's residuals don't fit into the memory allowed.
+        ConfigurationError: the fleet's residuals don't fit into the memory allowed; or nothing is signed, and the task
+            has masks, for which devices sign.
     """
 
     def __init__(self, fleet: Sequence[FleetMember], bundle: Bundle, workload: Workload, options: Options) -> None:
@@ -70,61 +76,67 @@ class Simulation:
         self._concurrent: WakeConcurrently | None = None
         task = bundle.description
         generator = np.random.default_rng((options.seed, EVENT_STREAM))
-        key = simulated_key(options.seed, "coordinator")
+        messages = PlainMessages(options.seed) if options.plain else SignedMessages(options.seed)
         feedback = recall(task.update, b"", task.trained_count, life=1)
         surroundings = Surroundings(
             workload=workload,
-            residuals=Residuals(len(fleet), len(feedback.state()), options.memory_mib, feedback.layout),
+            residuals=Residuals(
+                len(fleet),
+                0 if leaves_nothing(task.update) else len(feedback.state()),
+                options.memory_mib,
+                feedback.layout,
+            ),
             generator=generator,
             devices=len(fleet),
             always_connected=options.concurrent is None,
             accepted=self._score_now_and_then,
             versioned=self._begin_round,
+            encode=partial(encode_update, zstd=not options.plain),
+            life=partial(_life, options.seed),
         )
-        pinned = write_verify_key(key.verify_key)
-        names = [f"d{number:05}" for number in range(len(fleet))]
-        signer = MessageSigner(key, FLEET, SHARD)
-        if task.masks is None:
-            self._world = SimulatedWorld(bundle, signer, surroundings)
-        else:
-            roster = {name: simulated_key(options.seed, name).verify_key for name in names}
-            helpers = mask_helpers(options.seed, task.masks, pinned, roster)
-            self._world = MaskedWorld(bundle, signer, surroundings, helpers)
+        self._world = _world(bundle, messages, surroundings)
         wake_policy: WakePolicy = WakeOnSamples(generator)
         if options.concurrent is not None:
             kind = WakeInRounds if options.synchronous else WakeConcurrently
             wake_policy = self._concurrent = kind(options.concurrent, generator)
-        self._agents = [
-            SimulatedAgent(
-                number,
-                member,
-                simulated_identity(options.seed, names[number], pinned),
-                self._world,
-                wake_policy,
-                trigger=TriggerSettings(),
-                life=1 + int(np.random.default_rng((options.seed, LIFE_STREAM, number)).integers(2**32)),
-            )
-            for number, member in enumerate(fleet)
-        ]
+        self._fleet = SimulatedFleet(
+            fleet,
+            messages.end,
+            self._world,
+            wake_policy,
+            rows=self._concurrent is None and task.masks is None,
+        )
 
     @property
-    def agents(self) -> Sequence[SimulatedAgent]:
+    def agents(self) -> SimulatedFleet:
         """The fleet."""
-        return self._agents
+        return self._fleet
 
-    def run(self, progress: Callable[[Point], None] = lambda _: None) -> Result:
-        """Run to the end; `progress` is called with every point of the history."""
+    def run(
+        self, progress: Callable[[Point], None] = lambda _: None, tick: Callable[[float], None] = lambda _: None
+    ) -> Result:
+        """Run to the end; `progress` is called with every point of the history, and `tick` now and then with the
+        virtual seconds that are over.
+        """
         self._progress = progress
+        queue = self._world.queue
         self._score()
-        for agent in self._agents:
-            agent.power_on()
+        self._power_on(0, len(self._fleet) if self._concurrent else STARTED_TOGETHER)
         if self._concurrent:
-            self._concurrent.begin(self._agents)
-        self._world.queue.run(self._options.seconds)
+            self._concurrent.begin(self._fleet.awake)
+        queue.run(self._options.seconds, lambda: tick(queue.now))
         last = self._history[-1]
         if last.updates < self._world.ledger.updates:
             last = self._score()
         return Result(self._summary(last), self._history)
+
+    def _power_on(self, first: int, count: int) -> None:
+        """Start so many devices now, and the others behind them."""
+        end = min(first + count, len(self._fleet))
+        for number in range(first, end):
+            self._fleet.power_on(number)
+        if end < len(self._fleet):
+            self._world.queue.after(SECONDS_BETWEEN_STARTS, partial(self._power_on, end, count))
 
     def _begin_round(self) -> None:
         if self._concurrent:
@@ -150,14 +162,16 @@ class Simulation:
         return point
 
     def _told(self) -> list[Told]:
-        rounds = max((agent.rounds_charged for agent in self._agents if agent.hides_samples), default=0)
+        rounds = 0
+        if self._world.task.sample_privacy is not None:
+            rounds = max((agent.rounds_charged for agent in self._fleet.awake if agent.hides_samples), default=0)
         coordinator = self._world.coordinator
         return told_so_far(self._world.task, rounds=rounds, versions=coordinator.noised_sums, clip=coordinator.clip)
 
     def _summary(self, last: Point) -> Summary:
         ledger = self._world.ledger
         return Summary(
-            devices=len(self._agents),
+            devices=len(self._fleet),
             seed=self._options.seed,
             virtual_seconds=self._world.queue.now,
             versions=self._world.coordinator.version,
@@ -184,5 +198,20 @@ class Simulation:
             rounds_diverged=ledger.rounds_diverged,
             rounds_withheld=dict(sorted(ledger.rounds_withheld.items())),
             guard_refusals=dict(sorted(ledger.guard_refusals.items())),
-            devices_short_of_samples=sum(not agent.holds_enough for agent in self._agents),
+            devices_short_of_samples=self._fleet.short_of_samples,
         )
+
+
+def _world(bundle: Bundle, messages: PlainMessages | SignedMessages, surroundings: Surroundings) -> SimulatedWorld:
+    plan = bundle.description.masks
+    if plan is None:
+        return SimulatedWorld(bundle, messages.signer, surroundings)
+    if not isinstance(messages, SignedMessages):
+        raise ConfigurationError("--plain signs nothing, and devices sign what mask helpers look at; leave it out")
+    names = map(device_name, range(surroundings.devices))
+    helpers = mask_helpers(plan, messages, {name: messages.key(name).verify_key for name in names})
+    return MaskedWorld(bundle, messages.signer, surroundings, helpers)
+
+
+def _life(seed: int, number: int) -> int:
+    return 1 + int(np.random.default_rng((seed, LIFE_STREAM, number)).integers(2**32))

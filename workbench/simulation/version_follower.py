@@ -8,14 +8,13 @@ from edge_agent.core.version_choice import (
     choose_weights,
     is_same_line,
     judge_manifest,
-    known_from,
 )
-from edge_agent.shell.connection.identity import Identity
 from fleet_protocol.codec import read_model
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, WeightsRequest, encode_payload
 from fleet_protocol.topics import PackedWeights
 from workbench.simulation.device_memory import DeviceMemory
+from workbench.simulation.messages import DeviceEnd
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
 
 ANY_BLOB = encode_payload(BlobRequest(bytes(32), []))
@@ -25,28 +24,31 @@ ANY_BLOB = encode_payload(BlobRequest(bytes(32), []))
 class SimulatedVersionFollower:
     """One device's view of its task's versions."""
 
-    __slots__ = ("_identity", "_memory", "_selection_threshold", "_world")
+    __slots__ = ("_end", "_memory", "_world", "selection_threshold")
 
-    def __init__(self, world: SimulatedWorld, identity: Identity, memory: DeviceMemory) -> None:
+    def __init__(
+        self, world: SimulatedWorld, end: DeviceEnd, memory: DeviceMemory, selection_threshold: int | None = None
+    ) -> None:
         self._world = world
-        self._identity = identity
+        self._end = end
         self._memory = memory
-        self._selection_threshold: int | None = None
+        self.selection_threshold = selection_threshold
+        """That of the last manifest, where it is remembered."""
 
     def restart(self) -> None:
         """Forget what a device does not store."""
-        self._selection_threshold = None
+        self.selection_threshold = None
 
     def receive_manifest(self, version: PublishedVersion) -> KnownVersion:
         """Take the newest manifest; those published before it are skipped."""
         memory = self._memory
         manifest = version.manifest
-        news = judge_manifest(memory.known, self._selection_threshold, manifest)
+        news = judge_manifest(memory.known, self.selection_threshold, manifest)
         if memory.known is None or news is ManifestNews.NEW_VERSION:
             if memory.known is not None and memory.known.bundle != manifest.bundle:
                 memory.begin_bundle()
-            memory.known = known_from(manifest)
-        self._selection_threshold = manifest.selection_threshold
+            memory.known = version.known
+        self.selection_threshold = manifest.selection_threshold
         return memory.known
 
     def why_not_asked(self, version: PublishedVersion) -> str | None:
@@ -54,7 +56,7 @@ class SimulatedVersionFollower:
         held = self._memory.held
         threshold = version.manifest.selection_threshold
         trained_on = held.version if held else None
-        return why_not_asked(version.task, version.number, self._identity.device, threshold, trained_on)
+        return why_not_asked(version.task, version.number, self._end.device, threshold, trained_on)
 
     def last_weights(self, known: KnownVersion) -> FloatVector | None:
         """Those of the version that the device trained from last, where its task's rule needs them."""
@@ -72,12 +74,13 @@ class SimulatedVersionFollower:
         is_first = memory.fetched is None
         is_rescaled = memory.fetched is not None and memory.fetched.bundle != known.bundle
         blobs = self._world.downlink.bundle_files if is_first else int(is_rescaled)
-        requests = []
+        requested = 0
         if isinstance(weights, PackedWeights):
             wanted = encode_payload(WeightsRequest(weights.version, weights.base, []))
-            requests.append(self._identity.sign_control(WEIGHTS_REQUEST, wanted, task.task))
+            requested += self._end.request_bytes(WEIGHTS_REQUEST, wanted, task.task)
         elif weights is not None:
             blobs += 1
-        requests += [self._identity.sign_control(BLOB_REQUEST, ANY_BLOB) for _ in range(blobs)]
-        self._world.ledger.up["request"] += sum(map(len, requests))
+        if blobs:
+            requested += blobs * self._end.request_bytes(BLOB_REQUEST, ANY_BLOB)
+        self._world.ledger.up["request"] += requested
         return self._world.fetch(weights, is_first=is_first, is_rescaled=is_rescaled)

@@ -17,8 +17,6 @@ class WakeOnSamples:
 
     def __init__(self, generator: np.random.Generator) -> None:
         self._generator = generator
-        self._planned: dict[int, int] = {}
-        """Samples that the devices wait for, by their number."""
 
     def idle(self, agent: SimulatedAgent) -> None:
         """See `WakePolicy`. Samples that no round has seen fire at once, others as they come."""
@@ -29,15 +27,14 @@ class WakeOnSamples:
         if not missing:
             agent.trigger()
             return
-        self._planned[agent.number] = missing
         hours = self._generator.gamma(missing) / agent.member.conditions.samples_per_hour
-        agent.later(hours * HOUR_SECONDS, lambda: self._arrive(agent))
+        agent.wait_for_samples(missing, hours * HOUR_SECONDS)
 
     def count(self, agent: SimulatedAgent) -> None:
         """See `WakePolicy`. The last of the samples that a device waits for has not arrived."""
         hours = (agent.now - agent.samples_counted_at) / HOUR_SECONDS
         arrived = int(self._generator.poisson(hours * agent.member.conditions.samples_per_hour))
-        if waited_for := self._planned.pop(agent.number, 0):
+        if waited_for := agent.stop_waiting():
             arrived = min(arrived, waited_for - 1)
         agent.samples_counted_at = agent.now
         agent.take_samples(arrived)
@@ -45,9 +42,10 @@ class WakeOnSamples:
     def settled(self, agent: SimulatedAgent) -> None:
         """See `WakePolicy`: a receipt wakes no device."""
 
-    def _arrive(self, agent: SimulatedAgent) -> None:
+    def arrive(self, agent: SimulatedAgent) -> None:
+        """See `WakePolicy`."""
         agent.samples_counted_at = agent.now
-        agent.take_samples(self._planned.pop(agent.number))
+        agent.take_samples(agent.stop_waiting())
         agent.trigger()
 
 
@@ -81,6 +79,9 @@ class WakeConcurrently:
 
     def settled(self, agent: SimulatedAgent) -> None:
         """See `WakePolicy`: a receipt wakes no device."""
+
+    def arrive(self, agent: SimulatedAgent) -> None:
+        """See `WakePolicy`: none waits for samples."""
 
     def version_made(self) -> None:
         """The coordinator has a new version: whoever waits for it alone may train."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,21 @@ from numpy.typing import NDArray
 
 from bundle_runtime.runner import BundleRunner, Evaluation, bundle_paths
 from bundle_runtime.samples import Samples
-from edge_agent.training.engine import BatchPlan, OnProgress, Rates, TrainingEngine, ignore_progress
+from edge_agent.training.engine import (
+    BatchPlan,
+    OnProgress,
+    PlanBatches,
+    Rates,
+    TrainingEngine,
+    ignore_progress,
+    plan_batches,
+)
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.own_limits import Evaluate
 from edge_agent.training.private.engine import PrivateEngine
 from edge_agent.training.stored_samples import identities
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.limits import MIB
 from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.scores import scorer
 
@@ -22,6 +32,9 @@ SYNTHETIC_SAMPLES = 64
 GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 """As a share of 2**64, whose multiples are evenly spread (Knuth, The Art of Computer Programming 3, 6.4)."""
 NOISE_SEED = 4
+DIFFERENT_OPTIMA = 10_000
+MOST_KEPT_BYTES = 128 * MIB
+"""Of devices' optima: others are drawn again."""
 DISAGREEMENT = 0.5
 """How far a device's own optimum lies from the fleet's, as a share of the way from version 0 to the fleet's."""
 
@@ -47,6 +60,37 @@ class Workload:
     heads: Callable[[FloatVector], dict[str, float]] = lambda _: {}
     """The scores of each head, by what they are called, where there are several."""
     one_answer: float | None = None
+    plan: PlanBatches = plan_batches
+    """Picks the batches of a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlikeSamples(Samples):
+    """Samples that are all the same but for their labels: `inputs` is one of them, broadcast."""
+
+    def take(self, rows: NDArray[np.int64] | slice) -> "AlikeSamples":
+        """See `Samples.take`; nothing is copied."""
+        labels = self.labels[rows]
+        inputs = self.inputs[: len(labels)]
+        if len(inputs) < len(labels):
+            inputs = np.broadcast_to(self.inputs[:1], (len(labels), *self.inputs.shape[1:]))
+        return AlikeSamples(inputs, labels, self.newest)
+
+
+@lru_cache(64)
+def first_sample_batches(sample_count: int, steps: int, batch_size: int) -> BatchPlan:
+    """A plan of samples that are all alike: every row is the first one's."""
+    mask = np.zeros((steps, batch_size), np.float32)
+    mask[:, : min(batch_size, sample_count)] = 1.0
+    return BatchPlan(np.zeros((steps, batch_size), np.int64), mask, seed=0)
+
+
+@lru_cache(64)
+def _shrinking(learning_rate: float, steps: int) -> FloatVector:
+    """How much of the distance is left after each step, as a share, float32 [steps + 1]."""
+    with np.errstate(over="ignore"):  # a learning rate that diverges does so here too
+        left: FloatVector = np.float32(1 - learning_rate) ** np.arange(steps + 1, dtype=np.float32)
+    return left
 
 
 class QuadraticEngine:
@@ -67,8 +111,8 @@ class QuadraticEngine:
         """See `TrainingEngine.train`; the loss is per weight, and `on_progress` is called once."""
         steps = len(plan.rows)
         optimum = samples.inputs[0]
-        with np.errstate(over="ignore"):  # a learning rate that diverges does so here too
-            shrinking = np.float32(1 - rates.learning_rate) ** np.arange(steps + 1, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            shrinking = _shrinking(rates.learning_rate, steps)
             distance = weights - optimum
             losses: FloatVector = np.float32(0.5) * np.mean(np.square(distance)) * np.square(shrinking[:-1])
         on_progress(steps, losses)
@@ -76,21 +120,28 @@ class QuadraticEngine:
 
 
 def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
-    """Each device has its own optimum near a common one; the score is the fraction of the distance covered towards
-    that.
+    """Each of the first `DIFFERENT_OPTIMA` devices has its own optimum near a common one, and the next ones have these
+    again; the score is the fraction of the distance covered towards the common one.
 
     The way is about as long as the initial weights, as training's is. A score can be negative: further off than
-    version 0 was. Nothing is kept per device.
+    version 0 was.
     """
     size = initial.size
     magnitude = np.float32(np.linalg.norm(initial) / np.sqrt(size) or 1.0)
     way = magnitude * np.random.default_rng((seed, 0)).standard_normal(size, dtype=np.float32)
     optimum = initial + way
 
-    def samples(device: int, rows: NDArray[np.int64]) -> Samples:
-        own = np.random.default_rng((seed, 1, device)).standard_normal(size, dtype=np.float32)
+    @lru_cache(max(1, MOST_KEPT_BYTES // (np.dtype(np.float32).itemsize * size)))
+    def alike(place: int) -> AlikeSamples:
+        own = np.random.default_rng((seed, 1, place)).standard_normal(size, dtype=np.float32)
         inputs = optimum + np.float32(DISAGREEMENT) * magnitude * own
-        return Samples(np.broadcast_to(inputs, (rows.size, size)), np.zeros(rows.size, np.int64))
+        return AlikeSamples(np.broadcast_to(inputs, (SYNTHETIC_SAMPLES, size)), np.zeros(SYNTHETIC_SAMPLES, np.int64))
+
+    def samples(device: int, rows: NDArray[np.int64]) -> Samples:
+        kept = alike(device % DIFFERENT_OPTIMA)
+        if rows.size <= SYNTHETIC_SAMPLES:
+            return kept.take(slice(rows.size))
+        return AlikeSamples(np.broadcast_to(kept.inputs[:1], (rows.size, size)), np.zeros(rows.size, np.int64))
 
     workload = Workload(
         QuadraticEngine(),
@@ -101,6 +152,7 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
         score=lambda weights: float(1 - np.linalg.norm(optimum.astype(np.float64) - weights) / np.linalg.norm(way)),
         measure="share of the way to the optimum",
         rescaled=lambda _: workload,
+        plan=lambda samples, steps, batch_size, _: first_sample_batches(samples, steps, batch_size),
     )
     return workload
 

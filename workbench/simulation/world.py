@@ -8,10 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from broker_coordinator.admission.decisions import Message
 from broker_coordinator.aggregation.device_privacy.version_noise import SEED_BYTES
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
+from edge_agent.core.version_choice import KnownVersion, known_from
+from edge_agent.training.compression import Encode
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest
 from fleet_protocol.task_description import TaskDescription
@@ -21,18 +22,20 @@ from workbench.simulation.coordinator import SimulatedCoordinator
 from workbench.simulation.downlink import Downlink
 from workbench.simulation.event_queue import EventQueue
 from workbench.simulation.ledger import Ledger
+from workbench.simulation.messages import Parcel, parcel_bytes
 from workbench.simulation.residuals import Residuals
 from workbench.simulation.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedVersion:
-    """A version as devices get it: `weights` float32 [V]."""
+    """A version as devices get it: `weights` float32 [V]. It is `known` as its manifest names it."""
 
     task: TaskDescription
     number: int
     weights: FloatVector
     manifest: Manifest
+    known: KnownVersion
 
 
 class Serving(Protocol):
@@ -65,7 +68,8 @@ class Surroundings:
     """What a world is made of besides its task.
 
     With `always_connected`, a device that is on is connected; else it connects for a round and its receipt.
-    `accepted` is called after each accepted update, `versioned` when there is something new to train for.
+    `accepted` is called after each accepted update, `versioned` when there is something new to train for. `encode`
+    writes updates; `life` gives that of a device's error feedback.
     """
 
     workload: Workload
@@ -75,6 +79,8 @@ class Surroundings:
     always_connected: bool
     accepted: Callable[[], None]
     versioned: Callable[[], None]
+    encode: Encode
+    life: Callable[[int], int]
 
 
 class SimulatedWorld:
@@ -84,17 +90,20 @@ class SimulatedWorld:
     """
 
     def __init__(self, bundle: Bundle, signer: MessageSigner, surroundings: Surroundings) -> None:
-        self.queue = EventQueue()
+        self.queue = EventQueue(surroundings.devices)
         self.ledger = Ledger()
         self.task: TaskDescription = bundle.description
         self.workload = surroundings.workload
         self.residuals = surroundings.residuals
         self.generator = surroundings.generator
         self.always_connected = surroundings.always_connected
+        self.encode = surroundings.encode
+        self.life = surroundings.life
         self.listening: dict[int, Callable[[int], None]] = {}
         self._signer = signer
         self._accepted = surroundings.accepted
         self._versioned = surroundings.versioned
+        self._newest: PublishedVersion | None = None
         self.coordinator: Serving = self._serving(bundle, surroundings.devices)
         self.downlink = Downlink(bundle, signer, self.coordinator.published)
         self._manifest_bytes = self.coordinator.manifest_bytes()
@@ -120,14 +129,19 @@ class SimulatedWorld:
     @property
     def newest(self) -> PublishedVersion:
         """What a device fetches now."""
-        coordinator = self.coordinator
-        return PublishedVersion(self.task, coordinator.version, coordinator.weights, coordinator.manifest())
+        if self._newest is None or self.task.aggregation.strategy == "fedavg":  # whose manifests follow who is there
+            coordinator = self.coordinator
+            manifest = coordinator.manifest()
+            self._newest = PublishedVersion(
+                self.task, coordinator.version, coordinator.weights, manifest, known_from(manifest)
+            )
+        return self._newest
 
-    def send(self, kind: str, message: Message, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
+    def send(self, kind: str, parcel: Parcel, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
         """Carry a message up, and its receipt down to `receive`. It arrives whatever becomes of the device."""
-        self.ledger.up[kind] += len(message.data)
-        seconds = conditions.upload_seconds(len(message.data))
-        self.queue.after(seconds, partial(self._arrive, message, conditions, receive))
+        size = parcel_bytes(parcel)
+        self.ledger.up[kind] += size
+        self.queue.after(conditions.upload_seconds(size), partial(self._arrive, parcel, conditions, receive))
 
     def receive_manifest(self) -> int:
         """A device that subscribes receives the newest manifest, which is retained; returns its bytes."""
@@ -150,9 +164,9 @@ class SimulatedWorld:
         self.ledger.down["first weights" if is_first else "weights"] += fetched
         return size + fetched
 
-    def _arrive(self, message: Message, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
+    def _arrive(self, parcel: Parcel, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
         before = self.ledger.updates
-        receipt = self._plain.handle(message, self.queue.now)
+        receipt = self._plain.handle(parcel, self.queue.now)
         if receipt is not None:
             self.ledger.down["receipt"] += len(receipt.data)
             self.queue.after(conditions.download_seconds(len(receipt.data)), partial(receive, receipt.data))
@@ -189,6 +203,7 @@ class SimulatedWorld:
         self._versioned()
 
     def _announce_manifest(self) -> None:
+        self._newest = None
         self._manifest_bytes = self.coordinator.manifest_bytes()
         self.ledger.down["manifest"] += len(self.listening) * self._manifest_bytes
         for hear_of_version in list(self.listening.values()):

@@ -7,14 +7,15 @@ import numpy as np
 
 from edge_agent.core.device_budget import Sent, noised_update, why_spent
 from edge_agent.core.privacy_settings import PrivacySettings
-from edge_agent.core.version_choice import KnownVersion
-from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.learning.joined_cohort import joined_cohort, signed_result, why_no_cohort
 from edge_agent.training.masked_update import checked_cohort, masked_result
 from edge_agent.training.round import Mask
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.limits import MAX_SEQUENCE
+from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.task_description import TaskDescription
+from workbench.simulation.messages import DeviceEnd
+from workbench.simulation.world import PublishedVersion
 
 
 def why_no_round(
@@ -25,7 +26,7 @@ def why_no_round(
 
 
 class CohortRound:
-    """A round from the version `known`, for the cohort that its manifest names; a round as any of a task without masks.
+    """A round from a version, for the cohort that its manifest names.
 
     Raises:
         ProtocolError: the cohort is less than the device's owner asks for, or the task promises.
@@ -34,29 +35,27 @@ class CohortRound:
     def __init__(
         self,
         task: TaskDescription,
-        cohort: bytes,
-        known: KnownVersion,
-        identity: Identity,
+        plan: MaskPlan,
+        version: PublishedVersion,
+        end: DeviceEnd,
         owner: PrivacySettings,
         *,
         generator: np.random.Generator,
     ) -> None:
-        self.mask: Mask | None = None
-        self._identity = identity
-        if task.masks is None:
-            return
+        assert end.identity is not None  # noqa: S101 - `Simulation` signs where a task has masks
+        self._identity = end.identity
         self._joined = joined_cohort(
-            cohort,
-            task.masks,
-            identity,
+            version.manifest.cohort,
+            plan,
+            self._identity,
             owner,
             sequence=int(generator.integers(MAX_SEQUENCE)),
-            base_version=known.version,
-            generation=known.generation,
+            base_version=version.known.version,
+            generation=version.known.generation,
         )
         checked = checked_cohort(self._joined, task)
-        self._noised = noised_update(known.bundle, task)
-        self.mask = partial(masked_result, cohort=checked, random_bytes=generator.bytes)
+        self._noised = noised_update(version.known.bundle, task)
+        self.mask: Mask = partial(masked_result, cohort=checked, random_bytes=generator.bytes)
 
     def signed(self, result: TrainingResult, sent: list[Sent]) -> TrainingResult:
         """The result as it is sent, with the device's signature; it is added to the noised updates that were `sent`."""

@@ -1,5 +1,6 @@
 """Mask helpers in virtual time: the shipped cores, and claims that last as long as the run."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 
 from broker_coordinator.admission.decisions import Message
@@ -12,10 +13,7 @@ from secure_aggregation.helper.claims import ClaimsInMemory
 from secure_aggregation.helper.mask_helper import MaskHelper
 from secure_aggregation.helper.set_checks import HelperPolicy
 from session_relay.helper.mask_serving import reply_to
-from workbench.simulation.keys import simulated_identity, simulated_key
-
-ANY_SEED = 0
-"""A task names its helpers' keys before a simulation has a seed."""
+from workbench.simulation.messages import PROFILE, SOFTWARE, SignedMessages
 
 
 def mask_keys(names: Iterable[str]) -> dict[str, str]:
@@ -24,20 +22,21 @@ def mask_keys(names: Iterable[str]) -> dict[str, str]:
 
 
 def mask_helpers(
-    seed: int, plan: MaskPlan, coordinator_key: str, roster: Mapping[str, VerifyKey]
+    plan: MaskPlan, messages: SignedMessages, roster: Mapping[str, VerifyKey]
 ) -> list["SimulatedMaskHelper"]:
     """Those that a task names, whose owners know all devices and ask for as many of them as the task does."""
     policy = HelperPolicy(fewest_devices=plan.fewest_devices, fewest_per_weight=plan.fewest_devices)
     helpers = []
     for name in plan.helpers:
-        identity = simulated_identity(seed, name, coordinator_key)
+        identity = messages.identity(name)
         helper = MaskHelper(_mask_key(name), identity.coordinator, roster, policy, ClaimsInMemory())
         helpers.append(SimulatedMaskHelper(identity, helper))
     return helpers
 
 
 def _mask_key(name: str) -> SigningKey:
-    return simulated_key(ANY_SEED, name)
+    # A task names its helpers' keys before a simulation has a seed.
+    return SigningKey(hashlib.sha256(f"mask helper {name}".encode()).digest())
 
 
 class SimulatedMaskHelper:
@@ -50,7 +49,7 @@ class SimulatedMaskHelper:
 
     def enrolment(self, task: str) -> Message:
         """Its first message."""
-        enrolment = Enrolment(self._identity.public_key, "simulated", "simulated", [task])
+        enrolment = Enrolment(self._identity.public_key, PROFILE, SOFTWARE, [task])
         return Message(self._identity.up_topic, self._identity.sign_control(ENROLMENT, encode_payload(enrolment)))
 
     def reply(self, signed: bytes) -> Message | None:

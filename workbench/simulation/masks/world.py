@@ -15,6 +15,7 @@ from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_UPDATE_BYTES
 from workbench.simulation.conditions import Conditions
 from workbench.simulation.masks.coordinator import MaskedCoordinator
 from workbench.simulation.masks.helper import SimulatedMaskHelper
+from workbench.simulation.messages import Parcel
 from workbench.simulation.world import SimulatedWorld, Surroundings
 
 Receive = Callable[[bytes], None]
@@ -52,7 +53,9 @@ class MaskedWorld(SimulatedWorld):
         for helper in self._helpers.values():
             self._from_helper(helper.enrolment(self.task.task))
 
-    def _arrive(self, message: Message, conditions: Conditions, receive: Receive) -> None:
+    def _arrive(self, parcel: Parcel, conditions: Conditions, receive: Receive) -> None:
+        assert isinstance(parcel, Message)  # noqa: S101 - `Simulation` signs where a task has masks
+        message = parcel
         self._devices[answered_on(message.topic)] = conditions, receive
         header = read_envelope(message.data, MAX_UPDATE_BYTES).header
         if header.kind.decrypted is MASKED_UPDATE:

@@ -1,7 +1,6 @@
 """A page by itself: the dashboard's style, its charts and uPlot inside, so that it needs no server and no network."""
 
 import re
-from functools import cache
 from html import escape
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -41,6 +40,5 @@ def _joined(parts: tuple[Traversable, ...]) -> str:
     return "\n".join(map(_text, parts))
 
 
-@cache
 def _text(file: Traversable) -> str:
     return file.read_text(encoding="utf-8")

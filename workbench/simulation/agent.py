@@ -299,7 +299,9 @@ class SimulatedAgent:
     @property
     def _fits_a_row(self) -> bool:
         memory = self._memory
-        if self._planned or self._deferred or self._awaits_scale or memory.outbox or memory.returned or memory.charges:
+        if self._planned or self._deferred or self._awaits_scale:
+            return False
+        if memory.outbox or memory.returned or memory.charges or memory.noised:
             return False
         if not self._on:
             return True

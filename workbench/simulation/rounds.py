@@ -73,7 +73,7 @@ def take_part_in_round(
         draw=world.generator.bytes,
         encode=world.encode,
         plan=workload.plan,
-        mask=cohort and cohort.mask,
+        mask=cohort.mask if cohort else None,
     )
     samples = samples_of_round(
         workload, task, device, stored, newest_sample=newest_sample, trained_through=memory.trained_through

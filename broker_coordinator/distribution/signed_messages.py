@@ -31,6 +31,7 @@ from fleet_protocol.kinds import (
     Receipt,
     encode_payload,
 )
+from fleet_protocol.shards import shard_of
 
 
 class Publication(msgspec.Struct, frozen=True, gc=False):
@@ -43,11 +44,14 @@ class Publication(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class MessageSigner:
-    """Signs with the coordinator's key, for the topics of one fleet and shard."""
+    """Signs with the coordinator's key, for the topics of one fleet and shard. `shards` are all that the fleet has, as
+    manifests say it; empty where they say nothing of it.
+    """
 
     key: SigningKey
     fleet: str
     shard: str
+    shards: tuple[str, ...] = ()
 
     def receipt(
         self,
@@ -73,7 +77,7 @@ class MessageSigner:
     def manifest(self, task: str, manifest: Manifest) -> Publication:
         """The retained message that names the current version of a task."""
         topic = topics.manifest(self.fleet, task)
-        payload = encode_payload(manifest)
+        payload = encode_payload(msgspec.structs.replace(manifest, shards=self.shards))
         signed = sign_envelope(self.key, topic, MANIFEST, payload, sequence=manifest.version, task=task)
         return Publication(topic, signed, retained=True)
 
@@ -105,8 +109,8 @@ class MessageSigner:
         return Publication(topic, signed, retained=True)
 
     def mask_request(self, helper: str, request: MaskRequest) -> Publication:
-        """The message that asks a mask helper about a set."""
-        topic = topics.down(self.fleet, self.shard, helper)
+        """The message that asks a mask helper about a set, in the shard that it belongs to."""
+        topic = topics.down(self.fleet, shard_of(helper, self.shards or (self.shard,)), helper)
         payload = encode_payload(request)
         return Publication(topic, sign_envelope(self.key, topic, MASK_REQUEST, payload, sequence=0))
 

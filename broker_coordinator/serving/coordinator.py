@@ -84,7 +84,9 @@ class Coordinator:
             is_older=lambda: note_older_database(journal.engine, Noticed.MANIFESTS),
         )
         self._accounts = (
-            BrokerAccounts(journal.engine, settings.keys, signer.fleet, signer.shard) if manages_accounts else None
+            BrokerAccounts(journal.engine, settings.keys, signer.fleet, signer.shard, signer.shards)
+            if manages_accounts
+            else None
         )
         self._successions = Successions(settings.keys, signer.fleet, signer.shard, authorities)
 

@@ -54,7 +54,7 @@ class Agent:
             self._database,
             cache,
             needed=lambda task: files_for(worker.engine, task, cuts.of(task)),
-            also_hears=[topics.queries(configuration.fleet, name) for name in settings],
+            also_hears=lambda: [topics.queries(configuration.fleet, name) for name in settings],
         )
         self._budget = SampleBudget(self._database, self._samples, configuration.privacy)
         self._cohorts = Cohorts(member.versions, self._database, identity, configuration.privacy)

@@ -154,7 +154,7 @@ class World:
 
     def start_relay(self) -> None:
         """A relay that remembers nothing."""
-        self.relay = Relay(COORDINATOR, FLEET, SHARD, self.directory())
+        self.relay = Relay(COORDINATOR, FLEET, [SHARD], self.directory())
 
     def open(self, device: Device, wanted: Wanted = WANTED) -> None:
         session = device.open(self.now, wanted)

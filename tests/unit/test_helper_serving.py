@@ -81,7 +81,7 @@ async def test_version_that_can_not_be_loaded_is_offered_to_nobody_for_a_while(t
 
 async def test_offer_that_is_refused_again_and_again_is_made_again_once(tmp_path: Path, timers) -> None:
     serving = helper(tmp_path)
-    relay = Outbox(COORDINATOR, FLEET, SHARD)
+    relay = Outbox(COORDINATOR, FLEET, [SHARD])
     for _ in range(50):
         relay.notify(NAME, SessionNotice(NO_SESSION, News.REFUSED, SessionReason.NOT_APPROVED, "not allowed", 30))
         serving.relayed(relay.waiting[-1].data)

@@ -151,6 +151,7 @@ class Agent:
             state=self._rounds.state.value,
             connected=member.link.connected,
             boot=member.identity.boot,
+            shard=member.identity.shard,
             clusters={task: cluster for task in known if (cluster := self._database.cluster(task))},
             versions={task: version.version for task, version in known.items() if version},
             samples={task: self._samples.count(task) for task in tasks},

@@ -13,6 +13,7 @@ from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.shell.samples.dropped_samples import dropped_words
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import Status
+from edge_agent.verbs.setup import FIRST_SHARD
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
 from fleet_protocol.printable import printable
@@ -138,6 +139,8 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"queries: {use.answered} answered, {use.refused} refused; epsilon {use.epsilon:g} counts now{later}"
     if status.coordinator_key:
         yield f"coordinator key: {status.coordinator_key}"
+    if status.shard not in ("", FIRST_SHARD):
+        yield f"shard: {status.shard}"
     for task, found in status.tasks.items():
         version = f"version {status.versions[task]}" if task in status.versions else "no version yet"
         yield f"{task}: {found.state}; {found.reason}"

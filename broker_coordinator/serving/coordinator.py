@@ -82,6 +82,7 @@ class Coordinator:
             (signer.key, *settings.keys),
             signer.fleet,
             is_older=lambda: note_older_database(journal.engine, Noticed.MANIFESTS),
+            shards=signer.shards,
         )
         self._accounts = (
             BrokerAccounts(journal.engine, settings.keys, signer.fleet, signer.shard, signer.shards)

@@ -1,6 +1,7 @@
 """A device that moves from one shard to another, or is in the wrong one: nothing it sends is lost, nor counts twice."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
@@ -22,7 +23,7 @@ from fleet_protocol.limits import MAX_CONTROL_BYTES
 from fleet_protocol.moved_message import MovedMessage, write_moved
 from fleet_protocol.shards import shard_of
 from tests.support.bench import KEY
-from tests.support.bundles import write_bundle
+from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
 
@@ -193,3 +194,18 @@ def test_manifests_name_the_shards(start):
     read = [read_envelope(each.data, MAX_CONTROL_BYTES) for each in here.said()]
     manifests = [decode_payload(each.payload, Manifest) for each in read if each.header.kind is MANIFEST]
     assert [each.shards for each in manifests] == [SHARDS]
+
+
+@pytest.mark.parametrize("shards", [(), (SHARD,), SHARDS], ids=str)
+def test_coordinator_whose_shards_were_left_out_says_so(database, tmp_path, caplog, shards):
+    bundle = write_bundle(tmp_path / "bundle")
+    settings = AdmissionSettings(FLEET, SHARD, open_enrolment=True, maximum_devices=100, shards=shards)
+    with closing(Journal.open(database)) as journal:
+        coordinator = Coordinator(journal, [bundle], MessageSigner(KEY, FLEET, SHARD, shards), settings)
+        coordinator.check_manifests()
+        before = Manifest(0, bundle.hash, "ab" * 32)
+        published = MessageSigner(KEY, FLEET, SHARD, SHARDS).manifest(TASK, before)
+        coordinator.receive_manifest(Message(published.topic, published.data), 0.0)
+        coordinator.subscribed_to_manifests(0.0)
+        coordinator.make_versions(1.0)
+    assert caplog.text.count("event=shards_left_out named_before=0,1") == (not shards)

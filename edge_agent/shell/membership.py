@@ -281,6 +281,7 @@ class Membership:
 
     def _handle_moved(self) -> None:
         """The next connection is of another shard."""
+        self._enrolment.begin_anew()
         self._sign_last_will()
         self.link.filters = self._filters()
         self.sessions.moved()

@@ -155,3 +155,15 @@ def test_agent_comes_back_where_its_shard_is_taken_away(fleet: Fleet) -> None:
         until(lambda: fleet.has_moved("0"), "it comes back")
         until(accepted(fleet, 2), "with what waited")
         until(lambda: fleet.retained() == {"0"}, "and is nowhere else")
+
+
+def test_agent_whose_shard_nobody_serves_finds_its_own(fleet: Fleet) -> None:
+    configuration = fleet.agent.configuration
+    configuration.write_text(f'shard = "nowhere"\n{configuration.read_text()}')
+    with fleet.served(*SHARDS):
+        fleet.agent.start()
+        until(lambda: fleet.has_moved("1"), "it moves")
+        fleet.train()
+        until(accepted(fleet, 1), "its update is taken")
+        assert fleet.agent.status()["shard"] == "1"
+        assert fleet.retained() == {"1"}

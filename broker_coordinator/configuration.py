@@ -19,6 +19,7 @@ from fleet_protocol.configuration import Name, one_line
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.limits import MAX_HELPER_SESSIONS, MAX_SETTING, MAX_UPDATE_BYTES, MIB
+from fleet_protocol.shards import Shards
 
 PROGRAM = "broker-coordinator"
 
@@ -207,6 +208,10 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
     tasks: list[TaskSettings] = []
     shard: Name = "0"
     """The slice of the fleet that this coordinator serves."""
+    shards: Shards = ()
+    """All shards of the fleet, `shard` among them; each device finds its own from its name, and moves there. Left out:
+    devices stay where they are, and there is only `shard`. The first one names the group of the broker's accounts: keep
+    it first."""
     database_password_file: Path | None = None
     """A file that holds PostgreSQL's password; left out: the environment variable PGPASSWORD."""
     enrolment: Literal["closed", "open"] = "closed"
@@ -232,6 +237,17 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
         evaluated = [each.task for each in self.evaluations]
         if twice := next((task for task in evaluated if evaluated.count(task) > 1), None):
             raise ValueError(f"evaluations: task {twice!r} is listed twice; leave one of them")
+        if twice := next((shard for shard in self.shards if self.shards.count(shard) > 1), None):
+            raise ValueError(f"shards: {twice!r} is listed twice; leave one of them")
+        if self.shards and self.shard not in self.shards:
+            raise ValueError(
+                f"shard = {self.shard!r} is none of the shards {list(self.shards)}; add it to them, or name one of them"
+            )
+
+    @property
+    def served_shards(self) -> tuple[str, ...]:
+        """All shards of the fleet; `shard` alone where `shards` is left out."""
+        return self.shards or (self.shard,)
 
     def admission_settings(self, keys: KeyRing) -> AdmissionSettings:
         """What admission is told; `keys` decrypt payloads."""
@@ -247,6 +263,7 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
             enrolment_allowance=self.rate_limit.enrolment_allowance(),
             repeat_allowance=REPEATS_OF_DEVICE,
             maximum_pending_devices=self.maximum_pending_devices,
+            shards=self.shards,
         )
 
     def journal(self) -> Database:

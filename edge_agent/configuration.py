@@ -63,7 +63,7 @@ class AgentConfiguration(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     broker: BrokerSettings
     tasks: Annotated[list[TaskSettings], msgspec.Meta(min_length=1)]
     shard: Name = "0"
-    """The slice of the fleet that this device belongs to, the same as in coordinator.toml."""
+    """The slice of the fleet in which this device begins. Where coordinator.toml has `shards`, it moves to its own."""
     profile: Text = "generic"
     """The kind of device: one that `edgeflock profiles list` shows, or the path of a file, ending in `.toml`. What the
     tables below leave out is as the profile has it; without this key, as this reference has it. The coordinator is told

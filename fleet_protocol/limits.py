@@ -6,6 +6,9 @@ MIB = 1024 * KIB
 MAX_NAME_CHARACTERS = 48
 """Fleet, shard, device and task names."""
 
+MAX_SHARDS = 64
+"""Of one fleet: they stand in every manifest."""
+
 MAX_AUTHORITIES = 4
 """Certificates of authorities that a device trusts at once: two while one takes the other's place."""
 MAX_CERTIFICATE_BYTES = 3 * KIB

@@ -130,6 +130,11 @@ def device_of(topic: str) -> tuple[str, str]:
     return check_name("device", parts[4]), parts[5]
 
 
+def shard_in(topic: str) -> str:
+    """The shard in a device's topic (`device_of`), whichever text stands there."""
+    return topic.split("/")[3]
+
+
 def blob_of(topic: str) -> tuple[str, int]:
     """Split a blob topic into hash and chunk number.
 

@@ -3,7 +3,8 @@
 Each check is cheaper and trusts less than the next:
 
     every message        not answered a moment ago -> topic -> size -> envelope -> kind belongs on that topic, and its
-                         size (`_parse`) -> known key of that device, approved unless it enrols (`sender_of`)
+                         size -> of a device that has moved, the topic that it was signed for (`_parse`)
+                         -> known key of that device, approved unless it enrols (`sender_of`)
                          -> does not ask too often -> signature (`_check_signature`)
     a journalled kind    -> sequence number -> task not paused, rate, bytes, share (`room`)
                          -> task; but for answers to queries, generation (`_require_generation`), version and
@@ -68,6 +69,7 @@ from fleet_protocol import topics
 from fleet_protocol.envelope import Header, digest, read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import KINDS, Leaf, PayloadKind, decode_payload
+from fleet_protocol.moved_message import MovedMessage, read_moved
 from fleet_protocol.task_description import TaskDescription
 
 TOPICS_REMEMBERED = 10_000
@@ -134,19 +136,27 @@ class Admission:
         """The checks that need no fleet view."""
         if message.unread:
             return refuse_unread(message)
-        envelope_digest = digest(message.data)
-        if envelope_digest in answered_before:
-            return AnsweredBefore(envelope_digest)
-        device = None
-        answered = False
+        data, device, answered = message.data, None, False
         try:
+            moved = read_moved(data)
+            data = moved.envelope if moved else data
+            if (envelope_digest := digest(data)) in answered_before:
+                return AnsweredBefore(envelope_digest)
             device, leaf = _device_and_leaf(message.topic, self.settings.fleet, self.settings.shard)
             answered = leaf is Leaf.UP
-            envelope = read_envelope(message.data, largest[leaf])
-            self._check_kind(envelope.header.kind, leaf, len(message.data))
+            envelope = read_envelope(data, largest[leaf])
+            self._check_kind(envelope.header.kind, leaf, len(data))
+            if moved:
+                message = self._as_signed(moved, device, envelope.header.kind)
         except ProtocolError as error:
-            return refusal(error, device, envelope_digest, answered=answered)
+            return refusal(error, device, digest(data), answered=answered)
         return ParsedMessage(message, envelope_digest, device, envelope)
+
+    def _as_signed(self, moved: MovedMessage, device: str, kind: PayloadKind) -> Message:
+        """The message that a device would have published before it moved."""
+        if not kind.journalled:
+            raise ProtocolError(Reason.MALFORMED, f"{kind.name} is signed for the shard that it is sent under")
+        return Message(topics.up(self.settings.fleet, moved.shard, device), moved.envelope)
 
     def _check_kind(self, kind: PayloadKind, leaf: Leaf, size: int) -> None:
         if kind.leaf is not leaf:

@@ -18,7 +18,8 @@ class AdmissionSettings:
     Of each device: `allowance` is how many journalled payloads it may send, `byte_allowance` how many bytes of them,
     `chunk_allowance` how many chunks of files it may ask for, `repeat_allowance` how often for a receipt again.
     `enrolment_allowance` is how often devices that are not approved may enrol, all together;
-    `maximum_pending_devices` of them are kept.
+    `maximum_pending_devices` of them are kept. `shards` are all that the fleet has; empty where devices stay where they
+    are.
     """
 
     fleet: str
@@ -32,3 +33,4 @@ class AdmissionSettings:
     enrolment_allowance: TokenBucket = UNLIMITED
     maximum_pending_devices: int = 1_000
     repeat_allowance: TokenBucket = UNLIMITED
+    shards: tuple[str, ...] = ()

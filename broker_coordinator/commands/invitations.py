@@ -19,6 +19,7 @@ from fleet_host.wall_clock import require_time
 from fleet_protocol.device_invitation import TOKEN_BYTES, DeviceInvitation, write_invitation
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import VerifyKey, key_id
+from fleet_protocol.shards import shard_of
 
 HOUR_SECONDS = 3600
 HOURS = 24
@@ -112,7 +113,7 @@ def _new_invitation(
         authority_fingerprint(tls.authority),
         bytes(configuration.keys()[0].verify_key),
         configuration.fleet,
-        configuration.shard,
+        shard_of(name, configuration.served_shards),
         name,
         secrets.token_bytes(TOKEN_BYTES),
         int(time.time()) + hours * HOUR_SECONDS,

@@ -128,7 +128,7 @@ def _coordinator(
     return Coordinator(
         journal,
         [load_bundle(task.bundle) for task in configuration.tasks],
-        MessageSigner(keys[0], configuration.fleet, configuration.shard),
+        MessageSigner(keys[0], configuration.fleet, configuration.shard, configuration.shards),
         configuration.admission_settings(keys),
         retention=configuration.retention.rule(),
         metrics=metrics,

@@ -23,6 +23,8 @@ DEVICES_ROLE = "edgeflock-devices"
 
 _EVERYWHERE = f"{topics.ROOT}/+"
 """Below this are the topics of every fleet."""
+ANY_SHARD = "+"
+"""In the place of a shard's name: the rule is for all of them."""
 
 PASSWORD_ROUNDS = 101
 """Of PBKDF2, as the plug-in has it: our passwords are 32 random bytes, which nobody guesses."""
@@ -102,10 +104,13 @@ def devices_rules() -> list[Rule]:
 
 
 def account_rules(fleet: str, shard: str, device: str, *, takes_part: bool) -> list[Rule]:
-    """Of the role that one account has for itself."""
+    """Of the role that one account has for itself. `ANY_SHARD` gives it its topics under every shard: so a device may
+    move whenever the operator adds one, and the plug-in need not write its file again.
+    """
+    hears = "subscribePattern" if shard == ANY_SHARD else "subscribeLiteral"
     enrolling = [
         Rule("publishClientSend", topics.up(fleet, shard, device)),
-        Rule("subscribeLiteral", topics.down(fleet, shard, device)),
+        Rule(hears, topics.down(fleet, shard, device)),
     ]
     if not takes_part:
         return enrolling
@@ -113,7 +118,7 @@ def account_rules(fleet: str, shard: str, device: str, *, takes_part: bool) -> l
         *enrolling,
         Rule("publishClientSend", topics.state(fleet, shard, device)),
         Rule("publishClientSend", topics.session(fleet, shard, device)),
-        Rule("subscribeLiteral", topics.relayed(fleet, shard, device)),
+        Rule(hears, topics.relayed(fleet, shard, device)),
     ]
 
 

@@ -32,6 +32,7 @@ from fleet_protocol.kinds import (
     Receipt,
     encode_payload,
 )
+from fleet_protocol.shards import shard_of
 
 
 class Publication(msgspec.Struct, frozen=True, gc=False):
@@ -44,11 +45,14 @@ class Publication(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class MessageSigner:
-    """Signs with the coordinator's key, for the topics of one fleet and shard."""
+    """Signs with the coordinator's key, for the topics of one fleet and shard. `shards` are all that the fleet has, as
+    manifests say it; empty where they say nothing of it.
+    """
 
     key: SigningKey
     fleet: str
     shard: str
+    shards: tuple[str, ...] = ()
 
     def receipt(
         self,
@@ -73,7 +77,8 @@ class MessageSigner:
     def manifest(self, task: str, manifest: Manifest) -> Publication:
         """The retained message that names the current version of a task."""
         topic = topics.manifest(self.fleet, task)
-        signed = self.envelope(topic, MANIFEST, manifest, sequence=manifest.version, task=task)
+        told = msgspec.structs.replace(manifest, shards=self.shards)
+        signed = self.envelope(topic, MANIFEST, told, sequence=manifest.version, task=task)
         return Publication(topic, signed, retained=True)
 
     def invitation(self, task: str, invitation: Invitation) -> Publication:
@@ -101,8 +106,8 @@ class MessageSigner:
         return Publication(topic, self.envelope(topic, AUTHORITY_SUCCESSION, succession, sequence=0), retained=True)
 
     def mask_request(self, helper: str, request: MaskRequest) -> Publication:
-        """The message that asks a mask helper about a set."""
-        topic = topics.down(self.fleet, self.shard, helper)
+        """The message that asks a mask helper about a set, in the shard that it belongs to."""
+        topic = topics.down(self.fleet, shard_of(helper, self.shards or (self.shard,)), helper)
         return Publication(topic, self.envelope(topic, MASK_REQUEST, request, sequence=0))
 
     def chunk(self, wanted: Wanted, content: bytes, number: int) -> Publication:

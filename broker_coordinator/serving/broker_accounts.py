@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import Engine
 
 from broker_coordinator.distribution.dynamic_security import (
+    ANY_SHARD,
     COMMANDS,
     BrokerAccount,
     accounts_in,
@@ -51,13 +52,17 @@ logger = logging.getLogger(__name__)
 class BrokerAccounts:
     """Makes and removes accounts through Mosquitto's dynamic security. `now` is in seconds on any one clock."""
 
-    def __init__(self, engine: Engine, keys: KeyRing, fleet: str, shard: str) -> None:
+    def __init__(self, engine: Engine, keys: KeyRing, fleet: str, shard: str, shards: Sequence[str] = ()) -> None:
+        """`shards` are all of the fleet, where they are named: whichever process keeps the accounts, they are those of
+        the first.
+        """
         self._engine = engine
         self._keys = {key_id(key.verify_key): key for key in keys}
         self._newest = key_id(keys[0].verify_key)
-        self._fleet, self._shard = fleet, shard
-        self._group = f"edgeflock.{fleet}.{shard}"
-        self._roles = BrokerRoles(fleet, shard)
+        self._fleet = fleet
+        self._shard = ANY_SHARD if shards else shard
+        self._group = f"edgeflock.{fleet}.{shards[0] if shards else shard}"
+        self._roles = BrokerRoles(fleet, self._shard)
         self._wanted: dict[str, Holder] = {}
         self._existing: set[str] | None = None
         self._mark: tuple[int, int] | None = None

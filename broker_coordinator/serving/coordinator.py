@@ -86,9 +86,12 @@ class Coordinator:
             (signer.key, *settings.keys),
             signer.fleet,
             is_older=lambda: note_older_database(journal.engine, Noticed.MANIFESTS),
+            shards=signer.shards,
         )
         self._accounts = (
-            BrokerAccounts(journal.engine, settings.keys, signer.fleet, signer.shard) if manages_accounts else None
+            BrokerAccounts(journal.engine, settings.keys, signer.fleet, signer.shard, signer.shards)
+            if manages_accounts
+            else None
         )
         self._successions = Successions(settings.keys, signer.fleet, signer.shard, authorities)
 

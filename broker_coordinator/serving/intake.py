@@ -37,6 +37,7 @@ from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.lost_versions import LostVersions
 from broker_coordinator.serving.metrics import RECEIPT, Metrics
 from broker_coordinator.serving.newcomers import Newcomers
+from broker_coordinator.serving.strays import Strays
 from broker_coordinator.serving.twins import Twins
 from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
@@ -57,7 +58,7 @@ from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.errors import ConfigurationError, Reason
-from fleet_protocol.kinds import PresenceState
+from fleet_protocol.kinds import Leaf, PresenceState
 from fleet_protocol.task_description import TaskDescription
 
 REFUSAL_LOG_INTERVAL_SECONDS = 10.0
@@ -68,6 +69,8 @@ MAX_WAITING_RECEIPTS = 10_000
 
 DEVICES_REMEMBERED_AT_START = 500
 """Of each task and kind: from their last payloads, consumers remember again what they did before a restart."""
+
+STATE = f"/{Leaf.STATE.value}"
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +123,7 @@ class Intake:
         self._unserved = UnservedTasks()
         self._lost_versions = LostVersions()
         self._newcomers = Newcomers()
+        self._strays = Strays(admission.settings)
         self._twins = Twins()
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._logged_drops = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, 1)
@@ -138,6 +142,8 @@ class Intake:
             JournalUnavailableError: nothing happened; offer the same messages again later.
             DatabaseSetBackError: nothing happened; this process must stop.
         """
+        if messages and not (messages := [each for each in messages if not _takes_back(each)]):
+            return []
         try:
             return self._handle_together(messages, now)
         except JournalUnavailableError:
@@ -173,6 +179,8 @@ class Intake:
         self._catch_up(read_standing(self._journal.engine))
         branch = self._view.branch(now)
         decisions = list(self._admission.admit_all(messages, branch))
+        if self._has_learned_of(decisions):
+            return self._handle_together(messages, now)
         forgotten = self._view.surplus_pending(branch, self._admission.settings.maximum_pending_devices)
         entry = JournalEntry.of(
             decisions,
@@ -192,6 +200,7 @@ class Intake:
             decisions, entry.accepted, sum(len(message.data) for message in messages), time.perf_counter() - begun
         )
         self._newcomers.look_at(entry.devices, self._view, now)
+        self._strays.look_at(entry.accepted, now)
         self._view.absorb(branch)
         for device in forgotten:
             self._view.forget(device)
@@ -204,6 +213,19 @@ class Intake:
         if entry.devices:
             self._metrics.show_devices(self._view.numbers)
         return [each for each in others if isinstance(each, Asked) and _asks(each)]
+
+    def _has_learned_of(self, decisions: Sequence[Decision]) -> bool:
+        """Read what another shard's intake knows of devices that enrol here; whether to decide again with that."""
+        if len(self._admission.settings.shards) < 2:
+            return False
+        known = self._view.devices
+        enrolled = [each.device for each in decisions if isinstance(each, Enrolled)]
+        doubtful = [each for each in enrolled if each.key_id not in known or each.state is DeviceState.PENDING]
+        found = self._devices.like(doubtful) if doubtful else []
+        news = [each for each in found if each.key_id not in known or known[each.key_id].state is not each.state]
+        for device in news:
+            self._view.set_device(device)
+        return bool(news)
 
     def _hand_over(self, entry: JournalEntry) -> None:
         """Note that an entry is journalled behind all that was known, and let the version maker have its payloads."""
@@ -385,6 +407,11 @@ class Intake:
                         read = msgspec.json.decode(facts, type=consumer.facts)
                         consumer.remember(memory, device, read, task.description)
         return memories
+
+
+def _takes_back(message: Message) -> bool:
+    """Whether a device that has moved takes its presence back: what is retained under its former shard."""
+    return not message.data and not message.unread and message.topic.endswith(STATE)
 
 
 def _asks(decision: Asked) -> bool:

@@ -10,7 +10,7 @@ Only the first manifest of each task counts. Later ones are this coordinator's o
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.log_lines import log_line
@@ -33,16 +33,25 @@ logger = logging.getLogger(__name__)
 class ManifestWatch:
     """Compares the manifests that come from the broker of `fleet` with the tasks in `registry`.
 
-    `keys` are this coordinator's own, the newest first. `is_older` is called where the database turns out to be. Times
-    are seconds on any one clock.
+    `keys` are this coordinator's own, the newest first, and `shards` those that it names to devices. `is_older` is
+    called where the database turns out to be. Times are seconds on any one clock.
     """
 
-    def __init__(self, registry: TaskRegistry, keys: KeyRing, fleet: str, *, is_older: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        registry: TaskRegistry,
+        keys: KeyRing,
+        fleet: str,
+        *,
+        is_older: Callable[[], object],
+        shards: Sequence[str] = (),
+    ) -> None:
         self._registry = registry
         self._newest = keys[0].verify_key
         self._keys = {key_id(key.verify_key): key.verify_key for key in keys}
         self._fleet = fleet
         self._is_older = is_older
+        self._shards = shards
         self._seen: dict[str, Manifest] = {}
         self._checked: set[str] = set()
         self._ends = -math.inf
@@ -88,6 +97,7 @@ class ManifestWatch:
         """
         if news := self._seen.keys() & tasks:
             manifests = own()
+            self._say_where_shards_are_left_out()
             for task in news:
                 if is_ahead(self._seen[task], manifests[task]):
                     self._renew(task, self._seen[task], manifests[task])
@@ -95,6 +105,18 @@ class ManifestWatch:
                 del self._seen[task]
         if now >= self._ends or (tasks and self._checked >= tasks):
             self._ends = -math.inf
+
+    def _say_where_shards_are_left_out(self) -> None:
+        named = {shard for found in self._seen.values() for shard in found.shards}
+        if named and not self._shards:
+            logger.warning(
+                log_line(
+                    "shards_left_out",
+                    named_before=",".join(sorted(named)),
+                    remedy="devices stay where they are, in shards that nobody may serve: name those that stay as"
+                    " shards in coordinator.toml, also where there is one",
+                )
+            )
 
     def _renew(self, task: str, found: Manifest, own: Manifest) -> None:
         self._is_older()

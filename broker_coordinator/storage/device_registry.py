@@ -1,6 +1,6 @@
 """The devices table: what an operator does to it, and what a running coordinator reads of it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,13 @@ class DeviceRegistry:
         """All devices in the order in which they enrolled last, or their state changed."""
         with reading(self._engine) as connection:
             return [device_of_row(row) for row in connection.execute(select(devices).order_by(devices.c.changed))]
+
+    def like(self, enrolled: Collection[Device]) -> list[Device]:
+        """The devices with the names or keys of those that enrol."""
+        names, keys = {each.name for each in enrolled}, {bytes(each.public_key) for each in enrolled}
+        query = select(devices).where(devices.c.name.in_(names) | devices.c.public_key.in_(keys))
+        with reading(self._engine) as connection:
+            return [device_of_row(row) for row in connection.execute(query)]
 
     def approved_count(self) -> int:
         """How many devices may take part."""
@@ -161,15 +168,20 @@ def revoke_device(connection: Connection, device: Device) -> Device:
 
 def store_device(connection: Connection, device: Device) -> None:
     """Insert a device, or replace what it says about itself. Its state is the operator's: of a known device it only
-    changes from pending to approved, which open enrolment does; so a commit can't undo a revocation made meanwhile.
+    changes from pending to approved, which open enrolment does; so a commit can't undo a revocation made meanwhile. Its
+    presence is that of its newest boot: where it has moved, its last will may come late, under the shard that it left.
     """
     key = bytes(device.public_key)
     told = _told_by_itself(device)
+    is_later = devices.c.boot > device.boot
+    newest = {each: case((is_later, devices.c[each]), else_=told[each]) for each in ("boot", "presence")}
     if device.state is DeviceState.PENDING:
         told["changed"] = _NEXT_CHANGE
     let_in = DeviceState.PENDING if device.state is DeviceState.APPROVED else None
     state = case((devices.c.state == let_in, DeviceState.APPROVED.value), else_=devices.c.state)
-    changed = connection.execute(update(devices).where(devices.c.public_key == key).values(state=state, **told))
+    changed = connection.execute(
+        update(devices).where(devices.c.public_key == key).values(state=state, **told | newest)
+    )
     if not changed.rowcount:
         row = {"public_key": key, "name": device.name, "state": device.state.value, "changed": _NEXT_CHANGE, **told}
         connection.execute(insert(devices).values(row))

@@ -177,7 +177,7 @@ class Delivery:
         except Exception as error:  # whatever a damaged row brings out must not hold up the others
             raise NotSendableError(f"its row in agent.db is damaged: {type(error).__name__}: {error}") from error
         if digest(envelope) != row.digest:
-            raise NotSendableError("it was signed with another key, shard or device name; put that back")
+            raise NotSendableError("it was signed with another key or device name; put that back")
         return envelope
 
     def receive(self, receipt: Receipt) -> tuple[OutboxRow, Remedy] | None:

@@ -54,7 +54,7 @@ class Agent:
             self._database,
             cache,
             needed=lambda task: files_for(worker.engine, task, cuts.of(task)),
-            also_hears=[topics.queries(configuration.fleet, name) for name in settings],
+            also_hears=lambda: [topics.queries(configuration.fleet, name) for name in settings],
         )
         self._budget = SampleBudget(self._database, self._samples, configuration.privacy)
         self._cohorts = Cohorts(member.versions, self._database, identity, configuration.privacy)
@@ -151,6 +151,7 @@ class Agent:
             state=self._rounds.state.value,
             connected=member.link.connected,
             boot=member.identity.boot,
+            shard=member.identity.shard,
             clusters={task: cluster for task in known if (cluster := self._database.cluster(task))},
             versions={task: version.version for task, version in known.items() if version},
             samples={task: self._samples.count(task) for task in tasks},

@@ -48,3 +48,6 @@ class Sessions(Protocol):
 
     def key_changed(self) -> None:
         """The coordinator has another key, and with it the relay."""
+
+    def moved(self) -> None:
+        """This member speaks and hears under another shard, from the next connection on."""

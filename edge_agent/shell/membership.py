@@ -25,6 +25,7 @@ from edge_agent.shell.connection.pinned_authorities import pinned_authorities
 from edge_agent.shell.connection.pinned_keys import PinnedKeys
 from edge_agent.shell.connection.postbox import Postbox
 from edge_agent.shell.connection.presence import PresenceKeeper
+from edge_agent.shell.connection.shard_keeper import ShardKeeper
 from edge_agent.shell.duty import Duty, Sessions
 from edge_agent.shell.storage.blob_cache import BlobCache
 from edge_agent.shell.storage.device_database import DeviceDatabase
@@ -58,11 +59,14 @@ from fleet_protocol.kinds import (
     WeightsRequest,
     encode_payload,
 )
+from fleet_protocol.kinds.kind import Leaf
 from fleet_protocol.limits import MAX_BOOT
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
+
+RELAYED = f"/{Leaf.RELAYED.value}"
 
 
 class Membership:
@@ -85,11 +89,11 @@ class Membership:
         cache: BlobCache,
         *,
         needed: Callable[[TaskDescription], Sequence[str]],
-        also_hears: Sequence[str] = (),
+        also_hears: Callable[[], Sequence[str]] = tuple,
         mask_request: Callable[[MaskRequest], None] | None = None,
     ) -> None:
-        """`needed` says which files of a bundle are fetched, besides the weights (`VersionFollower`); `also_hears` are
-        topics that it stays subscribed to. `mask_request` hears requests to a mask helper, which are longer than
+        """`needed` says which files of a bundle are fetched, besides the weights (`VersionFollower`); `also_hears`
+        gives topics that it stays subscribed to. `mask_request` hears requests to a mask helper, which are longer than
         whatever comes to other members.
         """
         self._configuration = configuration
@@ -99,11 +103,13 @@ class Membership:
         self.asked: Callable[[str, Queries], object] = lambda _task, _queries: None
         self.database = database
         identity.boot = database.boot
+        identity.move(database.own_shard.begin(configuration.shard))
         pinned = PinnedKeys(configuration.state_folder, identity.coordinator)
         identity.coordinator = pinned.newest
         self._name = EnrolledName(configuration.state_folder, configuration.device, identity.public_key)
         self._name.check()
-        self._answers = Answers(configuration, database.has_settled)
+        self._also_hears = also_hears
+        self._answers = Answers(configuration, identity, database.has_settled)
         self._inbox = Inbox(
             configuration.fleet,
             identity,
@@ -117,14 +123,13 @@ class Membership:
             chunk=self._handle_chunk,
             mask_request=mask_request,
         )
-        invitations = [topics.invitation(configuration.fleet, task) for task in self.tasks]
         self.link = Link(
             configuration.broker,
             client_identifier(configuration.fleet, configuration.device),
             last_will=(identity.state_topic, self._signed_presence(PresenceState.OFFLINE)),
             on_connected=self._on_connected,
             handle=self._handle,
-            filters=[identity.down_topic, *invitations, *also_hears],
+            filters=self._filters(),
             maximum_message_bytes=max(
                 kind.max_bytes
                 for kind in KINDS.values()
@@ -136,6 +141,7 @@ class Membership:
             self.link.trust(authorities.file)
         self._authorities = AuthorityFollower(configuration.fleet, authorities, self.link)
         self._keys = KeyFollower(pinned, identity, self.link, followed=self._handle_new_key)
+        self._shard = ShardKeeper(identity, database.own_shard, self.link, moved=self._handle_moved)
         self._presence = PresenceKeeper(self._publish_presence, lambda: self.manifests.lacks_any)
         self.manifests = ManifestListener(
             configuration.fleet,
@@ -156,7 +162,7 @@ class Membership:
         self.postbox = Postbox(
             database,
             identity.sign_row,
-            self._publish_answered,
+            self._publish_waiting,
             answered=self._handle_answer,
         )
         self._enrolment = EnrolmentKeeper(
@@ -189,6 +195,7 @@ class Membership:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keys.keep())
             group.create_task(self._authorities.keep())
+            group.create_task(self._shard.keep())
             group.create_task(self.manifests.keep())
             group.create_task(self._enrolment.keep())
             group.create_task(self.postbox.deliver())
@@ -211,9 +218,14 @@ class Membership:
         await self._publish_up(self.identity.sign_control(kind, payload))
 
     async def _publish_answered(self, signed: bytes) -> None:
-        """Publish what the coordinator answers with a receipt."""
+        """Publish what the coordinator answers with a receipt. Where none comes, its shard may be another one now."""
         await self._publish_up(signed)
-        self._answers.await_one()
+        if self._answers.await_one():
+            for task in self.tasks:
+                self.manifests.look(task)
+
+    async def _publish_waiting(self, envelope: bytes) -> None:
+        await self._publish_answered(self.identity.addressed(envelope))
 
     async def _publish_presence(self) -> None:
         signed = self._signed_presence(PresenceState.ONLINE)
@@ -241,8 +253,12 @@ class Membership:
         self._answers.signed(signed)
         return signed
 
+    def _filters(self) -> list[str]:
+        invitations = [topics.invitation(self._configuration.fleet, task) for task in self.tasks]
+        return [self.identity.down_topic, *invitations, *self._also_hears()]
+
     def _handle(self, topic: str, data: bytes) -> None:
-        if topic == self.identity.relayed_topic:
+        if topic.endswith(RELAYED):  # also under a shard that was left: a session goes on where it began
             self.sessions.relayed(data)
         else:
             self._inbox.handle(topic, data)
@@ -261,6 +277,17 @@ class Membership:
         if known is not None and known == known_from(manifest):
             self.manifests.heard_of(task)
             self.duty.manifest_heard(task)
+            self._shard.hear(manifest.shards)
+
+    def _handle_moved(self) -> None:
+        """The next connection is of another shard."""
+        self._enrolment.begin_anew()
+        self._sign_last_will()
+        self.link.filters = self._filters()
+        self.sessions.moved()
+
+    def _sign_last_will(self) -> None:
+        self.link.last_will = self.identity.state_topic, self._signed_presence(PresenceState.OFFLINE)
 
     def _handle_not_readable(self, task: str, why: str) -> None:
         if task in self.tasks:
@@ -312,5 +339,5 @@ class Membership:
         elif must_continue_boots(receipt, self.identity.boot, is_for_newest=is_for_newest):
             logger.warning(log_line("state_lost", boot=self.identity.boot, newest_boot=receipt.newest_boot))
             self.identity.boot = self.database.continue_boots(receipt.newest_boot)
-            self.link.last_will = self.identity.state_topic, self._signed_presence(PresenceState.OFFLINE)
+            self._sign_last_will()
             self._presence.publish_again()

@@ -116,6 +116,8 @@ class Status(msgspec.Struct):
     """By task with noise behind masks: epsilon of this device."""
     resting: dict[str, dict[str, int]] = {}
     """Of such a task: samples that took part in no step of the last round, by the name of their budget."""
+    shard: str = ""
+    """The slice of the fleet in which this device speaks and hears now."""
 
 
 @dataclass(frozen=True, slots=True)

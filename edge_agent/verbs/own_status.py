@@ -13,6 +13,7 @@ from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.shell.samples.dropped_samples import dropped_words
 from edge_agent.sources.tally import SourceStatus
 from edge_agent.sources.unix_socket import Status
+from edge_agent.verbs.setup import FIRST_SHARD
 from fleet_protocol.errors import ConfigurationError, why_unreadable
 from fleet_protocol.limits import MIB
 from fleet_protocol.printable import printable
@@ -125,7 +126,8 @@ def words_of(answer: bytes) -> str:
 def _lines(status: Status) -> Iterator[str]:
     at_delta = f" (delta {status.delta:g})"
     link = "connected" if status.connected else "not connected to the broker"
-    yield f"{status.device}: {status.state}, {link}"
+    where = "" if status.shard in {"", FIRST_SHARD} else f", in shard {status.shard}"
+    yield f"{status.device}: {status.state}, {link}{where}"
     yield (
         f"updates: {status.waiting_updates} waiting for a receipt{_size(status.waiting_bytes)}; since the start"
         f" {status.accepted_updates} accepted, {status.rejected_updates} refused, {status.withheld_updates} not sent"

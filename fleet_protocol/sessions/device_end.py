@@ -213,7 +213,7 @@ class DeviceEnd:
         return [Granted(self.helper)]
 
     def _agree(self, introduction: Introduction) -> tuple[bytes, bytes]:
-        topic = self._party.topic_of(introduction.peer)
+        topic = self._party.topic_of(introduction)
         envelope = verified(introduction.message, SESSION_GRANT, introduction.public_key, topic)
         grant = decode_payload(envelope.payload, SessionGrant)
         if (grant.session, grant.opening) != (self.session, digest(self._opening)):

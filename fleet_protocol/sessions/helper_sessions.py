@@ -133,10 +133,9 @@ class HelperSessions:
         """End a session."""
         return self._close(session, Event.LEFT, reason, detail)
 
-    def renew(self, party: Party) -> list[HelperEvent]:
-        """Note that the coordinator has another key, and the relay with it: every session is over."""
-        detail = "the coordinator has another key"
-        closed = [self._close(session, Event.ENDED, SessionReason.REPLACED, detail) for session in list(self._sessions)]
+    def renew(self, party: Party, why: str) -> list[HelperEvent]:
+        """Speak as `party` from now on, of another key of the coordinator's or shard: every session is over."""
+        closed = [self._close(session, Event.ENDED, SessionReason.REPLACED, why) for session in list(self._sessions)]
         self._party = party
         return [event for each in closed for event in each]
 
@@ -167,7 +166,7 @@ class HelperSessions:
             return []
         if session in self._over:
             return []
-        topic = self._party.topic_of(introduction.peer)
+        topic = self._party.topic_of(introduction)
         envelope = verified(introduction.message, SESSION_OPENING, introduction.public_key, topic)
         opening = decode_payload(envelope.payload, SessionOpening)
         if opening.session != session:

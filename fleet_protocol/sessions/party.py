@@ -9,7 +9,7 @@ from fleet_protocol import topics
 from fleet_protocol.envelope import Envelope, read_envelope, sign_envelope
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey, VerifyKey, key_id
-from fleet_protocol.kinds import PayloadKind, decode_payload
+from fleet_protocol.kinds import Introduction, PayloadKind, decode_payload
 from fleet_protocol.kinds.kind import Leaf
 from fleet_protocol.limits import MAX_CONTROL_BYTES
 from fleet_protocol.sessions.secrecy import hop_key
@@ -36,9 +36,9 @@ class Party:
         """On which the relay sends to it."""
         return topics.relayed(self.fleet, self.shard, self.name)
 
-    def topic_of(self, peer: str) -> str:
-        """On which another one sends to the relay."""
-        return topics.session(self.fleet, self.shard, peer)
+    def topic_of(self, introduction: Introduction) -> str:
+        """On which the other one that is introduced sends to the relay."""
+        return topics.session(self.fleet, introduction.shard or self.shard, introduction.peer)
 
     def sign(
         self, kind: PayloadKind, payload: bytes, *, task: str = "", base_version: int = 0, generation: int = 0

@@ -199,3 +199,6 @@ class MaskServing:
 
     def key_changed(self) -> None:
         """Requests are checked with the key that is pinned when they come."""
+
+    def moved(self) -> None:
+        """Requests come under the new shard, and are repeated until they are answered."""

@@ -30,7 +30,7 @@ class Helper:
             self._database,
             cache,
             needed=_needed_files,
-            also_hears=[identity.relayed_topic],
+            also_hears=lambda: [identity.relayed_topic],
         )
         spool = RoundSpool(self._database, address=identity.address, sign=identity.sign_row)
         self._serving = Serving(configuration, self._member, spool)

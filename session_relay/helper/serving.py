@@ -108,9 +108,19 @@ class Serving:
 
     def key_changed(self) -> None:
         """The coordinator has another key, and with it the relay: sessions begin anew."""
-        for event in self._sessions.renew(self._member.identity.party()):
-            self._handle(event)
+        self._end_sessions("the coordinator has another key")
         self._offer()
+
+    def moved(self) -> None:
+        """This helper speaks under another shard: sessions begin anew."""
+        self._end_sessions("the helper has moved to another shard")
+        self._carrier.publish()  # their ends are signed for the topic of before
+        self._carrier.topic = self._member.identity.session_topic
+        self._offer()
+
+    def _end_sessions(self, why: str) -> None:
+        for event in self._sessions.renew(self._member.identity.party(), why):
+            self._handle(event)
 
     def manifest_changed(self, task: str) -> None:
         """A manifest has brought something new."""

@@ -51,7 +51,7 @@ def _run(file: Path, *, gives_signs: bool) -> None:
     engine = open_database(configuration.journal(), read_only=True)
     source = DirectorySource(engine)
     limits = RelayLimits(settings.sessions, settings.sessions_of_device, settings.backlog_mebibytes * MIB)
-    relay = Relay(configuration.keys()[0], configuration.fleet, configuration.shard, source.read(), limits)
+    relay = Relay(configuration.keys()[0], configuration.fleet, configuration.served_shards, source.read(), limits)
     if settings.metrics_port is not None:
         serve_metrics(relay, configuration.metrics.address, settings.metrics_port)
     watch = DirectoryWatch(source)

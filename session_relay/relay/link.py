@@ -40,8 +40,8 @@ class RelayLink:
         self._relay, self._watch = relay, watch
         self._connection = BrokerConnection(
             settings,
-            f"relay-{relay.fleet}-{relay.shard}",
-            dict.fromkeys(relay_filters(relay.fleet, relay.shard), 1),
+            f"relay-{relay.fleet}-{relay.shards[0]}",
+            dict.fromkeys((each for shard in relay.shards for each in relay_filters(relay.fleet, shard)), 1),
             self,
             is_durable=False,
             largest_packet_bytes=MAX_PACKET_OVERHEAD_BYTES + MAX_FRAME_MESSAGE_BYTES,

@@ -65,6 +65,12 @@ def test_every_task_is_shown_with_state_reason_and_what_it_waits_for():
     ]
 
 
+def test_shard_is_said_where_it_is_not_the_usual_one():
+    for shard, said in (("", 0), ("0", 0), ("north", 1)):
+        words = words_of(msgspec.json.encode(msgspec.structs.replace(STATUS, shard=shard)))
+        assert words.count("in shard north") == said
+
+
 def test_what_rounds_have_told_has_a_number_only_where_one_bounds_it():
     told = msgspec.structs.replace(STATUS, told={"digits": 1.234, "tones": None})
     lines = words_of(msgspec.json.encode(told)).splitlines()

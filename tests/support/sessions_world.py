@@ -51,6 +51,8 @@ class Packet:
 class Machine:
     """A name and a key that outlive the process, and the process's boot number."""
 
+    shard = SHARD
+
     def __init__(self, name: str, seed: int) -> None:
         self.name, self.key = name, SigningKey(bytes([seed]) * 32)
         self._boot = 0
@@ -61,7 +63,7 @@ class Machine:
         self._boot += 1
         self.randomness = _randomness(f"{self.name} {self._boot}")
         numbers = count(self._boot << BOOT_SHIFT)
-        self.party = Party(FLEET, SHARD, self.name, self.key, COORDINATOR.verify_key, lambda: next(numbers))
+        self.party = Party(FLEET, self.shard, self.name, self.key, COORDINATOR.verify_key, lambda: next(numbers))
 
 
 class Device(Machine):
@@ -154,7 +156,7 @@ class World:
 
     def start_relay(self) -> None:
         """A relay that remembers nothing."""
-        self.relay = Relay(COORDINATOR, FLEET, SHARD, self.directory())
+        self.relay = Relay(COORDINATOR, FLEET, [SHARD], self.directory())
 
     def open(self, device: Device, wanted: Wanted = WANTED) -> None:
         session = device.open(self.now, wanted)

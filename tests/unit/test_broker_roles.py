@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from broker_coordinator.distribution.dynamic_security import (
+    ANY_SHARD,
     COORDINATOR_ACCOUNT,
     DEVICES_ROLE,
     coordinator_rules,
@@ -176,3 +177,17 @@ def test_a_role_that_is_described_in_another_way_is_refused() -> None:
     answer = {"command": "getRole", "data": {"role": {"rolename": 3}}, "correlationData": "x"}
     with pytest.raises(msgspec.ValidationError):
         BrokerRoles("home", "0").receive(read_answers(json.dumps({"responses": [answer]}).encode()))
+
+
+def test_accounts_of_before_get_their_topics_under_every_shard_once_there_are_several() -> None:
+    wanted = accounts(2)
+    plug_in = PlugIn(wanted)
+    settle(BrokerRoles("home", ANY_SHARD), plug_in, wanted)
+    for name, holder in wanted.items():
+        topic = f"edgeflock/v1/home/+/{holder.device}"
+        assert all(plug_in.roles[name]["publishClientSend", f"{topic}/{leaf}"] for leaf in ("up", "state", "session"))
+        assert all(plug_in.roles[name]["subscribePattern", f"{topic}/{leaf}"] for leaf in ("down", "relayed"))
+        assert plug_in.roles[name]["publishClientSend", f"edgeflock/v1/home/0/{holder.device}/up"], "nothing is taken"
+    plug_in.requests.clear()
+    settle(BrokerRoles("home", ANY_SHARD), plug_in, wanted)
+    assert not plug_in.changes()

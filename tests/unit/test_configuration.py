@@ -286,3 +286,29 @@ def test_task_that_is_evaluated_twice_is_refused(tmp_path):
     path.write_text(f'{COORDINATOR}\n[[evaluations]]\ntask = "digits"\nfile = "other.npz"\n')
     with pytest.raises(ConfigurationError, match="evaluations: task 'digits' is listed twice; leave one of them"):
         load_coordinator(path)
+
+
+@pytest.mark.parametrize(
+    ("shards", "said"),
+    [
+        ('["0", "1", "0"]', "shards: '0' is listed twice; leave one of them"),
+        ('["1", "2"]', r"shard = '0' is none of the shards \['1', '2'\]; add it to them, or name one of them"),
+        ('["0", "North"]', r"at `shards\[1\]`"),
+        (str([str(number) for number in range(65)]), "at `shards`"),
+        ('"0"', "at `shards`"),
+    ],
+)
+def test_shards_that_can_not_be_are_refused(tmp_path, shards, said):
+    path = tmp_path / "coordinator.toml"
+    path.write_text(f"shards = {shards}\n{COORDINATOR}")
+    with pytest.raises(ConfigurationError, match=said):
+        load_coordinator(path)
+
+
+def test_shards_that_are_named_are_served_and_else_the_own_one(tmp_path):
+    path = tmp_path / "coordinator.toml"
+    for text, served, named in (("", ("0",), ()), ('shards = ["1", "0"]\n', ("1", "0"), ("1", "0"))):
+        path.write_text(text + COORDINATOR)
+        configuration = load_coordinator(path)
+        assert configuration.served_shards == served
+        assert configuration.admission_settings(()).shards == named

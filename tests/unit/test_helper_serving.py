@@ -9,12 +9,16 @@ from typing import Any, cast
 
 import pytest
 
+from edge_agent.core.shard_choice import Place
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.settings import WorkerSettings
-from fleet_protocol.keys import SigningKey, write_verify_key
-from fleet_protocol.kinds import News, SessionNotice, SessionReason
+from fleet_protocol import topics
+from fleet_protocol.envelope import read_envelope
+from fleet_protocol.keys import SigningKey, VerifyKey, write_verify_key
+from fleet_protocol.kinds import HelperOffer, News, SessionNotice, SessionReason, decode_payload
 from fleet_protocol.kinds.session_fields import NO_SESSION
+from fleet_protocol.limits import MAX_CONTROL_BYTES
 from session_relay.helper.compute_contract import ComputeFailure
 from session_relay.helper.configuration import HelperSettings, load_helper_configuration
 from session_relay.helper.middle import Middle
@@ -81,7 +85,7 @@ async def test_version_that_can_not_be_loaded_is_offered_to_nobody_for_a_while(t
 
 async def test_offer_that_is_refused_again_and_again_is_made_again_once(tmp_path: Path, timers) -> None:
     serving = helper(tmp_path)
-    relay = Outbox(COORDINATOR, FLEET, SHARD)
+    relay = Outbox(COORDINATOR, FLEET, [SHARD])
     for _ in range(50):
         relay.notify(NAME, SessionNotice(NO_SESSION, News.REFUSED, SessionReason.NOT_APPROVED, "not allowed", 30))
         serving.relayed(relay.waiting[-1].data)
@@ -89,6 +93,25 @@ async def test_offer_that_is_refused_again_and_again_is_made_again_once(tmp_path
     timers.pop()[1]()
     serving.relayed(relay.waiting[-1].data)
     assert [seconds for seconds, _ in timers] == [SOON_SECONDS], "and after that as before"
+
+
+async def test_helper_that_has_moved_offers_itself_under_its_new_shard(tmp_path: Path) -> None:
+    serving = helper(tmp_path)
+    identity, sent = serving._member.identity, []
+
+    def note(topic: str, data: bytes, *, at_least_once: bool) -> bool:
+        sent.append((topic, data))
+        return at_least_once
+
+    serving._carrier._link = cast("Any", SimpleNamespace(send_off=note))
+    identity.move(Place("north", "north"))
+    serving.moved()
+    serving._carrier.publish()
+    assert [topic for topic, _ in sent] == [topics.session(FLEET, "north", NAME)]
+    for topic, data in sent:
+        envelope = read_envelope(data, MAX_CONTROL_BYTES)
+        envelope.verify(VerifyKey(identity.public_key), topic)
+        assert isinstance(decode_payload(envelope.payload, envelope.header.kind.payload), HelperOffer)
 
 
 async def test_version_rests_whose_process_ends_before_it_has_computed_anything() -> None:

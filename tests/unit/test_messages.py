@@ -20,7 +20,7 @@ from fleet_protocol.kinds import (
     decode_payload,
     encode_payload,
 )
-from fleet_protocol.limits import MAX_GENERATION
+from fleet_protocol.limits import MAX_GENERATION, MAX_SHARDS
 
 HASH = "0f" * 32
 DIGEST = bytes(16)
@@ -162,10 +162,23 @@ def test_generation_and_end_of_a_task_travel_only_where_there_are_any():
     ):
         assert decode_payload(encode_payload(manifest), Manifest) == manifest
         assert len(encode_payload(manifest)) == len(encode_payload(plain)) + more_bytes
-    with pytest.raises(ProtocolError, match="Manifest: a last field of 4294967296 or 0 or False or b'' is not written"):
+    with pytest.raises(
+        ProtocolError, match=r"Manifest: a last field of 4294967296 or 0 or False or b'' or \[\] is not written"
+    ):
         decode_payload(cbor.encode([1, HASH, HASH, EVERYONE, 0]), Manifest)
     with pytest.raises(ProtocolError):
         decode_payload(cbor.encode([1, HASH, HASH, EVERYONE, MAX_GENERATION + 1]), Manifest)
+
+
+def test_shards_of_a_manifest_travel_only_where_they_are_named():
+    plain, named = Manifest(1, HASH, HASH), Manifest(1, HASH, HASH, shards=("0", "north"))
+    assert decode_payload(encode_payload(named), Manifest) == named
+    fields = [1, HASH, HASH, EVERYONE, 0, False, b""]
+    assert encode_payload(named) == cbor.encode([*fields, ["0", "north"]])
+    assert encode_payload(plain) == cbor.encode(fields[:3]), "which agents of before shards read"
+    for refused in ([], ["North"], [""], ["a/b"], ["0"] * (MAX_SHARDS + 1), "0", [0]):
+        with pytest.raises(ProtocolError):
+            decode_payload(cbor.encode([*fields, refused]), Manifest)
 
 
 def test_threshold_of_a_manifest_travels_only_where_not_every_device_is_asked():

@@ -80,6 +80,8 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import BOOT_SHIFT
+from fleet_protocol.moved_message import MovedMessage, write_moved
+from fleet_protocol.shards import shard_of
 from fleet_protocol.update_plan import UpdatePlan
 from tests.vectors.home_assistant import home_assistant_vectors
 from tests.vectors.masked_cohort import masked_vectors
@@ -227,6 +229,7 @@ SUCCESSION = (
     KeySuccession(bytes(SUCCESSOR)),
     topics.key_succession("home", key_id(SigningKey(SEED).verify_key)),
 )
+OF_TWO_SHARDS = (MANIFEST, Manifest(7, "0f" * 32, "1e" * 32, shards=("0", "1")), TASK_TOPIC)
 AUTHORITIES = (
     AUTHORITY_SUCCESSION,
     AuthoritySuccession([bytes(range(48)), bytes(range(16))]),
@@ -311,6 +314,7 @@ def message_vectors() -> list[dict[str, object]]:
         *((0, *case) for case in SESSIONS),
         *((0, *case) for case in OF_CLUSTER_2),
         (0, *OF_NO_NOISE),
+        (0, *OF_TWO_SHARDS),
     ]
     for generation, kind, message, topic in cases:
         names_a_task = kind in NAMING_A_TASK
@@ -399,6 +403,29 @@ def random_vectors() -> list[dict[str, object]]:
     ]
 
 
+def shard_vectors() -> list[dict[str, object]]:
+    """Devices, a fleet's shards, and where each device belongs."""
+    devices = ("kitchen-pi", "shed-pi", "gateway", "a", "z" * 48)
+    fleets = (("0",), ("0", "1"), ("0", "1", "2"), ("north", "south", "east-2", "west_2"))
+    return [
+        {"device": device, "shards": list(shards), "shard": shard_of(device, shards)}
+        for shards in fleets
+        for device in devices
+    ]
+
+
+def moved_vectors() -> list[dict[str, object]]:
+    """A signed message of shard 0 as it is sent under another, of a device that has moved."""
+    envelope = sign_envelope(SigningKey(SEED), UP, UPDATE, encode_payload(OF_NO_NOISE[1]), sequence=5, task="digits")
+    return [
+        {
+            "input": {"shard": shard, "envelope_hex": envelope.hex()},
+            "hex": write_moved(MovedMessage(shard, envelope)).hex(),
+        }
+        for shard in ("0", "a-shard-with-a-name-of-30-letter")
+    ]
+
+
 def main() -> None:
     """Write every file."""
     files = {
@@ -410,6 +437,8 @@ def main() -> None:
         "masked_cohort": masked_vectors(),
         "sessions": session_vectors(),
         "home_assistant": home_assistant_vectors(),
+        "shards": shard_vectors(),
+        "moved_messages": moved_vectors(),
     }
     for name, vectors in files.items():
         lines = ",\n".join(json.dumps(vector) for vector in vectors)

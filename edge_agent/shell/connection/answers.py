@@ -7,6 +7,7 @@ from collections.abc import Callable
 from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.answers_awaited import AnswersAwaited
 from edge_agent.core.control_messages import ControlMessages
+from edge_agent.shell.connection.identity import Identity
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
 from fleet_protocol.envelope import digest
@@ -21,8 +22,11 @@ REPEAT_COMPLAINT_SECONDS = 3600.0
 class Answers:
     """`has_settled` says whether a payload with that digest has had its receipt before."""
 
-    def __init__(self, configuration: AgentConfiguration, has_settled: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self, configuration: AgentConfiguration, identity: Identity, has_settled: Callable[[bytes], bool]
+    ) -> None:
         self._configuration = configuration
+        self._identity = identity
         self._has_settled = has_settled
         self._control_messages = ControlMessages()
         self._awaited = AnswersAwaited()
@@ -32,19 +36,21 @@ class Answers:
         """An envelope that is not of the outbox was signed: an enrolment, a request, a presence."""
         self._control_messages.sent(digest(control_message))
 
-    def await_one(self) -> None:
-        """A message was published that the coordinator answers."""
-        if self._awaited.sent() and self._said.allows("no_receipts", time.monotonic()):
+    def await_one(self) -> bool:
+        """A message was published that the coordinator answers; whether it is the one with which its silence shows."""
+        is_silent = self._awaited.sent()
+        if is_silent and self._said.allows("no_receipts", time.monotonic()):
             logger.warning(
                 log_line(
                     "no_receipts",
                     fleet=self._configuration.fleet,
-                    shard=self._configuration.shard,
+                    shard=self._identity.shard,
                     device=self._configuration.device,
                     remedy="no coordinator answers: compare fleet and shard with coordinator.toml, and device with the"
                     " name in the certificate and the broker's access control list; see whether the coordinator runs",
                 )
             )
+        return is_silent
 
     def take(self, receipt: Receipt, *, is_ours: bool) -> bool:
         """Whether a receipt is news; `is_ours` where it is for a payload of the outbox or the enrolment."""

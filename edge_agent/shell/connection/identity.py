@@ -5,6 +5,7 @@ from itertools import count
 import msgspec
 
 from edge_agent.core.outbox import OutboxRow
+from edge_agent.core.shard_choice import Place
 from fleet_protocol import topics
 from fleet_protocol.encryption import check_recipient, encrypt_payload
 from fleet_protocol.envelope import read_envelope, sign_envelope
@@ -18,6 +19,7 @@ from fleet_protocol.kinds import (
     decode_payload,
 )
 from fleet_protocol.limits import BOOT_SHIFT
+from fleet_protocol.moved_message import MovedMessage, write_moved
 from fleet_protocol.sessions.party import Party
 from secure_aggregation.messages import SealedSeeds
 from secure_aggregation.signatures import signed
@@ -36,7 +38,7 @@ class Identity:
 
     What waits in the outbox is numbered by the database. Everything else is numbered `boot << 32 | counter`: it grows
     over the device's whole life without a commit per message. With `encrypt_updates` what leaves the outbox is
-    encrypted for the coordinator.
+    encrypted for the coordinator. The topics are under the shard where the device is now (`move`).
     """
 
     def __init__(
@@ -50,19 +52,29 @@ class Identity:
         encrypt_updates: bool = False,
     ) -> None:
         self.device = device
-        self.up_topic = topics.up(fleet, shard, device)
-        self.down_topic = topics.down(fleet, shard, device)
-        self.state_topic = topics.state(fleet, shard, device)
-        self.session_topic = topics.session(fleet, shard, device)
-        self.relayed_topic = topics.relayed(fleet, shard, device)
         self.boot = 0
         self._key = key
         self.coordinator = read_verify_key(coordinator_key, "coordinator_key", "`broker-coordinator key` on the server")
         """The pinned key: nothing that another has signed is trusted."""
-        self._fleet, self._shard = fleet, shard
+        self._fleet = fleet
+        self.move(Place(shard, shard))
         self._counter = count(1)
         self._encrypts = encrypt_updates
         check_recipient(self.coordinator)
+
+    def move(self, place: Place) -> None:
+        """Speak and hear under the shard of `place` from now on, and sign what waits for the one that it names."""
+        self.shard, device = place.shard, self.device
+        self.up_topic = topics.up(self._fleet, place.shard, device)
+        self.down_topic = topics.down(self._fleet, place.shard, device)
+        self.state_topic = topics.state(self._fleet, place.shard, device)
+        self.session_topic = topics.session(self._fleet, place.shard, device)
+        self.relayed_topic = topics.relayed(self._fleet, place.shard, device)
+        self._signs_for = place.signs_for
+
+    def state_topic_in(self, shard: str) -> str:
+        """Where this device's presence is retained under a shard."""
+        return topics.state(self._fleet, shard, self.device)
 
     @property
     def public_key(self) -> bytes:
@@ -110,7 +122,9 @@ class Identity:
         )
 
     def sign_row(self, row: OutboxRow) -> bytes:
-        """The envelope of a payload in the outbox: the same row gives the same bytes."""
+        """The envelope of a payload in the outbox: the same row gives the same bytes, wherever the device moves to
+        meanwhile; `addressed` makes of it what is sent.
+        """
         kind = KINDS[row.kind]
         payload = row.payload
         if kind.content is not None:
@@ -118,7 +132,7 @@ class Identity:
             payload = encrypt_payload(self._key, recipient, row.sequence, payload)
         return sign_envelope(
             self._key,
-            self.up_topic,
+            topics.up(self._fleet, self._signs_for, self.device),
             kind,
             payload,
             sequence=row.sequence,
@@ -126,6 +140,12 @@ class Identity:
             base_version=row.base_version,
             generation=row.generation,
         )
+
+    def addressed(self, envelope: bytes) -> bytes:
+        """What is published of an envelope of the outbox: itself, or beside it the shard that it was signed for."""
+        if self._signs_for == self.shard:
+            return envelope
+        return write_moved(MovedMessage(self._signs_for, envelope))
 
     def sign_seeds(self, seeds: SealedSeeds) -> bytes:
         """This device's signature of what is sealed for mask helpers, 64 bytes."""
@@ -143,7 +163,7 @@ class Identity:
 
     def party(self) -> Party:
         """This device, or helper, as an end of sessions; with the key that is pinned now."""
-        return Party(self._fleet, self._shard, self.device, self._key, self.coordinator, self._next)
+        return Party(self._fleet, self.shard, self.device, self._key, self.coordinator, self._next)
 
     def verify_from_coordinator(self, topic: str, data: bytes, limit: int) -> tuple[msgspec.Struct, str]:
         """The payload of a message that the pinned key signed for `topic`, and the task in its header.

@@ -39,6 +39,10 @@ class LinkDownError(Exception):
     """There is no connection to the broker right now."""
 
 
+class LinkLeftError(Exception):
+    """Whoever raises it in `on_connected` has given the connection up, and another one begins at once."""
+
+
 class Link:
     """One connection at a time, for as long as the agent runs. `publish` and `subscribe` need it to be up.
 
@@ -65,7 +69,8 @@ class Link:
         """Of the next connection, and what is published at the end of this one: a topic and its message."""
         self._on_connected = on_connected
         self._handle = handle
-        self._filters = list(filters)
+        self.filters = list(filters)
+        """What each connection subscribes to from the next one on."""
         self._maximum_packet_bytes = maximum_message_bytes + MAX_PACKET_OVERHEAD_BYTES
         self._limit = PublicationLimit()
         self._on_their_way: list[int] = []
@@ -106,6 +111,9 @@ class Link:
                 finally:
                     self._client = None
                     words = client.lost
+            except* LinkLeftError:
+                end_if_cancelled()
+                self._forget_publications()
             except* (aiomqtt.MqttError, LinkDownError, ConfigurationError) as group:
                 end_if_cancelled()
                 attempt = 0 if loop.time() - connected_at > STABLE_SECONDS else attempt
@@ -198,7 +206,7 @@ class Link:
 
     async def _begin(self, client: BrokerClient) -> None:
         self._limit.connected(client.broker_maximum_bytes)
-        for topic_filter in (*self._filters, *self._listening):
+        for topic_filter in (*self.filters, *self._listening):
             await self._subscribe(client, topic_filter)
 
     async def _subscribe(self, client: BrokerClient, topic_filter: str) -> None:

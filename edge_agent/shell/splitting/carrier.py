@@ -48,7 +48,7 @@ class SessionCarrier(Generic[Told]):
 
     def __init__(self, side: SessionSide[Told], topic: str, link: Link, handle: Callable[[Told], None]) -> None:
         self._side = side
-        self._topic = topic
+        self.topic = topic
         self._link = link
         self._handle = handle
         self._stirred = asyncio.Event()
@@ -90,7 +90,7 @@ class SessionCarrier(Generic[Told]):
     def publish(self) -> None:
         """Hand over what is to be said now. What finds no connection is said again by the side itself."""
         for message in self._side.outgoing(self._now()):
-            self._link.send_off(self._topic, message.data, at_least_once=message.at_least_once)
+            self._link.send_off(self.topic, message.data, at_least_once=message.at_least_once)
 
     def _tell(self, events: Sequence[Told]) -> None:
         for event in events:

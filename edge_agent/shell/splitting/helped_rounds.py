@@ -40,6 +40,9 @@ class HelpedRounds:
     def key_changed(self) -> None:
         """The coordinator has another key: the session that is open goes silent, and the next one begins with it."""
 
+    def moved(self) -> None:
+        """The session that is open goes on under the shard where it began, and the next one begins where this is."""
+
     @contextlib.asynccontextmanager
     async def session(self, version: ReadyVersion, cut: Cut, samples: int) -> AsyncIterator[HelpedRound]:
         """A helper for the length of a block, over reconnects too; where it goes, another one. The round is on so many

@@ -13,8 +13,8 @@ from session_relay.relay.core.lifecycle import State
 @dataclass(slots=True)
 class CarriedSession:
     """Between `device` and `helper`, for a task. `opening` is the device's envelope, empty where the session was
-    resumed, and `grant` the helper's; `asked` are all helpers that were asked for it, and those
-    that the device does without.
+    resumed, and `grant` the helper's, each signed under the shard that is named beside it; `asked` are all helpers that
+    were asked for it, and those that the device does without.
     """
 
     name: bytes
@@ -27,6 +27,8 @@ class CarriedSession:
     state: State = State.OFFERED
     asked: list[str] = field(default_factory=list)
     grant: bytes = b""
+    opening_shard: str = ""
+    grant_shard: str = ""
     hop_keys: dict[str, bytes] = field(default_factory=dict)
     """Of the two ends, by their name, once a frame has come."""
     limits: list[int | None] = field(default_factory=lambda: [SESSION_CREDIT_BYTES, SESSION_CREDIT_BYTES])

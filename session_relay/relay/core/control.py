@@ -65,14 +65,15 @@ class ControlDesk:
         """
         return self._unknown.allows(name, now)
 
-    def receive(self, name: str, data: bytes, now: float) -> None:
-        """Take in a message on the topic of an approved device or helper.
+    def receive(self, name: str, shard: str, data: bytes, now: float) -> None:
+        """Take in a message on the topic of an approved device or helper under `shard`.
 
         Raises:
             ProtocolError: its key has not signed it for this topic, or it is malformed.
         """
-        topic = topics.session(self.book.outbox.fleet, self.book.outbox.shard, name)
+        topic = topics.session(self.book.outbox.fleet, shard, name)
         envelope = _verified(data, self.book.directory.devices[name], topic, Leaf.SESSION)
+        self.book.outbox.note_spoken(name, shard)
         match decode_payload(envelope.payload, envelope.header.kind.payload):
             case HelperOffer() as offer:
                 self._note_offer(name, offer, envelope.header.sequence, now)
@@ -90,7 +91,7 @@ class ControlDesk:
             case SessionResumption() as resumption:
                 self._resume_helper(name, resumption, now)
 
-    def note_presence(self, name: str, data: bytes, now: float) -> None:
+    def note_presence(self, name: str, shard: str, data: bytes, now: float) -> None:
         """Take in a presence: a helper whose last will it is has gone.
 
         Raises:
@@ -99,7 +100,7 @@ class ControlDesk:
         helper = self.book.helpers.get(name)
         if helper is None:
             return
-        topic = topics.state(self.book.outbox.fleet, self.book.outbox.shard, name)
+        topic = topics.state(self.book.outbox.fleet, shard, name)
         envelope = _verified(data, self.book.directory.devices[name], topic, Leaf.STATE)
         presence = decode_payload(envelope.payload, Presence)
         if presence.state is PresenceState.OFFLINE and presence.boot >= helper.boot:
@@ -138,7 +139,7 @@ class ControlDesk:
             notice = SessionNotice(session_name, News.ENDED, SessionReason.UNKNOWN_SESSION)
             self.book.outbox.notify(name, notice)
         elif self.book.step(session, Event.GRANTED, now):
-            session.grant = data
+            session.grant, session.grant_shard = data, self.book.outbox.shard_of(name)
             self.book.counters.opened += 1
             self.openings.introduce_helper(session)
 

@@ -81,7 +81,7 @@ class Openings:
     def introduce_helper(self, session: CarriedSession) -> None:
         """Name the helper that has granted a session to its device."""
         if key := self.book.directory.devices.get(session.helper):
-            introduction = Introduction(session.name, session.helper, bytes(key), session.grant)
+            introduction = Introduction(session.name, session.helper, bytes(key), session.grant, session.grant_shard)
             self.book.outbox.introduce(session.device, introduction)
 
     def check_room(self, device: str) -> None:
@@ -121,6 +121,7 @@ class Openings:
         if isinstance(found, SessionReason):
             raise self._without_helper(found, header.task, opening.without)
         session = CarriedSession(opening.session, device, found.name, wanted, message, now)
+        session.opening_shard = self.book.outbox.shard_of(device)
         session.asked += [*unwanted, found.name]
         return session
 
@@ -147,7 +148,9 @@ class Openings:
 
     def _introduce_device(self, session: CarriedSession) -> None:
         if key := self.book.directory.devices.get(session.device):
-            introduction = Introduction(session.name, session.device, bytes(key), session.opening)
+            introduction = Introduction(
+                session.name, session.device, bytes(key), session.opening, session.opening_shard
+            )
             self.book.outbox.introduce(session.helper, introduction)
 
 

@@ -29,11 +29,11 @@ from session_relay.relay.core.session_book import SessionBook, Why
 
 @dataclass(slots=True)
 class Relay:
-    """Of one fleet's shard; `key` is the coordinator's, `directory` who may use it."""
+    """Of one fleet; `shards` are all that it has, `key` is the coordinator's, `directory` who may use it."""
 
     key: SigningKey
     fleet: str
-    shard: str
+    shards: Sequence[str]
     directory: InitVar[Directory]
     limits: RelayLimits = field(default_factory=RelayLimits)
     counters: Counters = field(default_factory=Counters)
@@ -47,7 +47,7 @@ class Relay:
     def __post_init__(self, directory: Directory) -> None:
         """Put the parts together."""
         self.queues = FairQueues(self.limits.backlog_bytes)
-        outbox = Outbox(self.key, self.fleet, self.shard)
+        outbox = Outbox(self.key, self.fleet, self.shards)
         self.book = SessionBook(directory, outbox, self.queues, self.helpers, self.counters)
         self._desk = ControlDesk(self.book, Openings(self.book, self.limits))
 
@@ -70,13 +70,14 @@ class Relay:
             ProtocolError: it is none of an approved device or helper; it has been counted, and nothing else happened.
         """
         try:
-            name = self._sender(topic)
+            name, shard = self._sender(topic)
             if topic.endswith("/state"):
-                self._desk.note_presence(name, data, now)
+                if data:  # empty where a helper that has moved takes back what was retained
+                    self._desk.note_presence(name, shard, data, now)
             elif is_frame(data):
-                self._pass_on(name, data, now)
+                self._pass_on(name, shard, data, now)
             elif self._desk.may_ask(name, now):
-                self._desk.receive(name, data, now)
+                self._desk.receive(name, shard, data, now)
             else:
                 self.counters.count_refusal(Reason.RATE_LIMITED)
         except ProtocolError as error:
@@ -117,25 +118,29 @@ class Relay:
             self.counters.bytes_passed[SENDERS[frame.direction]] += len(frame.data)
         return frames
 
-    def _sender(self, topic: str) -> str:
+    def _sender(self, topic: str) -> tuple[str, str]:
+        """The name of whoever may speak there, and the shard."""
         name, leaf = topics.device_of(topic)
-        if topic not in (topics.session(self.fleet, self.shard, name), topics.state(self.fleet, self.shard, name)):
+        shard = topics.shard_in(topic)
+        heard = topics.session(self.fleet, shard, name), topics.state(self.fleet, shard, name)
+        if shard not in self.shards or topic not in heard:
             raise ProtocolError(Reason.WRONG_TOPIC, f"{topic!r} is not a topic of this relay ({leaf})")
         if name not in self.book.directory.devices:
             raise ProtocolError(Reason.UNKNOWN_KEY, f"{name} is no approved device")
-        return name
+        return name, shard
 
-    def _pass_on(self, name: str, data: bytes, now: float) -> None:
+    def _pass_on(self, name: str, shard: str, data: bytes, now: float) -> None:
         frame = read_frame(data)
         session = self.book.get(frame.session)
         if session is None or session.state is not State.OPEN:
             self.counters.dropped["no_session"] += 1
             if session is None and frame.direction is Direction.FROM_DEVICE:
-                self._say_unknown(name, frame, data, now)
+                self._say_unknown(name, shard, frame, data, now)
             return
         if session.end_of(frame.direction) != name or not is_tagged(data, session.hop_key(name, self._hop_key)):
             self.counters.dropped["not_its_session"] += 1
             raise ProtocolError(Reason.BAD_SIGNATURE, f"a frame from {name} for a session that is not its own")
+        self.book.outbox.note_spoken(name, shard)
         session.since = now
         session.note_credit(frame)
         if not session.has_credit(frame):
@@ -151,9 +156,10 @@ class Relay:
         if self.queues.put(session.device, waiting) is not None:
             self.counters.dropped["backlog"] += 1
 
-    def _say_unknown(self, name: str, frame: Frame, data: bytes, now: float) -> None:
+    def _say_unknown(self, name: str, shard: str, frame: Frame, data: bytes, now: float) -> None:
         """Tell a device that the relay has forgotten its session, in a restart say."""
         if self._desk.may_hear_unknown(name, now) and is_tagged(data, self._hop_key(name, frame.session)):
+            self.book.outbox.note_spoken(name, shard)
             notice = SessionNotice(frame.session, News.UNKNOWN, SessionReason.UNKNOWN_SESSION)
             self.book.outbox.notify(name, notice)
 

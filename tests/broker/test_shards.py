@@ -10,8 +10,7 @@ import psutil
 import pytest
 
 from broker_coordinator.storage.journal_reader import JournalReader
-from fleet_protocol import topics
-from fleet_protocol.kinds import Outcome
+from fleet_protocol.kinds import Outcome, PresenceState
 from tests.support.bundles import TASK
 from tests.support.connected_device import ConnectedDevice
 from tests.support.process import environment
@@ -27,9 +26,7 @@ Connect = Callable[[str], ConnectedDevice]
 
 @pytest.fixture
 def fleet(tmp_path, broker, bundle, postgresql) -> Iterator[ShardedCoordinator]:
-    fleet = ShardedCoordinator(
-        tmp_path / "c", broker, tmp_path / "bundle", postgresql.database(secrets.token_hex(8))
-    )
+    fleet = ShardedCoordinator(tmp_path / "c", broker, tmp_path / "bundle", postgresql.database(secrets.token_hex(8)))
     yield fleet
     fleet.kill_all()
 
@@ -53,15 +50,19 @@ def connect(fleet, broker) -> Iterator[Connect]:
 class Ledger:
     """What devices have sent, each update until its receipt."""
 
-    def __init__(self, *devices: ConnectedDevice) -> None:
-        self._devices = devices
+    def __init__(self, fleet: ShardedCoordinator, *devices: ConnectedDevice) -> None:
+        self._fleet = fleet
+        self.devices = devices
         self.sent: list[tuple[str, int]] = []
 
-    def round(self, sequence: int, base_version: int) -> None:
-        for device in self._devices:
-            update = device.update(sequence, base_version=base_version)
-            assert device.publish_until_receipt(update).outcome is Outcome.ACCEPTED
-            self.sent.append((device.name, sequence))
+    def send(self, device: ConnectedDevice, sequence: int) -> None:
+        update = device.update(sequence, base_version=self._fleet.newest(TASK))
+        assert device.publish_until_receipt(update).outcome is Outcome.ACCEPTED
+        self.sent.append((device.name, sequence))
+
+    def round(self, sequence: int) -> None:
+        for device in self.devices:
+            self.send(device, sequence)
 
 
 def journalled(fleet: ShardedCoordinator) -> list[tuple[str, int]]:
@@ -79,9 +80,9 @@ def check(fleet: ShardedCoordinator, ledger: Ledger) -> None:
 def test_versions_are_made_of_what_two_processes_take_in(fleet, connect) -> None:
     fleet.start_all()
     devices = [connect(shard) for shard in SHARDS]
-    ledger = Ledger(*devices)
+    ledger = Ledger(fleet, *devices)
     for sequence in range(1, 7):
-        ledger.round(sequence, base_version=0)
+        ledger.round(sequence)
     check(fleet, ledger)
     with JournalReader.open(fleet.database) as journal:
         made_of = {row.aggregate: set() for row in journal.updates()}
@@ -100,9 +101,9 @@ def test_leader_makes_a_version_at_once_of_what_another_shard_takes_in(fleet, co
     fleet.start_all()
     device = connect(fleet.followers()[0].shard)
     begun = time.monotonic()
-    Ledger(device).round(1, 0)
-    Ledger(device).round(2, 0)
-    Ledger(device).round(3, 0)
+    Ledger(fleet, device).round(1)
+    Ledger(fleet, device).round(2)
+    Ledger(fleet, device).round(3)
     until(lambda: device.received.manifests[TASK].version == 1, "its version is announced")
     assert time.monotonic() - begun < LONGEST_TAKEOVER_SECONDS
 
@@ -122,10 +123,8 @@ def test_device_that_comes_to_a_follower_hears_how_things_stand(fleet, broker, c
     fleet.start_all()
     device = connect(fleet.followers()[0].shard)
     heard = device.received
-    # The broker loses what it retains, as one that is made anew; both coordinators stay connected.
-    device.publish(b"", topics.manifest("testfleet", TASK), retain=True)
     heard.manifests.clear()
-    device.publish(device.online(1), device.state)
+    device.publish(device.presence(PresenceState.ONLINE, boot=1), device.state)
     until(lambda: TASK in heard.manifests, "the leader repeats the manifest")
 
 
@@ -137,34 +136,32 @@ def test_second_process_of_a_shard_waits_and_says_who_has_it(fleet, connect) -> 
     assert f"process {first.pid} on" in fleet.log()
     assert "intake-1" in fleet.log()
     device = connect("1")
-    ledger = Ledger(device)
+    ledger = Ledger(fleet, device)
     for sequence in (1, 2, 3):
-        ledger.round(sequence, base_version=0)
+        ledger.round(sequence)
     assert "broker_connected" not in fleet.log()
     check(fleet, ledger)
 
 
 def test_another_shard_leads_when_the_leader_is_killed(fleet, connect) -> None:
     fleet.start_all()
-    ledger = Ledger(*(connect(shard) for shard in SHARDS))
-    ledger.round(1, base_version=0)
+    ledger = Ledger(fleet, *(connect(shard) for shard in SHARDS))
+    ledger.round(1)
     for sequence in (2, 3, 4):
         dead = fleet.leader()
         (other,) = fleet.followers()
         dead.kill()
         killed_at = time.monotonic()
-        device = next(each for each in ledger._devices if each.shard == other.shard)
+        device = next(each for each in ledger.devices if each.shard == other.shard)
         before = fleet.newest(TASK)
         for number in range(BUFFER):
-            update = device.update(100 * sequence + number, base_version=before)
-            assert device.publish_until_receipt(update).outcome is Outcome.ACCEPTED
-            ledger.sent.append((device.name, 100 * sequence + number))
+            ledger.send(device, 100 * sequence + number)
         until(lambda was=before: fleet.newest(TASK) > was, "the other one makes the next version")
         assert time.monotonic() - killed_at < LONGEST_TAKEOVER_SECONDS
         assert other.leads()
         dead.start()
         until(dead.is_serving, "the one that was killed takes in again")
-        ledger.round(100 * sequence + BUFFER, base_version=before + 1)
+        ledger.round(100 * sequence + BUFFER)
         assert not dead.leads()
     check(fleet, ledger)
 
@@ -179,15 +176,15 @@ def test_a_shard_that_is_killed_finds_what_the_broker_has_kept_for_it(fleet, con
         device.hand_over(update)
     follower.start()
     assert {device.receipt(update).outcome for update in updates} == {Outcome.ACCEPTED}
-    ledger = Ledger(device)
+    ledger = Ledger(fleet, device)
     ledger.sent = [(device.name, sequence) for sequence in range(1, 7)]
     check(fleet, ledger)
 
 
 def test_postgresql_is_restarted_and_exactly_one_leads_afterwards(fleet, connect, postgresql) -> None:
     fleet.start_all()
-    ledger = Ledger(*(connect(shard) for shard in SHARDS))
-    ledger.round(1, base_version=0)
+    ledger = Ledger(fleet, *(connect(shard) for shard in SHARDS))
+    ledger.round(1)
     try:
         postgresql.stop()
         until(lambda: all(each.says("journal_unavailable") for each in fleet.processes.values()), "both say so")
@@ -204,7 +201,7 @@ def test_postgresql_is_restarted_and_exactly_one_leads_afterwards(fleet, connect
 
     until(all_run, "one leads")
     for sequence in range(2, 7):
-        ledger.round(sequence, base_version=0)
+        ledger.round(sequence)
         all_run()
     check(fleet, ledger)
 
@@ -213,15 +210,15 @@ def test_parent_keeps_a_process_for_each_shard_and_ends_them(fleet, connect) -> 
     fleet.start("--shards")
     parent = psutil.Process(fleet.pid)
     until(lambda: fleet.log().count("event=broker_connected") == 2, "both shards serve")
-    ledger = Ledger(*(connect(shard) for shard in SHARDS))
-    ledger.round(1, base_version=0)
+    ledger = Ledger(fleet, *(connect(shard) for shard in SHARDS))
+    ledger.round(1)
     children = parent.children()
     assert len([child for child in children if "--shard" in child.cmdline()]) == 2
     for child in children:
         child.kill()
     until(lambda: fleet.log().count("event=broker_connected") == 4, "both are started again")
     for sequence in range(2, 7):
-        ledger.round(sequence, base_version=0)
+        ledger.round(sequence)
     check(fleet, ledger)
     left = parent.children(recursive=True)
     fleet.stop()

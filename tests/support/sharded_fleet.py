@@ -26,9 +26,7 @@ class ShardThread:
     ) -> None:
         self._journal = Journal.open(database)
         settings = AdmissionSettings(FLEET, shard, open_enrolment=True, maximum_devices=100, shards=tuple(shards))
-        coordinator = Coordinator(
-            self._journal, [bundle], MessageSigner(key, FLEET, shard, tuple(shards)), settings
-        )
+        coordinator = Coordinator(self._journal, [bundle], MessageSigner(key, FLEET, shard, tuple(shards)), settings)
         self._link = MqttLink(BrokerSettings(broker.host, broker.port), FLEET, shard, coordinator)
         self._thread = threading.Thread(target=self._link.run)
         self._thread.start()

@@ -113,8 +113,8 @@ class ManifestWatch:
                 log_line(
                     "shards_left_out",
                     named_before=",".join(sorted(named)),
-                    remedy="devices stay where they are, in shards that nobody may serve: name those that stay as shards"
-                    " in coordinator.toml, also where there is one",
+                    remedy="devices stay where they are, in shards that nobody may serve: name those that stay as"
+                    " shards in coordinator.toml, also where there is one",
                 )
             )
 

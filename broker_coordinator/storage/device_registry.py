@@ -179,7 +179,9 @@ def store_device(connection: Connection, device: Device) -> None:
         told["changed"] = _NEXT_CHANGE
     let_in = DeviceState.PENDING if device.state is DeviceState.APPROVED else None
     state = case((devices.c.state == let_in, DeviceState.APPROVED.value), else_=devices.c.state)
-    changed = connection.execute(update(devices).where(devices.c.public_key == key).values(state=state, **told | newest))
+    changed = connection.execute(
+        update(devices).where(devices.c.public_key == key).values(state=state, **told | newest)
+    )
     if not changed.rowcount:
         row = {"public_key": key, "name": device.name, "state": device.state.value, "changed": _NEXT_CHANGE, **told}
         connection.execute(insert(devices).values(row))

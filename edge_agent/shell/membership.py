@@ -92,8 +92,8 @@ class Membership:
         also_hears: Callable[[], Sequence[str]] = tuple,
         mask_request: Callable[[MaskRequest], None] | None = None,
     ) -> None:
-        """`needed` says which files of a bundle are fetched, besides the weights (`VersionFollower`); `also_hears` gives
-        topics that it stays subscribed to. `mask_request` hears requests to a mask helper, which are longer than
+        """`needed` says which files of a bundle are fetched, besides the weights (`VersionFollower`); `also_hears`
+        gives topics that it stays subscribed to. `mask_request` hears requests to a mask helper, which are longer than
         whatever comes to other members.
         """
         self._configuration = configuration
@@ -281,6 +281,7 @@ class Membership:
 
     def _handle_moved(self) -> None:
         """The next connection is of another shard."""
+        self._enrolment.begin_anew()
         self._sign_last_will()
         self.link.filters = self._filters()
         self.sessions.moved()

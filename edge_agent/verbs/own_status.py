@@ -126,7 +126,8 @@ def words_of(answer: bytes) -> str:
 def _lines(status: Status) -> Iterator[str]:
     at_delta = f" (delta {status.delta:g})"
     link = "connected" if status.connected else "not connected to the broker"
-    yield f"{status.device}: {status.state}, {link}"
+    where = "" if status.shard in {"", FIRST_SHARD} else f", in shard {status.shard}"
+    yield f"{status.device}: {status.state}, {link}{where}"
     yield (
         f"updates: {status.waiting_updates} waiting for a receipt{_size(status.waiting_bytes)}; since the start"
         f" {status.accepted_updates} accepted, {status.rejected_updates} refused, {status.withheld_updates} not sent"
@@ -139,8 +140,6 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"queries: {use.answered} answered, {use.refused} refused; epsilon {use.epsilon:g} counts now{later}"
     if status.coordinator_key:
         yield f"coordinator key: {status.coordinator_key}"
-    if status.shard not in ("", FIRST_SHARD):
-        yield f"shard: {status.shard}"
     for task, found in status.tasks.items():
         version = f"version {status.versions[task]}" if task in status.versions else "no version yet"
         yield f"{task}: {found.state}; {found.reason}"

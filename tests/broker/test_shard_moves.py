@@ -1,4 +1,4 @@
-"""The shipped agent on a real Mosquitto moves to its shard, killed or not, and comes back: nothing lost, nothing twice."""
+"""The shipped agent on a real Mosquitto moves to its shard, killed or not, and comes back: nothing lost or twice."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
+from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_protocol import topics
@@ -35,7 +36,8 @@ class Fleet:
         self.agent = AgentProcess(folder / "agent", NAME, broker, self.key.verify_key)
 
     def served(self, *own: str, shards: tuple[str, ...] = SHARDS) -> contextlib.AbstractContextManager[None]:
-        return served(self.broker, self.database, self.bundle, self.key, *own, shards=shards)
+        signers = [MessageSigner(self.key, FLEET, shard, shards) for shard in own]
+        return served(self.broker, self.database, self.bundle, signers)
 
     def journalled(self) -> list[int]:
         with JournalReader.open(self.database) as journal:
@@ -153,3 +155,15 @@ def test_agent_comes_back_where_its_shard_is_taken_away(fleet: Fleet) -> None:
         until(lambda: fleet.has_moved("0"), "it comes back")
         until(accepted(fleet, 2), "with what waited")
         until(lambda: fleet.retained() == {"0"}, "and is nowhere else")
+
+
+def test_agent_whose_shard_nobody_serves_finds_its_own(fleet: Fleet) -> None:
+    configuration = fleet.agent.configuration
+    configuration.write_text(f'shard = "nowhere"\n{configuration.read_text()}')
+    with fleet.served(*SHARDS):
+        fleet.agent.start()
+        until(lambda: fleet.has_moved("1"), "it moves")
+        fleet.train()
+        until(accepted(fleet, 1), "its update is taken")
+        assert fleet.agent.status()["shard"] == "1"
+        assert fleet.retained() == {"1"}

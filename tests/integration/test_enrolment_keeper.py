@@ -45,3 +45,26 @@ def test_device_enrols_again_at_once_but_not_as_often_as_an_old_refusal_is_repla
         assert len(more) <= 10
 
     run(scenario())
+
+
+def test_answer_of_the_shard_that_was_left_lets_nobody_into_the_new_one(tmp_path):
+    async def scenario():
+        database = DeviceDatabase(tmp_path / "agent.db")
+        sent: list[bytes] = []
+
+        async def publish(signed: bytes) -> None:
+            sent.append(signed)
+
+        keeper = EnrolmentKeeper(database, sign=lambda: b"an enrolment", publish=publish, while_enrolled=publish)
+        keeping = asyncio.create_task(keeper.keep())
+        await asyncio.sleep(0.1)
+        assert sent == [b"an enrolment"]
+        keeper.begin_anew()
+        assert not keeper.receive(Receipt(digest(sent[0]), Outcome.ACCEPTED, "", "", 0, 0))
+        assert not database.is_enrolled()
+        keeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeping
+        database.close()
+
+    run(scenario())

@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from broker_coordinator.admission.settings import AdmissionSettings
@@ -12,7 +12,6 @@ from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle import Bundle
 from fleet_host.broker_settings import BrokerSettings
-from fleet_protocol.keys import SigningKey
 from tests.support.broker import Broker
 from tests.support.fleet import FLEET
 from tests.support.waiting import DEADLINE_SECONDS
@@ -21,13 +20,13 @@ from tests.support.waiting import DEADLINE_SECONDS
 class ShardThread:
     """The coordinator of one shard; with a buffer that never fills, each takes in alone."""
 
-    def __init__(
-        self, broker: Broker, database: Path, bundle: Bundle, key: SigningKey, shard: str, shards: Sequence[str]
-    ) -> None:
+    def __init__(self, broker: Broker, database: Path, bundle: Bundle, signer: MessageSigner) -> None:
         self._journal = Journal.open(database)
-        settings = AdmissionSettings(FLEET, shard, open_enrolment=True, maximum_devices=100, shards=tuple(shards))
-        coordinator = Coordinator(self._journal, [bundle], MessageSigner(key, FLEET, shard, tuple(shards)), settings)
-        self._link = MqttLink(BrokerSettings(broker.host, broker.port), FLEET, shard, coordinator)
+        settings = AdmissionSettings(
+            FLEET, signer.shard, open_enrolment=True, maximum_devices=100, shards=signer.shards
+        )
+        coordinator = Coordinator(self._journal, [bundle], signer, settings)
+        self._link = MqttLink(BrokerSettings(broker.host, broker.port), FLEET, signer.shard, coordinator)
         self._thread = threading.Thread(target=self._link.run)
         self._thread.start()
 
@@ -40,11 +39,9 @@ class ShardThread:
 
 
 @contextlib.contextmanager
-def served(
-    broker: Broker, database: Path, bundle: Bundle, key: SigningKey, *own: str, shards: Sequence[str]
-) -> Iterator[None]:
-    """The coordinators of the shards `own`, which say that the fleet has `shards`, for the length of a block."""
+def served(broker: Broker, database: Path, bundle: Bundle, signers: Iterable[MessageSigner]) -> Iterator[None]:
+    """The coordinators of these signers' shards, for the length of a block."""
     with contextlib.ExitStack() as stack:
-        for shard in own:
-            stack.callback(ShardThread(broker, database, bundle, key, shard, shards).stop)
+        for signer in signers:
+            stack.callback(ShardThread(broker, database, bundle, signer).stop)
         yield

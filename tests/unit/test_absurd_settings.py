@@ -58,12 +58,13 @@ MAY_BE_EMPTY = {"series", "style"}
 MAX_LINE_CHARACTERS = 500
 
 Place = tuple[str | int, ...]
+LISTS = (inspect.ListType, inspect.VarTupleType)
 
 
 def leaves(found: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
     """Every setting, with its type; of a list its first item, of a table of free keys the whole."""
     if isinstance(found, inspect.Metadata):
-        if not isinstance(found.type, inspect.ListType):
+        if not isinstance(found.type, LISTS):
             yield place, found
             return
         found = found.type
@@ -75,11 +76,11 @@ def leaves(found: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
     if isinstance(found, inspect.StructType):
         for field in found.fields:
             yield from leaves(field.type, (*place, field.encode_name))
-    elif isinstance(found, inspect.ListType) and isinstance(found.item_type, inspect.StructType):
+    elif isinstance(found, LISTS) and isinstance(found.item_type, inspect.StructType):
         yield from leaves(found.item_type, (*place, 0))
     else:
         yield place, found
-        if isinstance(found, inspect.ListType):
+        if isinstance(found, LISTS):
             yield (*place, 0), found.item_type
 
 
@@ -141,7 +142,7 @@ def named(place: Place) -> str:
 def takes(shape: type[msgspec.Struct], place: Place, value: object) -> bool:
     """Whether a list or a table may stand there: an empty one, or one of free keys, as of `settings`."""
     found = dict(leaves(inspect.type_info(shape)))[place]
-    kinds = {list: inspect.ListType, dict: inspect.DictType}
+    kinds = {list: LISTS, dict: inspect.DictType}
     return isinstance(found, kinds[type(value)]) and (not value or isinstance(found, inspect.DictType))
 
 

@@ -42,7 +42,9 @@ def test_whatever_begins_like_one_is_one_in_its_only_form_or_malformed(data):
         assert write_moved(moved) == data
 
 
-@pytest.mark.parametrize("parts", [["0"], ["0", "text"], [0, b""], ["A", b""], ["", b""], ["a/b", b""], ["0", b"", b""]])
+@pytest.mark.parametrize(
+    "parts", [["0"], ["0", "text"], [0, b""], ["A", b""], ["", b""], ["a/b", b""], ["0", b"", b""]]
+)
 def test_other_arrays_are_malformed_or_none(parts):
     data = cbor.encode(parts)
     if len(parts) != 2:

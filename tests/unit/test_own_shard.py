@@ -11,7 +11,9 @@ from edge_agent.core.outbox import OutboxRow, SpooledPayload
 from edge_agent.core.shard_choice import Place
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.connection.postbox import Postbox
+from edge_agent.shell.storage.counters import Counters
 from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound
+from edge_agent.shell.storage.own_shard import TABLE, OwnShard
 from fleet_protocol import topics
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.keys import SigningKey, write_verify_key
@@ -120,6 +122,26 @@ def test_another_shard_in_agent_toml_begins_there_and_what_waits_is_sent_there(d
     device.move("1")
     device.restart("north")
     assert device.identity.shard == "1", "a manifest has led it on from there"
+
+
+def test_card_that_is_full_at_the_start_holds_nobody_up(device: Device, monkeypatch):
+    row = device.spool()
+    before = device.sent(row.sequence)
+
+    def refuse(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as full:
+        full.setattr(OwnShard, "_write", refuse)
+        device.restart("north")
+        assert device.identity.shard == "north"
+        assert read_moved(device.sent(row.sequence)) == MovedMessage("0", before)
+    device.restart("0")
+    assert device.sent(row.sequence) == before
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as empty, monkeypatch.context() as full:
+        full.setattr(OwnShard, "_write", refuse)
+        empty.execute(TABLE)
+        assert OwnShard(empty, Counters(empty)).begin("north") == Place("north", "north")
 
 
 def test_row_that_the_card_has_damaged_begins_where_agent_toml_says(device: Device, caplog):

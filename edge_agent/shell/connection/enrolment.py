@@ -76,6 +76,11 @@ class EnrolmentKeeper:
             logger.warning(log_line("enrolment_refused", reason=receipt.reason, detail=receipt.detail))
         return answer is not Answer.NOT_OURS
 
+    def begin_anew(self) -> None:
+        """The device has moved: another coordinator has to accept it, and an answer of the former one says nothing."""
+        self._attempts = EnrolmentAttempts()
+        self._let_in_at = -math.inf
+
     def enrol_again(self) -> None:
         """The coordinator does not know this device's key."""
         if self._database.is_enrolled():

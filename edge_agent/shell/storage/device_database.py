@@ -23,8 +23,8 @@ from edge_agent.shell.storage.damaged_files import WatchedConnection, require_wh
 from edge_agent.shell.storage.device_schema import prepare, require_schema
 from edge_agent.shell.storage.kept_updates import forget_kept, keep, read_kept, renumber_kept
 from edge_agent.shell.storage.noised_updates import NoisedUpdates
-from edge_agent.shell.storage.own_shard import OwnShard
 from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
+from edge_agent.shell.storage.own_shard import OwnShard
 from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
 from edge_agent.shell.storage.row_seals import RowSeals

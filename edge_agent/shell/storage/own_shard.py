@@ -4,6 +4,7 @@
 retained presence is to be taken back still; empty where none is.
 """
 
+import contextlib
 import sqlite3
 from typing import Final
 
@@ -24,13 +25,18 @@ class OwnShard:
         self._counters = counters
 
     def begin(self, begins_in: str) -> Place:
-        """Where the device is at a start; `begins_in` is the shard that agent.toml names."""
+        """Where the device is at a start; `begins_in` is the shard that agent.toml names. A card that does not take
+        what is new in that is asked again at the next start.
+        """
         row = self._row()
-        if row is None:
+        configured, shard, signs_for, _ = row or ("", begins_in, begins_in, "")
+        if configured == begins_in:
+            return Place(shard, signs_for)
+        with contextlib.suppress(sqlite3.OperationalError):  # a full disk
+            if row is not None:
+                return self.move(begins_in, begins_in=begins_in)
             self._write(begins_in, begins_in, begins_in, "")
-            return Place(begins_in, begins_in)
-        configured, shard, signs_for, _ = row
-        return Place(shard, signs_for) if configured == begins_in else self.move(begins_in, begins_in=begins_in)
+        return Place(begins_in, signs_for)
 
     def move(self, shard: str, *, begins_in: str | None = None) -> Place:
         """Be in another shard from now on, and enrol there: its coordinator may not have heard of this device."""

@@ -148,7 +148,9 @@ class Openings:
 
     def _introduce_device(self, session: CarriedSession) -> None:
         if key := self.book.directory.devices.get(session.device):
-            introduction = Introduction(session.name, session.device, bytes(key), session.opening, session.opening_shard)
+            introduction = Introduction(
+                session.name, session.device, bytes(key), session.opening, session.opening_shard
+            )
             self.book.outbox.introduce(session.helper, introduction)
 
 

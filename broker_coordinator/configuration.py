@@ -107,7 +107,8 @@ class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where Prometheus finds the metrics."""
 
     port: Annotated[int, msgspec.Meta(ge=1, le=MAX_PORT)] | None = None
-    """TCP port; left out: there are no metrics."""
+    """TCP port; left out: there are no metrics. Of several shards it is the first one's, and each next one has the next
+    port; `broker-coordinator run --metrics-port` gives another."""
     address: Host = "127.0.0.1"
     """Address that the port is opened on."""
 
@@ -244,10 +245,24 @@ class CoordinatorConfiguration(msgspec.Struct, frozen=True, forbid_unknown_field
                 f"shard = {self.shard!r} is none of the shards {list(self.shards)}; add it to them, or name one of them"
             )
 
+        last_port = (self.metrics.port or 0) + len(self.served_shards) - 1
+        if last_port > MAX_PORT:
+            raise ValueError(
+                f"metrics: port {self.metrics.port} leaves none for the last of {len(self.shards)} shards: {last_port}"
+                f" exceeds {MAX_PORT}; take a lower one"
+            )
+
     @property
     def served_shards(self) -> tuple[str, ...]:
         """All shards of the fleet; `shard` alone where `shards` is left out."""
         return self.shards or (self.shard,)
+
+    @property
+    def metrics_port(self) -> int | None:
+        """Of this shard's metrics: shards may share a machine."""
+        if self.metrics.port is None:
+            return None
+        return self.metrics.port + self.served_shards.index(self.shard)
 
     def admission_settings(self, keys: KeyRing) -> AdmissionSettings:
         """What admission is told; `keys` decrypt payloads."""

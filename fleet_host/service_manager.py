@@ -27,7 +27,7 @@ class ServiceManager:
     @classmethod
     def of(cls, environment: Mapping[str, str], process: int) -> "ServiceManager":
         """The one that `environment` names to the process of that number."""
-        meant_for = environment.get("WATCHDOG_PID", str(process))
+        meant_for = environment.get("WATCHDOG_PID") or str(process)
         microseconds = environment.get("WATCHDOG_USEC", "")
         watched = microseconds.isdecimal() and int(microseconds) and meant_for == str(process)
         return cls(environment.get("NOTIFY_SOCKET", ""), int(microseconds) / MICROSECONDS if watched else None)

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fleet_host.backoff import delay_seconds
@@ -26,7 +26,7 @@ SIGNS_READ: Final = 4096
 class KeptChild(ABC):
     """Starts a module of ours, and again whenever it has ended, until `stop`. It dies with this process.
 
-    The module writes a byte to its standard output each second: its signs of life.
+    The module writes a byte to its standard output each second: its signs of life, where no class reads other ones.
     """
 
     def __init__(
@@ -36,11 +36,16 @@ class KeptChild(ABC):
         *,
         inherited: Sequence[int] = (),
         silence_seconds: float = SILENCE_SECONDS,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """`module` is its name and its arguments, `inherited` the file descriptors that it is given."""
+        """`module` is its name and its arguments, `inherited` the file descriptors that it is given,
+        `variables` what its environment has beside ours.
+        """
+        self._environment = os.environ | (variables or {})
         self._command = bound([sys.executable, "-P", "-m", *module])
         self._inherited = tuple(inherited)
         self._silence_seconds = silence_seconds
+        self._child: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -53,6 +58,16 @@ class KeptChild(ABC):
     def is_needed(self) -> bool:
         """Whether it should run now."""
         return True
+
+    def has_given_signs(self) -> bool:
+        """Whether the child has, since the last look."""
+        if self._child is None or self._child.stdout is None:
+            return False
+        os.set_blocking(self._child.stdout.fileno(), False)
+        try:
+            return bool(os.read(self._child.stdout.fileno(), SIGNS_READ))
+        except BlockingIOError:
+            return False
 
     @abstractmethod
     def log_started(self, pid: int) -> None:
@@ -80,10 +95,13 @@ class KeptChild(ABC):
     def _child_until_it_ends(self) -> float:
         """Seconds that it ran."""
         ran, heard_at = 0.0, time.monotonic()
-        with subprocess.Popen(self._command, stdout=subprocess.PIPE, pass_fds=self._inherited) as child:
+        with subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, pass_fds=self._inherited, env=self._environment
+        ) as child:
+            self._child = child
             self.log_started(child.pid)
             while child.poll() is None:
-                if _has_given_signs(child):
+                if self.has_given_signs():
                     heard_at = time.monotonic()
                 elif time.monotonic() > heard_at + self._silence_seconds:
                     self.log_stuck(child.pid, self._silence_seconds)
@@ -98,14 +116,3 @@ class KeptChild(ABC):
                 ran += LOOK_SECONDS
         self.log_ended(child.returncode)
         return ran
-
-
-def _has_given_signs(child: "subprocess.Popen[bytes]") -> bool:
-    """Since the last look."""
-    if child.stdout is None:
-        return False
-    os.set_blocking(child.stdout.fileno(), False)
-    try:
-        return bool(os.read(child.stdout.fileno(), SIGNS_READ))
-    except BlockingIOError:
-        return False

@@ -10,26 +10,27 @@ from collections.abc import Callable
 from functools import partial
 
 from broker_coordinator.commands.authority_sets import authority_sets
-from broker_coordinator.commands.dashboard_child import DashboardChild, dashboard_port
-from broker_coordinator.commands.relay_child import RelayChild
+from broker_coordinator.commands.beside_versions import BesideVersions
+from broker_coordinator.commands.leadership import Leadership
+from broker_coordinator.commands.shard_children import run_shards
+from broker_coordinator.commands.shard_rules import require_no_masks, serving
 from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.mqtt.link import MqttLink
-from broker_coordinator.serving.cluster_finder import ClusterFinder
 from broker_coordinator.serving.coordinator import Coordinator
-from broker_coordinator.serving.evaluator import Evaluator
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.takeover import take_over
-from broker_coordinator.serving.variety_watch import VarietyWatch
-from broker_coordinator.serving.version_maker import OnVersion
 from broker_coordinator.storage.database import DatabaseSetBackError
 from broker_coordinator.storage.database_size import database_bytes
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError, intake_of
+from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
-from fleet_host.command_line import Verbs, add_verb
+from fleet_host.broker_settings import MAX_PORT
+from fleet_host.command_line import Verbs, add_verb, name_of, whole_number
 from fleet_host.log_lines import log_line
 from fleet_host.service_manager import this_service_manager
+from fleet_protocol.limits import MAX_SHARDS
 
 GARBAGE_THRESHOLD = 50_000
 """New containers after which a running coordinator looks for cycles among them; Python's own is 700."""
@@ -41,41 +42,70 @@ logger = logging.getLogger(__name__)
 
 def add_parser(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     """The verb."""
-    add_verb(verbs, "run", "Serve the fleet in the foreground until SIGTERM or Ctrl-C.", *parents)
+    verb = add_verb(verbs, "run", "Serve the fleet in the foreground until SIGTERM or Ctrl-C.", *parents)
+    which = verb.add_mutually_exclusive_group()
+    which.add_argument(
+        "--shard", type=name_of("shard"), metavar="NAME", help="serve this shard in the place of the configured one"
+    )
+    which.add_argument(
+        "--shards",
+        type=whole_number(1, MAX_SHARDS),
+        nargs="?",
+        const=0,
+        metavar="N",
+        help="serve the first N of the configured shards, without N all of them: a process for each, started again"
+        " whenever it has ended",
+    )
+    verb.add_argument(
+        "--metrics-port", type=whole_number(1, MAX_PORT), metavar="N", help="in the place of the configured port"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C. Returns 1 where another coordinator has taken over the
-    database, or an older one is in its place, else 0.
+    database, or an older one is in its place, 2 where one of several shards can't begin, else 0.
 
     Raises:
         ConfigurationError: what the operator can correct.
         JournalUnavailableError: the database failed before anything was served.
     """
-    configuration = load_configuration(options.config)
     faulthandler.enable(STANDARD_ERROR)  # the watchdog's SIGABRT shows where it hung
     manager = this_service_manager()
     stopping = threading.Event()
     _on_signals(stopping.set)
+    if options.shards is not None:
+        return run_shards(options.config, options.shards, stopping, manager)
+    configuration = serving(load_configuration(options.config), options.shard, options.config)
+    bundles = [load_bundle(task.bundle) for task in configuration.tasks]
     journal = Journal.open(configuration.journal())
-    lease = Lease(journal.engine, [intake_of(configuration.shard), VERSIONS])
+    shards = configuration.served_shards
+    stored = [bundle.description for _, bundle in TaskRegistry(journal.engine).served().readable]
+    require_no_masks([*stored, *(bundle.description for bundle in bundles)], shards)
+    jobs = [intake_of(configuration.shard), *([VERSIONS] if len(shards) == 1 else [])]
+    lease = Lease(journal.engine, jobs)
     manager.status("waits for its database: another coordinator has it, or it does not answer")
     if not take_over(lease, stopping):
         return 0
-    settings = configuration.dashboard
-    pages_at = None if settings.port is None else dashboard_port(settings, settings.port)
     metrics = Metrics()
-    behind = (
-        Evaluator(options.config, {each.task: each.every for each in configuration.evaluations}),
-        ClusterFinder(options.config, journal),
-        VarietyWatch(options.config, journal.engine, metrics),
+    if port := options.metrics_port or configuration.metrics_port:
+        metrics.watch_database(partial(database_bytes, journal.engine))
+        metrics.serve(configuration.metrics.address, port)
+    beside = BesideVersions(options.config, configuration, journal, metrics)
+    keys = configuration.keys()
+    coordinator = Coordinator(
+        journal,
+        bundles,
+        MessageSigner(keys[0], configuration.fleet, configuration.shard, configuration.shards),
+        configuration.admission_settings(keys),
+        retention=configuration.retention.rule(),
+        metrics=metrics,
+        on_version=beside.note_version,
+        keep_lease=lease.keep,
+        may_lead=_may_lead(lease, configuration),
+        on_lead=beside.start,
+        manages_accounts=configuration.broker_accounts is not None,
+        authorities=authority_sets(configuration.broker.tls.authority) if configuration.broker.tls else (),
     )
-
-    def note_version(task: str, number: int) -> None:
-        for each in behind:
-            each.note_version(task, number)
-
-    coordinator = _coordinator(configuration, journal, lease, metrics, note_version)
     link = MqttLink(
         configuration.broker,
         configuration.fleet,
@@ -88,8 +118,6 @@ def run(options: argparse.Namespace) -> int:
     _on_signals(link.stop)
     if stopping.is_set():
         link.stop()
-    relay = RelayChild(options.config, configuration.journal()) if configuration.relay.enabled else None
-    dashboard = DashboardChild(options.config, pages_at) if pages_at else None
     # What exists now stays, and later objects have no cycles: garbage collection would only cost time per update.
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
@@ -110,33 +138,17 @@ def run(options: argparse.Namespace) -> int:
         )
         return 1
     finally:
-        for each in (*behind, relay, dashboard):
-            if each is not None:
-                each.stop()
+        beside.stop()
     lease.release()
     journal.close()
     return 0
 
 
-def _coordinator(
-    configuration: CoordinatorConfiguration, journal: Journal, lease: Lease, metrics: Metrics, on_version: OnVersion
-) -> Coordinator:
-    keys = configuration.keys()
-    if configuration.metrics.port is not None:
-        metrics.watch_database(partial(database_bytes, journal.engine))
-        metrics.serve(configuration.metrics.address, configuration.metrics.port)
-    return Coordinator(
-        journal,
-        [load_bundle(task.bundle) for task in configuration.tasks],
-        MessageSigner(keys[0], configuration.fleet, configuration.shard, configuration.shards),
-        configuration.admission_settings(keys),
-        retention=configuration.retention.rule(),
-        metrics=metrics,
-        on_version=on_version,
-        keep_lease=lease.keep,
-        manages_accounts=configuration.broker_accounts is not None,
-        authorities=authority_sets(configuration.broker.tls.authority) if configuration.broker.tls else (),
-    )
+def _may_lead(lease: Lease, configuration: CoordinatorConfiguration) -> Callable[[], bool]:
+    """With one shard it always does: `lease` is that of the versions too."""
+    if len(configuration.served_shards) == 1:
+        return lambda: True
+    return Leadership(lease, configuration.shard).may_lead
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

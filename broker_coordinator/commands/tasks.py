@@ -12,6 +12,7 @@ from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.commands.refine import refine
 from broker_coordinator.commands.rollback import roll_back
+from broker_coordinator.commands.shard_rules import require_no_masks
 from broker_coordinator.commands.task_shown import task_row, task_shown
 from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
@@ -115,8 +116,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
 
 
-def _publish(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    _write([TaskRegistry(journal.engine).publish(load_bundle(options.bundle))], journal, options)
+def _publish(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
+    bundle = load_bundle(options.bundle)
+    require_no_masks([bundle.description], configuration.served_shards)
+    _write([TaskRegistry(journal.engine).publish(bundle)], journal, options)
 
 
 def _list(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:

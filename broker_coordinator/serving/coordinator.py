@@ -1,11 +1,11 @@
-"""The coordinator without its network: intake, version maker and file server, wired together in one process.
+"""The coordinator without its network: intake, file server and, where it leads, version maker, wired together.
 
 They share a database, and but for a hand-over of decoded payloads no memory: each could run in a process of its own.
 """
 
-import logging
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.decisions import FileRequested, MaskReplied, Message
@@ -13,24 +13,22 @@ from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.consumers import CONSUMERS
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
-from broker_coordinator.serving.broker_accounts import BrokerAccounts
 from broker_coordinator.serving.file_server import FileServer
 from broker_coordinator.serving.intake import Intake
+from broker_coordinator.serving.leading import Leading
 from broker_coordinator.serving.manifest_watch import ManifestWatch
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.older_database import note_older_database
-from broker_coordinator.serving.query_rounds import QueryRounds
-from broker_coordinator.serving.successions import Successions
-from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
+from broker_coordinator.serving.version_maker import OnVersion
 from broker_coordinator.serving.waiting import DecodedBatches
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.restores import Noticed
-from broker_coordinator.storage.stored_tasks import StoredTask
+from broker_coordinator.storage.stored_manifests import stored_manifests
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
-from fleet_host.log_lines import log_line
 
-logger = logging.getLogger(__name__)
+LOOK_SECONDS = 0.1
+"""Between two looks of who leads at what other shards have taken in. A look is three small reads."""
 
 
 class Coordinator:
@@ -38,6 +36,9 @@ class Coordinator:
     made, `keep_lease` before any is. `manages_accounts`: of the broker, through its dynamic security. `authorities` are
     the sets of certificates that devices were to believe about the broker, in DER, the oldest set first. `draw_below`
     draws the numbers of cohorts of masked updates.
+
+    Where a fleet has several shards, each is served by a process of its own, and one of them leads: from when
+    `may_lead` says so, until it ends. `on_lead` is called when it begins. The others take in and serve files.
 
     Raises:
         JournalUnavailableError: the database can't be read.
@@ -54,30 +55,40 @@ class Coordinator:
         metrics: Metrics | None = None,
         on_version: OnVersion = lambda _task, _number: None,
         keep_lease: Callable[[float], None] = lambda _now: None,
+        may_lead: Callable[[], bool] = lambda: True,
+        on_lead: Callable[[], None] = lambda: None,
         manages_accounts: bool = False,
         authorities: Sequence[Sequence[bytes]] = (),
         draw_below: Callable[[int], int] = secrets.randbelow,
     ) -> None:
         registry = TaskRegistry(journal.engine)
-        decoded = DecodedBatches()
+        self._decoded = DecodedBatches()
         self._keep_lease = keep_lease
+        self._may_lead = may_lead
+        self._on_lead = on_lead
         self._metrics = metrics or Metrics()
-        for bundle in bundles:
-            _publish_if_missing(registry, bundle)
-        admission = Admission(settings, CONSUMERS)
-        self._intake = Intake(journal, registry, signer, admission, metrics=self._metrics, decoded=decoded)
-        self._version_maker = VersionMaker(
+        self._engine = journal.engine
+        self._begin_leading = partial(
+            Leading,
             journal,
             registry,
+            bundles,
             signer,
-            settings.keys,
+            settings,
             retention=retention,
             metrics=self._metrics,
             on_version=on_version,
-            decoded=decoded,
+            decoded=self._decoded,
             draw_below=draw_below,
+            manages_accounts=manages_accounts,
+            authorities=authorities,
         )
-        self._query_rounds = QueryRounds(journal, signer)
+        self._has_others = len(settings.shards) > 1
+        self._look_at: float | None = None
+        self._leading: Leading | None = None
+        self._lead_if_it_may()
+        admission = Admission(settings, CONSUMERS)
+        self._intake = Intake(journal, registry, signer, admission, metrics=self._metrics, decoded=self._decoded)
         self._file_server = FileServer(
             journal, registry, signer, metrics=self._metrics, allowance=settings.chunk_allowance
         )
@@ -88,16 +99,15 @@ class Coordinator:
             is_older=lambda: note_older_database(journal.engine, Noticed.MANIFESTS),
             shards=signer.shards,
         )
-        self._accounts = (
-            BrokerAccounts(journal.engine, settings.keys, signer.fleet, signer.shard, signer.shards)
-            if manages_accounts
-            else None
-        )
-        self._successions = Successions(settings.keys, signer.fleet, signer.shard, authorities)
+
+    @property
+    def leads(self) -> bool:
+        """Whether it makes the versions."""
+        return self._leading is not None
 
     def tasks(self) -> list[str]:
         """The names of the tasks that are served."""
-        return self._version_maker.tasks()
+        return self._intake.tasks()
 
     def handle(self, messages: Sequence[Message], now: float) -> None:
         """Decide on a batch, commit it, and queue the answers. `now` is in seconds on any one clock.
@@ -109,27 +119,41 @@ class Coordinator:
         """
         self._settle_manifests(now)
         asked = self._intake.handle(messages, now)
-        replies = [each for each in asked if isinstance(each, MaskReplied)]
-        for reply in replies:
-            self._version_maker.mask_replied(reply.device.name, reply.reply)
         if requests := [each for each in asked if isinstance(each, FileRequested)]:
             self._file_server.request(requests, now)
+        if self._leading is None:
+            self._decoded.forget()
+            return
+        replies = [each for each in asked if isinstance(each, MaskReplied)]
+        for reply in replies:
+            self._leading.mask_replied(reply.device.name, reply.reply)
         if len(requests) + len(replies) < len(asked):
-            self._version_maker.repeat_versions(now)
-            self._query_rounds.repeat(now)
-            self._successions.repeat(now)
+            self._leading.repeat(now)
 
     def make_versions(self, now: float) -> None:
-        """Make and commit every version that is due.
+        """Make and commit every version that is due, if this process leads, or may from now on.
 
         Raises:
             LeaseLostError: another process has taken over; this one must stop.
             JournalUnavailableError: call again later; what was committed before stands.
         """
         self._keep_lease(now)
+        self._lead_if_it_may()
         self._settle_manifests(now)
-        self._version_maker.make_versions(now)
-        self._query_rounds.advance(now)
+        if self._leading is None:
+            return
+        if self._has_others:
+            self._look_at = now + LOOK_SECONDS
+            if self._intake.has_come_elsewhere():
+                self._leading.repeat(now)
+        self._leading.advance(now)
+
+    def _lead_if_it_may(self) -> None:
+        if self._leading is not None or not self._may_lead():
+            return
+        self._leading = self._begin_leading()
+        self._leading.announce()
+        self._on_lead()
 
     def reload_if_changed(self) -> None:
         """Take in what operators' commands have changed in the database. `handle` and `make_versions` do so themselves.
@@ -138,7 +162,8 @@ class Coordinator:
             JournalUnavailableError: call again later.
         """
         self._intake.reload_if_changed()
-        self._version_maker.reload_if_changed()
+        if self._leading:
+            self._leading.reload_if_changed()
 
     def check_manifests(self) -> None:
         """Hold everything back until the broker has told which manifests it retains: `subscribed`, then `receive`."""
@@ -154,8 +179,8 @@ class Coordinator:
 
     def receive_account_answer(self, message: Message) -> None:
         """Take what the broker's dynamic security answers."""
-        if self._accounts:
-            self._accounts.receive(message.data)
+        if self._leading:
+            self._leading.receive_account_answer(message.data)
 
     def is_checking_manifests(self, now: float) -> bool:
         """Whether one may still be on its way: nothing may be handed over, and nothing is announced."""
@@ -163,59 +188,35 @@ class Coordinator:
 
     def announce_all(self) -> None:
         """Queue every retained message, of tasks and keys: the broker may have lost them."""
-        if self._accounts:
-            self._accounts.connected()
-        self._successions.announce()
-        self._version_maker.announce_versions()
-        self._query_rounds.announce()
+        if self._leading:
+            self._leading.announce()
 
     def _settle_manifests(self, now: float) -> None:
-        self._watch.settle(self._version_maker.names(), self._version_maker.manifests, now)
+        # Read when a manifest has come: of a version that another process makes this one hears only so.
+        names = self._leading.names() if self._leading else set(self._intake.tasks())
+        self._watch.settle(names, partial(stored_manifests, self._engine), now)
 
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` messages that are to be published now: keys, as devices verify the rest with them; then
         receipts, manifests, queries, chunks.
         """
-        taken = self._successions.publications(limit, now)
+        leading, may_announce = self._leading, not self._watch.is_waiting(now)
+        taken = leading.keys(limit, now) if leading else []
         taken += self._intake.publications(limit - len(taken))
-        if not self._watch.is_waiting(now):
-            taken += self._version_maker.publications(limit - len(taken), now)
-        taken += self._query_rounds.publications(limit - len(taken), now)
+        if leading:
+            taken += leading.publications(limit - len(taken), now, may_announce=may_announce)
         taken += self._file_server.publications(limit - len(taken), now)
-        if self._accounts and not self._watch.is_waiting(now):  # last: what removes one is behind the receipts for it
-            taken += self._accounts.publications(limit - len(taken), now)
+        if leading and may_announce:  # last: what removes an account is behind the receipts for it
+            taken += leading.accounts(limit - len(taken), now)
         self._metrics.count_published(sum(len(publication.data) for publication in taken))
         return taken
 
     def next_due(self) -> float | None:
         """When `publications` or `make_versions` will next have something that they have not now, or None."""
         moments = [
-            self._successions.next_due(),
             self._file_server.next_due(),
-            self._version_maker.next_due(),
-            self._query_rounds.next_due(),
+            self._leading.next_due(may_announce=self._watch.ends() is None) if self._leading else None,
             self._watch.ends(),
-            self._accounts.next_due() if self._accounts and self._watch.ends() is None else None,
+            self._look_at,
         ]
         return min((moment for moment in moments if moment is not None), default=None)
-
-
-def _publish_if_missing(registry: TaskRegistry, bundle: Bundle) -> None:
-    served = registry.publish_if_missing(bundle)
-    if served.removed or served.bundle != bundle.hash:
-        logger.warning(
-            log_line(
-                "bundle_not_published",
-                task=served.name,
-                bundle=bundle.hash[:16],
-                served=_served_instead(served),
-                remedy="if devices are to begin anew with it, run: broker-coordinator tasks publish FOLDER",
-            )
-        )
-
-
-def _served_instead(task: StoredTask) -> str:
-    if task.removed:
-        return "nothing: it was removed"
-    rounds = "" if task.solved_last is None else f", whose rounds went on from version {task.solved_last}"
-    return f"{task.bundle[:16]}{rounds}"

@@ -26,7 +26,7 @@ from broker_coordinator.admission.decisions import (
     PresenceSeen,
     Refused,
 )
-from broker_coordinator.admission.fleet_view import DeviceState, FleetView, TaskProgress
+from broker_coordinator.admission.fleet_view import Device, DeviceState, FleetView, TaskProgress
 from broker_coordinator.admission.invited import InvitationState
 from broker_coordinator.admission.participation import Participation
 from broker_coordinator.admission.shares import RecentDevices, window
@@ -37,11 +37,21 @@ from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.lost_versions import LostVersions
 from broker_coordinator.serving.metrics import RECEIPT, Metrics
 from broker_coordinator.serving.newcomers import Newcomers
+from broker_coordinator.serving.other_shards import OtherShards
 from broker_coordinator.serving.strays import Strays
 from broker_coordinator.serving.twins import Twins
 from broker_coordinator.serving.unserved_tasks import UnservedTasks
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
-from broker_coordinator.storage.change_counters import CLUSTERS, COHORTS, DEVICES, HELPERS, QUERIES, TASKS
+from broker_coordinator.storage.change_counters import (
+    ARRIVALS,
+    CLUSTERS,
+    COHORTS,
+    DEVICES,
+    ENROLMENTS,
+    HELPERS,
+    QUERIES,
+    TASKS,
+)
 from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.cohort_registry import CohortRegistry
 from broker_coordinator.storage.database import JournalUnavailableError
@@ -71,6 +81,9 @@ DEVICES_REMEMBERED_AT_START = 500
 """Of each task and kind: from their last payloads, consumers remember again what they did before a restart."""
 
 STATE = f"/{Leaf.STATE.value}"
+
+ENROLMENTS_SECONDS = 5.0
+"""Between two looks at who has enrolled in other shards: each reads all devices. Who comes from there is looked up."""
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +138,8 @@ class Intake:
         self._newcomers = Newcomers()
         self._strays = Strays(admission.settings)
         self._twins = Twins()
+        self._others = OtherShards(admission.settings.shards)
+        self._enrolments_at = 0.0
         self._logged_refusals = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, len(Reason))
         self._logged_drops = RateLimit(REFUSAL_LOG_INTERVAL_SECONDS, 1)
         self._outbox: deque[Publication] = deque()
@@ -161,6 +176,14 @@ class Intake:
         """
         self._catch_up(read_standing(self._journal.engine))
 
+    def tasks(self) -> list[str]:
+        """The names of the tasks that are served."""
+        return list(self._tasks)
+
+    def has_come_elsewhere(self) -> bool:
+        """Whether somebody who takes part has come to another shard since the last call, as far as is read."""
+        return self._others.has_news(ARRIVALS, self._change_counters or {})
+
     def publications(self, limit: int) -> list[Publication]:
         """Take at most `limit` receipts."""
         return [self._outbox.popleft() for _ in range(min(limit, len(self._outbox)))]
@@ -188,6 +211,10 @@ class Intake:
             forgotten,
             self._position,
             (self._change_counters or {}).get(TASKS, 0),
+            counted=self._others.to_count(
+                has_come=any(_has_come(each) for each in decisions),
+                has_enrolled=any(isinstance(each, Enrolled) and self._is_news(each.device) for each in decisions),
+            ),
         )
         begun = time.perf_counter()
         try:
@@ -196,6 +223,7 @@ class Intake:
             return self._handle_together(messages, now)
         if first_position == self._position + 1:
             self._hand_over(entry)
+        self._others.counted(entry.counted)
         self._metrics.count_batch(
             decisions, entry.accepted, sum(len(message.data) for message in messages), time.perf_counter() - begun
         )
@@ -226,6 +254,11 @@ class Intake:
         for device in news:
             self._view.set_device(device)
         return bool(news)
+
+    def _is_news(self, device: Device) -> bool:
+        """Whether it is new, or let in: what the others' numbers of devices follow."""
+        known = self._view.devices.get(device.key_id)
+        return known is None or known.state is not device.state
 
     def _hand_over(self, entry: JournalEntry) -> None:
         """Note that an entry is journalled behind all that was known, and let the version maker have its payloads."""
@@ -275,9 +308,12 @@ class Intake:
             self._load(standing)
         elif any(found.get(subject) != seen.get(subject) for subject in (DEVICES, HELPERS, QUERIES, CLUSTERS, COHORTS)):
             self._load_devices()
-            self._change_counters = found
+        elif time.monotonic() >= self._enrolments_at and self._others.has_news(ENROLMENTS, found):
+            self._enrolments_at = time.monotonic() + ENROLMENTS_SECONDS
+            self._load_devices()
         elif time.time() >= self._invitations_until:
             self._load_invitations()
+        self._change_counters = found
         self._view.tasks.update(self._progress(standing))
         if standing.last_position > self._position:  # another intake's, or our own whose commit was not answered
             self._view.add_highest_sequences(read_decided(self._journal.engine, self._position))
@@ -416,8 +452,12 @@ def _takes_back(message: Message) -> bool:
 
 def _asks(decision: Asked) -> bool:
     """Whether it is a request, or somebody who takes part has come."""
-    if isinstance(decision, FileRequested | MaskReplied):
-        return True
+    return isinstance(decision, FileRequested | MaskReplied) or _has_come(decision)
+
+
+def _has_come(decision: Decision) -> bool:
+    if not isinstance(decision, Enrolled | PresenceSeen):
+        return False
     device = decision.device
     has_come = isinstance(decision, Enrolled) or device.presence is PresenceState.ONLINE
     return has_come and device.state is DeviceState.APPROVED

@@ -37,10 +37,10 @@ from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, TasksChangedError
 from broker_coordinator.storage.standing import NewlyWaiting, check_not_set_back, read_waiting
+from broker_coordinator.storage.stored_manifests import farewell
 from broker_coordinator.storage.stored_tasks import StoredTask
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.log_lines import log_line
-from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.kinds import Invitation, Manifest, MaskReply
 
@@ -235,7 +235,7 @@ class VersionMaker:
         served, removed = self._registry.served(), self._registry.removed_tasks()
         self._tasks = self._task_loader.load(served)
         self._cohorts.reload()
-        self._removed = {each.name: _farewell(each) for each in removed}
+        self._removed = {each.name: farewell(each.first_version, each.bundle, each.generation) for each in removed}
         stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served.readable)]}
         if self._stored is not None:
             say_changes(self._stored, stored_now)
@@ -370,8 +370,3 @@ class VersionMaker:
                 payloads=made.payload_count,
             )
         )
-
-
-def _farewell(removed: StoredTask) -> Manifest:
-    """What devices are told of a removed task. There are no weights to name."""
-    return Manifest(removed.first_version, removed.bundle, removed.bundle, EVERYONE, removed.generation, removed=True)

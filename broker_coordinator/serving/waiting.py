@@ -50,6 +50,11 @@ class DecodedBatches:
         while self._size > self._maximum:
             self._pop()
 
+    def forget(self) -> None:
+        """Forget all: nobody here makes versions of it."""
+        self._batches.clear()
+        self._size = 0
+
     def take(self, after: int) -> DecodedBatch:
         """Hand over all that is known to follow the position `after` without a gap. Nothing is kept of it, nor of what
         came before.

@@ -8,6 +8,8 @@ from broker_coordinator.storage.schema import change_counters
 DEVICES, TASKS, HELPERS, QUERIES, CLUSTERS = "devices", "tasks", "helpers", "queries", "clusters"
 COHORTS = "cohorts"
 """The subjects that are counted."""
+ARRIVALS, ENROLMENTS = "arrivals", "enrolments"
+"""Counted by the intakes of a fleet with several shards: somebody has come, a device is new or let in."""
 
 
 _ALL = select(change_counters)

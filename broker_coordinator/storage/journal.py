@@ -15,7 +15,7 @@ from broker_coordinator.admission.fleet_view import Device
 from broker_coordinator.aggregation.retention import Forgettable
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.consumers import version_kinds
-from broker_coordinator.storage.change_counters import TASKS, change_counters_in
+from broker_coordinator.storage.change_counters import TASKS, change_counters_in, count_up
 from broker_coordinator.storage.database import Database, DatabaseSetBackError, DiskFullError, open_database, writing
 from broker_coordinator.storage.device_registry import forget_pending, revoke_device, store_device
 from broker_coordinator.storage.invitation_registry import bind_password, note_refused_invitation, spend_invitation
@@ -37,7 +37,8 @@ Rejections = Mapping[tuple[Reason, str], int]
 class JournalEntry:
     """What one batch of messages adds to the journal. `after` is the last position that it was decided by,
     `tasks_counter` that of the tasks (`change_counters`), where it matters. `forgotten` are devices that make room for
-    others, `invited` are enrolments that use up an invitation, `uninvited` those that were refused for theirs.
+    others, `invited` are enrolments that use up an invitation, `uninvited` those that were refused for theirs. What is
+    `counted` are subjects of `change_counters`, for other shards' intakes.
     """
 
     accepted: Sequence[Accepted] = ()
@@ -49,6 +50,7 @@ class JournalEntry:
     tasks_counter: int | None = None
     invited: Sequence[Enrolled] = ()
     uninvited: Sequence[Refused] = ()
+    counted: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -58,6 +60,8 @@ class JournalEntry:
         forgotten: Sequence[Device],
         after: int,
         tasks_counter: int | None = None,
+        *,
+        counted: Sequence[str] = (),
     ) -> Self:
         """The entry of a batch that has changed what is known of `devices`, the `forgotten` ones included."""
         refused = [decision for decision in decisions if isinstance(decision, Refused)]
@@ -71,6 +75,7 @@ class JournalEntry:
             tasks_counter,
             [decision for decision in decisions if isinstance(decision, Enrolled) and decision.invitation],
             [each for each in refused if each.reason is Reason.BAD_INVITATION],
+            counted,
         )
 
     def senders(self) -> set[str | None]:
@@ -79,7 +84,7 @@ class JournalEntry:
 
     def is_empty(self) -> bool:
         """Whether there is nothing to commit."""
-        return not (self.accepted or self.refused or self.devices or self.rejections)
+        return not (self.accepted or self.refused or self.devices or self.rejections or self.counted)
 
 
 class TasksChangedError(Exception):
@@ -149,6 +154,8 @@ class Journal(JournalReader):
             for refused in entry.uninvited:
                 note_refused_invitation(connection, refused.device or "", refused.detail)
             _count_rejections(connection, entry.rejections)
+            for subject in entry.counted:
+                count_up(connection, subject)
             return last_position + 1
 
     def count_rejections(self, counted: Rejections) -> None:

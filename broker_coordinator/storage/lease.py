@@ -79,6 +79,27 @@ class Lease:
         event.listen(self._engine, "begin", self._check)
         return None
 
+    def take_also(self, job: str) -> str | None:
+        """Take one more job; as `take`, and those that are held stay as they are.
+
+        Raises:
+            LeaseLostError: another process has one of those.
+            JournalUnavailableError: the database failed.
+            ConfigurationError: a lock file can't be written.
+        """
+        lock = _lock(self._engine, job)
+        if not lock.take():
+            return f"{job}: {self._holder(job)}"
+        try:
+            with writing(self._engine) as connection:
+                number = _count_up(connection, job)
+        except Exception:
+            lock.release()
+            raise
+        self._locks[job] = lock
+        self._numbers[job] = number
+        return None
+
     def keep(self, now: float) -> None:
         """Take locks again that were lost with the connection, or with their file. `now` is in seconds on any clock.
 

@@ -1,5 +1,7 @@
 """A broker with accounts once its fleet has several shards: each device has its own topics under all of them."""
 
+import re
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from fleet_protocol.device_invitation import read_invitation
 from fleet_protocol.shards import shard_of
 from tests.support.managed_server import Server, running_server
+from tests.support.postgresql import PostgresqlServer
 from tests.support.waiting import until
 
 SHARDS = ("0", "1")
@@ -14,8 +17,15 @@ MOVER = next(name for name in ("pi-0", "pi-1", "pi-2", "pi-3") if shard_of(name,
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(postgresql: PostgresqlServer) -> Iterator[Server]:
+    """Its database is one that shards may share."""
     with running_server() as server:
+        server.kill()
+        server.database = postgresql.database(secrets.token_hex(8))
+        text = server.configuration.read_text()
+        named = re.sub("^database = .*", f'database = "{server.database}"', text, flags=re.MULTILINE)
+        server.configuration.write_text(named)
+        server.start_serving()
         yield server
 
 

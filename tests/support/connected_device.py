@@ -18,15 +18,23 @@ from fleet_protocol.topics import PackedWeights
 from tests.support.broker import Broker
 from tests.support.bundles import TASK
 from tests.support.device import SigningDevice
-from tests.support.fleet import FLEET
+from tests.support.fleet import FLEET, SHARD
 from tests.support.waiting import until
 
 
 class ConnectedDevice(SigningDevice):
     """A device on a broker. Every message of the coordinator is verified before it is kept."""
 
-    def __init__(self, name: str, broker: Broker, coordinator_key: VerifyKey, key: SigningKey | None = None) -> None:
-        super().__init__(name, key, coordinator_key=coordinator_key)
+    def __init__(
+        self,
+        name: str,
+        broker: Broker,
+        coordinator_key: VerifyKey,
+        key: SigningKey | None = None,
+        *,
+        shard: str = SHARD,
+    ) -> None:
+        super().__init__(name, key, coordinator_key=coordinator_key, shard=shard)
         self.received = ReceivedMessages(self.identity)
         self._client = paho.Client(CallbackAPIVersion.VERSION2, f"device-{name}", protocol=MQTTProtocolVersion.MQTTv5)
         self._client.on_connect = self._subscribe

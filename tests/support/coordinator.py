@@ -5,6 +5,7 @@ import resource
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,10 @@ class CoordinatorProcess(RestartableProcess):
         enrolment: str = "open",
         protocol: str = "5",
         database: Database | None = None,
+        shards: Sequence[str] = (),
         more: str = "",
     ) -> None:
-        """`more` are tables to stand at the end of coordinator.toml."""
+        """`more` are tables to stand at the end of coordinator.toml. Of several `shards` each has a `ShardProcess`."""
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder / "coordinator.log")
         self.configuration, self.database = folder / "coordinator.toml", database or folder / "coordinator.db"
@@ -48,14 +50,15 @@ class CoordinatorProcess(RestartableProcess):
         tasks = "".join(f'[[tasks]]\nbundle = "{bundle}"\n' for bundle in bundle_folders)
         self.configuration.write_text(
             f'fleet = "{FLEET}"\nshard = "{SHARD}"\nkey_file = "coordinator.key"\ndatabase = "{self.database}"\n'
+            f"shards = {list(shards)}\n"
             f'enrolment = "{enrolment}"\n[broker]\nhost = "{broker.host}"\nport = {broker.port}\n'
             f'protocol = "{protocol}"\n{tasks}{more}'
         )
 
-    def start(self) -> None:
-        """Start it; it connects by itself."""
+    def start(self, *arguments: str) -> None:
+        """Start it, with more `arguments` to `run`; it connects by itself."""
         self._skip_log()
-        self._spawn([sys.executable, "-P", "-m", self.program, "run", "--config", str(self.configuration)])
+        self._spawn([sys.executable, "-P", "-m", self.program, "run", "--config", str(self.configuration), *arguments])
 
     def is_serving(self) -> bool:
         """Whether the process that was started last has reached its broker."""

@@ -42,15 +42,22 @@ def packed_delta(seed: int, shapes: Shapes = TINY_SHAPES) -> bytes:
 class SigningDevice:
     """A name and a key: makes the bytes that such a device would publish."""
 
-    def __init__(self, name: str, key: SigningKey | None = None, *, coordinator_key: VerifyKey | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        key: SigningKey | None = None,
+        *,
+        coordinator_key: VerifyKey | None = None,
+        shard: str = SHARD,
+    ) -> None:
         """`coordinator_key` is needed by a device that verifies its coordinator's messages; one that only signs pins
         its own key."""
-        self.name, self.key = name, key or SigningKey.generate()
+        self.name, self.key, self.shard = name, key or SigningKey.generate(), shard
         self.identity = self._identity(coordinator_key or self.key.verify_key)
 
     def _identity(self, coordinator_key: VerifyKey, *, encrypt_updates: bool = False) -> Identity:
         pinned = write_verify_key(coordinator_key)
-        return Identity(FLEET, SHARD, self.name, self.key, pinned, encrypt_updates=encrypt_updates)
+        return Identity(FLEET, self.shard, self.name, self.key, pinned, encrypt_updates=encrypt_updates)
 
     @property
     def up(self) -> str:

@@ -25,6 +25,7 @@ EXPOSURE_TIMES_TEN = {
     "edge-agent-worker@.service": 3,
     "edgeflock-helper.service": 12,  # its processes lower their own priority
     "broker-coordinator.service": 11,
+    "broker-coordinator@.service": 11,
     "mosquitto-edgeflock.service": 11,
 }
 UNITS = (*EXPOSURE_TIMES_TEN, "edge-agent-worker.socket")
@@ -70,6 +71,16 @@ def test_a_unit_stays_as_little_exposed_as_it_is(unit: str) -> None:
         SYSTEMD / unit,
     )
     assert rated.returncode == 0, rated.stdout
+
+
+def test_a_shard_is_as_confined_as_a_coordinator() -> None:
+    whole, of_shard = (_lines(f"broker-coordinator{each}.service") for each in ("", "@"))
+    assert {line.split("=")[0] for line in whole - of_shard} == {"Description", "ExecStart"}
+    assert {line.split("=")[0] for line in of_shard - whole} == {"Description", "ExecStart", "Conflicts"}
+
+
+def _lines(unit: str) -> set[str]:
+    return {line for line in (SYSTEMD / unit).read_text().splitlines() if not line.startswith("#")}
 
 
 def test_the_accounts_that_the_units_name_are_made(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ def uncompressed(**plans: object) -> Bundle:
 @pytest.mark.parametrize("plans", [{}, {"max_staleness": 1, "buffer_size": 1}, {"strategy": "ca2fl"}])
 def test_what_is_decided_does_not_depend_on_signatures(plans):
     def scores(*, plain: bool) -> tuple:
-        options = Options(seed=2, seconds=6 * HOUR, plain=plain)
-        members = fleet(10, crashes_per_day=20.0, **SWIFT)
+        options = Options(seed=2, seconds=3 * HOUR, plain=plain)
+        members = fleet(6, crashes_per_day=20.0, **SWIFT)
         result = Simulation(members, uncompressed(**plans), workload(), options).run()
         summary = result.summary
         counts = (summary.updates, summary.versions, summary.staleness, summary.refused, summary.crashes)

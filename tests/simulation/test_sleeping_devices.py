@@ -21,8 +21,8 @@ from workbench.simulation.simulation import Options, Result, Simulation
 from workbench.simulation.sleepers import Sleepers
 
 LIVES = {
-    "steady": (fleet(20), {}),
-    "crashing": (fleet(20, crashes_per_day=100.0, restart_seconds=90.0, open_hours=9.0, start_seconds=60.0), {}),
+    "steady": (fleet(8), {}),
+    "crashing": (fleet(10, crashes_per_day=100.0, restart_seconds=90.0, open_hours=9.0, start_seconds=60.0), {}),
     "refused": (
         fleet(6) + fleet(3, training_mflops=0.2),
         {"max_staleness": 3, "buffer_size": 1, "max_delta_norm": 1e6},
@@ -42,7 +42,7 @@ def result_of(members: list[FleetMember], options: Options, plans: dict) -> tupl
 @pytest.mark.parametrize("life", LIVES)
 def test_rows_do_what_agents_do(life, plain, monkeypatch):
     members, plans = LIVES[life]
-    options = Options(seed=6, seconds=12 * HOUR, plain=plain)
+    options = Options(seed=6, seconds=5 * HOUR, plain=plain)
     found, run = result_of(members, options, plans)
     monkeypatch.setattr(SimulatedAgent, "rest", lambda _: None)
     expected, awake = result_of(members, options, plans)

@@ -80,6 +80,7 @@ soak: $(VENV)/.test system-packages ## a thousand kills, and what else takes too
 	$(BIN)/python -m tests.soak.run --kills 600
 	$(BIN)/python -m tests.soak.run --kills 200 --strategy ca2fl --database postgresql --wipe-broker
 	$(BIN)/python -m tests.soak.run --kills 200 --full-disk-every 10
+	$(BIN)/python -m tests.soak.shards --kills 200
 	$(BIN)/python -m tests.soak.power_cuts
 	$(BIN)/python -m tests.soak.month --seeds 20
 	$(BIN)/python -m benchmarks.first_flock --seeds 5

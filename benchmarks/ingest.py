@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,7 @@ import psutil
 
 from benchmarks.mqtt_load import MqttLoad
 from broker_coordinator.admission.fleet_view import Device, DeviceState
-from broker_coordinator.storage.database import open_database, writing
+from broker_coordinator.storage.database import Database, open_database, writing
 from broker_coordinator.storage.device_registry import store_device
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
@@ -41,8 +41,10 @@ from fleet_protocol.codec import encode_update, write_weights
 from fleet_protocol.envelope import digest, sign_envelope
 from fleet_protocol.keys import SigningKey, write_signing_key
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
+from fleet_protocol.limits import MAX_SHARDS
 from fleet_protocol.parameter import Parameter
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.shards import shard_of
 from fleet_protocol.task_description import BUNDLE_FORMAT, TaskDescription
 from fleet_protocol.training_plan import TrainingPlan
 from fleet_protocol.update_plan import UpdatePlan
@@ -78,18 +80,18 @@ log_type error
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One phase: `latencies` in seconds from publish to receipt, `cpu_seconds` of the coordinator meanwhile."""
+    """One phase: `latencies` in seconds from publish to receipt, `cpu_seconds` of each watched process meanwhile."""
 
     updates: int
     seconds: float
-    cpu_seconds: float
+    cpu_seconds: Mapping[str, float]
     latencies: list[float]
 
 
 class Fleet:
     """Devices that only sign: an endless sequence of updates, device after device."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, shards: Sequence[str] = (SHARD,)) -> None:
         self.devices = [(f"device-{number}", SigningKey.generate()) for number in range(count)]
         generator = np.random.default_rng(1)
         shapes = [parameter.shape for parameter in PARAMETERS]
@@ -97,6 +99,7 @@ class Fleet:
         deltas = generator.normal(0, 0.01, (DISTINCT_DELTAS, size)).astype(np.float32)
         packed = [encode_update(delta, shapes, UpdatePlan(KEEP_FRACTION), generator).packed for delta in deltas]
         self._payloads = [encode_payload(Update(32, 10, 0.5, each)) for each in packed]
+        self._topics = [topics.up(FLEET, shard_of(name, shards), name) for name, _ in self.devices]
         self.update_bytes = 0
 
     def updates(self) -> Iterator[tuple[str, bytes]]:
@@ -104,8 +107,8 @@ class Fleet:
         number = 0
         while True:
             sequence = number // len(self.devices) + 1
-            name, key = self.devices[number % len(self.devices)]
-            topic = topics.up(FLEET, SHARD, name)
+            _, key = self.devices[number % len(self.devices)]
+            topic = self._topics[number % len(self.devices)]
             payload = self._payloads[number % DISTINCT_DELTAS]
             data = sign_envelope(key, topic, UPDATE, payload, sequence=sequence, task=TASK, base_version=0)
             self.update_bytes = len(data)
@@ -135,21 +138,24 @@ def write_bundle(folder: Path) -> None:
         (folder / name).write_bytes(data)
 
 
-def write_configuration(folder: Path, port: int, devices: int) -> Path:
+def write_configuration(
+    folder: Path, port: int, devices: int, database: str = "coordinator.db", shards: Sequence[str] = ()
+) -> Path:
     """A coordinator's folder, without its devices."""
     key = folder / "coordinator.key"
     key.touch(mode=0o600)
     key.write_text(write_signing_key(SigningKey.generate()))
     path = folder / "coordinator.toml"
     path.write_text(
-        f'fleet = "{FLEET}"\nkey_file = "coordinator.key"\ndatabase = "coordinator.db"\nmaximum_devices = {devices}\n'
+        f'fleet = "{FLEET}"\nkey_file = "coordinator.key"\ndatabase = "{database}"\nmaximum_devices = {devices}\n'
+        f"shards = {list(shards)}\n"
         f'[broker]\nhost = "127.0.0.1"\nport = {port}\n[[tasks]]\nbundle = "bundle"\n'
         "[rate_limit]\nupdates_per_hour = 1e9\n"
     )
     return path
 
 
-def register(fleet: Fleet, database: Path) -> None:
+def register(fleet: Fleet, database: Database) -> None:
     """Let every device in, as an operator would have, but in one transaction."""
     with writing(open_database(database)) as connection:
         for name, key in fleet.devices:
@@ -174,12 +180,14 @@ def start_coordinator(configuration: Path, core: int, log: Path) -> subprocess.P
 
 
 class Bench:
-    """A fleet's traffic on a running coordinator."""
+    """A fleet's traffic on running coordinators. `watched` are processes by name, each with its children's time."""
 
-    def __init__(self, load: MqttLoad, updates: Iterator[tuple[str, bytes]], coordinator: psutil.Process) -> None:
+    def __init__(
+        self, load: MqttLoad, updates: Iterator[tuple[str, bytes]], watched: Mapping[str, psutil.Process]
+    ) -> None:
         self._load = load
         self._updates = updates
-        self._coordinator = coordinator
+        self._watched = watched
         self._sent_at: dict[bytes, float] = {}
 
     def saturate(self, count: int) -> Load:
@@ -209,11 +217,20 @@ class Bench:
                 last_heard = heard_at
             if time.perf_counter() - last_heard > STRAGGLER_SECONDS:
                 raise TimeoutError(f"{len(updates) - len(latencies)} updates without receipt")
-        return Load(len(updates), last_heard - begun, self._cpu_seconds() - cpu_before, latencies)
+        return Load(len(updates), last_heard - begun, _since(cpu_before, self._cpu_seconds()), latencies)
 
-    def _cpu_seconds(self) -> float:
-        times = self._coordinator.cpu_times()
-        return float(times.user + times.system)
+    def _cpu_seconds(self) -> dict[str, float]:
+        return {name: cpu_seconds(process) for name, process in self._watched.items()}
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Of a process and its children that are alive."""
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
+
+
+def _since(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    return {name: now[name] - before[name] for name in now}
 
 
 def receipted_digest(data: bytes) -> bytes:
@@ -260,7 +277,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
         verified = verify_only(fleet, core)
         load = connect(port)
         process = psutil.Process(coordinator.pid)
-        bench = Bench(load, fleet.updates(), process)
+        bench = Bench(load, fleet.updates(), {"coordinator": process})
         bench.saturate(options.devices)  # a first update of every device, to warm up
         peak = bench.saturate(options.updates)
         rate = peak.updates / peak.seconds
@@ -294,7 +311,7 @@ def connect(port: int) -> MqttLoad:
             raise TimeoutError("the coordinator says nothing")
     load.close()
     load = MqttLoad("127.0.0.1", port, "load")
-    load.subscribe(topics.down(FLEET, SHARD, "+"))
+    load.subscribe(topics.down(FLEET, "+", "+"))
     return load
 
 
@@ -304,7 +321,7 @@ def summary(fleet: Fleet, verified: float, peak: Load, half: Load) -> dict[str, 
     rate = peak.updates / peak.seconds
     return {
         "updates_per_second": round(rate),
-        "updates_per_cpu_second": round(peak.updates / peak.cpu_seconds),
+        "updates_per_cpu_second": round(peak.updates / peak.cpu_seconds["coordinator"]),
         "verify_only_per_second": round(verified),
         "share_of_verify_only": round(rate / verified, 3),
         "p50_ms": round(p50, 1),
@@ -326,6 +343,14 @@ def soak(bench: Bench, process: psutil.Process, rate: float, seconds: float) -> 
     return {"soak_seconds": seconds, "soak_rss_mb": resident}
 
 
+def numbers_of_shards(text: str) -> list[int]:
+    """What `--shards` says."""
+    numbers = [int(each) for each in text.split(",")]
+    if not all(1 <= number <= MAX_SHARDS for number in numbers):
+        raise ValueError(text)
+    return numbers
+
+
 def main() -> None:
     """Measure, and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -334,7 +359,15 @@ def main() -> None:
     parser.add_argument("--half-load-seconds", type=float, default=10.0)
     parser.add_argument("--soak-seconds", type=float, default=0.0, help="600 shows whether memory stays flat")
     parser.add_argument("--verbose", action="store_true", help="print the end of the coordinator's log")
+    parser.add_argument(
+        "--shards", type=numbers_of_shards, metavar="N,M", help="measure fleets of so many shards on PostgreSQL instead"
+    )
     options = parser.parse_args()
+    if options.shards:
+        from benchmarks.ingest_shards import measure_shards  # noqa: PLC0415 - it uses this module
+
+        print(json.dumps([measure_shards(number, options.devices, options.updates) for number in options.shards]))
+        return
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(measure(options, Path(folder))))
 

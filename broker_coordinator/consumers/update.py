@@ -156,7 +156,7 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
 
 def item(offered: Offered[Update], facts: UpdateFacts) -> BufferedUpdate:
     """A journalled update as aggregation takes it."""
-    return _buffered(offered, facts, _delta(offered))
+    return _buffered(offered, facts, _delta(offered) if offered.decoded is None else offered.decoded)
 
 
 def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate) -> BufferedUpdate:

@@ -8,10 +8,10 @@ Between calls it keeps what it has read, up to a position. What the intake hands
 import logging
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from itertools import chain
-from typing import TypeVar
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -36,6 +36,7 @@ from broker_coordinator.storage.change_counters import TASKS, read_change_counte
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, TasksChangedError
+from broker_coordinator.storage.records import JournalledPayload, items_together
 from broker_coordinator.storage.standing import NewlyWaiting, check_not_set_back, read_waiting
 from broker_coordinator.storage.stored_manifests import farewell
 from broker_coordinator.storage.stored_tasks import StoredTask
@@ -48,6 +49,9 @@ OnVersion = Callable[[str, int], None]
 """Called with each version that is made: the task, and its number."""
 
 Made = TypeVar("Made", NextVersion, NextAggregate, NextScale)
+
+READ_TOGETHER = 500
+"""Payloads that are decoded together, and whose envelopes are in memory at a time."""
 
 logger = logging.getLogger(__name__)
 
@@ -280,17 +284,27 @@ class VersionMaker:
         found: list[Placed] = []
         failures: dict[Place, list[Failure]] = {}
         passed = Counter[Place]()
-        for row in self._journal.at_positions(positions):
-            try:
-                item = row.item(self._tasks[row.task].description, self._keys)
+        for place, row, item in self._items(positions):
+            if isinstance(item, Exception):
+                failures.setdefault(place, []).append(Failure.of(row, item))
+            else:
                 waiting = WaitingPayload(row.position, row.device, row.staleness, row.read_facts(), item)
-                found.append((row.task, row.kind, waiting))
-                passed[row.task, row.kind] += 1
-            except Exception as error:
-                failures.setdefault((row.task, row.kind), []).append(Failure.of(row, error))
+                found.append((*place, waiting))
+                passed[place] += 1
         for place, failed in failures.items():
             self._set_aside.unread(place, failed, passed[place], self._tasks[place[0]].description)
         return found
+
+    def _items(self, positions: Sequence[int]) -> Iterator[tuple[Place, JournalledPayload, Any]]:
+        """Rows, oldest first of each task and kind, each with its item, or with why none can be made of it."""
+        rows = self._journal.at_positions(positions)
+        while some := list(islice(rows, READ_TOGETHER)):
+            places: dict[Place, list[JournalledPayload]] = {}
+            for row in some:
+                places.setdefault((row.task, row.kind), []).append(row)
+            for place, of_place in places.items():
+                for row, item in items_together(of_place, self._tasks[place[0]].description, self._keys):
+                    yield place, row, item
 
     def _advance_cohort(self, task: ServedTask, now: float) -> None:
         """Go on with a cohort of masked updates, and commit the version that it makes."""

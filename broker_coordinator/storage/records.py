@@ -1,5 +1,6 @@
 """What the journal keeps, as values: accepted payloads, aggregates, and what is known of versions. Pure."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,9 @@ class JournalledPayload:
         Raises:
             ConfigurationError: its envelope is dropped, or the kind has no consumer here.
         """
+        return self._consumer().item(self._offered(task, keys), self.read_facts())
+
+    def _offered(self, task: TaskDescription, keys: KeyRing) -> Offered[Any]:
         consumer = self._consumer()
         if self.envelope is None:
             kind = consumer.kind
@@ -65,8 +69,7 @@ class JournalledPayload:
             )
         envelope = read_envelope(self.envelope, len(self.envelope))
         payload = decode_payload(decrypt_payload(envelope, keys), consumer.kind.payload)
-        offered = Offered(self.device, envelope.header, payload, task, self.staleness)
-        return consumer.item(offered, self.read_facts())
+        return Offered(self.device, envelope.header, payload, task, self.staleness)
 
     def _consumer(self) -> AnyJournalledConsumer:
         if (consumer := journalled_consumer(self.kind)) is None:
@@ -75,6 +78,36 @@ class JournalledPayload:
                 " edgeflock that journalled it"
             )
         return consumer
+
+
+def items_together(
+    rows: Sequence[JournalledPayload], task: TaskDescription, keys: KeyRing
+) -> list[tuple[JournalledPayload, Any]]:
+    """Each of the rows, which are of one task and kind, with what `item` makes of it, or the exception that it raises.
+    Decoded together they take a part of the time (docs/decisions/updates-decoded-together.md).
+    """
+    consumer = journalled_consumer(rows[0].kind) if rows else None
+    found: dict[int, Any] = {}
+    offered = [found.setdefault(row.position, _tried(row._offered, task, keys)) for row in rows]
+    good = [(row, each) for row, each in zip(rows, offered, strict=True) if isinstance(each, Offered)]
+    together = consumer.decode_together if consumer is not None else None
+    decoded = _tried(together, [each.payload for _, each in good], task) if together else None
+    for number, (row, each) in enumerate(good):
+        ready = decoded[number] if isinstance(decoded, Sequence) else None
+        found[row.position] = _tried(_item, row, msgspec.structs.replace(each, decoded=ready))
+    return [(row, found[row.position]) for row in rows]
+
+
+def _item(row: JournalledPayload, offered: Offered[Any]) -> Any:
+    return row._consumer().item(offered, row.read_facts())
+
+
+def _tried(make: Callable[..., Any], *arguments: Any) -> Any:
+    """What it makes, or the exception that it raises."""
+    try:
+        return make(*arguments)
+    except Exception as error:
+        return error
 
 
 def declared_loss(kind: int, facts: str) -> float | None:

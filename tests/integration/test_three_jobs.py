@@ -1,6 +1,7 @@
 """Taking in, making versions and serving files share only a database: apart they do what they do together."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -26,12 +27,13 @@ from broker_coordinator.serving.version_maker import VersionMaker
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
 from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal import Journal, JournalEntry
+from broker_coordinator.storage.records import items_together
 from broker_coordinator.storage.schema import versions
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.rate_limit import UNLIMITED
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.envelope import Header, read_envelope
-from fleet_protocol.errors import Reason
+from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import RECEIPT, UPDATE, Outcome, Receipt, decode_payload
 from fleet_protocol.limits import MAX_CONTROL_BYTES
 from tests.support.bench import KEY, OPEN, Bench
@@ -116,6 +118,23 @@ def test_version_maker_makes_of_the_journal_alone_what_it_makes_with_the_cache(t
     assert list(apart.journal.versions(TASK)) == list(together.journal.versions(TASK))
     assert [row.staleness for row in apart.journal.updates()] == [row.staleness for row in together.journal.updates()]
     assert versions_replayed(apart.journal, TASK) == 3
+
+
+def test_rows_that_are_decoded_together_are_what_each_is_alone(start_apart, bundle) -> None:
+    apart, devices = start_apart(bundle), [SigningDevice("kitchen-pi"), SigningDevice("garden-pi")]
+    for device in devices:
+        apart.handle(device, device.enrolment())
+        apart.handle(device, *(device.update(sequence, samples=sequence) for sequence in range(1, 5)))
+    rows = list(apart.journal.updates())
+    rows[2] = replace(rows[2], envelope=b"what a failing disk leaves")
+    found = items_together(rows, bundle.description, ())
+    assert [row for row, _ in found] == rows
+    assert isinstance(found[2][1], ProtocolError)
+    for row, item in found[:2] + found[3:]:
+        alone = row.item(bundle.description, ())
+        assert item.delta.values.tobytes() == alone.delta.values.tobytes()
+        assert item.delta.indices.tobytes() == alone.delta.indices.tobytes()
+        assert (item.device, item.samples, item.staleness) == (alone.device, alone.samples, alone.staleness)
 
 
 def test_positions_are_the_journals_whoever_takes_in(start_apart, tmp_path) -> None:

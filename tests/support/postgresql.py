@@ -21,7 +21,9 @@ UNPRIVILEGED = "nobody"
 class PostgresqlServer:
     """One server process with its folder. Every database that is asked for is made empty."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        """`durable`: what is committed survives the machine, which tests don't need: they kill processes."""
+        self._durable = durable
         # Not pytest's folder: that one is closed to everybody but the user who runs the tests.
         self._folder = Path(tempfile.mkdtemp(prefix="edgeflock-postgresql-"))
         self._port = free_port()
@@ -41,7 +43,7 @@ class PostgresqlServer:
                 "listen_addresses=127.0.0.1",
                 "unix_socket_directories=",
                 "max_connections=30",
-                "fsync=off",  # tests kill processes, not the machine
+                f"fsync={'on' if self._durable else 'off'}",
             ]
             command = [_program("postgres"), "-D", str(self._data)]
             command += [part for setting in settings for part in ("-c", setting)]
@@ -66,6 +68,12 @@ class PostgresqlServer:
             connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
         engine.dispose()
         return self.url(name)
+
+    @property
+    def pid(self) -> int:
+        """Of the server, whose sessions are its children."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def _data(self) -> Path:

@@ -1,0 +1,88 @@
+"""How much a fleet of several shards takes in on one machine: `python -m benchmarks.ingest --shards 1,2`.
+
+Each shard is a process, as `broker-coordinator run --shard` starts it; the journal is in a PostgreSQL whose commits
+are on the disk. All of it shares this machine's cores with the broker and the load, so the clock tells how many cores
+there are. What tells how shards add up is the CPU time of each process for an update of the fleet: with a core for
+each, a fleet takes as many as its busiest process has time for (`updates_per_second_with_own_cores`).
+"""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks.ingest import Bench, Fleet, connect, register, start_broker, write_bundle, write_configuration
+from tests.support.postgresql import PostgresqlServer
+from workbench.demo.brokers import free_port
+
+START_SECONDS = 60.0
+DATABASE = "ingest"
+
+
+def measure_shards(number: int, devices: int, updates: int) -> dict[str, object]:
+    """One fleet of `number` shards and `devices`, under full load for so many `updates`."""
+    shards = tuple(map(str, range(number)))
+    server = PostgresqlServer(durable=True)
+    children: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory() as place:
+        folder, port = Path(place), free_port()
+        try:
+            server.start()
+            url = server.database(DATABASE)
+            fleet = Fleet(devices, shards)
+            write_bundle(folder / "bundle")
+            configuration = write_configuration(folder, port, devices, str(url), shards)
+            register(fleet, url)
+            broker = start_broker(folder, port)
+            children.append(broker)
+            processes = {f"shard {shard}": _start(configuration, shard) for shard in shards}
+            children += processes.values()
+            _await_all(folder, shards)
+            watched = {name: psutil.Process(each.pid) for name, each in processes.items()}
+            watched |= {"postgresql": psutil.Process(server.pid), "broker": psutil.Process(broker.pid)}
+            bench = Bench(connect(port), fleet.updates(), watched)
+            bench.saturate(devices)  # a first update of every device, to warm up
+            peak = bench.saturate(updates)
+        finally:
+            for child in reversed(children):
+                child.send_signal(signal.SIGTERM)
+                child.wait()
+            server.remove()
+        leaders = [shard for shard in shards if "event=leads" in _log(folder, shard)] or [
+            *shards
+        ]  # alone it says nothing
+    each_update = {name: round(seconds / updates * 1e6, 1) for name, seconds in peak.cpu_seconds.items()}
+    busiest = max(seconds for name, seconds in peak.cpu_seconds.items() if name.startswith("shard"))
+    return {
+        "shards": number,
+        "leader": f"shard {leaders[0]}",
+        "updates": updates,
+        "devices": devices,
+        "updates_per_second": round(updates / peak.seconds),
+        "updates_per_second_with_own_cores": round(updates / busiest),
+        "cpu_microseconds_per_update_of_the_fleet": each_update,
+        "latency_ms": round(sum(peak.latencies) / len(peak.latencies) * 1e3, 1),
+    }
+
+
+def _start(configuration: Path, shard: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "broker_coordinator.cli", "run", "--config", str(configuration), "--shard", shard]
+    with (configuration.parent / f"log-{shard}").open("wb") as log:
+        return subprocess.Popen(command, stderr=log)
+
+
+def _log(folder: Path, shard: str) -> str:
+    return (folder / f"log-{shard}").read_text()
+
+
+def _await_all(folder: Path, shards: tuple[str, ...]) -> None:
+    """Until each has reached the broker, and one leads where several could."""
+    deadline = time.monotonic() + START_SECONDS
+    while not all("event=broker_connected" in _log(folder, shard) for shard in shards):
+        if time.monotonic() > deadline:
+            raise TimeoutError("\n".join(_log(folder, shard) for shard in shards))
+        time.sleep(0.1)

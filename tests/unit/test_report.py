@@ -260,7 +260,7 @@ def test_lines_over_unlike_places_share_them_and_leave_gaps() -> None:
     (chart,) = charts(source)
     assert chart["places"] == [1.0, 2.0, 3.0]
     assert [line["values"] for line in chart["lines"]] == [[0.1, None, 0.3], [None, 0.2, None], [0.5] * 3]
-    assert chart["shape"]["x"] == {"label": "bytes", "unit": "bytes", "log": True}
+    assert chart["shape"]["x"] == {"label": "bytes", "unit": "bytes", "log": True, "begins": None}
     assert "<tr><td>2</td><td></td><td>0.2</td><td>0.5</td></tr>" in source
 
 

@@ -191,7 +191,7 @@ def _accuracy_over_time(history: RunHistory) -> str:
     return line_chart(
         f"Accuracy of {len(points)} versions",
         [Line("shared model", points)],
-        Axis(f"{name} since the start"),
+        Axis(f"{name} since the start", begins=0.0),
         ACCURACY_AXIS,
         Reference(central, f"if {history.subject.beside}: {percent_label(central)}"),
     )

@@ -15,11 +15,12 @@ HEIGHT = 300
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """`label` is what the values are."""
+    """`label` is what the values are; it begins with the least of them, or with `begins`."""
 
     label: str
     unit: Unit = "number"
     logarithmic: bool = False
+    begins: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def _row(name: str, values: Sequence[float | None]) -> dict[str, Any]:
 
 def _shape(x: Axis, y: Axis) -> dict[str, Any]:
     axes = {
-        name: {"label": each.label, "unit": each.unit, "log": each.logarithmic}
+        name: {"label": each.label, "unit": each.unit, "log": each.logarithmic, "begins": each.begins}
         for name, each in {"x": x, "y": y}.items()
     }
     return {**axes, "height": HEIGHT, "legend": True}

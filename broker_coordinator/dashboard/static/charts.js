@@ -14,8 +14,8 @@ const drawn = new Set();
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((chart) => chart.draw()));
 
-// `shape` is {x, y: {label, unit, log}, places, height, legend}; a unit is number, percent or bytes. With `places`, their
-// names, the lines are bars. `lines` are {label, values, dashed}; null is a gap.
+// `shape` is {x, y: {label, unit, log}, places, height, legend}; a unit is number, percent or bytes, and x may say where
+// it `begins`. With `places`, their names, the lines are bars. `lines` are {label, values, dashed}; null is a gap.
 export class Chart {
   constructor(title, shape = {}) {
     this.shape = { height: HEIGHT, ...shape, x: { label: "version", ...shape.x }, y: { ...shape.y } };
@@ -46,12 +46,18 @@ export class Chart {
       legend: { show: legend ?? false },
       ...(legend && { padding: [null, LAST_LABEL, null, null] }),
       scales: {
-        x: { time: false, distr: x.log ? 3 : 1, ...(places && { range: [-0.5, places.length - 0.5] }) },
+        x: { time: false, distr: x.log ? 3 : 1, ...this.reach() },
         y: y.unit === "percent" ? { range: SHARES } : {},
       },
       axes: [this.axis(x, legend ? 50 : 32, places), this.axis(y, 60)],
       series: [{ label: x.label, value: (_, at) => this.named(at) }, ...this.lines.map((line, place) => this.series(line, place))],
     }, this.data, this.place);
+  }
+
+  reach() {
+    const { x: { begins }, places } = this.shape;
+    if (places) return { range: [-0.5, places.length - 0.5] };
+    return typeof begins === "number" ? { range: (_, low, high) => [Math.min(begins, low), high] } : {};
   }
 
   axis({ label, unit }, size, places) {

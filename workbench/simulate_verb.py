@@ -24,7 +24,7 @@ def _option(metavar: str, words: str, **limits: float) -> Any:
 def simulate(
     context: typer.Context,
     *,
-    devices: Annotated[int, _option("N", "How many devices.", min=1, max=10_000_000)] = 100,
+    devices: Annotated[int, _option("N", "How many devices.", min=1, max=1_000_000)] = 100,
     seed: Annotated[int, _option("N", "Fixes everything that is drawn.", min=0, max=MAX_SEQUENCE)] = 0,
     hours: Annotated[float, _option("HOURS", "Virtual hours.", min=0.01, max=87_600)] = 24.0,
     profile: Annotated[list[str] | None, _option("PROFILE", "Kind of device; several times for a mixed fleet.")] = None,

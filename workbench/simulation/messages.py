@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol
 
 import msgspec
@@ -30,6 +31,9 @@ from fleet_protocol.limits import BOOT_SHIFT, MAX_CONTROL_BYTES
 FLEET, SHARD = "simulated", "0"
 COORDINATOR: Final = "coordinator"
 PROFILE, SOFTWARE = "simulated", "simulated"
+
+IDENTITIES_KEPT: Final = 10_000
+"""Of devices that woke last, in memory: keys take longer to make than many a round."""
 
 Parcel = Message | ParsedMessage
 """What a device sends: as bytes, or, without a signature, as what the coordinator reads from them."""
@@ -95,9 +99,13 @@ class SignedMessages:
         key = self.key(COORDINATOR)
         self._pinned = write_verify_key(key.verify_key)
         self.signer = MessageSigner(key, FLEET, SHARD)
+        self._kept = lru_cache(IDENTITIES_KEPT)(self._new_end)
 
     def end(self, number: int) -> DeviceEnd:
         """See `Messages`."""
+        return self._kept(number)
+
+    def _new_end(self, number: int) -> DeviceEnd:
         return SignedEnd(self.identity(device_name(number)))
 
     def key(self, name: str) -> SigningKey:

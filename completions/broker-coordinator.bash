@@ -14,7 +14,7 @@ _shtab_broker_coordinator_database_subparsers=(copy)
 _shtab_broker_coordinator_authority_subparsers=(show renew switch drop)
 _shtab_broker_coordinator_subparsers=(run setup keygen key rotate-key devices helpers clusters tasks analytics generate database backup restore authority install-service uninstall-service)
 
-_shtab_broker_coordinator_run_option_strings=(-h --help --config)
+_shtab_broker_coordinator_run_option_strings=(-h --help --config --shard --shards --metrics-port)
 _shtab_broker_coordinator_setup_option_strings=(-h --help --config --fleet --broker --port --certificates --host --folder --dry-run)
 _shtab_broker_coordinator_keygen_option_strings=(-h --help)
 _shtab_broker_coordinator_key_option_strings=(-h --help --config)
@@ -149,6 +149,7 @@ _shtab_broker_coordinator_pos_0_choices=(run setup keygen key rotate-key devices
 
 _shtab_broker_coordinator_run__h_nargs=0
 _shtab_broker_coordinator_run___help_nargs=0
+_shtab_broker_coordinator_run___shards_nargs='?'
 _shtab_broker_coordinator_setup__h_nargs=0
 _shtab_broker_coordinator_setup___help_nargs=0
 _shtab_broker_coordinator_setup___dry_run_nargs=0

@@ -58,6 +58,7 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import KIB, MAX_CBOR_ITEMS
+from fleet_protocol.moved_message import read_moved, write_moved
 from fleet_protocol.sessions.frames import (
     Assembly,
     Frame,
@@ -83,6 +84,7 @@ TASK_JSON, WEIGHTS = (BUNDLE / DESCRIPTION_FILE).read_bytes(), (BUNDLE / WEIGHTS
 DIGITS = parse_description(TASK_JSON)
 BROKER_TOML = b'host = "broker.local"\nport = 8883\n[tls]\nauthority = "ca.pem"\n'
 MESSAGES = [bytes.fromhex(vector["hex"]) for vector in json.loads((VECTORS / "messages.json").read_text())]
+MOVED = [bytes.fromhex(vector["hex"]) for vector in json.loads((VECTORS / "moved_messages.json").read_text())]
 PAYLOADS = [read_envelope(message, 1000).payload for message in MESSAGES]
 PAYLOAD_TYPES = tuple(kind.payload for kind in KINDS.values())
 SIGNING_KEY = SigningKey(bytes(32))
@@ -137,6 +139,12 @@ def check_envelope(data: bytes) -> None:
     envelope = accepted(lambda: read_envelope(data, 1000))
     if envelope is not None:
         assert accepted(lambda: envelope.verify(VERIFY_KEY, TOPICS[0])) is None
+
+
+def check_moved_message(data: bytes) -> None:
+    """What is read is written back as it was; what a device has signed itself is no such message."""
+    moved = accepted(lambda: read_moved(data))
+    assert moved is None or write_moved(moved) == data
 
 
 def check_envelope_inside(data: bytes) -> None:
@@ -454,6 +462,7 @@ CLASS_STATISTICS = [
 ]
 TARGETS: Mapping[str, Target] = {
     "envelope": Target(check_envelope, MESSAGES),
+    "moved_message": Target(check_moved_message, [*MOVED, *MESSAGES]),
     "envelope_inside": Target(
         check_envelope_inside, [bytes([kind + 1]) + bytes(7) + payload for kind, payload in enumerate(PAYLOADS)]
     ),

@@ -346,7 +346,7 @@ def test_answer_to_nothing_is_a_mistake_of_ours(world) -> None:
 def test_helpers_sessions_are_over_when_the_coordinator_has_another_key(world) -> None:
     device = world.devices[0]
     helper = next(each for each in world.helpers if each.name == device.end.helper)
-    (closed,) = helper.sessions.renew(helper.sessions._party)
+    (closed,) = helper.sessions.renew(helper.sessions._party, "the coordinator has another key")
     assert isinstance(closed, Closed)
     assert (closed.session, closed.reason) == (device.end.session, "replaced")
     assert len(helper.sessions) == 0

@@ -11,7 +11,7 @@ from broker_coordinator.configuration import load_configuration
 from broker_coordinator.serving.other_shards import OtherShards
 from broker_coordinator.storage.change_counters import ARRIVALS, ENROLMENTS
 from fleet_protocol.errors import ConfigurationError
-from tests.support.masked_task import masked_bundle
+from tests.support.masked_task import MaskHelperOnDisk, masked_bundle
 
 SHARDS = ("0", "1")
 
@@ -92,7 +92,8 @@ def test_shards_that_can_not_be_served_are_refused(file: Path) -> None:
 
 
 def test_masked_tasks_are_refused_in_a_fleet_with_several_shards(tmp_path: Path) -> None:
-    description = masked_bundle(tmp_path / "bundle").description
+    helpers = [MaskHelperOnDisk(f"mask-{number}", tmp_path) for number in range(2)]
+    description = masked_bundle(tmp_path / "bundle", helpers).description
     require_no_masks([description], ("0",))
     with pytest.raises(ConfigurationError, match=r"has \[privacy.masks\], whose cohorts need a fleet with one shard"):
         require_no_masks([description], SHARDS)

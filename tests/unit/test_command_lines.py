@@ -63,7 +63,7 @@ def number_arguments() -> list[tuple[str, argparse.Action]]:
 
 
 def is_name(action: argparse.Action) -> bool:
-    return action.dest in ("name", "task")
+    return action.dest in ("name", "shard", "task")
 
 
 @pytest.mark.parametrize(

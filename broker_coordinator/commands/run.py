@@ -14,13 +14,13 @@ from broker_coordinator.commands.beside_versions import BesideVersions
 from broker_coordinator.commands.leadership import Leadership
 from broker_coordinator.commands.shard_children import run_shards
 from broker_coordinator.commands.shard_rules import require_no_masks, serving
-from broker_coordinator.configuration import CoordinatorConfiguration, load_configuration
+from broker_coordinator.configuration import load_configuration
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.mqtt.link import MqttLink
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.takeover import take_over
-from broker_coordinator.storage.database import DatabaseSetBackError
+from broker_coordinator.storage.database import DatabaseSetBackError, JournalUnavailableError
 from broker_coordinator.storage.database_size import database_bytes
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError, intake_of
@@ -29,7 +29,8 @@ from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.broker_settings import MAX_PORT
 from fleet_host.command_line import Verbs, add_verb, name_of, whole_number
 from fleet_host.log_lines import log_line
-from fleet_host.service_manager import this_service_manager
+from fleet_host.service_manager import ServiceManager, this_service_manager
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_SHARDS
 
 GARBAGE_THRESHOLD = 50_000
@@ -63,7 +64,8 @@ def add_parser(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C. Returns 1 where another coordinator has taken over the
-    database, or an older one is in its place, 2 where one of several shards can't begin, else 0.
+    database, or an older one is in its place, or that of one of several shards is away; 2 where one of them can't
+    begin, else 0.
 
     Raises:
         ConfigurationError: what the operator can correct.
@@ -74,18 +76,37 @@ def run(options: argparse.Namespace) -> int:
     stopping = threading.Event()
     _on_signals(stopping.set)
     if options.shards is not None:
+        if options.metrics_port:
+            raise ConfigurationError("--metrics-port is of one shard: with --shards, each has a port of its own")
         return run_shards(options.config, options.shards, stopping, manager)
+    try:
+        return _serve(options, manager, stopping)
+    except (ConfigurationError, JournalUnavailableError) as error:
+        if options.shard is None or not _is_of_database(error):
+            raise
+        logger.error(log_line("journal_unavailable", error=error))
+        return 1
+
+
+def _is_of_database(error: Exception) -> bool:
+    """Whether it is the database that is away, which is waited for: a restart comes too early, or not at all."""
+    return isinstance(error, JournalUnavailableError) or isinstance(error.__cause__, JournalUnavailableError)
+
+
+def _serve(options: argparse.Namespace, manager: ServiceManager, stopping: threading.Event) -> int:
     configuration = serving(load_configuration(options.config), options.shard, options.config)
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
     journal = Journal.open(configuration.journal())
     shards = configuration.served_shards
-    stored = [bundle.description for _, bundle in TaskRegistry(journal.engine).served().readable]
-    require_no_masks([*stored, *(bundle.description for bundle in bundles)], shards)
     jobs = [intake_of(configuration.shard), *([VERSIONS] if len(shards) == 1 else [])]
     lease = Lease(journal.engine, jobs)
     manager.status("waits for its database: another coordinator has it, or it does not answer")
     if not take_over(lease, stopping):
         return 0
+    if len(shards) > 1:
+        stored = [bundle.description for _, bundle in TaskRegistry(journal.engine).served().readable]
+        require_no_masks([*stored, *(bundle.description for bundle in bundles)], shards)
+    leadership = Leadership(lease, configuration.shard) if len(shards) > 1 else None
     metrics = Metrics()
     if port := options.metrics_port or configuration.metrics_port:
         metrics.watch_database(partial(database_bytes, journal.engine))
@@ -101,7 +122,7 @@ def run(options: argparse.Namespace) -> int:
         metrics=metrics,
         on_version=beside.note_version,
         keep_lease=lease.keep,
-        may_lead=_may_lead(lease, configuration),
+        may_lead=leadership.may_lead if leadership else lambda: True,
         on_lead=beside.start,
         manages_accounts=configuration.broker_accounts is not None,
         authorities=authority_sets(configuration.broker.tls.authority) if configuration.broker.tls else (),
@@ -114,6 +135,8 @@ def run(options: argparse.Namespace) -> int:
         manager,
         manages_accounts=configuration.broker_accounts is not None,
     )
+    if leadership:
+        leadership.has_broker = lambda: link.is_connected
     signal.set_wakeup_fd(link.wakeup.fileno())
     _on_signals(link.stop)
     if stopping.is_set():
@@ -142,13 +165,6 @@ def run(options: argparse.Namespace) -> int:
     lease.release()
     journal.close()
     return 0
-
-
-def _may_lead(lease: Lease, configuration: CoordinatorConfiguration) -> Callable[[], bool]:
-    """With one shard it always does: `lease` is that of the versions too."""
-    if len(configuration.served_shards) == 1:
-        return lambda: True
-    return Leadership(lease, configuration.shard).may_lead
 
 
 def _on_signals(stop: Callable[[], None]) -> None:

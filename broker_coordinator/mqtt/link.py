@@ -75,6 +75,11 @@ class MqttLink:
         self._has_read_all = True
         self._journal = Backoff()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker has accepted the connection."""
+        return self._connection.is_connected
+
     def stop(self) -> None:
         """Finish the current batch and disconnect; safe to call in a signal handler."""
         self._connection.stop()

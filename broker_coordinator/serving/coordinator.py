@@ -149,7 +149,7 @@ class Coordinator:
         self._leading.advance(now)
 
     def _lead_if_it_may(self) -> None:
-        if self._leading is not None or not self._may_lead():
+        if not self._may_lead() or self._leading is not None:
             return
         self._leading = self._begin_leading()
         self._leading.announce()

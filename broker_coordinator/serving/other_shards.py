@@ -24,8 +24,8 @@ class OtherShards:
         self._own.update(subjects)
 
     def has_news(self, subject: str, counters: Mapping[str, int]) -> bool:
-        """Whether another shard has counted a subject up since the last call; of the first call, since nobody knows."""
+        """Whether another shard has counted a subject up since the last call; before the first one, it may have."""
         elsewhere = counters.get(subject, 0) - self._own[subject]
-        is_new = elsewhere != self._elsewhere.get(subject, elsewhere)
+        is_new = elsewhere != self._elsewhere.get(subject)
         self._elsewhere[subject] = elsewhere
         return self._has_others and is_new

@@ -240,6 +240,17 @@ def test_parent_keeps_a_process_for_each_shard_and_ends_them(fleet, connect) -> 
     assert fleet.log().count("event=stopped") == 2, "each ends in order"
 
 
+def test_database_that_is_away_at_the_start_ends_no_shard(fleet, postgresql) -> None:
+    postgresql.stop()
+    try:
+        fleet.start("--shards")
+        until(lambda: fleet.log().count("event=journal_unavailable") >= 2, "both shards say so")
+        assert fleet.exit_status() is None
+    finally:
+        postgresql.start()
+    until(lambda: fleet.log().count("event=broker_connected") == 2, "both shards serve")
+
+
 def test_parent_that_is_killed_leaves_no_shard_behind(fleet) -> None:
     fleet.start("--shards")
     until(lambda: fleet.log().count("event=broker_connected") == 2, "both shards serve")
@@ -254,6 +265,7 @@ def test_parent_that_is_killed_leaves_no_shard_behind(fleet) -> None:
         (["--shard", "2"], {}, "--shard '2' is none of the shards ['0', '1']; name one of them"),
         (["--shards", "3"], {}, 'names 2; devices must know them all: let it say shards = ["0", "1", "2"]'),
         (["--shard", "Nord!"], {}, "--shard"),
+        (["--shards", "--metrics-port", "9464"], {}, "--metrics-port is of one shard"),
         (["--shard", "1"], {"postgresql": None}, "2 shards share no SQLite file"),
         (["--shards"], {"postgresql": None}, "2 shards share no SQLite file"),
         (["--shards"], {"bundle = ": "bundle = '/nowhere' #"}, "/nowhere"),

@@ -5,11 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from broker_coordinator.commands.leadership import Leadership
+from broker_coordinator.commands.leadership import BROKERLESS_SECONDS, Leadership
 from broker_coordinator.commands.shard_rules import require_no_masks, serving
 from broker_coordinator.configuration import load_configuration
 from broker_coordinator.serving.other_shards import OtherShards
 from broker_coordinator.storage.change_counters import ARRIVALS, ENROLMENTS
+from broker_coordinator.storage.lease import LeaseLostError
 from fleet_protocol.errors import ConfigurationError
 from tests.support.masked_task import MaskHelperOnDisk, masked_bundle
 
@@ -31,6 +32,7 @@ class OneLease:
 def test_a_process_asks_once_a_second_until_it_leads_and_then_no_more() -> None:
     now, lease = 100.0, OneLease()
     leadership = Leadership(lease, "1", lambda: now)
+    leadership.has_broker = lambda: True
     assert not leadership.may_lead()
     now = 100.5
     assert not leadership.may_lead()
@@ -42,14 +44,32 @@ def test_a_process_asks_once_a_second_until_it_leads_and_then_no_more() -> None:
     assert lease.asked == 2
 
 
+def test_who_has_no_broker_does_not_lead_and_a_leader_ends_without_one() -> None:
+    now, lease, connected = 100.0, OneLease(), False
+    lease.holder = None
+    leadership = Leadership(lease, "1", lambda: now)
+    leadership.has_broker = lambda: connected
+    for now in (101.0, 150.0):  # noqa: B007 - the clock reads it
+        assert not leadership.may_lead()
+    assert lease.asked == 0, "another process may have a broker"
+    connected, now = True, 151.0
+    assert leadership.may_lead()
+    connected, now = False, 151.0 + BROKERLESS_SECONDS
+    assert leadership.may_lead(), "brokers come back"
+    now += 1.0
+    with pytest.raises(LeaseLostError, match="given up by shard 1, whose broker has been away for 30 s"):
+        leadership.may_lead()
+
+
 def test_news_of_other_shards_are_told_from_own_ones() -> None:
     others = OtherShards(SHARDS)
     assert others.to_count(has_come=True, has_enrolled=False) == [ARRIVALS]
-    assert not others.has_news(ARRIVALS, {ARRIVALS: 7}), "nothing is known of before"
+    assert others.has_news(ARRIVALS, {ARRIVALS: 7}), "nothing is known of before"
     others.counted([ARRIVALS])
     assert not others.has_news(ARRIVALS, {ARRIVALS: 8}), "that was here"
     assert others.has_news(ARRIVALS, {ARRIVALS: 9})
     assert not others.has_news(ARRIVALS, {ARRIVALS: 9}), "once"
+    assert others.has_news(ENROLMENTS, {ARRIVALS: 10})
     assert not others.has_news(ENROLMENTS, {ARRIVALS: 10})
     others.counted([ARRIVALS])
     assert others.has_news(ARRIVALS, {ARRIVALS: 12}), "both at once"

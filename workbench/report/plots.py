@@ -42,7 +42,8 @@ class Reference:
 def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis, reference: Reference | None = None) -> str:
     """One or more lines over common axes."""
     places = sorted({at for line in lines for at, _ in line.points})
-    rows = [_row(line.name, [dict(line.points).get(at) for at in places]) for line in lines]
+    at = [dict(line.points) for line in lines]
+    rows = [_row(line.name, [found.get(place) for place in places]) for line, found in zip(lines, at, strict=True)]
     if reference is not None:
         rows.append(_row(reference.name, [reference.y] * len(places)) | {"dashed": True, "reference": True})
     return _chart(title, _shape(x, y), places, rows)

@@ -8,6 +8,7 @@ const MANY = 60; // places: from here on, points would hide the line
 const BAR = [0.8, 80]; // share of a place, and the most pixels
 const LAST_LABEL = 30; // pixels that half of it needs
 const SHOWN_AS = { bytes, number, percent };
+const HEADROOM = 1.05; // above the highest bar
 const SHARES = [0, 1];
 const COLOURS = ["--accent", "--second", "--text"];
 const drawn = new Set();
@@ -47,7 +48,7 @@ export class Chart {
       ...(legend && { padding: [null, LAST_LABEL, null, null] }),
       scales: {
         x: { time: false, distr: x.log ? 3 : 1, ...this.reach() },
-        y: y.unit === "percent" ? { range: SHARES } : {},
+        y: y.unit === "percent" ? { range: SHARES } : places ? { range: (_, low, high) => [Math.min(0, low), HEADROOM * high || 1] } : {},
       },
       axes: [this.axis(x, legend ? 50 : 32, places), this.axis(y, 60)],
       series: [{ label: x.label, value: (_, at) => this.named(at) }, ...this.lines.map((line, place) => this.series(line, place))],

@@ -47,7 +47,8 @@ class ShardKeeper:
         """
         if came_from := self._own.came_from:
             await self._link.publish(self._identity.state_topic_in(came_from), b"", retain=True)
-            self._own.forget_came_from()
+            with contextlib.suppress(sqlite3.Error):  # a full card: it is taken back again with the next connection
+                self._own.forget_came_from()
         clock = asyncio.get_running_loop().time
         while True:
             self._changed.clear()

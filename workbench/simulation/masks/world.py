@@ -7,6 +7,7 @@ from functools import partial
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from bundle_runtime.bundle import Bundle
+from edge_agent.core.delivery import Remedy, remedy
 from fleet_protocol import topics
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import Reason
@@ -113,7 +114,8 @@ class MaskedWorld(SimulatedWorld):
         staleness = self._staleness.get(receipt.digest)
         if staleness is None:  # settled before, or no update: an enrolment is always accepted here
             return
-        self._staleness[receipt.digest] = None
+        if remedy(receipt) is not Remedy.KEEP:  # else it is sent again later
+            self._staleness[receipt.digest] = None
         if receipt.outcome is not Outcome.ACCEPTED:
             self.ledger.refuse(receipt.reason, receipt.detail)
         else:

@@ -95,6 +95,7 @@ def _is_of_database(error: Exception) -> bool:
 
 def _serve(options: argparse.Namespace, manager: ServiceManager, stopping: threading.Event) -> int:
     configuration = serving(load_configuration(options.config), options.shard, options.config)
+    keys = configuration.keys()
     bundles = [load_bundle(task.bundle) for task in configuration.tasks]
     journal = Journal.open(configuration.journal())
     shards = configuration.served_shards
@@ -112,7 +113,6 @@ def _serve(options: argparse.Namespace, manager: ServiceManager, stopping: threa
         metrics.watch_database(partial(database_bytes, journal.engine))
         metrics.serve(configuration.metrics.address, port)
     beside = BesideVersions(options.config, configuration, journal, metrics)
-    keys = configuration.keys()
     coordinator = Coordinator(
         journal,
         bundles,

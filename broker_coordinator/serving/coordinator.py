@@ -152,7 +152,8 @@ class Coordinator:
         if not self._may_lead() or self._leading is not None:
             return
         self._leading = self._begin_leading()
-        self._leading.announce()
+        if self._has_others:  # else it leads before it is connected
+            self._leading.announce()
         self._on_lead()
 
     def reload_if_changed(self) -> None:

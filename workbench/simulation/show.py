@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -78,9 +79,7 @@ def simulate(request: Request, options: Options) -> int:
     Raises:
         ConfigurationError: with what the user can change.
     """
-    for counted in ("broker_coordinator", "session_relay"):  # what they would log is in the summary
-        logging.getLogger(counted).setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
         simulation = prepare(with_mode(request, Path(scratch) / "bundle"), options)
         started = time.monotonic()
         progress = Progress(Console(stderr=True), started, options.seconds)
@@ -92,6 +91,20 @@ def simulate(request: Request, options: Options) -> int:
     else:
         print_summary(result.summary, Console(), time.monotonic() - started)
     return report_failure(result.summary)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What coordinator and helpers would log is in the summary."""
+    loggers = [logging.getLogger(name) for name in ("broker_coordinator", "session_relay")]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)
 
 
 def with_mode(request: Request, out: Path) -> Request:

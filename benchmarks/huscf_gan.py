@@ -16,18 +16,18 @@ import json
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import torch
 
 from benchmarks.chained_blocks import ExportedTask
-from benchmarks.split_gans.classifier import trained_on
+from benchmarks.split_gans.classifier import Classifier
 from benchmarks.split_gans.contest import Contest, Effort, Result
+from benchmarks.split_gans.judges import Judges
 from benchmarks.split_gans.methods import COMPARED, METHODS
 from benchmarks.split_gans.scenario import (
     CLASSES,
@@ -64,15 +64,9 @@ class Order:
 
 
 def prepared(
-    recipe_folder: Path,
-    domains: list[Domain],
-    effort: Effort,
-    *,
-    kept: Path | None = None,
-    norm: str | None = None,
-    jobs: int = 1,
+    recipe_folder: Path, judges: Judges, effort: Effort, *, kept: Path | None = None, norm: str | None = None
 ) -> Contest:
-    """Export the pair, for those who draw with what is kept too, and train who judges, so many at once.
+    """Export the pair, for those who draw with what is kept too.
 
     `norm` is how the generator normalises, if not as the recipe says.
 
@@ -81,20 +75,20 @@ def prepared(
     """
     with tempfile.TemporaryDirectory() as folder:
         constants = {"NORM": norm} if norm else {}
-        variant = write_variant(recipe_folder, Path(folder) / "pair", constants, CLASSES * len(domains))
+        variant = write_variant(recipe_folder, Path(folder) / "pair", constants, CLASSES * len(judges))
         recipe = read_recipe(variant)
         exported = ExportedTask.of(recipe)
         if kept:
             kept.mkdir(parents=True)
             export_bundle(variant, kept / "bundle", tell=lambda _: None)
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork")) as pool:
-        judges = list(pool.map(partial(trained_on, seed=0), [domain.training for domain in domains]))
-    of_domains = {domain.name: judge for domain, judge in zip(domains, judges, strict=True)}
-    return Contest(recipe, exported, counted_task(recipe), of_domains, effort, kept)
+    return Contest(recipe, exported, counted_task(recipe), judges, effort, kept)
 
 
 def results(contest: Contest, domains: list[Domain], orders: list[Order], jobs: int) -> Iterator[Result]:
-    """As they come, of so many processes at once, which have what this one has."""
+    """As they come, of so many processes at once, which have what this one has.
+
+    They train who judges first: a run whose judge is not ready trains on until a score is due.
+    """
 
     def run(number: int) -> Result:
         order = orders[number]
@@ -104,8 +98,10 @@ def results(contest: Contest, domains: list[Domain], orders: list[Order], jobs: 
     if jobs == 1:
         yield from map(run, range(len(orders)))
         return
-    _Forked.run = run
+    _Forked.run, _Forked.judges = run, contest.judges
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
+        for domain in contest.judges:
+            pool.submit(_Forked.train, domain)
         for done in as_completed([pool.submit(_Forked.call, number) for number in range(len(orders))]):
             yield done.result()
 
@@ -114,6 +110,12 @@ class _Forked:
     """What a forked process finds."""
 
     run: Callable[[int], Result]
+    judges: Mapping[str, Classifier]
+
+    @classmethod
+    def train(cls, domain: str) -> None:
+        """Have a judge; what goes wrong is said by the run that asks for it."""
+        cls.judges[domain]
 
     @classmethod
     def call(cls, number: int) -> Result:
@@ -129,7 +131,6 @@ def main() -> None:
     if options.iterations:
         effort = dataclasses.replace(effort, iterations=options.iterations)
     domains = read_domains(options.data, effort.tested)
-    contest = prepared(options.recipe, domains, effort, kept=options.keep, norm=options.norm, jobs=options.jobs)
     asked = itertools.product(
         options.seeds, options.methods, options.scenarios, options.rates, options.between, options.noise
     )
@@ -138,9 +139,12 @@ def main() -> None:
         for seed, method, scenario, rate, wire, noise in asked
     )
     found = []
-    for result in results(contest, domains, list(each_once), options.jobs):
-        found.append(dataclasses.asdict(result))
-        print(json.dumps(found[-1]), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        judges = Judges(Path(folder), {domain.name: domain.training for domain in domains})
+        contest = prepared(options.recipe, judges, effort, kept=options.keep, norm=options.norm)
+        for result in results(contest, domains, list(each_once), options.jobs):
+            found.append(dataclasses.asdict(result))
+            print(json.dumps(found[-1]), flush=True)
     print(json.dumps({"effort": dataclasses.asdict(effort), "runs": found}))
 
 

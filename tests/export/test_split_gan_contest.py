@@ -1,12 +1,14 @@
 """What a run of the contest of split GANs says, whatever becomes of it, on a pair of linear layers."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.huscf_gan import QUICK, Order, prepared, results
 from benchmarks.split_gans.contest import Contest
+from benchmarks.split_gans.judges import Judges
 from benchmarks.split_gans.methods import METHODS
 from benchmarks.split_gans.scenario import Scenario, unlike_devices
 from benchmarks.split_gans.trainee import Training
@@ -30,8 +32,11 @@ def scenario() -> Scenario:
 @pytest.fixture(scope="module")
 def contest(scenario, tmp_path_factory) -> Contest:
     folder = tmp_path_factory.mktemp("contest")
-    judged = [replace(each, training=each.training.take(np.arange(JUDGED))) for each in scenario.domains]
-    return prepared(write_tiny_pair(folder / "pair"), judged, EFFORT, kept=folder / "kept")
+    return prepared(write_tiny_pair(folder / "pair"), judges(scenario, folder), EFFORT, kept=folder / "kept")
+
+
+def judges(scenario: Scenario, folder: Path) -> Judges:
+    return Judges(folder, {each.name: each.training.take(np.arange(JUDGED)) for each in scenario.domains})
 
 
 def test_only_what_a_method_moves_is_counted(contest, scenario):
@@ -79,15 +84,16 @@ def test_each_pair_that_differs_is_kept_once_and_can_be_drawn(contest, scenario,
     assert found.weights.shape == contest.exported.weights.shape
 
 
-def test_runs_in_several_processes_give_what_one_gives(contest, scenario):
+def test_runs_in_several_processes_give_what_one_gives(contest, scenario, tmp_path):
     domains = list(scenario.domains)
     orders = [Order(name, "nearly_empty", TRAINING) for name in ("clustered", "fedgan")]
-    apart = replace(contest, kept=None)
-    one, two = (
-        sorted(
-            (replace(each, seconds_per_iteration=0.0) for each in results(apart, domains, orders, jobs)),
-            key=lambda each: each.method,
-        )
-        for jobs in (1, 2)
-    )
+    found = []
+    for jobs in (1, 2):
+        folder = tmp_path / str(jobs)
+        folder.mkdir()
+        apart = replace(contest, kept=None, judges=judges(scenario, folder))
+        runs = [replace(each, seconds_per_iteration=0.0) for each in results(apart, domains, orders, jobs)]
+        found.append(sorted(runs, key=lambda each: each.method))
+        assert len(list(folder.glob("*.safetensors"))) == len(domains)
+    one, two = found
     assert one == two

@@ -10,6 +10,7 @@ from paho.mqtt.properties import Properties
 from broker_coordinator.mqtt.divided_socket import DividedSocket
 from broker_coordinator.mqtt.traffic import TrafficDivider
 from fleet_host.broker_settings import BrokerSettings
+from fleet_host.broker_socket import connected_socket
 from fleet_protocol.kinds import FROM_COORDINATOR, KINDS
 from fleet_protocol.limits import MAX_PACKET_OVERHEAD_BYTES
 
@@ -73,6 +74,9 @@ def _session(largest_packet_bytes: int, *, is_durable: bool) -> Properties:
 
 class _Client(paho.Client):
     largest_packet_bytes: int
+
+    def _create_socket_connection(self) -> socket.socket:
+        return connected_socket(self._host, self._port, self._connect_timeout)
 
     def _create_socket(self) -> DividedSocket:  # type: ignore[override]  # it has what paho uses of a socket
         connection = super()._create_socket()

@@ -5,6 +5,7 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import aiomqtt
@@ -15,6 +16,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.mqtt.bounded_socket import BoundedSocket
 from fleet_host.broker_settings import BrokerSettings
+from fleet_host.broker_socket import connected_socket
 from fleet_host.mqtt_packets import OnTooLong, PacketGate
 
 BROKER_TIMEOUT_SECONDS = 15.0
@@ -57,7 +59,7 @@ class _WaitingMessages(asyncio.Queue[aiomqtt.Message]):
 class BrokerClient(aiomqtt.Client):
     """One connection to a broker. Packets longer than `maximum_packet_bytes` pass without their payload.
 
-    It overrides methods that aiomqtt 2.5 keeps to itself, and one of paho's: pyproject.toml allows no other.
+    It overrides methods that aiomqtt 2.5 keeps to itself, and two of paho's: pyproject.toml allows no other.
 
     Raises:
         ConfigurationError: a file for TLS or the password can't be used.
@@ -99,6 +101,7 @@ class BrokerClient(aiomqtt.Client):
         """The longest packet that the broker takes, if it has said so."""
         self._bounded: BoundedSocket | None = None
         self._answers: dict[int, asyncio.Future[ReasonCode]] = {}
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         create_socket = self._client._create_socket
 
         def create_bounded_socket() -> BoundedSocket:
@@ -111,6 +114,9 @@ class BrokerClient(aiomqtt.Client):
             return self._bounded
 
         self._client._create_socket = create_bounded_socket  # type: ignore[method-assign]
+        self._client._create_socket_connection = partial(  # type: ignore[method-assign]
+            connected_socket, broker.host, broker.port, self._client._connect_timeout
+        )
 
     @property
     def lost(self) -> str:
@@ -129,10 +135,7 @@ class BrokerClient(aiomqtt.Client):
         answer: asyncio.Future[ReasonCode] = self._loop.create_future()
         self._answers[sent.mid] = answer
         try:
-            async with asyncio.timeout(self.timeout):
-                return await answer
-        except TimeoutError as error:
-            raise aiomqtt.MqttError(f"no acknowledgement within {self.timeout:g} s") from error
+            return await self._wait_for(answer, None)
         finally:
             self._answers.pop(sent.mid, None)
 
@@ -152,14 +155,22 @@ class BrokerClient(aiomqtt.Client):
         return sum(packet["to_process"] for packet in tuple(self._client._out_packet))
 
     async def _wait_for(self, fut: Awaitable[Answer], timeout: float | None) -> Answer:  # noqa: ASYNC109 - aiomqtt's own
-        """Without `asyncio.wait_for`, which before Python 3.12 may lose a cancellation: an agent that is told to end
-        would go on for ever.
+        """Of the broker, and no longer than the connection is there: aiomqtt would wait on for what can't come.
+
+        Without `asyncio.wait_for`, which before Python 3.12 may lose a cancellation: an agent that is told to end would
+        go on for ever.
         """
+        awaited = asyncio.ensure_future(fut)
         try:
             async with asyncio.timeout(self.timeout if timeout is None else timeout):
-                return await fut
+                await asyncio.wait((awaited, self._gone), return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
             raise aiomqtt.MqttError("no answer in time") from None
+        finally:
+            awaited.cancel()
+        if awaited.cancelled() or not awaited.done():
+            raise aiomqtt.MqttError(self.lost or "the connection ended before the broker's answer")
+        return awaited.result()
 
     async def _misc_loop(self) -> None:
         """Keep the connection alive; aiomqtt would wake each second for it."""
@@ -194,6 +205,20 @@ class BrokerClient(aiomqtt.Client):
     ) -> None:
         self.broker_maximum_bytes = getattr(properties, "MaximumPacketSize", None)
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: paho.Client,
+        userdata: Any,
+        flags: paho.DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        if self._disconnected.done():
+            self._disconnected.exception()  # whoever waited is told by `_gone`; asyncio would say it once more
+        if not self._gone.done():
+            self._gone.set_result(None)
 
     def _on_publish(
         self, client: paho.Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties

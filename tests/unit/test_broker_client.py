@@ -35,6 +35,48 @@ async def test_answer_that_does_not_come_in_time_is_an_error_of_the_connection()
         await client()._wait_for(asyncio.Event().wait(), timeout=0.001)
 
 
+class Hanging:
+    """A broker that ends each connection after some packets that it has read, and answers the CONNECT if `greets`."""
+
+    def __init__(self, packets: int, *, greets: bool) -> None:
+        self._packets, self._greets = packets, greets
+
+    async def __aenter__(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self._server.sockets[0].getsockname()[1]
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for number in range(self._packets):
+            _, length = await reader.readexactly(2)
+            await reader.readexactly(length)
+            if self._greets and not number:
+                writer.write(bytes([0x20, 3, 0, 0, 0]))  # CONNACK
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("packets", "asked"),
+    [
+        (1, lambda client: asyncio.sleep(0)),
+        (2, lambda client: client.subscribe("a")),
+        (2, lambda client: client.hand_over("a", b"b")),
+    ],
+    ids=["CONNECT", "SUBSCRIBE", "PUBLISH"],
+)
+async def test_nobody_waits_for_the_answer_of_a_connection_that_has_ended(packets, asked):
+    async with Hanging(packets, greets=packets > 1) as port:
+        settings = BrokerSettings("127.0.0.1", port)
+        client = BrokerClient(settings, "pi", maximum_packet_bytes=1000, on_too_long=lambda *_: None)
+        client.timeout = 10 * DEADLINE_SECONDS
+        with pytest.raises(aiomqtt.MqttError):
+            async with asyncio.timeout(DEADLINE_SECONDS), client:
+                await asked(client)
+
+
 def connection() -> tuple[BoundedSocket, socket.socket]:
     """And its other end."""
     own, other = socket.socketpair()

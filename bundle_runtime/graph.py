@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.graph_admission import GraphRefusedError, check_graph
-from bundle_runtime.graph_checks import why_not_loaded, why_not_taken, why_too_new
+from bundle_runtime.graph_checks import GraphInput, why_not_loaded, why_not_taken, why_too_new
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import OnnxVersion
 
@@ -101,7 +101,7 @@ class Graph:
             if _is_out_of_memory(error):
                 raise MemoryError(f"no room for {name}") from error
             raise GraphError(why_not_loaded(name, version, ONNXRUNTIME_VERSION, str(error))) from error
-        self._inputs = self._session.get_inputs()
+        self._inputs = [GraphInput.of(entry) for entry in self._session.get_inputs()]
         self._outputs = [entry.name for entry in self._session.get_outputs()]
 
     @property

@@ -1,6 +1,7 @@
 """Why an onnxruntime can't load a graph, or can't take what a task feeds it, in words that name the remedy."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import numpy as np
@@ -17,11 +18,39 @@ READABLE: Final = (
 """An onnxruntime, and the newest ONNX that it was seen to load; 1.19 is the second training engine's. The last row is
 the newest ONNX whose messages `onnx_fields` knows.
 """
-DTYPES: Final = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+DTYPES: Final[Mapping[str, "np.dtype[np.generic]"]] = {
+    "tensor(float)": np.dtype(np.float32),
+    "tensor(int64)": np.dtype(np.int64),
+}
 
 
-class GraphInput(Protocol):
-    """What a session says of an input; free axes are text or None."""
+@dataclass(frozen=True, slots=True)
+class GraphInput:
+    """What a graph takes; free axes are text or None. A `dtype` that no task feeds is in onnxruntime's words."""
+
+    name: str
+    dtype: "np.dtype[np.generic] | str"
+    shape: tuple[int | str | None, ...]
+
+    @classmethod
+    def of(cls, entry: "SessionInput") -> "GraphInput":
+        """As a session says it: in Python once, and not at every step."""
+        return cls(entry.name, DTYPES.get(entry.type, entry.type), tuple(entry.shape))
+
+    def fits(self, fed: NDArray[np.generic]) -> bool:
+        """Whether an array has its dtype and its axes."""
+        return (
+            fed.dtype == self.dtype
+            and len(fed.shape) == len(self.shape)
+            and all(
+                wanted == size or not isinstance(wanted, int)
+                for wanted, size in zip(self.shape, fed.shape, strict=True)
+            )
+        )
+
+
+class SessionInput(Protocol):
+    """An input in onnxruntime's words."""
 
     name: str
     type: str
@@ -55,16 +84,12 @@ def why_not_loaded(name: str, written_for: OnnxVersion, installed: str, error: s
 def why_not_taken(name: str, entries: Sequence[GraphInput], feeds: Mapping[str, NDArray[np.generic]]) -> str:
     """The first contradiction between a graph's inputs and what there is to feed it, or nothing."""
     for entry in entries:
-        if entry.name not in feeds:
+        fed = feeds.get(entry.name)
+        if fed is None:
             return f"{name} asks for an input {entry.name!r}, which this edgeflock does not know; update edgeflock"
-        fed = feeds[entry.name]
-        fits = len(fed.shape) == len(entry.shape) and all(
-            not isinstance(wanted, int) or wanted == size for wanted, size in zip(entry.shape, fed.shape, strict=True)
-        )
-        dtype = DTYPES.get(entry.type, entry.type)
-        if not fits or fed.dtype.name != dtype:
+        if not entry.fits(fed):
             return (
-                f"{name} takes {entry.name} as {dtype} {_axes(entry.shape)}, the task gives {fed.dtype.name}"
+                f"{name} takes {entry.name} as {entry.dtype} {_axes(entry.shape)}, the task gives {fed.dtype}"
                 f" {_axes(fed.shape)}; the graph and task.json contradict each other: export the bundle again"
             )
     return ""

@@ -2,22 +2,20 @@
 
 import hashlib
 import hmac
-import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
 from urllib.parse import urlsplit
 
+from broker_coordinator.dashboard.sessions import is_session
 from fleet_host.addresses import is_address
 from fleet_protocol.printable import printable
 
-SESSION_SECONDS: Final = 12 * 3600
-"""How long a browser stays logged in."""
 MAX_VISITOR_CHARACTERS: Final = 100
 """Of a name that a proxy gives."""
 MAX_COOKIE_CHARACTERS: Final = 4096
-"""Of all cookies of a request; ours takes 100."""
+"""Of all cookies of a request; ours takes 110."""
 LOGIN: Final = "/api/login"
 ONLY_SHOWS: Final = (
     "these pages only show: use the commands of broker-coordinator, or run it with a token_file in [dashboard] of"
@@ -25,8 +23,6 @@ ONLY_SHOWS: Final = (
 )
 OPEN_READS: Final = ("/", "/static/")
 """Pages without data: whoever reaches the port has them from the package anyway."""
-
-_EXPIRES = re.compile(r"[0-9]{1,12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +81,12 @@ class Refusal:
     words: str
 
 
-def admit(asked: Asked, doors: Doors, now: float) -> Visitor | Refusal:
-    """Let a request in, or refuse it. `now` is in seconds since 1970."""
+def admit(asked: Asked, doors: Doors, now: float, ended: Container[str] = frozenset()) -> Visitor | Refusal:
+    """Let a request in, or refuse it. `now` is in seconds since 1970, `ended` are sessions that count no longer."""
     refusal = _of_host(asked, doors) or _of_method(asked) or _of_other_sites(asked)
     if refusal is not None:
         return refusal
-    visitor = _visitor(asked, doors, now)
+    visitor = _visitor(asked, doors, now, ended)
     if isinstance(visitor, Refusal):
         is_open = asked.method != "POST" and any(_is_below(asked.path, each) for each in OPEN_READS)
         return Visitor("", asked.peer) if is_open or asked.path == LOGIN else visitor
@@ -103,26 +99,6 @@ def is_token(given: str, token: str) -> bool:
     """Whether it is the token, in a time that does not depend on where they differ."""
     first, second = (hashlib.sha256(each.encode(errors="replace")).digest() for each in (given, token))
     return hmac.compare_digest(first, second)
-
-
-def new_session(token: str, now: float) -> str:
-    """The value of a cookie that counts for `SESSION_SECONDS`: when it ends, and a code that nobody makes without the
-    token.
-    """
-    expires = str(int(now) + SESSION_SECONDS)
-    return f"{expires}.{_code_of(expires, token)}"
-
-
-def is_session(value: str, token: str, now: float) -> bool:
-    """Whether `new_session` made it with this token, and it still counts."""
-    expires, _, code = value.partition(".")
-    if not _EXPIRES.fullmatch(expires) or int(expires) <= now or int(expires) > now + SESSION_SECONDS:
-        return False
-    return hmac.compare_digest(code.encode(errors="replace"), _code_of(expires, token).encode())
-
-
-def _code_of(expires: str, token: str) -> str:
-    return hmac.new(token.encode(), b"edgeflock dashboard session " + expires.encode(), hashlib.sha256).hexdigest()
 
 
 def _of_host(asked: Asked, doors: Doors) -> Refusal | None:
@@ -155,9 +131,9 @@ def _of_other_sites(asked: Asked) -> Refusal | None:
     return None
 
 
-def _visitor(asked: Asked, doors: Doors, now: float) -> Visitor | Refusal:
+def _visitor(asked: Asked, doors: Doors, now: float, ended: Container[str]) -> Visitor | Refusal:
     if doors.token is not None:
-        if _shows_token(asked, doors, doors.token, now):
+        if _shows_token(asked, doors, doors.token, now, ended):
             return Visitor(_said(asked) or "who has the token", asked.peer, not doors.looks_only)
         return Refusal(401, "log in with the token of [dashboard] token_file, or send: Authorization: Bearer TOKEN")
     if doors.user_header is not None:
@@ -170,19 +146,20 @@ def _visitor(asked: Asked, doors: Doors, now: float) -> Visitor | Refusal:
     return Visitor("", asked.peer)
 
 
-def _shows_token(asked: Asked, doors: Doors, token: str, now: float) -> bool:
+def _shows_token(asked: Asked, doors: Doors, token: str, now: float, ended: Container[str]) -> bool:
     scheme, _, given = (asked.authorization or "").partition(" ")
     if scheme.lower() == "bearer":
         return is_token(given.strip(), token)
-    session = _cookie(asked.cookies or "", doors.cookie)
-    return session is not None and is_session(session, token, now)
+    session = session_of(asked.cookies or "", doors)
+    return session is not None and session not in ended and is_session(session, token, now)
 
 
-def _cookie(header: str, name: str) -> str | None:
+def session_of(header: str, doors: Doors) -> str | None:
+    """What a `Cookie` header says of the session, if anything."""
     if len(header) > MAX_COOKIE_CHARACTERS:
         return None
     try:
-        found = SimpleCookie(header).get(name)
+        found = SimpleCookie(header).get(doors.cookie)
     except CookieError:
         return None
     return found.value if found else None

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -50,11 +50,14 @@ class BodyRefusedError(Exception):
 
 
 class Gate:
-    """Lets requests through to `app`. What goes wrong behind it is one answer with a number that the log has too."""
+    """Lets requests through to `app`; `ended` are the sessions that have logged out. What goes wrong behind it is one
+    answer with a number that the log has too.
+    """
 
-    def __init__(self, app: ASGIApp, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, doors: Doors, ended: Container[str]) -> None:
         self._app = app
         self._doors = doors
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -70,7 +73,7 @@ class Gate:
                 message = {**message, "headers": [*message.get("headers", []), *added]}
             await send(message)
 
-        visitor = admit(_asked(scope, self._doors), self._doors, time.time())
+        visitor = admit(_asked(scope, self._doors), self._doors, time.time(), self._ended)
         if isinstance(visitor, Refusal):
             self._log_refused(scope, visitor)
             await _answer(visitor.status, visitor.words, scope, receive, send_with_headers)

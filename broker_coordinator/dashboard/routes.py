@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -24,11 +25,10 @@ from broker_coordinator.dashboard import pages
 from broker_coordinator.dashboard.access import (
     LOGIN,
     ONLY_SHOWS,
-    SESSION_SECONDS,
     Doors,
     Visitor,
     is_token,
-    new_session,
+    session_of,
 )
 from broker_coordinator.dashboard.changes import CHANGES, Change, make_change
 from broker_coordinator.dashboard.database_at_hand import DatabaseAtHand
@@ -43,6 +43,13 @@ from broker_coordinator.dashboard.questions import (
     VersionsAsked,
     read_body,
     read_query,
+)
+from broker_coordinator.dashboard.sessions import (
+    NONCE_BYTES,
+    SESSION_SECONDS,
+    EndedSessions,
+    is_session,
+    new_session,
 )
 from broker_coordinator.dashboard.watch import Watch
 from broker_coordinator.storage.database import JournalUnavailableError
@@ -67,6 +74,7 @@ class Dashboard:
     watch: Watch
     readers: Executor
     writer: Executor
+    ended: EndedSessions = field(default_factory=EndedSessions)
 
     def app(self) -> Gate:
         """The whole application, in ASGI."""
@@ -84,7 +92,7 @@ class Dashboard:
         ]
         changes = [Route(path, partial(self._change, change), methods=["POST"]) for path, change in CHANGES.items()]
         logins = [Route(LOGIN, self._login, methods=["POST"]), Route("/api/logout", self._logout, methods=["POST"])]
-        return Gate(_Told(Router([*changes, *logins, *reads])), self.doors)
+        return Gate(_Told(Router([*changes, *logins, *reads])), self.doors, self.ended)
 
     async def _page(self, _: Request) -> Response:
         return FileResponse(STATIC / "index.html")
@@ -149,7 +157,7 @@ class Dashboard:
         answer = JSONResponse({})
         answer.set_cookie(
             self.doors.cookie,
-            new_session(self.doors.token, time.time()),
+            new_session(self.doors.token, time.time(), secrets.token_bytes(NONCE_BYTES)),
             max_age=SESSION_SECONDS,
             secure=request.headers.get("origin", "").startswith("https:"),
             httponly=True,
@@ -157,7 +165,10 @@ class Dashboard:
         )
         return answer
 
-    async def _logout(self, _: Request) -> Response:
+    async def _logout(self, request: Request) -> Response:
+        session = session_of(request.headers.get("cookie", ""), self.doors)
+        if self.doors.token is not None and session is not None and is_session(session, self.doors.token, time.time()):
+            self.ended.add(session, time.time())
         answer = JSONResponse({})
         answer.delete_cookie(self.doors.cookie, httponly=True, samesite="strict")
         return answer

@@ -226,8 +226,10 @@ async def test_login_gives_a_cookie_that_no_script_reads_and_no_other_site_sends
         assert (await browser.post(f"/api/tasks/{TASK}/pause", json={})).status_code == 200
         stolen = await browser.post(f"/api/tasks/{TASK}/resume", json={}, headers={"origin": "http://evil.example"})
         assert stolen.status_code == 403
+        copied = {"cookie": cookie.partition(";")[0]}
         await browser.post("/api/logout", json={})
         assert (await browser.get("/api/overview")).status_code == 401
+        assert (await browser.get("/api/overview", headers=copied)).status_code == 401
         https = {"origin": "https://127.0.0.1:8765"}
         assert (
             "Secure" in (await browser.post("/api/login", json={"token": TOKEN}, headers=https)).headers["set-cookie"]

@@ -7,16 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_coordinator.dashboard.access import (
-    SESSION_SECONDS,
     Asked,
     Doors,
     Refusal,
     Visitor,
     admit,
-    is_session,
     is_token,
-    new_session,
 )
+from broker_coordinator.dashboard.sessions import SESSION_SECONDS, EndedSessions, is_session
+from broker_coordinator.dashboard.sessions import new_session as session_of_nonce
 
 NOW = 1_790_000_000.0
 TOKEN = "t" * 32
@@ -40,6 +39,10 @@ LOOK = Asked("GET", "/api/overview", "127.0.0.1", [HOST])
 def status(asked: Asked, doors: Doors) -> int:
     found = admit(asked, doors, NOW)
     return found.status if isinstance(found, Refusal) else 200
+
+
+def new_session(token: str, now: float, nonce: bytes = bytes(8)) -> str:
+    return session_of_nonce(token, now, nonce)
 
 
 def cookie(value: str) -> str:
@@ -143,3 +146,18 @@ def test_session_counts_until_it_ends_and_no_longer_one_can_be_made() -> None:
     assert not is_session(session, TOKEN, NOW + SESSION_SECONDS)
     later = f"{int(NOW) + 10 * SESSION_SECONDS}.{session.partition('.')[2]}"
     assert not is_session(later, TOKEN, NOW)
+
+
+def test_session_that_logged_out_counts_no_longer_and_others_do() -> None:
+    one, other = new_session(TOKEN, NOW), new_session(TOKEN, NOW, bytes(7) + b"1")
+    ended = EndedSessions()
+    ended.add(one, NOW)
+    asked = [replace(LOOK, cookies=cookie(each)) for each in (one, other)]
+    assert [isinstance(admit(each, WITH_TOKEN, NOW, ended), Visitor) for each in asked] == [False, True]
+
+
+def test_sessions_that_have_ended_by_themselves_are_not_remembered() -> None:
+    ended = EndedSessions()
+    ended.add(first := new_session(TOKEN, NOW), NOW)
+    ended.add(later := new_session(TOKEN, NOW + SESSION_SECONDS), NOW + SESSION_SECONDS)
+    assert (first in ended, later in ended) == (False, True)

@@ -53,10 +53,13 @@ export function percent(value) {
   return value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)} %`;
 }
 
+const UNITS = ["B", "kB", "MB", "GB", "TB"];
+
 export function bytes(value) {
   if (value === null || value === undefined) return "–";
   if (value < 1000) return `${value} B`;
-  return value < 1e6 ? `${(value / 1e3).toFixed(1)} kB` : `${(value / 1e6).toFixed(1)} MB`;
+  const rank = Math.min(UNITS.length - 1, Math.floor(Math.log10(value / 0.99995) / 3));
+  return `${(value / 1000 ** rank).toFixed(1)} ${UNITS[rank]}`;
 }
 
 export function moment(seconds) {

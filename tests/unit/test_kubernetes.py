@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -28,6 +29,16 @@ def test_kustomization_names_every_file() -> None:
     files = {path.name for path in FOLDER.iterdir()} - {"kustomization.yaml"}
     assert {*KUSTOMIZATION["resources"], *generated} == files
     assert read("namespace.yaml")["metadata"]["name"] == KUSTOMIZATION["namespace"]
+
+
+@pytest.mark.parametrize("release", ["1.28", "1.34"])
+@pytest.mark.parametrize("name", KUSTOMIZATION["resources"])
+def test_every_resource_is_as_its_schema_says_in_the_oldest_release_that_is_promised_and_in_a_newer_one(
+    name: str, release: str
+) -> None:
+    kubernetes_validate.validate(read(name), release, strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(read(name) | {"unheard": "of"}, release, strict=True)
 
 
 def test_there_is_a_pod_for_each_shard_which_is_named_as_it_counts() -> None:

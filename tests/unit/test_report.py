@@ -261,7 +261,7 @@ def test_lines_over_unlike_places_share_them_and_leave_gaps() -> None:
     assert chart["places"] == [1.0, 2.0, 3.0]
     assert [line["values"] for line in chart["lines"]] == [[0.1, None, 0.3], [None, 0.2, None], [0.5] * 3]
     assert chart["shape"]["x"] == {"label": "bytes", "unit": "bytes", "log": True, "begins": None}
-    assert "<tr><td>2</td><td></td><td>0.2</td><td>0.5</td></tr>" in source
+    assert "<tr><td>2 B</td><td></td><td>20.0 %</td><td>50.0 %</td></tr>" in source
 
 
 def test_what_stands_in_a_chart_ends_no_script() -> None:

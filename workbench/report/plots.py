@@ -1,13 +1,21 @@
 """Charts and strips of cells as HTML: a chart's values travel as JSON, and as a table for whoever can't see it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
+from workbench.report.labels import bytes_label, percent_label
+
 Unit = Literal["number", "percent", "bytes"]
 """`percent` is of shares, from 0 to 1."""
+
+SHOWN_AS: Mapping[Unit, Callable[[float], str]] = {
+    "number": lambda value: f"{value:.6g}",
+    "percent": percent_label,
+    "bytes": bytes_label,
+}
 
 HEIGHT = 300
 """Pixels."""
@@ -90,8 +98,9 @@ def _chart(title: str, shape: Mapping[str, Any], places: Sequence[float], lines:
     data = json.dumps(chart, allow_nan=False).replace("<", "\\u003c")
     names = shape.get("places", places)
     rows = [_cells("th", [shape["x"]["label"], *(line["label"] for line in lines)])]
+    x_unit, y_unit = shape["x"]["unit"], shape["y"]["unit"]
     rows += [
-        _cells("td", [_shown(name), *(_shown(line["values"][place]) for line in lines)])
+        _cells("td", [_shown(name, x_unit), *(_shown(line["values"][place], y_unit) for line in lines)])
         for place, name in enumerate(names)
     ]
     table = f"<details><summary>The same numbers as a table</summary><table>{''.join(rows)}</table></details>"
@@ -102,5 +111,7 @@ def _cells(tag: str, texts: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in texts)}</tr>\n"
 
 
-def _shown(value: float | str | None) -> str:
-    return value if isinstance(value, str) else "" if value is None else f"{value:.6g}"
+def _shown(value: float | str | None, unit: Unit) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    return SHOWN_AS[unit](value)

@@ -1,71 +1,113 @@
-"""`tasks diagnose`: what answers to queries say of how alike devices' samples are, and whether they move."""
+"""`tasks diagnose`: what a fleet's updates and its answers to queries say, in figures and in words."""
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from sqlalchemy import Engine
+import msgspec
 
-from broker_coordinator.aggregation.analytics import bins
-from broker_coordinator.aggregation.analytics.divergence import divergence, earth_mover, jensen_shannon, shares_of
-from broker_coordinator.aggregation.analytics.reports import RoundAnswers
-from broker_coordinator.storage.query_registry import QueryRegistry, RegisteredQuery
-from fleet_protocol.analytics.answers import BINNED
+from broker_coordinator.aggregation.diagnostics.dissimilarity import FEWEST_DEVICES, Dissimilarity, dissimilarity
+from broker_coordinator.aggregation.diagnostics.findings import Figures, findings
+from broker_coordinator.aggregation.diagnostics.participation import participation, quantiles
+from broker_coordinator.aggregation.diagnostics.plan_fit import misfits
+from broker_coordinator.commands.diagnosed_samples import samples_diagnosed
+from broker_coordinator.consumers import version_consumer
+from broker_coordinator.consumers.update import UPDATE_CONSUMER
+from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.recent_updates import RecentUpdate, recent_updates, updates_of_devices
+from broker_coordinator.storage.records import items_together
+from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_protocol.codec.sparse import SparseUpdate
+from fleet_protocol.keys import KeyRing
+from fleet_protocol.task_description import TaskDescription
 
-HOW_TO = (
-    'nothing to compare yet: `analytics publish` a query with ask = "labels" for divergence between devices, and two'
-    ' with ask = "histogram" of one field and edges for drift (docs/analytics.md)'
-)
+UPDATES_LOOKED_AT = 2000
+DEVICES_COMPARED = 200
+"""Those that sent last."""
+UPDATES_OF_DEVICE = 8
+"""Of which the mean stands for what a device pulls towards; a single one is mostly the noise of its mini-batches."""
 
 
-def diagnosis(engine: Engine, task: str) -> dict[str, object]:
-    """Divergence between devices of every query about labels, and drift of every field that was asked about twice.
+def diagnosis(journal: JournalReader, name: str, keys: KeyRing) -> dict[str, object]:
+    """Figures of the last updates, advice, and what queries have found of samples.
 
     Raises:
-        JournalUnavailableError: the database can't be read.
+        ConfigurationError: there is no such task.
+        JournalUnavailableError: the database fails.
     """
-    registry = QueryRegistry(engine)
-    found = [(each, registry.answers(each)) for each in registry.all() if each.task == task]
-    shown = [(each, answers) for each, answers in found if len(answers.answered) >= each.query.minimum_devices]
-    labels = [_divergence_row(each, answers) for each, answers in shown if each.query.ask == "labels"]
-    drifts = list(_drift_rows(shown))
-    if not labels and not drifts:
-        return {"task": task, "result": HOW_TO}
-    return {"task": task, "labels": labels, "drift": drifts}
+    task = TaskRegistry(journal.engine).description(name)
+    rows = recent_updates(journal.engine, name, UPDATES_LOOKED_AT)
+    compared = _compared(journal, task, rows, keys)
+    counts = [number for _, number in updates_of_devices(journal.engine, name)]
+    sent = participation(counts)
+    staleness = quantiles([row.staleness for row in rows])
+    unlike = compared if isinstance(compared, Dissimilarity) else None
+    figures = Figures(sum(counts), staleness, _shortened(rows), unlike, sent)
+    words = [*misfits(task, DeviceRegistry(journal.engine).approved_count()), *findings(figures, task)]
+    return {
+        "task": name,
+        "looked_at": len(rows),
+        "staleness": staleness,
+        "bytes": quantiles([row.bytes for row in rows if row.bytes is not None]),
+        "shortened": figures.shortened,
+        "participation": asdict(sent) if sent else {},
+        "dissimilarity": asdict(compared) if isinstance(compared, Dissimilarity) else compared,
+        "advice": words,
+    } | samples_diagnosed(journal.engine, name)
 
 
-def _divergence_row(registered: RegisteredQuery, answers: RoundAnswers) -> dict[str, object]:
-    query = registered.query
-    row: dict[str, object] = {"query": query.name, "field": query.field}
-    if query.epsilon:
-        return row | {"result": "answers with noise say nothing of one device; ask without epsilon"}
-    measured = divergence([each.numbers for each in answers.answered])
-    if measured is None or measured.devices < query.minimum_devices:
-        return row | {"result": f"fewer than {query.minimum_devices} devices have labels"}
-    return row | asdict(measured)
+def _shortened(rows: Sequence[RecentUpdate]) -> float:
+    """The share of updates that others' norms scaled down; 0 of kinds that have no norm."""
+    return sum(_scale(row.facts) < 1 for row in rows) / len(rows) if rows else 0.0
 
 
-def _drift_rows(shown: Iterable[tuple[RegisteredQuery, RoundAnswers]]) -> Iterable[dict[str, object]]:
-    """From each query to the next that divides the same field into the same bins, by the time of publishing."""
-    last: dict[tuple[object, ...], tuple[RegisteredQuery, RoundAnswers]] = {}
-    for registered, answers in shown:
-        query = registered.query
-        if query.ask not in BINNED or not query.edges:
-            continue
-        same = (query.field, query.edges)
-        if before := last.get(same):
-            yield _drift_row(before, (registered, answers))
-        last[same] = registered, answers
+class _Scaled(msgspec.Struct, frozen=True):
+    scale: float = 1.0
 
 
-def _drift_row(
-    before: tuple[RegisteredQuery, RoundAnswers], after: tuple[RegisteredQuery, RoundAnswers]
-) -> dict[str, object]:
-    row: dict[str, object] = {
-        "field": before[0].query.field,
-        "from": before[0].query.name,
-        "to": after[0].query.name,
-    }
-    first, second = (shares_of(bins.pooled(each.query, answers.answered)) for each, answers in (before, after))
-    if first is None or second is None:
-        return row | {"result": "one of them found no samples"}
-    return row | {"jensen_shannon": jensen_shannon(first, second), "earth_mover": earth_mover(first, second)}
+def _scale(facts: str) -> float:
+    """Out of journalled facts; 1 where they say none, or can't be read."""
+    try:
+        return msgspec.json.decode(facts, type=_Scaled).scale
+    except msgspec.MsgspecError:
+        return 1.0
+
+
+def _compared(
+    journal: JournalReader, task: TaskDescription, rows: Sequence[RecentUpdate], keys: KeyRing
+) -> Dissimilarity | str:
+    """How unlike devices' updates are, or why that is not told."""
+    if reason := _why_not(task):
+        return reason
+    positions: dict[str, list[int]] = defaultdict(list)
+    for row in reversed(rows):
+        known = row.device in positions or len(positions) < DEVICES_COMPARED
+        if known and row.bytes is not None and len(positions[row.device]) < UPDATES_OF_DEVICE:
+            positions[row.device].append(row.position)
+    found = dissimilarity(_deltas(journal, task, list(positions.values()), keys), task.parameter_count)
+    return found or f"fewer than {FEWEST_DEVICES} devices have sent updates that are kept"
+
+
+def _why_not(task: TaskDescription) -> str:
+    if task.masks is not None:
+        return "the coordinator sees no single device's update of this task ([privacy.masks])"
+    if version_consumer(task) is not UPDATE_CONSUMER:
+        return "versions of this task are not made of updates"
+    if task.device_privacy is not None:
+        return "it would tell of devices what this task's noise hides ([privacy.devices])"
+    if task.split is not None or task.clusters is not None:
+        return "devices of this task train different parameters ([split], [clusters])"
+    if task.aggregation.strategy == "ef21":
+        return "with ef21 an update is a change of the one before, and no direction by itself"
+    return ""
+
+
+def _deltas(
+    journal: JournalReader, task: TaskDescription, positions: Sequence[Sequence[int]], keys: KeyRing
+) -> Iterator[list[SparseUpdate]]:
+    """Of one device after the other, as they counted; those that can't be read are left out."""
+    for of_device in positions:
+        rows = [row for row in journal.at_positions(of_device) if row.envelope is not None]
+        items = [item for _, item in items_together(rows, task, keys)]
+        yield [item.delta for item in items if not isinstance(item, Exception)]

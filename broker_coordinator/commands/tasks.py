@@ -1,10 +1,12 @@
 """`broker-coordinator tasks publish | list | show | diagnose | pause | resume | rollback | aggregate | ...`."""
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
+from broker_coordinator.aggregation.diagnostics.plan_fit import misfits
 from broker_coordinator.commands.clusters import add_cluster_option
 from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
@@ -18,6 +20,7 @@ from broker_coordinator.commands.verify import verify_versions
 from broker_coordinator.configuration import PROGRAM, CoordinatorConfiguration, load_configuration
 from broker_coordinator.serving.behind_versions import LONGEST_SECONDS
 from broker_coordinator.storage.cluster_registry import check_has
+from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.stored_tasks import StoredTask
@@ -59,7 +62,9 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     show.add_argument(
         "--last", type=whole_number(0, MAX_SEQUENCE), default=20, metavar="N", help="so many versions and payloads (20)"
     )
-    verb_of_task("diagnose", "Show how alike devices' samples are and whether they move, by what queries have found.")
+    verb_of_task(
+        "diagnose", "Say how unlike devices are, by their updates and by what queries have found, and what to set."
+    )
     verb_of_task("invite", "Ask devices for a round now: those whose trigger has invitation = true.")
     verb_of_task("pause", "Take no updates of a task for now; devices keep theirs.")
     verb_of_task("resume", "Take updates of a paused task again.")
@@ -119,7 +124,10 @@ def run(options: argparse.Namespace) -> int:
 def _publish(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
     bundle = load_bundle(options.bundle)
     require_no_masks([bundle.description], configuration.served_shards)
-    _write([TaskRegistry(journal.engine).publish(bundle)], journal, options)
+    published = TaskRegistry(journal.engine).publish(bundle)
+    for misfit in misfits(bundle.description, DeviceRegistry(journal.engine).approved_count()):
+        sys.stderr.write(f"{PROGRAM}: warning: {bundle.description.task}: {misfit}\n")
+    _write([published], journal, options)
 
 
 def _list(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
@@ -135,9 +143,8 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
     write_fields(task_shown(journal, options.task, options.last), as_json=options.json)
 
 
-def _diagnose(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
-    TaskRegistry(journal.engine).task(options.task)
-    write_fields(diagnosis(journal.engine, options.task), as_json=options.json)
+def _diagnose(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
+    write_fields(diagnosis(journal, options.task, configuration.keys()), as_json=options.json)
 
 
 def _invite(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:

@@ -1,0 +1,46 @@
+"""Whether a task's plan suits a fleet of a certain size: sentences on what does not, and on what to set. Pure."""
+
+from collections.abc import Iterator
+
+from broker_coordinator.aggregation.buffer_size import VERSIONS_LOOKED_AT, Participants
+from fleet_protocol.task_description import TaskDescription
+
+
+def misfits(task: TaskDescription, devices: int) -> list[str]:
+    """Of a fleet of so many devices that take part; none where there is no device yet, or all fits."""
+    return [*_of_buffer(task, devices), *_of_cohort(task, devices)] if devices else []
+
+
+def _of_buffer(task: TaskDescription, devices: int) -> Iterator[str]:
+    plan = task.aggregation
+    named, usual = plan.buffer_size, Participants().buffer_size(devices)
+    if named is None:
+        return
+    remedy = f"leave buffer_size out (it would be {usual} now, and follow the fleet)"
+    asked = named * plan.over_selection
+    if plan.strategy == "fedavg":
+        if asked > devices:
+            yield (
+                f"a round asks {asked:g} devices (buffer_size {named} times over_selection {plan.over_selection:g}),"
+                f" and there are {devices}: it ends at its deadline of {plan.round_seconds:g} s each time; set"
+                f" buffer_size to {max(1, round(devices / plan.over_selection))} at most"
+            )
+    elif named * VERSIONS_LOOKED_AT < devices:
+        yield (
+            f"buffer_size {named} is small for {devices} devices: each is in one version of {devices / named:.0f}, and"
+            f" what it remembers of its last round is as many versions old, of which the model may fall apart; {remedy}"
+        )
+    elif named > max(usual, devices):
+        yield (
+            f"buffer_size {named} is more than all devices, which are {devices}: each sends several updates of one"
+            f" version before the next is made; {remedy}"
+        )
+
+
+def _of_cohort(task: TaskDescription, devices: int) -> Iterator[str]:
+    masks = task.masks
+    if masks is not None and masks.fewest_devices > devices:
+        yield (
+            f"privacy.masks.fewest_devices is {masks.fewest_devices}, and there are {devices} devices: no sum is ever"
+            " made; set it lower, or let more devices join"
+        )

@@ -1,0 +1,130 @@
+"""Figures of a fleet's updates, against what they are by hand, and when a word is said of them."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from broker_coordinator.aggregation.diagnostics.dissimilarity import Dissimilarity, dissimilarity
+from broker_coordinator.aggregation.diagnostics.findings import Figures, findings
+from broker_coordinator.aggregation.diagnostics.participation import Participation, gini, participation, quantiles
+from broker_coordinator.aggregation.diagnostics.plan_fit import misfits
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.codec import SparseUpdate
+from tests.support.bundles import write_bundle
+
+
+def sparse(*values: float) -> SparseUpdate:
+    dense = np.array(values, np.float32)
+    return SparseUpdate(np.flatnonzero(dense), dense[np.flatnonzero(dense)])
+
+
+def test_devices_that_send_the_same_have_all_in_common():
+    assert dissimilarity([[sparse(3, 0, 4)]] * 5, 3) == Dissimilarity(5, pytest.approx(1.0), pytest.approx(1.0))
+
+
+def test_devices_that_share_no_entry_have_nothing_in_common():
+    found = dissimilarity([[sparse(1, 0, 0)], [sparse(0, 1, 0)], [sparse(0, 0, 1)]], 3)
+    assert found == Dissimilarity(3, pytest.approx(3.0), pytest.approx(0.0))
+
+
+def test_mean_of_a_device_counts_and_not_how_often_it_sends():
+    often = [sparse(2, 0), sparse(0, 2)]
+    found = dissimilarity([often, [sparse(1, 1)], [sparse(1, 1)]], 2)
+    assert found == Dissimilarity(3, pytest.approx(1.0), pytest.approx(1.0))
+
+
+def test_opposite_devices_have_an_endless_dissimilarity_and_nothing_in_common():
+    found = dissimilarity([[sparse(1)], [sparse(-1)], [sparse(1)], [sparse(-1)]], 1)
+    assert (found.b_squared, found.in_common) == (math.inf, 0.0)
+
+
+@pytest.mark.parametrize("devices", [5, 50])
+def test_what_is_common_does_not_depend_on_how_many_devices_there_are(devices):
+    draw = np.random.default_rng(devices)
+    common = np.full(4000, 0.5)
+    sent = [[sparse(*(common + draw.normal(0, 0.5, 4000)))] for _ in range(devices)]
+    assert dissimilarity(sent, 4000).in_common == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("sent", [[], [[sparse(1)]] * 2, [[sparse(1)], [], [sparse(1)]], [[sparse(0)]] * 4])
+def test_two_devices_or_nothing_sent_say_nothing(sent):
+    assert dissimilarity(sent, 1) is None
+
+
+def test_gini_coefficient_is_that_of_the_textbook():
+    assert gini([5, 5, 5, 5]) == 0
+    assert gini([0, 0, 0, 8]) == pytest.approx(0.75)
+    assert gini([3, 1, 2]) == pytest.approx(2 / 9)
+
+
+def test_participation_counts_those_that_send_nothing():
+    assert participation([]) is participation([0, 0]) is None
+    assert participation([0, 6, 2]) == Participation(3, 1, pytest.approx(0.5), 0.75)
+
+
+def test_quantiles_are_values_that_are_there():
+    assert quantiles([]) == {}
+    assert quantiles(range(101)) == {"median": 50, "p90": 90, "p99": 99, "largest": 100}
+    assert quantiles([7]) == {"median": 7, "p90": 7, "p99": 7, "largest": 7}
+
+
+@pytest.fixture
+def task(tmp_path):
+    return write_bundle(tmp_path / "bundle", aggregation=AggregationPlan()).description
+
+
+QUIET = Figures(
+    1000,
+    {"median": 1, "p90": 9, "p99": 19, "largest": 20},
+    0.4,
+    Dissimilarity(40, 8.0, 0.12),
+    Participation(40, 2, 0.3, 0.1),
+)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, ()),
+        ({"dissimilarity": Dissimilarity(40, 30.0, 0.01)}, ("1% of what 40 of them send is common", "ca2fl")),
+        ({"staleness": {"p90": 11}}, ("11 versions old", "max_staleness 20")),
+        ({"shortened": 0.6}, ("60% of updates are longer", "learning_rate")),
+        ({"participation": Participation(40, 5, 0.7, 0.3)}, ("Gini coefficient 0.70", "30%")),
+        ({"participation": Participation(40, 25, 0.9, 0.3)}, ("25 of 40 devices have sent nothing",)),
+        ({"participation": Participation(40, 25, 0.9, 0.3), "updates": 199}, ()),
+    ],
+)
+def test_a_word_is_said_where_a_figure_is_bad_and_only_there(task, changed, words):
+    said = findings(replace(QUIET, **changed), task)
+    assert len(said) == bool(words)
+    assert all(word in said[0] for word in words)
+
+
+def test_a_task_that_has_ca2fl_is_not_told_to_take_it(tmp_path):
+    task = write_bundle(tmp_path / "bundle", aggregation=AggregationPlan(strategy="ca2fl")).description
+    (said,) = findings(replace(QUIET, dissimilarity=Dissimilarity(40, 30.0, 0.01)), task)
+    assert "ca2fl" not in said
+
+
+FEDAVG = AggregationPlan(buffer_size=20, strategy="fedavg", round_seconds=60.0, max_staleness=0, over_selection=1.5)
+
+
+@pytest.mark.parametrize(
+    ("plan", "devices", "words"),
+    [
+        (AggregationPlan(buffer_size=4), 10_000, ("buffer_size 4 is small for 10000 devices", "it would be 256 now")),
+        (AggregationPlan(buffer_size=4), 160, ()),
+        (AggregationPlan(buffer_size=50), 40, ("buffer_size 50 is more than all devices, which are 40",)),
+        (AggregationPlan(buffer_size=4), 1, ()),
+        (AggregationPlan(buffer_size=4), 0, ()),
+        (AggregationPlan(), 1_000_000, ()),
+        (FEDAVG, 20, ("a round asks 30 devices", "at most", "13")),
+        (FEDAVG, 30, ()),
+    ],
+)
+def test_a_plan_that_does_not_suit_the_fleet_is_said_with_what_to_set(tmp_path, plan, devices, words):
+    said = misfits(write_bundle(tmp_path / "bundle", aggregation=plan).description, devices)
+    assert len(said) == bool(words)
+    assert all(word in said[0] for word in words)

@@ -61,6 +61,7 @@ def figures(case: Case, options: argparse.Namespace) -> dict[str, object]:
         "case": case.name,
         "devices": found.devices,
         "b_squared": round(found.b_squared, 2),
+        "lasting": round(found.lasting, 3),
         "in_common": round(found.in_common, 3),
         "said": found.in_common < UNLIKE,
         "score": round(result.history[-1].score, 4),

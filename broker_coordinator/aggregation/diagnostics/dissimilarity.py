@@ -3,52 +3,71 @@
     g_k = the mean of the last updates of device k, which stands for its gradient
     B^2 = mean over k of |g_k|^2 / |mean over k of g_k|^2
 
-is the local dissimilarity of FedProx (Li et al. 2020, definition 3), here with equal weights of devices. K devices
-that have nothing in common have K, however much that is; so what K devices have in common is given besides, as the
-share of their mean |g_k|^2 that would be left of the mean of arbitrarily many of them:
+is the local dissimilarity of FedProx (Li et al. 2020, definition 3), here with equal weights of devices. It grows with
+the noise of mini-batches as well, and without end towards an optimum, where nothing is left in common of gradients that
+differ by chance. So the mean is taken of each half of a device's updates, a_k and b_k, whose chance differs:
 
-    in_common = (1 / B^2 - 1 / K) / (1 - 1 / K)
+    lasting   = mean over k of <a_k, b_k> / mean over k of |g_k|^2
+    in_common = (|mean of g_k|^2 - mean of |g_k|^2 / K) / (1 - 1 / K) / mean over k of <a_k, b_k>
 
-which has no bias from K: with independent deviations from a common c, the expected |mean|^2 is |c|^2 + (rest) / K.
+`lasting` is the share of what a device sends that it sends again and again, and `in_common` the share of that which all
+K devices send. Each product has the expectation of its noiseless one, as long as chance is independent.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fleet_protocol.codec.sparse import SparseUpdate
 
 FEWEST_DEVICES = 3
 """Of two, one is as unlike as the other."""
+FEWEST_UPDATES = 4
+"""Of a device: two in each half, as what error feedback holds back of one comes with the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dissimilarity:
-    """Of `devices`; `b_squared` is 1 where all send the same, `in_common` from 0, nothing, to 1."""
+    """Of `devices`; `b_squared` is 1 where all send the same. `lasting` and `in_common` are from 0 to 1."""
 
     devices: int
     b_squared: float
+    lasting: float
     in_common: float
 
 
-def dissimilarity(updates_of_devices: Iterable[list[SparseUpdate]], size: int) -> Dissimilarity | None:
-    """Of the updates of each device, in vectors of `size` entries; one device's are in memory at a time.
+def dissimilarity(updates_of_devices: Iterable[Sequence[SparseUpdate]], size: int) -> Dissimilarity | None:
+    """Of the updates of each device, oldest first, in vectors of `size` entries; one device's are in memory at a time.
 
-    None where fewer than `FEWEST_DEVICES` sent any, or all of what they sent is zero.
+    None where fewer than `FEWEST_DEVICES` sent `FEWEST_UPDATES`, or all of what they sent is zero.
     """
-    total, squares, devices = np.zeros(size), 0.0, 0
+    total, squares, products, devices = np.zeros(size), 0.0, 0.0, 0
     for updates in updates_of_devices:
-        if not updates:
+        if len(updates) < FEWEST_UPDATES:
             continue
-        mean = np.zeros(size)
-        for update in updates:
-            mean[update.indices] += update.values.astype(np.float64) / len(updates)
+        middle = len(updates) // 2
+        first, second = _sum(updates[:middle], size), _sum(updates[middle:], size)
+        mean = (first + second) / len(updates)
+        products += float(first @ second) / middle / (len(updates) - middle)
         squares += float(mean @ mean)
         total += mean
         devices += 1
     if devices < FEWEST_DEVICES or not squares:
         return None
-    together, each = float(total @ total) / devices**2, squares / devices
-    in_common = (together / each - 1 / devices) / (1 - 1 / devices)
-    return Dissimilarity(devices, each / together if together else float("inf"), min(1.0, max(0.0, in_common)))
+    together, each, lasting = float(total @ total) / devices**2, squares / devices, products / devices
+    common = (together - each / devices) / (1 - 1 / devices)
+    return Dissimilarity(
+        devices,
+        each / together if together else float("inf"),
+        min(1.0, max(0.0, lasting / each)),
+        min(1.0, max(0.0, common / lasting)) if lasting > 0 else 0.0,
+    )
+
+
+def _sum(updates: Sequence[SparseUpdate], size: int) -> NDArray[np.float64]:
+    vector = np.zeros(size)
+    for update in updates:
+        vector[update.indices] += update.values.astype(np.float64)
+    return vector

@@ -1,8 +1,7 @@
 """How unlike devices' updates are on which data: `python -m benchmarks.dissimilarity`.
 
 Fleets of the zoo (docs/learning.md) train in virtual time; of each one's last updates come the figures that `tasks
-diagnose` gives. The bound below which that says a word is chosen on `CHOSEN`, and shown on the others. Prints a line
-for each fleet, and one JSON object as its last line.
+diagnose` gives. Prints a line for each fleet, and one JSON object as its last line.
 """
 
 import argparse
@@ -23,13 +22,11 @@ from broker_coordinator.admission.decisions import Accepted, Decision
 from broker_coordinator.admission.fleet_view import FleetView
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.diagnostics.dissimilarity import Dissimilarity, dissimilarity
-from broker_coordinator.aggregation.diagnostics.findings import UNLIKE
 from broker_coordinator.commands.diagnose import UPDATES_OF_DEVICE
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.codec import SparseUpdate
 
-CHOSEN = ("digits", "notmnist")
-SHOWN = ("mnist20k", "fashion", "occupancy")
+USUAL = ("digits", "notmnist", "mnist20k", "fashion", "occupancy")
 Sent = dict[str, deque[SparseUpdate]]
 
 
@@ -63,7 +60,6 @@ def figures(case: Case, options: argparse.Namespace) -> dict[str, object]:
         "b_squared": round(found.b_squared, 2),
         "lasting": round(found.lasting, 3),
         "in_common": round(found.in_common, 3),
-        "said": found.in_common < UNLIKE,
         "score": round(result.history[-1].score, 4),
         "cpu_s": round(seconds, 1),
     }
@@ -72,7 +68,7 @@ def figures(case: Case, options: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=[*CHOSEN, *SHOWN])
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=USUAL)
     parser.add_argument("--partitions", nargs="+", choices=list(PARTITIONS), default=list(PARTITIONS))
     parser.add_argument("--devices", type=int, nargs="+", default=[40])
     parser.add_argument("--updates", type=int, default=400, help="of a fleet")
@@ -87,7 +83,7 @@ def main() -> None:
                 if applies(partition, kind):
                     rows.append(figures(Case(task, partition, devices, seed), options))
                     print(json.dumps(rows[-1]), flush=True)
-    print(json.dumps({"benchmark": "dissimilarity", "unlike_below": UNLIKE, "fleets": rows}))
+    print(json.dumps({"benchmark": "dissimilarity", "fleets": rows}))
 
 
 if __name__ == "__main__":

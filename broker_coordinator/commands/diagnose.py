@@ -42,8 +42,8 @@ def diagnosis(journal: JournalReader, name: str, keys: KeyRing) -> dict[str, obj
     counts = [number for _, number in updates_of_devices(journal.engine, name)]
     sent = participation(counts)
     staleness = quantiles([row.staleness for row in rows])
-    unlike = compared if isinstance(compared, Dissimilarity) else None
-    figures = Figures(sum(counts), staleness, _shortened(rows), unlike, sent)
+    samples = samples_diagnosed(journal.engine, name)
+    figures = Figures(sum(counts), staleness, _shortened(rows), samples.unlike, sent)
     words = [*misfits(task, DeviceRegistry(journal.engine).approved_count()), *findings(figures, task)]
     return {
         "task": name,
@@ -54,7 +54,7 @@ def diagnosis(journal: JournalReader, name: str, keys: KeyRing) -> dict[str, obj
         "participation": asdict(sent) if sent else {},
         "dissimilarity": asdict(compared) if isinstance(compared, Dissimilarity) else compared,
         "advice": words,
-    } | samples_diagnosed(journal.engine, name)
+    } | samples.fields
 
 
 def _shortened(rows: Sequence[RecentUpdate]) -> float:

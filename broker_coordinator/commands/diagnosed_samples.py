@@ -1,15 +1,22 @@
 """What answers to queries say of how alike devices' samples are, and whether they move: for `tasks diagnose`."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Engine
 
 from broker_coordinator.aggregation.analytics import bins
-from broker_coordinator.aggregation.analytics.divergence import divergence, earth_mover, jensen_shannon, shares_of
+from broker_coordinator.aggregation.analytics.divergence import (
+    Divergence,
+    divergence,
+    earth_mover,
+    jensen_shannon,
+    shares_of,
+)
 from broker_coordinator.aggregation.analytics.reports import RoundAnswers
 from broker_coordinator.storage.query_registry import QueryRegistry, RegisteredQuery
 from fleet_protocol.analytics.answers import BINNED
+from fleet_protocol.kinds import Query
 
 HOW_TO = (
     'no samples to compare yet: `analytics publish` a query with ask = "labels" for divergence between devices, and two'
@@ -17,7 +24,17 @@ HOW_TO = (
 )
 
 
-def samples_diagnosed(engine: Engine, task: str) -> dict[str, object]:
+@dataclass(frozen=True, slots=True)
+class SamplesDiagnosed:
+    """Fields of `tasks diagnose`, and which share of devices has labels `unlike` the fleet's by the last query; 0 where
+    there is none.
+    """
+
+    fields: dict[str, object]
+    unlike: float = 0.0
+
+
+def samples_diagnosed(engine: Engine, task: str) -> SamplesDiagnosed:
     """Divergence between devices of every query about labels, and drift of every field that was asked about twice.
 
     Raises:
@@ -26,22 +43,30 @@ def samples_diagnosed(engine: Engine, task: str) -> dict[str, object]:
     registry = QueryRegistry(engine)
     found = [(each, registry.answers(each)) for each in registry.all() if each.task == task]
     shown = [(each, answers) for each, answers in found if len(answers.answered) >= each.query.minimum_devices]
-    labels = [_divergence_row(each, answers) for each, answers in shown if each.query.ask == "labels"]
+    labels = [(each.query, _divergence(each.query, answers)) for each, answers in shown if each.query.ask == "labels"]
     drifts = list(_drift_rows(shown))
     if not labels and not drifts:
-        return {"samples": HOW_TO}
-    return {"labels": labels, "drift": drifts}
+        return SamplesDiagnosed({"samples": HOW_TO})
+    told = [each.unlike_the_fleet / each.devices for _, each in labels if isinstance(each, Divergence)]
+    rows = [
+        _row(query) | (asdict(each) if isinstance(each, Divergence) else {"result": each}) for query, each in labels
+    ]
+    return SamplesDiagnosed({"labels": rows, "drift": drifts}, told[-1] if told else 0.0)
 
 
-def _divergence_row(registered: RegisteredQuery, answers: RoundAnswers) -> dict[str, object]:
-    query = registered.query
-    row: dict[str, object] = {"query": query.name, "field": query.field}
+def _row(query: Query, found: Divergence | str) -> dict[str, object]:
+    told = asdict(found) if isinstance(found, Divergence) else {"result": found}
+    return {"query": query.name, "field": query.field} | told
+
+
+def _divergence(query: Query, answers: RoundAnswers) -> Divergence | str:
+    """Between devices, or why it is not told."""
     if query.epsilon:
-        return row | {"result": "answers with noise say nothing of one device; ask without epsilon"}
+        return "answers with noise say nothing of one device; ask without epsilon"
     measured = divergence([each.numbers for each in answers.answered])
     if measured is None or measured.devices < query.minimum_devices:
-        return row | {"result": f"fewer than {query.minimum_devices} devices have labels"}
-    return row | asdict(measured)
+        return f"fewer than {query.minimum_devices} devices have labels"
+    return measured
 
 
 def _drift_rows(shown: Iterable[tuple[RegisteredQuery, RoundAnswers]]) -> Iterable[dict[str, object]]:

@@ -204,7 +204,7 @@ def test_damaged_report_is_left_out_and_a_query_that_fails_is_stopped_alone(aski
 
 
 def test_diagnosis_shows_how_far_devices_labels_are_apart_and_how_far_a_field_has_moved(asking) -> None:
-    assert "no samples to compare yet" in str(samples_diagnosed(asking.bench.journal.engine, TINY)["samples"])
+    assert "no samples to compare yet" in str(samples_diagnosed(asking.bench.journal.engine, TINY).fields["samples"])
     bins = stored("histogram", edges=[1.0, 2.0, 3.0], minimum_devices=3)
     labels = stored("labels", field="label", minimum_devices=3)
     for number, (query, values) in enumerate([(bins, (0.5, 1.5)), (labels, (0.0, 2.0)), (bins, (1.5, 3.5))], start=20):
@@ -214,7 +214,9 @@ def test_diagnosis_shows_how_far_devices_labels_are_apart_and_how_far_a_field_ha
         for place, device in enumerate(DEVICES[:4]):
             asking.answer(device, renamed.query, values[place % 2])
         asking.registry.stop(name)
-    found = samples_diagnosed(asking.bench.journal.engine, TINY)
+    diagnosed = samples_diagnosed(asking.bench.journal.engine, TINY)
+    found = diagnosed.fields
+    assert diagnosed.unlike == 1.0
     (drift,) = found["drift"]
     assert (drift["from"], drift["to"], drift["jensen_shannon"]) == ("query-20", "query-22", pytest.approx(0.5))
     assert drift["earth_mover"] == pytest.approx(0.5)

@@ -18,7 +18,7 @@ from tests.support.hidden_devices import hiding_bundle
 
 KEYS: KeyRing = (KEY,)
 DEVICES = [SigningDevice(f"pi-{number}") for number in range(4)]
-SENT = {"pi-0": 1, "pi-1": 2, "pi-2": 5}
+SENT = {"pi-0": 4, "pi-1": 5, "pi-2": 7}
 """Updates of each; pi-3 sends none."""
 
 
@@ -54,11 +54,11 @@ def test_dissimilarity_is_that_of_the_mean_of_each_device(bench) -> None:
     assert found["participation"] == {
         "devices": 4,
         "silent": 1,
-        "gini": pytest.approx(((-3) * 0 + (-1) * 1 + 1 * 2 + 3 * 5) / (4 * 8)),
-        "busiest_share": 5 / 8,
+        "gini": pytest.approx(((-3) * 0 + (-1) * 4 + 1 * 5 + 3 * 7) / (4 * 16)),
+        "busiest_share": 7 / 16,
     }
-    assert (found["looked_at"], found["shortened"]) == (8, 0.0)
-    assert found["staleness"]["largest"] == 1
+    assert (found["looked_at"], found["shortened"]) == (16, 0.0)
+    assert found["staleness"]["largest"] == 3
     assert found["bytes"]["largest"] > found["bytes"]["median"] / 2 > 0
 
 

@@ -20,36 +20,44 @@ def sparse(*values: float) -> SparseUpdate:
     return SparseUpdate(np.flatnonzero(dense), dense[np.flatnonzero(dense)])
 
 
+def often(*values: float) -> list[SparseUpdate]:
+    return [sparse(*values)] * 4
+
+
 def test_devices_that_send_the_same_have_all_in_common():
-    assert dissimilarity([[sparse(3, 0, 4)]] * 5, 3) == Dissimilarity(5, pytest.approx(1.0), pytest.approx(1.0))
+    assert dissimilarity([often(3, 0, 4)] * 5, 3) == Dissimilarity(5, *[pytest.approx(1.0)] * 3)
 
 
 def test_devices_that_share_no_entry_have_nothing_in_common():
-    found = dissimilarity([[sparse(1, 0, 0)], [sparse(0, 1, 0)], [sparse(0, 0, 1)]], 3)
-    assert found == Dissimilarity(3, pytest.approx(3.0), pytest.approx(0.0))
+    found = dissimilarity([often(1, 0, 0), often(0, 1, 0), often(0, 0, 1)], 3)
+    assert found == Dissimilarity(3, pytest.approx(3.0), pytest.approx(1.0), pytest.approx(0.0))
 
 
 def test_mean_of_a_device_counts_and_not_how_often_it_sends():
-    often = [sparse(2, 0), sparse(0, 2)]
-    found = dissimilarity([often, [sparse(1, 1)], [sparse(1, 1)]], 2)
-    assert found == Dissimilarity(3, pytest.approx(1.0), pytest.approx(1.0))
+    found = dissimilarity([[sparse(2, 0), sparse(0, 2)] * 4, often(1, 1), often(1, 1)], 2)
+    assert found == Dissimilarity(3, *[pytest.approx(1.0)] * 3)
 
 
 def test_opposite_devices_have_an_endless_dissimilarity_and_nothing_in_common():
-    found = dissimilarity([[sparse(1)], [sparse(-1)], [sparse(1)], [sparse(-1)]], 1)
-    assert (found.b_squared, found.in_common) == (math.inf, 0.0)
+    found = dissimilarity([often(1), often(-1)] * 2, 1)
+    assert (found.b_squared, found.lasting, found.in_common) == (math.inf, 1.0, 0.0)
 
 
 @pytest.mark.parametrize("devices", [5, 50])
-def test_what_is_common_does_not_depend_on_how_many_devices_there_are(devices):
+@pytest.mark.parametrize(("own", "chance"), [(0.0, 2.0), (0.5, 0.0), (0.5, 2.0)])
+def test_what_is_common_depends_neither_on_how_many_devices_there_are_nor_on_chance(devices, own, chance):
     draw = np.random.default_rng(devices)
-    common = np.full(4000, 0.5)
-    sent = [[sparse(*(common + draw.normal(0, 0.5, 4000)))] for _ in range(devices)]
-    assert dissimilarity(sent, 4000).in_common == pytest.approx(0.5, abs=0.03)
+    sent = []
+    for _ in range(devices):
+        direction = 0.5 + draw.normal(0, own, 4000)
+        sent.append([sparse(*(direction + draw.normal(0, chance, 4000))) for _ in range(8)])
+    found = dissimilarity(sent, 4000)
+    assert found.in_common == pytest.approx(0.25 / (0.25 + own**2), abs=0.12)
+    assert found.lasting == pytest.approx((0.25 + own**2) / (0.25 + own**2 + chance**2 / 8), abs=0.05)
 
 
-@pytest.mark.parametrize("sent", [[], [[sparse(1)]] * 2, [[sparse(1)], [], [sparse(1)]], [[sparse(0)]] * 4])
-def test_two_devices_or_nothing_sent_say_nothing(sent):
+@pytest.mark.parametrize("sent", [[], [often(1)] * 2, [often(1), [], often(1)], [often(0)] * 4, [[sparse(1)] * 3] * 5])
+def test_two_devices_or_few_updates_or_nothing_sent_say_nothing(sent):
     assert dissimilarity(sent, 1) is None
 
 
@@ -79,7 +87,7 @@ QUIET = Figures(
     1000,
     {"median": 1, "p90": 9, "p99": 19, "largest": 20},
     0.4,
-    Dissimilarity(40, 8.0, 0.12),
+    0.4,
     Participation(40, 2, 0.3, 0.1),
 )
 
@@ -88,7 +96,7 @@ QUIET = Figures(
     ("changed", "words"),
     [
         ({}, ()),
-        ({"dissimilarity": Dissimilarity(40, 30.0, 0.01)}, ("1% of what 40 of them send is common", "ca2fl")),
+        ({"unlike_labels": 0.75}, ("different labels: those of 75%", "ca2fl")),
         ({"staleness": {"p90": 11}}, ("11 versions old", "max_staleness 20")),
         ({"shortened": 0.6}, ("60% of updates are longer", "learning_rate")),
         ({"participation": Participation(40, 5, 0.7, 0.3)}, ("Gini coefficient 0.70", "30%")),
@@ -104,7 +112,7 @@ def test_a_word_is_said_where_a_figure_is_bad_and_only_there(task, changed, word
 
 def test_a_task_that_has_ca2fl_is_not_told_to_take_it(tmp_path):
     task = write_bundle(tmp_path / "bundle", aggregation=AggregationPlan(strategy="ca2fl")).description
-    (said,) = findings(replace(QUIET, dissimilarity=Dissimilarity(40, 30.0, 0.01)), task)
+    (said,) = findings(replace(QUIET, unlike_labels=0.75), task)
     assert "ca2fl" not in said
 
 

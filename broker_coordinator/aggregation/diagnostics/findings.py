@@ -1,17 +1,10 @@
-"""What figures of a fleet's updates mean, in words, and what to set. Pure.
-
-The bounds were chosen on simulated fleets and shown on others: docs/diagnostics.md.
-"""
+"""What figures of a fleet's updates mean, in words, and what to set. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from broker_coordinator.aggregation.diagnostics.dissimilarity import Dissimilarity
 from broker_coordinator.aggregation.diagnostics.participation import Participation
 from fleet_protocol.task_description import TaskDescription
-
-UNLIKE = 0.1
-"""Less in common: what one device learns, most others unlearn."""
 
 UNEVEN = 0.6
 """A larger Gini coefficient: as where a fifth of the devices sends four fifths of the updates."""
@@ -26,36 +19,35 @@ MOSTLY = 0.5
 @dataclass(frozen=True, slots=True)
 class Figures:
     """Of a task's last updates; None, or nothing, where there is none to tell. `shortened` is the share that the bound
-    by others' norms scaled down.
+    by others' norms scaled down, `unlike_labels` the share of devices whose labels are unlike the fleet's, by queries.
     """
 
     updates: int
     staleness: Mapping[str, float] = field(default_factory=dict)
     shortened: float = 0.0
-    dissimilarity: Dissimilarity | None = None
+    unlike_labels: float = 0.0
     participation: Participation | None = None
 
 
 def findings(figures: Figures, task: TaskDescription) -> list[str]:
     """Sentences; none where all looks well."""
     return [
-        *_of_dissimilarity(figures.dissimilarity, task),
+        *_of_labels(figures.unlike_labels, task),
         *_of_staleness(figures.staleness, task),
         *_of_participation(figures.participation, figures.updates),
         *_of_shortened(figures.shortened),
     ]
 
 
-def _of_dissimilarity(found: Dissimilarity | None, task: TaskDescription) -> Iterator[str]:
-    if found is None or found.in_common >= UNLIKE:
+def _of_labels(unlike: float, task: TaskDescription) -> Iterator[str]:
+    if unlike <= MOSTLY:
         return
     remedies = ["give devices that see one thing a model of their own ([clusters])"]
     if task.aggregation.strategy != "ca2fl":
         remedies.insert(0, 'set aggregation.strategy = "ca2fl", which corrects for who is not in a buffer')
-    remedies.append("train fewer steps in a round, or with a smaller learning_rate")
     yield (
-        f"devices pull apart: {found.in_common:.0%} of what {found.devices} of them send is common to all"
-        f" (B^2 = {found.b_squared:.3g}); {'; or '.join(remedies)}"
+        f"devices see different labels: those of {unlike:.0%} of them are unlike the fleet's;"
+        f" {', or '.join(remedies)}; compare the loss of versions with and without it"
     )
 
 

@@ -85,7 +85,9 @@ def _compared(
         known = row.device in positions or len(positions) < DEVICES_COMPARED
         if known and row.bytes is not None and len(positions[row.device]) < UPDATES_OF_DEVICE:
             positions[row.device].append(row.position)
-    found = dissimilarity(_deltas(journal, task, list(positions.values()), keys), task.parameter_count)
+    found = dissimilarity(
+        _deltas(journal, task, [sorted(each) for each in positions.values()], keys), task.parameter_count
+    )
     return found or f"fewer than {FEWEST_DEVICES} devices have sent updates that are kept"
 
 

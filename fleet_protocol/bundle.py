@@ -25,6 +25,7 @@ from fleet_protocol.limits import (
     MAX_PARAMETERS,
     MAX_TENSORS,
 )
+from fleet_protocol.personal_plan import check_personal
 from fleet_protocol.privacy.device_privacy import check_device_private_task
 from fleet_protocol.privacy.mask_plan import check_masked_task
 from fleet_protocol.privacy.private_tasks import check_private_task
@@ -71,6 +72,8 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     _check_head(description, name)
     _check_prompts(description, name)
     _check_clusters(description, name)
+    if description.personal is not None:
+        check_personal(description, description.personal, name)
     check_masked_task(description, name)
     if description.device_privacy is not None:
         check_device_private_task(description, description.device_privacy, name)

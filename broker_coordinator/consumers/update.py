@@ -19,6 +19,7 @@ from broker_coordinator.aggregation.running_statistics import WithStatistics, wi
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of
 from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
+from broker_coordinator.aggregation.unmoved_parameters import unmoved
 from broker_coordinator.aggregation.untrained_copies import following
 from broker_coordinator.consumers.held import check_cluster, cut_of
 from broker_coordinator.consumers.peers import Declared, Peers
@@ -199,11 +200,14 @@ def _delta(offered: Offered[Update]) -> SparseUpdate:
 
 
 def _decode_together(updates: Sequence[Update], task: TaskDescription) -> Sequence[SparseUpdate | None]:
-    """Those that hold all of the model; the others are few of a kind, and what they say of it is not checked yet."""
-    count = task.statistics
-    whole = [without_statistics(update.packed, count) for update in updates if not update.held]
-    decoded = iter(decode_together(whole, task.trained_shapes))
-    return [None if update.held else next(decoded) for update in updates]
+    """Those that hold all that devices share; the others are few of a kind, and what they say of it is not checked
+    yet.
+    """
+    every = HeldBlocks.of(task, ())
+    whole = [without_statistics(update.packed, every.statistics.size) for update in updates if not update.held]
+    decoded = iter(decode_together(whole, every.shapes))
+    found = (None if update.held else next(decoded) for update in updates)
+    return [each if each is None else every.trained.spread_sparse(each) for each in found]
 
 
 def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescription) -> None:
@@ -230,6 +234,11 @@ def _plain_partial(state: ServerState, buffer: Sequence[BufferedUpdate], task: T
 
 
 def _finish(state: ServerState, partial: Partial, task: TaskDescription) -> ServerState:
+    made = _made(state, partial, task)
+    return unmoved(made, state, task) if task.own_parameters else made
+
+
+def _made(state: ServerState, partial: Partial, task: TaskDescription) -> ServerState:
     if isinstance(partial, ClippedSum) and (hidden := task.device_privacy) is not None:
         return clipped_sum.finish(state, partial, task, hidden)
     if isinstance(partial, WithStatistics):

@@ -27,6 +27,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
             "copies",
             f"for {inspection.clusters.most} clusters, a version has {inspection.version_parameters} parameters",
         )
+    if inspection.personal is not None:
+        own = f", {inspection.own_parameters} parameters never leave a device" if inspection.own_parameters else ""
+        facts.add_row("personal", inspection.personal.method + own)
     for name, schema in (inspection.inputs or {"": inspection.input}).items():
         kind = "whole numbers" if schema.whole else "float32"
         facts.add_row(

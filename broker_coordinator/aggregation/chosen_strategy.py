@@ -1,6 +1,6 @@
 """The strategy that a task's plan chooses: its mean, or the rule that takes the mean's place. Pure.
 
-    direction = rule(what the strategy takes the mean of)
+direction = rule(what the strategy takes the mean of)
 """
 
 from collections.abc import Callable, Sequence

@@ -119,7 +119,9 @@ class TestEquations:
         for _ in range(3):
             far = np.linalg.norm(rows - centre, axis=1)
             radius = np.sort(far)[(count - 1) // 2]
-            centre = centre + np.mean([(row - centre) * min(1, radius / d) for row, d in zip(rows, far, strict=True)], 0)
+            centre = centre + np.mean(
+                [(row - centre) * (radius / d if d > radius else 1) for row, d in zip(rows, far, strict=True)], 0
+            )
         np.testing.assert_allclose(found("centred_clipping", rows, last=last), centre, atol=1e-9)
 
     def test_spectral(self, seed, count, density) -> None:

@@ -1,6 +1,6 @@
 """RFA, the geometric median by smoothed Weiszfeld steps (Pillutla, Kakade & Harchaoui 2022, algorithm 2).
 
-    z = argmin sum |z - x_i|:     b_i = 1 / max(nu, |z - x_i|),     z = sum(b_i * x_i) / sum(b_i),     beginning with 0
+z = argmin sum |z - x_i|:     b_i = 1 / max(nu, |z - x_i|),     z = sum(b_i * x_i) / sum(b_i),     beginning with 0
 """
 
 from typing import Final

@@ -9,7 +9,12 @@ c is `delay_threshold`. The paper's optimiser is "amsgrad"; any other adaptive o
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, contribution_of, weighted_by_samples
+from broker_coordinator.aggregation.contribution import (
+    BufferedUpdate,
+    Contribution,
+    contribution_of,
+    weighted_by_samples,
+)
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.strategy import Step, Strategy
 from fleet_protocol.aggregation_plan import AggregationPlan

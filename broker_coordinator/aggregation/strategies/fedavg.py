@@ -7,7 +7,12 @@ as `max_staleness` is 0.
 
 from collections.abc import Sequence
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, contribution_of, weighted_by_samples
+from broker_coordinator.aggregation.contribution import (
+    BufferedUpdate,
+    Contribution,
+    contribution_of,
+    weighted_by_samples,
+)
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.strategy import Strategy, Weighted, mean
 from fleet_protocol.aggregation_plan import AggregationPlan

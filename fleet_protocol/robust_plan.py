@@ -53,8 +53,8 @@ class RobustPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     `multi_krum`, `bulyan` and `spectral` as many. `bulyan` withstands less than a quarter."""
     bucket_size: Annotated[int, msgspec.Meta(ge=1, le=MOST_IN_BUCKET)] = 1
     """Means of so many updates, drawn anew for each version, are compared in the place of single ones (Karimireddy et
-    al. 2022): for devices that see different things. So many times as large a share of them may be hostile. At most 256 are
-    compared, drawn anew too."""
+    al. 2022): for devices that see different things. So many times as large a share of them may be hostile. At most 256
+    are compared, drawn anew too."""
 
     def hostile_of(self, compared: int) -> int:
         """How many of so many that are compared may be hostile."""
@@ -132,8 +132,8 @@ def check_robust_task(task: "TaskDescription", name: str) -> None:
             )
     if task.statistics:
         raise ConfigurationError(
-            f"{name}: [aggregation.robust] compares no running statistics, and the model has {task.statistics} values of"
-            " them; take GroupNorm, or write batch_norm = 'frozen'"
+            f"{name}: [aggregation.robust] compares no running statistics, and the model has {task.statistics} values"
+            " of them; take GroupNorm, or write batch_norm = 'frozen'"
         )
     if task.versions_from != "update":
         raise ConfigurationError(

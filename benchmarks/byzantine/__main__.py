@@ -1,7 +1,7 @@
 """What a fifth of a fleet that is hostile does to it: `python -m benchmarks.byzantine [--data digits]`.
 
-Accuracy in per cent of the model to use, for each way to make versions and each attack (`attacks.py`). Digits chose what
-is chosen by it; MNIST and notMNIST show it (`--data mnist --data-dir FOLDER`). `default` names no setting of
+Accuracy in per cent of the model to use, for each way to make versions and each attack (`attacks.py`). Digits chose
+what is chosen by it; MNIST and notMNIST show it (`--data mnist --data-dir FOLDER`). `default` names no setting of
 [aggregation], `recipe` takes the recipe's own; the others are `aced` with and without a rule.
 """
 
@@ -39,7 +39,7 @@ PLANS: Final[Mapping[str, AggregationPlan | None]] = {
 }
 QUICK_PLANS: Final = ("default", "median", "centred_clipping")
 QUICK_ATTACKS: Final = (NOBODY, "sign_flip", "collusion")
-QUICK_UPDATES: Final = 300
+QUICK_UPDATES: Final = 150
 FLEET_SHARE: Final = 5
 """One of so many devices is hostile."""
 

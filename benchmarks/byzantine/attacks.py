@@ -63,7 +63,8 @@ Attack = Callable[[Known], Vector]
 
 def _noise(known: Known) -> Vector:
     drawn = known.generator.standard_normal(known.own.size)
-    return drawn * (MOST_OF_USUAL_NORM * known.usual_norm / np.linalg.norm(drawn))
+    result: Vector = drawn * (MOST_OF_USUAL_NORM * known.usual_norm / np.linalg.norm(drawn))
+    return result
 
 
 def _alie(known: Known) -> Vector:

@@ -8,7 +8,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +21,10 @@ from benchmarks.mnist_fleet import BALANCED_RECIPE, unequal_fleet
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
+from edge_agent.core.guards import GuardSettings
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import parse_description
-from workbench.data.samples import read_samples, share_out
+from workbench.data.samples import FEWEST_SAMPLES, read_samples, share_out
 from workbench.export.bundle_writer import export_bundle
 from workbench.simulation.simulation import Options, Result, Simulation
 from workbench.simulation.workload import trained_workload
@@ -71,7 +72,8 @@ class Field:
             concurrent=min(TRAINING_AT_A_TIME, scenario.devices),
         )
         adversary = Adversary(attack, scenario.devices, scenario.hostile, scenario.seed)
-        fleet = unequal_fleet(scenario.seed, scenario.devices)
+        guards = GuardSettings(minimum_samples=FEWEST_SAMPLES)  # so that each device of the hundred trains
+        fleet = [replace(member, guards=guards) for member in unequal_fleet(scenario.seed, scenario.devices)]
         workload = trained_workload(self.folder, task, parts, held_out)
         return Simulation(fleet, bundle, workload, options, tamper=adversary.tamper).run()
 

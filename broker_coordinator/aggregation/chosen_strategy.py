@@ -3,19 +3,18 @@
 direction = rule(what the strategy takes the mean of)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.robust import RULES, Compared
 from broker_coordinator.aggregation.robust.bucketing import in_buckets
 from broker_coordinator.aggregation.robust.stack import Stack, Vector
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import STRATEGIES, Step, Strategy
-from broker_coordinator.aggregation.strategies.strategy import Updates, Weighted, in_order
+from broker_coordinator.aggregation.strategies.strategy import Updates, Weigh, in_order
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.errors import ConfigurationError
@@ -36,22 +35,16 @@ def strategy_of(plan: AggregationPlan) -> Strategy[Any]:
         raise ConfigurationError(
             f"[aggregation.robust] does not go with aggregation.strategy {plan.strategy!r}: {NOT_ROBUST[plan.strategy]}"
         )
-    return Strategy(
-        in_order, partial(_finish, plan.rule, strategy, strategy.weighted), strategy.remember, strategy.recall
-    )
+    return Strategy(in_order, partial(_finish, plan.rule, strategy), strategy.remember, strategy.recall)
 
 
 def _finish(
-    robust: RobustPlan,
-    strategy: Strategy[Any],
-    weighted: Callable[[ServerState, Sequence[BufferedUpdate], AggregationPlan], Weighted],
-    state: ServerState,
-    updates: Updates,
-    plan: AggregationPlan,
+    robust: RobustPlan, strategy: Strategy[Any], state: ServerState, updates: Updates, plan: AggregationPlan
 ) -> Step:
     """By device, so that the order in which updates came means nothing; those of one stay in its own order."""
     by_device = sorted(updates, key=lambda update: update.device)
-    whole = cast(Sequence[tuple[float, SparseUpdate]], weighted(state, by_device, plan))  # a split takes no rule
+    weighted = cast(Weigh, strategy.weighted)(state, by_device, plan)
+    whole = cast(Sequence[tuple[float, SparseUpdate]], weighted)  # a split takes no rule
     stack = in_buckets(Stack.of(whole, state.weights.size), robust.bucket_size, state.version)
     direction = np.zeros(state.weights.size)
     if len(stack):

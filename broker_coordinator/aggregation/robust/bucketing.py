@@ -12,7 +12,6 @@ import numpy as np
 
 from broker_coordinator.aggregation.robust.stack import Change, Stack
 
-
 MOST_COMPARED: Final = 256
 """Krum and its like look at all pairs of them."""
 

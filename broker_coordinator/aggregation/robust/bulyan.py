@@ -35,7 +35,7 @@ def bulyan(compared: Compared) -> Vector:
 
 def _chosen(squared: Matrix, hostile: int) -> Sequence[int]:
     left = list(range(len(squared)))
-    chosen = []
+    chosen: list[int] = []
     while left and len(chosen) < len(squared) - 2 * hostile:
         place = int(np.argmin(scores(squared[np.ix_(left, left)], hostile)))
         chosen.append(left.pop(place))

@@ -31,7 +31,8 @@ def spectral(compared: Compared) -> Vector:
 def centred(products: Matrix) -> Matrix:
     """<x_i - mean, x_j - mean>, from <x_i, x_j>."""
     means: Vector = products.mean(axis=0)
-    return products - means[:, None] - means[None, :] + means.mean()
+    found: Matrix = products - means[:, None] - means[None, :] + means.mean()
+    return found
 
 
 def first_eigenvector(matrix: Matrix) -> Vector:
@@ -43,4 +44,5 @@ def first_eigenvector(matrix: Matrix) -> Vector:
         if not length:
             return vector
         vector = np.sum(matrix * (vector / length), axis=1)
-    return vector / np.sqrt(np.sum(np.square(vector)))
+    vector /= np.sqrt(np.sum(np.square(vector)))
+    return vector

@@ -54,6 +54,7 @@ class Recall(Enum):
 P = TypeVar("P", bound=Partial)
 Updates = tuple[BufferedUpdate, ...]
 Weighted = list[tuple[Weight, SparseUpdate]]
+Weigh = Callable[[ServerState, Sequence[BufferedUpdate], AggregationPlan], Weighted]
 
 
 def nothing(_state: ServerState, _updates: Iterable[BufferedUpdate], _plan: AggregationPlan) -> Remembered:
@@ -83,4 +84,4 @@ class Strategy(Generic[P]):
     finish: Callable[[ServerState, P, AggregationPlan], Step]
     remember: Callable[[ServerState, Iterable[BufferedUpdate], AggregationPlan], Remembered] = nothing
     recall: Recall = Recall.NOTHING
-    weighted: Callable[[ServerState, Sequence[BufferedUpdate], AggregationPlan], Weighted] | None = None
+    weighted: Weigh | None = None

@@ -63,8 +63,7 @@ Attack = Callable[[Known], Vector]
 
 def _noise(known: Known) -> Vector:
     drawn = known.generator.standard_normal(known.own.size)
-    result: Vector = drawn * (MOST_OF_USUAL_NORM * known.usual_norm / np.linalg.norm(drawn))
-    return result
+    return drawn * (MOST_OF_USUAL_NORM * known.usual_norm / float(np.linalg.norm(drawn)))
 
 
 def _alie(known: Known) -> Vector:
@@ -78,7 +77,8 @@ def _alie(known: Known) -> Vector:
 def _collusion(known: Known) -> Vector:
     mean = known.honest.mean(axis=0)
     length = float(np.linalg.norm(mean))
-    return -mean * (MOST_OF_USUAL_NORM * known.usual_norm / length) if length else mean
+    result: Vector = -mean * (MOST_OF_USUAL_NORM * known.usual_norm / length) if length else mean
+    return result
 
 
 OF_OWN: Final[Mapping[str, Attack]] = {

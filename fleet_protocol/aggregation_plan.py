@@ -83,8 +83,8 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     norm_quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = MEDIAN
     """Which quantile of the norms of other devices' last updates `norm_quantile_factor` multiplies."""
     norm_quantile_factor: NotNegative = 0.0
-    """A longer delta than so many times that quantile is scaled down to it; 0: than twice. Both left out: than what
-    more than a fifth of the devices reach, and at most four times the median."""
+    """A longer delta than so many times that quantile is scaled down to it; 0: than twice. Both left out: than
+    twice what a tenth of the devices reach, and at most four times the median."""
     max_samples: Annotated[int, msgspec.Meta(ge=1, le=MAX_SAMPLES_PER_UPDATE)] = MAX_SAMPLES_PER_UPDATE
     """A larger declared sample count counts as this one, and at most as 1.5 times the median of other devices."""
     averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] | None = None

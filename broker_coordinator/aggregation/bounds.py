@@ -13,17 +13,14 @@ from fleet_protocol.codec import SparseUpdate
 SAMPLES_FACTOR = 1.5
 """A device weighs at most as many samples as this many times the median of others."""
 
-NORM_FACTOR = 1.0
+NORM_FACTOR = 2.0
 """A longer delta than this many times the usual norm of others is scaled down to it."""
 
-QUANTILE_FACTOR = 2.0
-"""Likewise, where the task names a quantile of norms and no factor."""
-
-SEVERAL = 0.21
+SEVERAL = 0.1
 """Share of the devices, two of them at least, whose deltas are as long as the usual norm: where few devices see a
-class, theirs must be longer than most. A fifth of a fleet alone says nothing."""
+class, theirs must be longer than most. One device alone says nothing."""
 
-MOST_OF_MEDIAN = 4.0
+MOST_OF_MEDIAN = 2.0
 """The usual norm is at most so many times the median, whatever several devices send together."""
 
 FEWEST_FOR_NORMS = 3

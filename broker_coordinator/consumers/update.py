@@ -9,7 +9,7 @@ import numpy as np
 
 from broker_coordinator.admission.consumer import Admitted, Offered, VersionConsumer
 from broker_coordinator.aggregation.block_weights import BlockLayout, BlockWeights
-from broker_coordinator.aggregation.bounds import NORM_FACTOR, QUANTILE_FACTOR, SAMPLES_FACTOR, norm_bound, scaled
+from broker_coordinator.aggregation.bounds import NORM_FACTOR, SAMPLES_FACTOR, norm_bound, scaled
 from broker_coordinator.aggregation.chosen_strategy import strategy_of
 from broker_coordinator.aggregation.contribution import NO_STATISTICS, BufferedUpdate
 from broker_coordinator.aggregation.device_privacy import clipped_sum
@@ -123,9 +123,7 @@ def _quantile(task: TaskDescription) -> float | None:
 
 def _scale(norm: float, usual_norm: float | None, task: TaskDescription) -> float:
     """How often a delta counts, so that it is within the bound."""
-    plan = task.aggregation
-    usual_factor = QUANTILE_FACTOR if plan.names_norm_bound else NORM_FACTOR
-    bound = norm_bound(usual_norm, plan.norm_quantile_factor or usual_factor)
+    bound = norm_bound(usual_norm, task.aggregation.norm_quantile_factor or NORM_FACTOR)
     return bound / norm if norm > bound else 1.0
 
 

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,51 +103,49 @@ def test_no_device_weighs_much_more_than_most_nor_than_another_one(sent, data) -
     median = sorted(norms)[(len(norms) - 1) // 2]
     counts = bounds.scale(norms[number]) * norms[number]
     assert not median or counts <= 4 * median * (1 + 1e-12)
-    assert not median or counts <= sorted(norms)[-2] * (1 + 1e-12)
+    assert not median or counts <= 2 * sorted(norms)[-2] * (1 + 1e-12)
 
 
 @given(st.integers(2, 40), st.floats(1e-3, 100), st.floats(1e-3, 1e6))
-def test_one_device_among_like_ones_counts_no_more_than_they_do(others, norm, poisoned) -> None:
+def test_one_device_among_like_ones_counts_at_most_twice_as_much(others, norm, poisoned) -> None:
     peers = Peers()
     for number in range(others):
         peers.note(f"honest-{number}", Declared(60, norm))
     peers.note("evil", Declared(60, poisoned))
     assert peers.usual("evil") == (60, norm)
     bounds = Bounds.among([60] * (others + 1), [norm] * others + [poisoned])
-    assert bounds.scale(poisoned) * poisoned <= norm * (1 + 1e-12)
+    assert bounds.scale(poisoned) * poisoned <= 2 * norm * (1 + 1e-12)
 
 
 def test_a_class_that_few_devices_see_may_pull_as_far_as_they_do() -> None:
     peers = Peers()
     for number in range(40):
         peers.note(f"device-{number}", Declared(60, 3.5 if number < 9 else 1.0))
-    assert peers.usual("device-0") == (60, 3.5), "nothing is scaled away"
+    assert peers.usual("device-0") == (60, 2.0), "of two times that, 4, nothing is scaled away"
     assert Bounds.among([60] * 40, [3.5] * 9 + [1.0] * 31).scale(3.5) == 1.0
-    assert Bounds.among([60] * 40, [3.5] * 8 + [1.0] * 32).scale(3.5) == 1.0 / 3.5, "no more than a fifth"
+    assert Bounds.among([60] * 40, [3.5] * 3 + [1.0] * 37).scale(3.5) == 2.0 / 3.5, "fewer than a tenth"
 
 
 def test_two_of_eight_devices_may_pull_as_far_as_they_do_together_and_one_alone_may_not() -> None:
     peers = Peers()
     for number in range(8):
         peers.note(f"device-{number}", Declared(60, 3.0 if number < 2 else 1.0))
-    assert peers.usual("device-0") == (60, 3.0)
+    assert peers.usual("device-0") == (60, 2.0)
     peers.note("device-1", Declared(60, 1.0))
     assert peers.usual("device-0") == (60, 1.0)
 
 
-@pytest.mark.parametrize("evil", [1, 2, 20])
-def test_fifth_of_the_devices_is_no_longer_than_the_others(evil) -> None:
+def test_one_device_moves_the_measure_of_others_at_most_to_twice_the_median() -> None:
     peers = Peers()
-    for number in range(4 * evil):
+    for number in range(10):
         peers.note(f"honest-{number}", Declared(60, 1.0))
-    for number in range(evil):
-        peers.note(f"evil-{number}", Declared(60, 99.0))
-    assert peers.usual("evil-0") == (60, 1.0)
-    assert peers.usual("honest-3") == (60, 4.0), "with the device itself they are more than a fifth"
+    peers.note("evil", Declared(60, 99.0))
+    assert peers.usual("honest-3") == (60, 2.0)
+    assert peers.usual("evil") == (60, 1.0)
 
 
 def test_few_devices_are_bounded_by_what_can_be_known() -> None:
     assert Bounds.among([], []) == Bounds(math.inf, math.inf)
     assert Bounds.among([60, 1_000_000], [1.0, 99.0]) == Bounds(90.0, math.inf)
-    assert Bounds.among([60, 60, 1_000_000], [1.0, 1.0, 99.0]) == Bounds(90.0, 1.0)
+    assert Bounds.among([60, 60, 1_000_000], [1.0, 1.0, 99.0]) == Bounds(90.0, 2.0)
     assert Bounds.among([60] * 3, [0.0] * 3).norm == math.inf, "zeros say nothing of what is long"

@@ -1,6 +1,5 @@
 """Every strategy is its paper's equation."""
 
-import math
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -62,9 +61,9 @@ def bounded(last: dict[str, tuple[int, np.ndarray]]) -> dict[str, tuple[float, n
         return {}
     most = 1.5 * usual([samples for samples, _ in last.values()])
     norms = {device: float(np.linalg.norm(vector)) for device, (_, vector) in last.items()}
-    several = sorted(norms.values())[-max(2, math.ceil(0.21 * len(last))) :][0]
+    several = sorted(norms.values())[-max(2, -(-len(last) // 10)) :][0]
     median = usual(norms.values())
-    longest = (min(max(several, median), 4 * median) if len(last) >= 3 else 0) or np.inf
+    longest = (2 * min(max(several, median), 2 * median) if len(last) >= 3 else 0) or np.inf
     return {
         device: (min(samples, most), vector * min(1, longest / (norms[device] or 1)))
         for device, (samples, vector) in last.items()

@@ -10,6 +10,7 @@ import numpy as np
 from broker_coordinator.admission.consumer import Admitted, Offered, VersionConsumer
 from broker_coordinator.aggregation.block_weights import BlockLayout, BlockWeights
 from broker_coordinator.aggregation.bounds import NORM_FACTOR, SAMPLES_FACTOR, norm_bound, scaled
+from broker_coordinator.aggregation.chosen_strategy import strategy_of
 from broker_coordinator.aggregation.contribution import NO_STATISTICS, BufferedUpdate
 from broker_coordinator.aggregation.device_privacy import clipped_sum
 from broker_coordinator.aggregation.device_privacy.clipped_sum import ClippedSum
@@ -18,7 +19,7 @@ from broker_coordinator.aggregation.noise_weight import check_noise_claim, count
 from broker_coordinator.aggregation.running_statistics import WithStatistics, with_next_statistics, with_statistics
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of
-from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
+from broker_coordinator.aggregation.strategies import Partial, Recall
 from broker_coordinator.aggregation.unmoved_parameters import unmoved
 from broker_coordinator.aggregation.untrained_copies import following
 from broker_coordinator.consumers.held import check_cluster, cut_of
@@ -249,11 +250,11 @@ def _made(state: ServerState, partial: Partial, task: TaskDescription) -> Server
 
 
 def _recall(task: TaskDescription) -> Recall:
-    return STRATEGIES[task.aggregation.strategy].recall
+    return strategy_of(task.aggregation).recall
 
 
 def _remembered(state: ServerState, updates: Iterable[BufferedUpdate], task: TaskDescription) -> Remembered:
-    return STRATEGIES[task.aggregation.strategy].remember(state, updates, task.aggregation)
+    return strategy_of(task.aggregation).remember(state, updates, task.aggregation)
 
 
 def _loss(facts: UpdateFacts) -> float | None:

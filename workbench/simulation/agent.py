@@ -411,7 +411,7 @@ class SimulatedAgent:
         if isinstance(result, Withheld):
             self._withhold(result, known, start)
         else:
-            self._spool(result, known, start)
+            self._spool(self._world.tamper(self.number, task, result), known, start)
         self._postbox.notify()
         if isinstance(result, TrainingResult):
             if result.statistics:

@@ -22,7 +22,7 @@ from workbench.simulation.messages import PlainMessages, SignedMessages, device_
 from workbench.simulation.residuals import Residuals, leaves_nothing
 from workbench.simulation.wake_policies import WakeConcurrently, WakeInRounds, WakeOnSamples
 from workbench.simulation.workload import Workload
-from workbench.simulation.world import SimulatedWorld, Surroundings
+from workbench.simulation.world import SimulatedWorld, Surroundings, Tamper, as_trained
 
 EVENT_STREAM = 2
 """Keeps the random numbers of events apart from those that fleets and workloads are drawn with."""
@@ -65,14 +65,22 @@ class Result:
 
 
 class Simulation:
-    """A fleet that is ready to run.
+    """A fleet that is ready to run; `tamper` as in `world.Surroundings`.
 
     Raises:
         ConfigurationError: the fleet's residuals don't fit into the memory allowed; or nothing is signed, and the task
             has masks, for which devices sign.
     """
 
-    def __init__(self, fleet: Sequence[FleetMember], bundle: Bundle, workload: Workload, options: Options) -> None:
+    def __init__(
+        self,
+        fleet: Sequence[FleetMember],
+        bundle: Bundle,
+        workload: Workload,
+        options: Options,
+        *,
+        tamper: Tamper = as_trained,
+    ) -> None:
         self._options = options
         self._history: list[Point] = []
         self._reached: Point | None = None
@@ -96,6 +104,7 @@ class Simulation:
             versioned=self._begin_round,
             encode=partial(encode_update, zstd=not options.plain),
             life=partial(_life, options.seed),
+            tamper=tamper,
         )
         self._world = _world(bundle, messages, surroundings)
         wake_policy: WakePolicy = WakeOnSamples(generator)

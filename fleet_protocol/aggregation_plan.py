@@ -7,6 +7,7 @@ import msgspec
 
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_SAMPLES_PER_UPDATE, MAX_SETTING
+from fleet_protocol.robust_plan import RobustPlan, check_robust
 
 StrategyName = Literal["fedbuff", "base_mean", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21"]
 ServerOptimiser = Literal["sgd", "momentum", "grafted", "adagrad", "adam", "yogi", "amsgrad"]
@@ -89,6 +90,13 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     averaged_versions: Annotated[int, msgspec.Meta(ge=1, le=MAX_AVERAGED_VERSIONS)] | None = None
     """`tasks export` writes the mean of so many last versions, and never of more than the newer half. Left out: ten or,
     from the 40th on, a quarter of all, up to 64. Devices train from the newest one."""
+    robust: RobustPlan | msgspec.UnsetType = msgspec.UNSET
+    """What takes the place of the mean. Left out of `task.json` where there is none, so that others read it too."""
+
+    @property
+    def rule(self) -> RobustPlan | None:
+        """What takes the place of the mean, if anything does."""
+        return None if isinstance(self.robust, msgspec.UnsetType) else self.robust
 
     @property
     def smallest_buffer(self) -> int:
@@ -153,6 +161,8 @@ def check_aggregation(plan: AggregationPlan, name: str) -> None:
         )
     if not all(math.isfinite(value) for value in msgspec.structs.astuple(plan) if isinstance(value, float)):
         raise ConfigurationError(f"{name}: a setting of aggregation is infinite or not a number")
+    if plan.rule is not None:
+        check_robust(plan, plan.rule, name)
 
 
 def check_feedback(feedback: str, plan: AggregationPlan, name: str) -> None:

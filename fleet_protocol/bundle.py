@@ -25,11 +25,13 @@ from fleet_protocol.limits import (
     MAX_PARAMETERS,
     MAX_TENSORS,
 )
+from fleet_protocol.personal_plan import check_personal
 from fleet_protocol.privacy.device_privacy import check_device_private_task
 from fleet_protocol.privacy.mask_plan import check_masked_task
 from fleet_protocol.privacy.private_tasks import check_private_task
 from fleet_protocol.prompt_plan import check_prompts
 from fleet_protocol.reading_plan import check_labelled, check_readings
+from fleet_protocol.robust_plan import check_robust_task
 from fleet_protocol.sample_schema import (
     check_label,
     inputs_as_one,
@@ -65,12 +67,16 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     _check_sample(description, name)
     _check_blocks(description, name)
     check_aggregation(description.aggregation, name)
+    if description.aggregation.rule is not None:
+        check_robust_task(description, name)
     check_feedback(description.update.feedback, description.aggregation, name)
     check_sending(description.sending, description.update.feedback, description.training.validation_share, name)
     check_scaling(description.scaling, description.input_blocks, description.target_blocks, name)
     _check_head(description, name)
     _check_prompts(description, name)
     _check_clusters(description, name)
+    if description.personal is not None:
+        check_personal(description, description.personal, name)
     check_masked_task(description, name)
     if description.device_privacy is not None:
         check_device_private_task(description, description.device_privacy, name)

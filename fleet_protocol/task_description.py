@@ -15,6 +15,7 @@ from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.parameter import Parameter, first_statistic
+from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.privacy.device_privacy import DevicePrivacy
 from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
@@ -90,6 +91,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """Where a part of the model draws pictures."""
     privacy: PrivacyPlan | None = None
     """What is promised about what leaves a device."""
+    personal: PersonalPlan | None = None
+    """What of the model is each device's own."""
 
     @property
     def sample_privacy(self) -> SamplePrivacy | None:
@@ -178,6 +181,11 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     def parameter_count(self) -> int:
         """Length of the flat weight vector."""
         return sum(parameter.size for parameter in self.parameters)
+
+    @cached_property
+    def own_parameters(self) -> frozenset[str]:
+        """Names of the parameters that never leave a device."""
+        return self.personal.own([each.name for each in self.parameters]) if self.personal else frozenset()
 
     @property
     def blocks(self) -> int:

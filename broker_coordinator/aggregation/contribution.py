@@ -94,6 +94,6 @@ def contribution_of(weighted: Iterable[tuple[Weight, SparseUpdate]], size: int) 
     return Contribution(total_delta, total_weight)
 
 
-def sum_by_samples(updates: Iterable[BufferedUpdate], size: int) -> Contribution:
-    """That of updates that weigh as many samples as they were trained on, whatever their staleness."""
-    return contribution_of([(update.weight_of(float(update.samples)), update.delta) for update in updates], size)
+def weighted_by_samples(updates: Iterable[BufferedUpdate]) -> list[tuple[Weight, SparseUpdate]]:
+    """Updates that weigh as many samples as they were trained on, whatever their staleness, and their deltas."""
+    return [(update.weight_of(float(update.samples)), update.delta) for update in updates]

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from broker_coordinator.aggregation.chosen_strategy import strategy_of
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_optimisers import OPTIMISERS
 from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Step
+from broker_coordinator.aggregation.strategies import Partial, Step
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec.sparse import FloatVector
 
@@ -36,13 +37,13 @@ def partial_of(state: ServerState, updates: Sequence[BufferedUpdate], plan: Aggr
     Added up one update at a time, in order, a buffer's partials are that of the whole to the last bit. In other
     groupings the float64 sums may differ in rounding: by at most n * 2**-50 times the largest value, for n updates.
     """
-    partial: Partial = STRATEGIES[plan.strategy].partial(state, updates, plan)
+    partial: Partial = strategy_of(plan).partial(state, updates, plan)
     return partial
 
 
 def finish(state: ServerState, partial: Partial, plan: AggregationPlan) -> ServerState:
     """The version after `state`, from the sum of its buffer's partials."""
-    step = STRATEGIES[plan.strategy].finish(state, partial, plan)
+    step = strategy_of(plan).finish(state, partial, plan)
     del partial  # as large as the weights, and the optimiser needs that room a few times over
     return advanced(state, step, plan)
 

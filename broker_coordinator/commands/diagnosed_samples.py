@@ -48,14 +48,12 @@ def samples_diagnosed(engine: Engine, task: str) -> SamplesDiagnosed:
     if not labels and not drifts:
         return SamplesDiagnosed({"samples": HOW_TO})
     told = [each.unlike_the_fleet / each.devices for _, each in labels if isinstance(each, Divergence)]
-    rows = [
-        _row(query) | (asdict(each) if isinstance(each, Divergence) else {"result": each}) for query, each in labels
-    ]
+    rows = [_row(query, each) for query, each in labels]
     return SamplesDiagnosed({"labels": rows, "drift": drifts}, told[-1] if told else 0.0)
 
 
 def _row(query: Query, found: Divergence | str) -> dict[str, object]:
-    told = asdict(found) if isinstance(found, Divergence) else {"result": found}
+    told: dict[str, object] = asdict(found) if isinstance(found, Divergence) else {"result": found}
     return {"query": query.name, "field": query.field} | told
 
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from broker_coordinator.commands.advice import advice
 from broker_coordinator.commands.cohorts_shown import cohorts_shown
+from broker_coordinator.commands.personal_told import personal_told
 from broker_coordinator.commands.privacy_told import device_privacy_told, noise_shares_told, privacy_told
 from broker_coordinator.commands.scale import scale_shown
 from broker_coordinator.commands.variety_shown import variety_shown
@@ -51,6 +52,7 @@ def task_shown(journal: JournalReader, name: str, last: int) -> dict[str, object
         row["refined_from"] = task.solved_last
     description = registry.description(name)
     row |= scale_shown(journal.engine, description)
+    row |= personal_told(description)
     row |= privacy_told(journal.overview, description)
     row |= device_privacy_told(journal, description)
     row |= noise_shares_told(journal.overview, description)

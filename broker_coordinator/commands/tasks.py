@@ -12,6 +12,7 @@ from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
 from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
+from broker_coordinator.commands.personal_told import personal_told
 from broker_coordinator.commands.refine import refine
 from broker_coordinator.commands.rollback import roll_back
 from broker_coordinator.commands.shard_rules import require_no_masks
@@ -185,7 +186,8 @@ def _remove(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigu
 def _export(journal: JournalReader, options: argparse.Namespace, _: CoordinatorConfiguration) -> int:
     weights = model_of(journal, options.task, options.version, single=options.single, cluster=options.cluster)
     write_model(options.out, weights)
-    row = {"file": str(options.out), "bytes": len(weights), "sha256": blob_hash(weights)}
+    row: dict[str, object] = {"file": str(options.out), "bytes": len(weights), "sha256": blob_hash(weights)}
+    row |= personal_told(TaskRegistry(journal.engine).bundle(options.task).description)
     write_fields(row, as_json=options.json)
     return 0
 
@@ -218,7 +220,7 @@ def _evaluate(journal: Journal, options: argparse.Namespace, configuration: Coor
     late = f"{options.task}: evaluating takes over {LONGEST_SECONDS:g} s; hold fewer samples out than in {file}"
     with ended_after(LONGEST_SECONDS, f"{PROGRAM}: {late}"):
         found, heads = evaluate(bundle, version, held_out, options.cluster)
-    row = {"task": options.task} | asdict(found)
+    row = {"task": options.task} | asdict(found) | personal_told(bundle.description)
     if options.cluster:
         row["cluster"] = options.cluster
     else:

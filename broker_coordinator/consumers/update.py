@@ -10,6 +10,7 @@ import numpy as np
 from broker_coordinator.admission.consumer import Admitted, Offered, VersionConsumer
 from broker_coordinator.aggregation.block_weights import BlockLayout, BlockWeights
 from broker_coordinator.aggregation.bounds import NORM_FACTOR, SAMPLES_FACTOR, norm_bound, scaled
+from broker_coordinator.aggregation.chosen_strategy import strategy_of
 from broker_coordinator.aggregation.contribution import NO_STATISTICS, BufferedUpdate
 from broker_coordinator.aggregation.device_privacy import clipped_sum
 from broker_coordinator.aggregation.device_privacy.clipped_sum import ClippedSum
@@ -18,7 +19,8 @@ from broker_coordinator.aggregation.noise_weight import check_noise_claim, count
 from broker_coordinator.aggregation.running_statistics import WithStatistics, with_next_statistics, with_statistics
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, partial_of
-from broker_coordinator.aggregation.strategies import STRATEGIES, Partial, Recall
+from broker_coordinator.aggregation.strategies import Partial, Recall
+from broker_coordinator.aggregation.unmoved_parameters import unmoved
 from broker_coordinator.aggregation.untrained_copies import following
 from broker_coordinator.consumers.held import check_cluster, cut_of
 from broker_coordinator.consumers.peers import Declared, Peers
@@ -199,11 +201,14 @@ def _delta(offered: Offered[Update]) -> SparseUpdate:
 
 
 def _decode_together(updates: Sequence[Update], task: TaskDescription) -> Sequence[SparseUpdate | None]:
-    """Those that hold all of the model; the others are few of a kind, and what they say of it is not checked yet."""
-    count = task.statistics
-    whole = [without_statistics(update.packed, count) for update in updates if not update.held]
-    decoded = iter(decode_together(whole, task.trained_shapes))
-    return [None if update.held else next(decoded) for update in updates]
+    """Those that hold all that devices share; the others are few of a kind, and what they say of it is not checked
+    yet.
+    """
+    every = HeldBlocks.of(task, ())
+    whole = [without_statistics(update.packed, every.statistics.size) for update in updates if not update.held]
+    decoded = iter(decode_together(whole, every.shapes))
+    found = (None if update.held else next(decoded) for update in updates)
+    return [each if each is None else every.trained.spread_sparse(each) for each in found]
 
 
 def _remember(peers: Peers, device: str, facts: UpdateFacts, task: TaskDescription) -> None:
@@ -230,6 +235,11 @@ def _plain_partial(state: ServerState, buffer: Sequence[BufferedUpdate], task: T
 
 
 def _finish(state: ServerState, partial: Partial, task: TaskDescription) -> ServerState:
+    made = _made(state, partial, task)
+    return unmoved(made, state, task) if task.own_parameters else made
+
+
+def _made(state: ServerState, partial: Partial, task: TaskDescription) -> ServerState:
     if isinstance(partial, ClippedSum) and (hidden := task.device_privacy) is not None:
         return clipped_sum.finish(state, partial, task, hidden)
     if isinstance(partial, WithStatistics):
@@ -240,11 +250,11 @@ def _finish(state: ServerState, partial: Partial, task: TaskDescription) -> Serv
 
 
 def _recall(task: TaskDescription) -> Recall:
-    return STRATEGIES[task.aggregation.strategy].recall
+    return strategy_of(task.aggregation).recall
 
 
 def _remembered(state: ServerState, updates: Iterable[BufferedUpdate], task: TaskDescription) -> Remembered:
-    return STRATEGIES[task.aggregation.strategy].remember(state, updates, task.aggregation)
+    return strategy_of(task.aggregation).remember(state, updates, task.aggregation)
 
 
 def _loss(facts: UpdateFacts) -> float | None:

@@ -11,6 +11,9 @@ from bundle_runtime.samples import Samples
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.training_plan import TrainingPlan
 
+REPORT_SECONDS = 0.5
+"""Between two reports of the progress of a round."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:

@@ -17,7 +17,7 @@ from edge_agent.training.worker import RoundError, read_samples
 from edge_agent.worker.look import Answer, Look, LookFailure, LookJob, read_job, write_answer
 from fleet_host.child_process import die_with
 from fleet_protocol.bundle_files import BACKBONE_FILE, verify_blob
-from fleet_protocol.codec import read_model
+from fleet_protocol.codec import device_model, read_model
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 
 EXPECTED_ERRORS = (
@@ -45,7 +45,7 @@ def look(job: LookJob) -> Look:
     files = {name: Path(path) for name, path in job.files.items()}
     for name, path in files.items():
         verify_blob(name, path.read_bytes(), task.files[name])
-    weights = read_model(Path(job.weights).read_bytes(), task, job.cluster)
+    weights = device_model(read_model(Path(job.weights).read_bytes(), task, job.cluster), job.own, task)
     if task.backbone is None:
         samples = read_samples(store, everything).training
         shut_in(files.values(), None)

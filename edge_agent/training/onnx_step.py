@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bundle_runtime.graph import Graph, GraphSource
 from bundle_runtime.samples import Samples
 from bundle_runtime.scale_feeds import scale_feeds
-from edge_agent.training.engine import BatchPlan, OnProgress, Rates, ignore_progress
+from edge_agent.training.engine import REPORT_SECONDS, BatchPlan, OnProgress, Rates, ignore_progress
 from fleet_protocol.bundle_files import TRAIN_FILE
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.task_description import TaskDescription
@@ -18,7 +18,6 @@ from fleet_protocol.training_plan import TrainingPlan
 
 FIRST_STEPS = 8
 """Enough to measure the pace; the extra call costs some ten microseconds."""
-REPORT_SECONDS = 0.5
 
 
 def is_divisible(plan: TrainingPlan) -> bool:

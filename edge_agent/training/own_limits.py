@@ -3,16 +3,14 @@
 The training worker runs it on a device, the simulator in its own process.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import msgspec
 
-from bundle_runtime.runner import Evaluation
-from bundle_runtime.samples import Samples
 from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent
 from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progress
 from edge_agent.training.feature_statistics import measure_features
+from edge_agent.training.personal.own_model import Evaluate, own_copy, own_parameters, steps_on
 from edge_agent.training.prompts import tell_prompts
 from edge_agent.training.round import Earlier, finish_round, learn
 from edge_agent.training.sending import why_irrelevant, why_no_better
@@ -20,13 +18,11 @@ from edge_agent.training.statistics import measure
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.training.validation import rise
 from edge_agent.worker.contract import TrainingResult, Withheld
+from fleet_protocol.codec import with_own, with_shared_only
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.split_placement import held_of
 from fleet_protocol.split_plan import WHOLE, Cut
 from fleet_protocol.task_description import TaskDescription
-
-Evaluate = Callable[[FloatVector, Samples], Evaluation]
-"""How the model with these weights f32[P] does on samples, as training takes them."""
 
 
 def take_part(
@@ -44,7 +40,8 @@ def take_part(
     blocks, as `engine` then does. Or measure the samples, while the task awaits its scale, or where its head is solved;
     or tell prompts of them, where the task asks for some that were not told yet.
 
-    What earlier rounds left behind stays as it is where nothing is sent.
+    What earlier rounds left behind stays as it is where nothing is sent. `weights` are a version's: what the device
+    keeps to itself takes its place in them.
 
     Raises:
         DivergedError: loss or weights are no longer finite, or changed by more than the task takes.
@@ -57,6 +54,7 @@ def take_part(
     epochs = carried_epochs(earlier.epochs, stored.different, stored.fresh)
     if is_spent(plan, epochs):
         return Withheld("spent", _spent_words(plan.maximum_epochs, stored.different), newest, epochs)
+    weights = with_own(weights, earlier.own, task)
     learned = learn(
         engine,
         weights,
@@ -71,17 +69,20 @@ def take_part(
     if task.split is not None and cut.helper:
         learned = replace(learned, held=held_of(task.split, cut, len(stored.training)))
     epochs += epochs_of_steps(plan, learned.steps, len(stored.training), stored.different)
-    change = None if earlier.last_weights is None else weights - earlier.last_weights
-    if words := why_irrelevant(task.sending, learned.weights - weights, change):
-        return Withheld("irrelevant", words, newest, epochs)
+    planned = steps_on(engine, stored.training, task, earlier.seed, earlier.plan)
+    own = own_copy(planned, weights, earlier.own, stored, task, evaluate=evaluate)
+    shared = replace(learned, weights=with_shared_only(learned.weights, weights, task))
+    change = None if earlier.last_weights is None else weights - with_own(earlier.last_weights, earlier.own, task)
+    if words := why_irrelevant(task.sending, shared.weights - weights, change):
+        return Withheld("irrelevant", words, newest, epochs, own)
     if len(stored.validation):
         before, after = evaluate(weights, stored.validation), evaluate(learned.weights, stored.validation)
         if (risen := rise(before, after)).is_worse:
-            return Withheld("worse", str(risen), newest, epochs)
+            return Withheld("worse", str(risen), newest, epochs, own)
         if words := why_no_better(task.sending, before, after):
-            return Withheld("no_better", words, newest, epochs)
-    result = finish_round(learned, weights, stored.training, task, earlier)
-    return msgspec.structs.replace(result, epochs=epochs)
+            return Withheld("no_better", words, newest, epochs, own)
+    result = finish_round(shared, weights, stored.training, task, earlier)
+    return msgspec.structs.replace(result, epochs=epochs, own=own or own_parameters(learned.weights, task))
 
 
 def _measured(stored: StoredSamples, task: TaskDescription, earlier: Earlier) -> TrainingResult | Withheld | None:

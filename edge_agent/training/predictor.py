@@ -25,7 +25,7 @@ from edge_agent.worker.prediction import (
 )
 from fleet_host.child_process import die_with
 from fleet_protocol.bundle_files import verify_blob
-from fleet_protocol.codec import read_model
+from fleet_protocol.codec import device_model, read_model
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 
 EXPECTED_ERRORS = (ConfigurationError, ProtocolError, MemoryError, OSError)
@@ -45,7 +45,8 @@ class Predictor:
         files = {name: Path(path) for name, path in job.files.items()}
         for name, path in files.items():
             verify_blob(name, path.read_bytes(), self._task.files[name])
-        self._weights = read_model(Path(job.weights).read_bytes(), self._task, job.cluster)
+        version = read_model(Path(job.weights).read_bytes(), self._task, job.cluster)
+        self._weights = device_model(version, job.own, self._task)
         shut_in(files.values(), None)
         self._runner = BundleRunner(self._task, files, job.threads)
 

@@ -25,6 +25,8 @@ from edge_agent.training.engine import (
     plan_batches,
 )
 from edge_agent.training.feedback import ErrorFeedback
+from edge_agent.training.personal.shared_steps import train_shared
+from edge_agent.training.personal.steps import Steps
 from edge_agent.training.private.randomness import OF_THE_SYSTEM, sampled_batches
 from edge_agent.training.sending import running_norm, why_unchanged
 from edge_agent.training.statistics import in_other_units, measure, unlike_the_fleet
@@ -55,7 +57,8 @@ class Earlier:
     `last_weights` f32[P] those that the last one began with, where they are known and others than this round's.
     `prompting` is what the device's owner lets it tell, None where nobody asks for prompts, and `told` the mark of
     those that were told last. `draw` gives what a round with privacy of samples draws; of others, `plan` picks the
-    batches. `mask` masks what is sent, where a cohort sums it; `encode` writes what is sent otherwise.
+    batches. `mask` masks what is sent, where a cohort sums it; `encode` writes what is sent otherwise. `own` is what
+    the device keeps of the model to itself, empty at first.
     """
 
     residual: bytes
@@ -71,6 +74,7 @@ class Earlier:
     mask: Mask | None = None
     encode: Encode = encode_update
     plan: PlanBatches = plan_batches
+    own: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,8 @@ def learn(
     if task.sample_privacy is None and (words := in_other_units(samples, task)):
         raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
     batches = _batches(len(samples), task, seed, draw, plan=plan, resting=resting)
-    trained, losses = engine.train(weights, samples, batches, Rates.planned(task.training), on_progress)
+    steps = Steps(engine, samples, batches, Rates.planned(task.training))
+    trained, losses = train_shared(steps, weights, task, on_progress)
     if diverged := divergence(losses, trained, samples, batches, task.training.learning_rate):
         raise _diverged(str(diverged), samples, task)
     if too_large := _too_large_loss(losses):

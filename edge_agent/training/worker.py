@@ -151,6 +151,7 @@ def run_round(
         prompting=job.prompting,
         told=job.told,
         mask=mask,
+        own=job.own,
     )
     result = take_part(
         engine,

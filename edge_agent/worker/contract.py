@@ -39,6 +39,10 @@ PLAIN_BYTES_PER_PARAMETER = 4
 """Of what is in a masked update."""
 
 
+OWN_BYTES_PER_PARAMETER = 4
+"""At most, of what a device keeps of the model to itself."""
+
+
 def engine_files(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
     """What an engine trains with."""
     if engine == "onnx-step":
@@ -158,6 +162,8 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """Whose copy of the parameters the round trains, where the task has copies."""
     cohort: JoinedCohort | None = None
     """Of a task with masks: the cohort that the round is for."""
+    own: bytes = b""
+    """Of a task with `[personal]`: what the device keeps of the model to itself, empty at first."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -218,7 +224,8 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     one, `kept` says why, and `packed` is empty. `held` is of each block the samples that trained it here, where a
     helper ran some of them; empty where the round trained all. `cluster` is whose copy of the parameters it trained.
     `masked` takes the place of `packed` where updates are summed behind masks. `noise` is the noise multiplier of its
-    steps, where the task promises privacy of samples.
+    steps, where the task promises privacy of samples. `own` is what the device keeps of the model to itself from now
+    on, None where that stays as it is.
     """
 
     packed: bytes
@@ -242,19 +249,22 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     cluster: int = NO_CLUSTER
     masked: MaskedResult | None = None
     noise: float | None = None
+    own: bytes | None = None
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
     """A round from which nothing is sent; `words` say why, and stay on the device. The residual is unchanged.
 
     `spent`: nothing was trained, as rounds have gone over these samples as often as the plan allows. `worse`: the round
-    made validation samples worse. The others are rules of the task's `[sending]`. `epochs` as in `TrainingResult`.
+    made validation samples worse. The others are rules of the task's `[sending]`. `epochs` and `own` as in
+    `TrainingResult`.
     """
 
     why: Literal["spent", "worse", "unchanged", "irrelevant", "no_better"]
     words: str
     trained_through: int
     epochs: float
+    own: bytes | None = None
 
 
 class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
@@ -332,7 +342,8 @@ def longest_message(task: TaskDescription) -> int:
     What surrounds them is short, or comes in their place.
     """
     plain_bytes = PLAIN_BYTES_PER_PARAMETER * task.parameter_count if task.masks else 0
-    verdict = MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * task.parameter_count + plain_bytes
+    own_bytes = OWN_BYTES_PER_PARAMETER * task.parameter_count if task.personal else 0
+    verdict = MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * task.parameter_count + plain_bytes + own_bytes
     return max(verdict, LONGEST_STEP_BYTES if task.split else 0)
 
 

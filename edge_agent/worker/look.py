@@ -26,6 +26,8 @@ class LookJob(msgspec.Struct, frozen=True):
     cpu_limit_seconds: int
     cluster: int = NO_CLUSTER
     """Whose copy of the parameters it is, where the task has copies."""
+    own: bytes = b""
+    """What the device keeps of the model to itself, where the task has it keep something."""
 
 
 class Look(msgspec.Struct, frozen=True, tag="look"):

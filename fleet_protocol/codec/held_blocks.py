@@ -1,8 +1,10 @@
-"""The part of a task's flat weight vector that some blocks of its `split` make up: what an update of them holds."""
+"""The part of a task's flat weight vector that an update holds: some blocks of its `split`, and nothing that is a
+device's own.
+"""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,7 +18,8 @@ from fleet_protocol.task_description import TaskDescription
 
 @dataclass(frozen=True, slots=True)
 class HeldBlocks:
-    """The tensors of the blocks that a round trained, in the order of the flat vector; all of them without a `split`.
+    """The tensors of the blocks that a round trained, in the order of the flat vector; all of them without a `split`,
+    but for those that never leave a device.
 
     `shapes` are those of the trained ones, `trained` the places of these among all trained tensors, `statistics` those
     of the running statistics among all statistics.
@@ -34,22 +37,23 @@ class HeldBlocks:
             ProtocolError: `MALFORMED`: the task has another number of blocks, or none; `OUT_OF_BOUNDS`: those held
                 have no weights.
         """
-        if not held:
+        if not held and not task.own_parameters:
             return _every(task.shapes, task.trained_shapes)
         blocks = len(task.split.blocks) if task.split else 0
-        if len(held) != blocks:
+        if held and len(held) != blocks:
             raise ProtocolError(
                 Reason.MALFORMED, f"samples of {len(held)} blocks; {task.task} is divided into {blocks}"
             )
         first_statistic = len(task.trained_shapes)
         trained, statistics = task.parameters[:first_statistic], task.parameters[first_statistic:]
-        shapes = tuple(tuple(parameter.shape) for parameter in trained if _is_held(parameter, held))
+        own = task.own_parameters
+        shapes = tuple(tuple(parameter.shape) for parameter in trained if _is_held(parameter, held, own))
         if not shapes:
             raise ProtocolError(Reason.OUT_OF_BOUNDS, "no block that it holds has weights: there is nothing to average")
         return cls(
             shapes,
-            Places.of(trained, held),
-            Places.of(statistics, held),
+            Places.of(trained, held, own),
+            Places.of(statistics, held, own),
         )
 
 
@@ -65,11 +69,11 @@ class Places:
     whole: int
 
     @classmethod
-    def of(cls, parameters: Sequence[Parameter], held: Sequence[int]) -> "Places":
-        """Those of the tensors whose block is held."""
+    def of(cls, parameters: Sequence[Parameter], held: Sequence[int], own: Collection[str] = ()) -> "Places":
+        """Those of the tensors whose block is held, and whose name is not one of a device's `own`."""
         sizes = [parameter.size for parameter in parameters]
         starts_of_all = list(itertools.accumulate(sizes, initial=0))
-        chosen = [number for number, parameter in enumerate(parameters) if _is_held(parameter, held)]
+        chosen = [number for number, parameter in enumerate(parameters) if _is_held(parameter, held, own)]
         starts = list(itertools.accumulate((sizes[number] for number in chosen), initial=0))
         shifts = [starts_of_all[number] - start for number, start in zip(chosen, starts, strict=False)]
         return cls(np.array(starts[:-1], np.int64), np.array(shifts, np.int64), starts[-1], starts_of_all[-1])
@@ -123,5 +127,5 @@ def _whole(shapes: tuple[tuple[int, ...], ...]) -> Places:
     return Places(np.array(ends[:-1], np.int64), np.zeros(len(shapes), np.int64), ends[-1], ends[-1])
 
 
-def _is_held(parameter: Parameter, held: Sequence[int]) -> bool:
-    return not held or held[parameter.block] > 0
+def _is_held(parameter: Parameter, held: Sequence[int], own: Collection[str]) -> bool:
+    return parameter.name not in own and (not held or held[parameter.block] > 0)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from edge_agent.shell.predicting.resident_predictor import PredictionFailedError
 from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.worker.prediction import predicting_files
 from edge_agent.worker.settings import WorkerSettings
-from fleet_protocol.codec import read_weights
+from fleet_protocol.codec import own_of, read_weights, with_own
+from tests.support.personal_task import HEAD, personal
 
 FOLDER = Path(__file__).parents[2] / "models/digits/bundle"
 BUNDLE = load_bundle(FOLDER)
@@ -92,6 +94,22 @@ async def test_other_weights_are_loaded(tmp_path: Path) -> None:
         first = await resident.scores(version(), ROW.tobytes())
         assert await resident.scores(version(tmp_path / "doubled.safetensors"), ROW.tobytes()) != first
         assert len(children()) == 1
+
+
+async def test_a_device_answers_with_what_it_keeps_to_itself_from_its_next_round_on() -> None:
+    task = personal(BUNDLE.description, parameters=HEAD)
+    shared = read_weights(BUNDLE.weights, task.parameters)
+    async with predictor() as resident:
+        asked = replace(version(), description=task)
+        first = await resident.scores(asked, ROW.tobytes())
+        for factor in (2, 3):
+            own = own_of(factor * shared, task)
+            model = with_own(shared, own, task)
+            expected = BundleRunner(task, BUNDLE.files).predict(model, ROW[np.newaxis])[0]
+            found = await resident.scores(replace(asked, own=own), ROW.tobytes())
+            assert np.array_equal(np.array(found[""], np.float32), expected)
+            assert found != first
+        assert await resident.scores(replace(asked, own=b"damaged"), ROW.tobytes()) == first
 
 
 async def test_version_that_can_not_be_loaded_says_why(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Every strategy means the same after a restart, and when the journal is replayed."""
 
+from pathlib import Path
+
 import pytest
 
+from broker_coordinator.aggregation.robust import RULES
 from broker_coordinator.aggregation.strategies import STRATEGIES
 from broker_coordinator.serving.replay import replayed
 from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.robust_plan import COUNTING_RULES, USUAL_HOSTILE_SHARE, RobustPlan
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
@@ -40,11 +44,29 @@ def test_restart_and_replay_give_the_same_versions(tmp_path, strategy, optimiser
         round_seconds=1e9 if strategy == "fedavg" else 0.0,
     )
     feedback = "ef21" if strategy == "ef21" else "residual"
-    bundle = write_bundle(tmp_path / "bundle", aggregation=plan, update=UpdatePlan(0.5, feedback=feedback))
+    assert_restart_and_replay_give_the_same_versions(tmp_path, plan, UpdatePlan(0.5, feedback=feedback))
+
+
+@pytest.mark.parametrize("bucket_size", [1, 2])
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_restart_and_replay_give_the_same_versions_by_a_rule(tmp_path, rule, bucket_size) -> None:
+    """Over the last updates of all devices, of which the buffer is a part."""
+    plan = AggregationPlan(
+        buffer_size=2,
+        strategy="aced",
+        server_momentum=0.5,
+        max_staleness=4,
+        robust=RobustPlan(rule, 0.1 if rule in COUNTING_RULES else USUAL_HOSTILE_SHARE, bucket_size),
+    )
+    assert_restart_and_replay_give_the_same_versions(tmp_path, plan, UpdatePlan(0.5))
+
+
+def assert_restart_and_replay_give_the_same_versions(folder: Path, plan: AggregationPlan, update: UpdatePlan) -> None:
+    bundle = write_bundle(folder / "bundle", aggregation=plan, update=update)
     made = []
     for restarts in (False, True):
-        bench = Bench(tmp_path / f"{restarts}.db", bundle)
-        for number, (device, data) in enumerate(_traffic(strategy)):
+        bench = Bench(folder / f"{restarts}.db", bundle)
+        for number, (device, data) in enumerate(_traffic(plan.strategy)):
             bench.handle(device, data)
             bench.make_versions()
             if restarts and number >= len(NAMES):

@@ -10,23 +10,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker_coordinator.aggregation.chosen_strategy import strategy_of
 from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.robust import RULES
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import finish, initial_state, next_state, partial_of
 from broker_coordinator.aggregation.strategies import RECENT_VERSIONS, STRATEGIES, Partial, Recall, Step
 from broker_coordinator.aggregation.strategies.base_mean import Began
 from broker_coordinator.aggregation.strategies.ef21 import Estimate
 from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.robust_plan import RobustPlan
 from tests.support.updates import SIZE, buffered_updates, dense, update_of
 
 some_updates = st.lists(buffered_updates(), min_size=4, max_size=12)
-MOST_OF_THEM = sorted(STRATEGIES.keys() - {"fedasync"})
+MEANS = {name: AggregationPlan(strategy=name) for name in sorted(STRATEGIES)}
+WITH_A_RULE = {
+    f"{strategy}, {rule}": AggregationPlan(strategy=strategy, robust=RobustPlan(rule, bucket_size=size))
+    for strategy, size, rules in (("aced", 1, sorted(RULES)), ("fedbuff", 2, ["median"]))
+    for rule in rules
+}
+EVERY_PLAN = MEANS | WITH_A_RULE
+MOST_OF_THEM = sorted(EVERY_PLAN.keys() - {"fedasync"})
 
 
 def state_after(updates: list[BufferedUpdate], plan: AggregationPlan) -> ServerState:
     """Version 20, of which `updates` have already been aggregated."""
     state = replace(initial_state(np.linspace(-1, 1, SIZE, dtype=np.float32), plan), version=20)
-    return replace(state, remembered=STRATEGIES[plan.strategy].remember(state, updates, plan))
+    return replace(state, remembered=strategy_of(plan).remember(state, updates, plan))
 
 
 def direction(state: ServerState, buffer: list[BufferedUpdate], plan: AggregationPlan) -> np.ndarray:
@@ -34,7 +44,7 @@ def direction(state: ServerState, buffer: list[BufferedUpdate], plan: Aggregatio
 
 
 def step_of(state: ServerState, parts: list[list[BufferedUpdate]], plan: AggregationPlan) -> Step:
-    return STRATEGIES[plan.strategy].finish(state, merged(state, parts, plan), plan)
+    return strategy_of(plan).finish(state, merged(state, parts, plan), plan)
 
 
 def merged(state: ServerState, parts: list[list[BufferedUpdate]], plan: AggregationPlan) -> Partial:
@@ -193,11 +203,11 @@ def test_fedasync_remembers_what_updates_may_be_based_on_and_no_more() -> None:
     assert next_state(initial_state(np.zeros(2, np.float32), fresh_only), [update_of(1.0)], fresh_only).remembered == {}
 
 
-@pytest.mark.parametrize("strategy", MOST_OF_THEM)
+@pytest.mark.parametrize("name", MOST_OF_THEM)
 @given(updates=some_updates, data=st.data())
-def test_order_within_a_buffer_does_not_matter(strategy, updates, data) -> None:
+def test_order_within_a_buffer_does_not_matter(name, updates, data) -> None:
     """Of different devices: a device's own updates are in the order in which it sent them."""
-    plan = AggregationPlan(buffer_size=3, strategy=strategy)
+    plan = EVERY_PLAN[name]
     buffer = list({update.device: update for update in updates}.values())
     state = state_after(updates[:2], plan)
     one = next_state(state, buffer, plan)
@@ -213,56 +223,57 @@ def split_buffers(draw) -> tuple[list[BufferedUpdate], list[list[BufferedUpdate]
     return updates[:begin], [updates[begin:first], updates[first:second], updates[second:]]
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("name", EVERY_PLAN)
 @given(split_buffers())
-def test_partials_of_any_split_of_a_buffer_add_up_to_the_same_step(strategy, split) -> None:
+def test_partials_of_any_split_of_a_buffer_add_up_to_the_same_step(name, split) -> None:
     """To the last bit update by update, or where updates are kept whole; else within the rounding of another order."""
-    earlier, parts = split if strategy != "fedasync" else (split[0], [[], [], split[1][2][:1]])
+    plan = EVERY_PLAN[name]
+    earlier, parts = split if name != "fedasync" else (split[0], [[], [], split[1][2][:1]])
     buffer = [update for part in parts for update in part]
-    plan = AggregationPlan(buffer_size=len(buffer), strategy=strategy)
     state = state_after(earlier, plan)
     whole = next_state(state, buffer, plan)
     assert_same_bits(finish(state, merged(state, [[update] for update in buffer], plan), plan), whole)
     first, second, third = (partial_of(state, part, plan) for part in parts)
     for partial in (first + second + third, first + (second + third)):
-        step, expected = STRATEGIES[strategy].finish(state, partial, plan), step_of(state, [buffer], plan)
+        step, expected = strategy_of(plan).finish(state, partial, plan), step_of(state, [buffer], plan)
         assert step.rate == expected.rate
         assert_remembers_the_same(step.remembered, expected.remembered)
-        if strategy in KEEPS_UPDATES_WHOLE:
+        if name in KEEPS_UPDATES_WHOLE:
             assert step.direction.tobytes() == expected.direction.tobytes()
         else:
             bound = len(buffer) * 2.0**-50 * largest_value([*earlier, *buffer])
             np.testing.assert_allclose(step.direction, expected.direction, rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("name", EVERY_PLAN)
 @given(split_buffers())
-def test_partial_of_no_updates_adds_nothing(strategy, split) -> None:
+def test_partial_of_no_updates_adds_nothing(name, split) -> None:
     earlier, (*_, buffer) = split
-    buffer = buffer[:1] if strategy == "fedasync" else buffer
-    plan = AggregationPlan(buffer_size=len(buffer), strategy=strategy)
+    buffer = buffer[:1] if name == "fedasync" else buffer
+    plan = EVERY_PLAN[name]
     state = state_after(earlier, plan)
     for parts in ([[], buffer], [buffer, []]):
         assert_same_bits(finish(state, merged(state, parts, plan), plan), next_state(state, buffer, plan))
 
 
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+@pytest.mark.parametrize("name", EVERY_PLAN)
 @given(split_buffers())
-def test_step_remembers_what_a_restart_recalls(strategy, split) -> None:
+def test_step_remembers_what_a_restart_recalls(name, split) -> None:
     earlier, (*_, buffer) = split
-    buffer = buffer[:1] if strategy == "fedasync" else buffer
-    plan = AggregationPlan(buffer_size=len(buffer), strategy=strategy)
+    buffer = buffer[:1] if name == "fedasync" else buffer
+    plan = EVERY_PLAN[name]
+    strategy = strategy_of(plan)
     remembered = next_state(state_after(earlier, plan), buffer, plan).remembered
-    if STRATEGIES[strategy].recall is Recall.WEIGHTS:
+    if strategy.recall is Recall.WEIGHTS:
         assert sorted(remembered) == [20]
-    elif STRATEGIES[strategy].recall is Recall.RECENT_UPDATES:
-        recalled = STRATEGIES[strategy].remember(state_after(earlier, plan), buffer, plan)
+    elif strategy.recall is Recall.RECENT_UPDATES:
+        recalled = strategy.remember(state_after(earlier, plan), buffer, plan)
         assert_remembers_the_same(remembered, recalled)
     else:
         assert_remembers_the_same(remembered, state_after([*earlier, *buffer], plan).remembered)
 
 
-KEEPS_UPDATES_WHOLE = {"aced", "base_mean", "ef21", "fedasync"}
+KEEPS_UPDATES_WHOLE = {"aced", "base_mean", "ef21", "fedasync", *WITH_A_RULE}
 
 
 def largest_value(updates: list[BufferedUpdate]) -> float:

@@ -56,6 +56,7 @@ def described(
         prompts=recipe.task.prompts,
         clusters=recipe.task.clusters,
         drawing=recipe.task.drawing,
+        personal=recipe.task.personal,
     )
     return structs.replace(task, privacy=_privacy(recipe, task))
 

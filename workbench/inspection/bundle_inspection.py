@@ -19,6 +19,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle_files import DESCRIPTION_FILE, blob_hash
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.split_plan import SplitPlan
@@ -107,6 +108,8 @@ class Inspection(msgspec.Struct, frozen=True):
     privacy: PrivacyPlan | None
     split: SplitPlan | None
     clusters: ClusterPlan | None
+    personal: PersonalPlan | None
+    own_parameters: int
     version_parameters: int
     block_parameters: list[int]
     files: list[File]
@@ -150,6 +153,8 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
         privacy=task.privacy,
         split=task.split,
         clusters=task.clusters,
+        personal=task.personal,
+        own_parameters=sum(each.size for each in task.parameters if each.name in task.own_parameters),
         version_parameters=task.version.size,
         block_parameters=_block_parameters(task),
         files=[

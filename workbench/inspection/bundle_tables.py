@@ -27,6 +27,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
             "copies",
             f"for {inspection.clusters.most} clusters, a version has {inspection.version_parameters} parameters",
         )
+    if inspection.personal is not None:
+        own = f", {inspection.own_parameters} parameters never leave a device" if inspection.own_parameters else ""
+        facts.add_row("personal", inspection.personal.method + own)
     for name, schema in (inspection.inputs or {"": inspection.input}).items():
         kind = "whole numbers" if schema.whole else "float32"
         facts.add_row(
@@ -47,7 +50,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
         facts.add_row("" if number else "privacy", promise)
     aggregation = inspection.aggregation
     updates = aggregation.buffer_size or f"a tenth as many as devices take part, at least {SMALLEST_BUFFER},"
-    facts.add_row("version", f"{aggregation.strategy}, {updates} updates each")
+    rule = f" by {aggregation.rule.rule}" if aggregation.rule else ""
+    facts.add_row("version", f"{aggregation.strategy}{rule}, {updates} updates each")
     verdict = "every operator" if inspection.runs_on_oldest else "[red]not every operator[/]"
     facts.add_row("runs", f"{verdict} on onnxruntime {inspection.oldest_onnxruntime}, the oldest that is supported")
     if inspection.split is not None:

@@ -24,6 +24,8 @@ from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import kept_of, produce
 from edge_agent.training.round import DivergedError
 from edge_agent.worker.contract import TrainingResult, Withheld
+from fleet_protocol.codec import device_model
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import Receipt
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
@@ -199,6 +201,15 @@ class SimulatedAgent:
         return len(self._memory.outbox)
 
     @property
+    def keeps_something(self) -> bool:
+        """Whether it has a part of the model, or a model, of its own."""
+        return bool(self._memory.own)
+
+    def model(self, shared: FloatVector) -> FloatVector:
+        """What it answers with where the fleet shares the model `shared`, both f32[P]."""
+        return device_model(shared, self._memory.own, self._world.task)
+
+    @property
     def member(self) -> FleetMember:
         """What the device can do and bear."""
         return self._member
@@ -301,7 +312,7 @@ class SimulatedAgent:
         memory = self._memory
         if self._planned or self._deferred or self._awaits_scale:
             return False
-        if memory.outbox or memory.returned or memory.charges or memory.noised:
+        if memory.outbox or memory.returned or memory.charges or memory.noised or memory.own:
             return False
         if not self._on:
             return True
@@ -400,7 +411,7 @@ class SimulatedAgent:
         if isinstance(result, Withheld):
             self._withhold(result, known, start)
         else:
-            self._spool(result, known, start)
+            self._spool(self._world.tamper(self.number, task, result), known, start)
         self._postbox.notify()
         if isinstance(result, TrainingResult):
             if result.statistics:
@@ -448,6 +459,7 @@ class SimulatedAgent:
         memory.held = known
         memory.rounds += 1
         memory.epochs = result.epochs
+        memory.own = memory.own if result.own is None else result.own
         memory.trained_through = start.newest_sample
         self._decisions.ended(self._world.task.task, memory.new_samples, what)
 

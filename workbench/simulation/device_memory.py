@@ -67,6 +67,8 @@ class DeviceMemory:
     """The noised updates that were made, of whatever bundles."""
     charges: list[Charge] = field(default_factory=list)
     """What rounds with privacy of samples have told of them, whichever bundle they were for."""
+    own: bytes = b""
+    """What it keeps of the model to itself, where the task has it keep something."""
 
     @property
     def new_samples(self) -> int:
@@ -81,6 +83,7 @@ class DeviceMemory:
         self.withheld = 0
         self.epochs = 0.0
         self.usual_norm = 0.0
+        self.own = b""
 
     def is_here(self, blob: str) -> bool:
         """Whether the weights with this SHA-256 are on the device."""

@@ -74,6 +74,7 @@ def take_part_in_round(
         encode=world.encode,
         plan=workload.plan,
         mask=cohort.mask if cohort else None,
+        own=memory.own,
     )
     samples = samples_of_round(
         workload, task, device, stored, newest_sample=newest_sample, trained_through=memory.trained_through

@@ -9,6 +9,7 @@ import numpy as np
 from bundle_runtime.bundle import Bundle
 from edge_agent.training.feedback import recall
 from fleet_protocol.codec import encode_update
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from workbench.report.privacy_told import Told, told_so_far
 from workbench.simulation.agent import WakePolicy
@@ -21,12 +22,14 @@ from workbench.simulation.messages import PlainMessages, SignedMessages, device_
 from workbench.simulation.residuals import Residuals, leaves_nothing
 from workbench.simulation.wake_policies import WakeConcurrently, WakeInRounds, WakeOnSamples
 from workbench.simulation.workload import Workload
-from workbench.simulation.world import SimulatedWorld, Surroundings
+from workbench.simulation.world import SimulatedWorld, Surroundings, Tamper, as_trained
 
 EVENT_STREAM = 2
 """Keeps the random numbers of events apart from those that fleets and workloads are drawn with."""
 STARTED_TOGETHER, SECONDS_BETWEEN_STARTS = 10_000, 1.0
 """So many devices start at one time, and the next ones after so long: each is an agent until it has enrolled."""
+DEVICES_SCORED = 10
+"""Where each has a model of its own."""
 LIFE_STREAM = 3
 """Of an error feedback's `life`, which a real device draws at random."""
 
@@ -62,14 +65,22 @@ class Result:
 
 
 class Simulation:
-    """A fleet that is ready to run.
+    """A fleet that is ready to run; `tamper` as in `world.Surroundings`.
 
     Raises:
         ConfigurationError: the fleet's residuals don't fit into the memory allowed; or nothing is signed, and the task
             has masks, for which devices sign.
     """
 
-    def __init__(self, fleet: Sequence[FleetMember], bundle: Bundle, workload: Workload, options: Options) -> None:
+    def __init__(
+        self,
+        fleet: Sequence[FleetMember],
+        bundle: Bundle,
+        workload: Workload,
+        options: Options,
+        *,
+        tamper: Tamper = as_trained,
+    ) -> None:
         self._options = options
         self._history: list[Point] = []
         self._reached: Point | None = None
@@ -93,6 +104,7 @@ class Simulation:
             versioned=self._begin_round,
             encode=partial(encode_update, zstd=not options.plain),
             life=partial(_life, options.seed),
+            tamper=tamper,
         )
         self._world = _world(bundle, messages, surroundings)
         wake_policy: WakePolicy = WakeOnSamples(generator)
@@ -152,7 +164,7 @@ class Simulation:
 
     def _score(self) -> Point:
         world = self._world
-        score = world.workload.score(world.coordinator.model)
+        score = self._score_of_models()
         point = world.ledger.point(world.queue.now, world.coordinator.version, score, self._told())
         self._history.append(point)
         target = self._options.target
@@ -160,6 +172,20 @@ class Simulation:
             self._reached = point
         self._progress(point)
         return point
+
+    def _score_of_models(self) -> float:
+        """That of the shared model or, where devices have parts of their own, the mean of some devices' models."""
+        world = self._world
+        model = world.coordinator.model
+        if not world.task.own_parameters:
+            return world.workload.score(model)
+        models = [agent.model(model) for agent in self._fleet.awake if agent.keeps_something][:DEVICES_SCORED]
+        return float(np.mean([world.workload.score(each) for each in models or [model]]))
+
+    @property
+    def model(self) -> FloatVector:
+        """The model that the fleet shares, f32[P]."""
+        return self._world.coordinator.model
 
     def _told(self) -> list[Told]:
         rounds = 0
@@ -176,7 +202,8 @@ class Simulation:
             virtual_seconds=self._world.queue.now,
             versions=self._world.coordinator.version,
             updates=ledger.updates,
-            measure=self._world.workload.measure,
+            measure=self._world.workload.measure
+            + (" of devices' models, mean" if self._world.task.own_parameters else ""),
             first_score=self._history[0].score,
             score=last.score,
             heads=self._world.workload.heads(self._world.coordinator.model),

@@ -20,7 +20,7 @@ from edge_agent.training.engine import (
     plan_batches,
 )
 from edge_agent.training.onnx_step import OnnxStepEngine
-from edge_agent.training.own_limits import Evaluate
+from edge_agent.training.personal.own_model import Evaluate
 from edge_agent.training.private.engine import PrivateEngine
 from edge_agent.training.stored_samples import identities
 from fleet_protocol.codec.sparse import FloatVector

@@ -13,6 +13,7 @@ from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
 from edge_agent.core.version_choice import KnownVersion, known_from
 from edge_agent.training.compression import Encode
+from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest
 from fleet_protocol.task_description import TaskDescription
@@ -36,6 +37,15 @@ class PublishedVersion:
     weights: FloatVector
     manifest: Manifest
     known: KnownVersion
+
+
+Tamper = Callable[[int, TaskDescription, TrainingResult], TrainingResult]
+"""What the device with this number sends of what its round gave: a hostile one something else."""
+
+
+def as_trained(_device: int, _task: TaskDescription, result: TrainingResult) -> TrainingResult:
+    """What an honest device sends."""
+    return result
 
 
 class Serving(Protocol):
@@ -69,7 +79,7 @@ class Surroundings:
 
     With `always_connected`, a device that is on is connected; else it connects for a round and its receipt.
     `accepted` is called after each accepted update, `versioned` when there is something new to train for. `encode`
-    writes updates; `life` gives that of a device's error feedback.
+    writes updates; `life` gives that of a device's error feedback; `tamper` is what devices make of their rounds.
     """
 
     workload: Workload
@@ -81,6 +91,7 @@ class Surroundings:
     versioned: Callable[[], None]
     encode: Encode
     life: Callable[[int], int]
+    tamper: Tamper = as_trained
 
 
 class SimulatedWorld:
@@ -99,6 +110,7 @@ class SimulatedWorld:
         self.always_connected = surroundings.always_connected
         self.encode = surroundings.encode
         self.life = surroundings.life
+        self.tamper = surroundings.tamper
         self.listening: dict[int, Callable[[int], None]] = {}
         self._signer = signer
         self._accepted = surroundings.accepted

@@ -9,7 +9,12 @@ c is `delay_threshold`. The paper's optimiser is "amsgrad"; any other adaptive o
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, sum_by_samples
+from broker_coordinator.aggregation.contribution import (
+    BufferedUpdate,
+    Contribution,
+    contribution_of,
+    weighted_by_samples,
+)
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.strategy import Step, Strategy
 from fleet_protocol.aggregation_plan import AggregationPlan
@@ -29,7 +34,7 @@ class Delayed:
 def partial(state: ServerState, updates: Sequence[BufferedUpdate], _: AggregationPlan) -> Delayed:
     """See above."""
     largest = max((update.staleness for update in updates), default=0)
-    return Delayed(sum_by_samples(updates, state.weights.size), largest)
+    return Delayed(contribution_of(weighted_by_samples(updates), state.weights.size), largest)
 
 
 def finish(_: ServerState, delayed: Delayed, plan: AggregationPlan) -> Step:

@@ -7,15 +7,25 @@ as `max_staleness` is 0.
 
 from collections.abc import Sequence
 
-from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution, sum_by_samples
+from broker_coordinator.aggregation.contribution import (
+    BufferedUpdate,
+    Contribution,
+    contribution_of,
+    weighted_by_samples,
+)
 from broker_coordinator.aggregation.server_state import ServerState
-from broker_coordinator.aggregation.strategies.strategy import Strategy, mean
+from broker_coordinator.aggregation.strategies.strategy import Strategy, Weighted, mean
 from fleet_protocol.aggregation_plan import AggregationPlan
+
+
+def weighted(_state: ServerState, updates: Sequence[BufferedUpdate], _plan: AggregationPlan) -> Weighted:
+    """By samples."""
+    return weighted_by_samples(updates)
 
 
 def partial(state: ServerState, updates: Sequence[BufferedUpdate], _: AggregationPlan) -> Contribution:
     """The sum, weighted by samples."""
-    return sum_by_samples(updates, state.weights.size)
+    return contribution_of(weighted_by_samples(updates), state.weights.size)
 
 
-FEDAVG = Strategy(partial, mean)
+FEDAVG = Strategy(partial, mean, weighted=weighted)

@@ -8,9 +8,11 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from broker_coordinator.aggregation.block_weights import Weight
 from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.codec import SparseUpdate
 
 
 class Partial(Protocol):
@@ -51,6 +53,8 @@ class Recall(Enum):
 
 P = TypeVar("P", bound=Partial)
 Updates = tuple[BufferedUpdate, ...]
+Weighted = list[tuple[Weight, SparseUpdate]]
+Weigh = Callable[[ServerState, Sequence[BufferedUpdate], AggregationPlan], Weighted]
 
 
 def nothing(_state: ServerState, _updates: Iterable[BufferedUpdate], _plan: AggregationPlan) -> Remembered:
@@ -72,10 +76,12 @@ def mean(_state: ServerState, total: Contribution, _plan: AggregationPlan) -> St
 class Strategy(Generic[P]):
     """`finish(state, partial(state, buffer))` is the step; updates come in journal order, `state` is that before it.
 
-    `remember` gives `Step.remembered` alone, from the state and the updates: for restarts and rollbacks.
+    `remember` gives `Step.remembered` alone, from the state and the updates: for restarts and rollbacks. `weighted` is
+    what the direction is the weighted mean of, so that a rule can take the mean's place; None where it is no such mean.
     """
 
     partial: Callable[[ServerState, Sequence[BufferedUpdate], AggregationPlan], P]
     finish: Callable[[ServerState, P, AggregationPlan], Step]
     remember: Callable[[ServerState, Iterable[BufferedUpdate], AggregationPlan], Remembered] = nothing
     recall: Recall = Recall.NOTHING
+    weighted: Weigh | None = None

@@ -59,6 +59,7 @@ class RoundSpool:
                 epochs=result.epochs,
                 counts_turn=description.device_privacy is not None,
                 noised=noised_update(version.bundle, description),
+                own=result.own,
             ),
             self._sign,
         )

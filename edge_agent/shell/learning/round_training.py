@@ -179,7 +179,7 @@ class RoundTraining:
             raise RoundFailedError(verdict, mended=self._is_mended(task, verdict))
         self._versions.hold(version)
         if isinstance(verdict, Withheld):
-            self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs)
+            self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs, verdict.own)
             return verdict
         self._spool.put(task, version, memory, verdict)
         return Withheld("unchanged", verdict.kept, verdict.trained_through, verdict.epochs) if verdict.kept else None
@@ -258,6 +258,7 @@ class RoundTraining:
             prompting=self._prompting[task],
             told=told if memory.generation == version.generation else b"",
             cluster=version.cluster,
+            own=version.own,
             among=charged.among,
             cohort=(joined := self._cohorts.join(version)),
             budgets=charged.budgets,

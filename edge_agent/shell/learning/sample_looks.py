@@ -120,6 +120,7 @@ class SampleLooks:
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.cpu_limit_seconds,
             cluster=version.cluster,
+            own=version.own,
         )
         child = await start_child(COMMAND, Program.LOOK)
         try:

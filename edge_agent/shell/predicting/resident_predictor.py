@@ -1,6 +1,7 @@
 """Starts the predictor when something is asked, and ends it when nothing is: a sleeping agent has none."""
 
 import asyncio
+import hashlib
 import sys
 
 import msgspec
@@ -39,7 +40,7 @@ class ResidentPredictor:
         self._process: RunningProcess | None = None
         self._answers: asyncio.StreamReader | None = None
         self._questions: asyncio.StreamWriter | None = None
-        self._loaded = "", NO_CLUSTER
+        self._loaded = "", NO_CLUSTER, b""
         self._idle: asyncio.TimerHandle | None = None
 
     @property
@@ -55,7 +56,7 @@ class ResidentPredictor:
         """
         async with self._turn:
             self._stay()
-            if not self.runs or self._loaded != (version.weights.name, version.cluster):
+            if not self.runs or self._loaded != _loaded(version):
                 await self.end()
                 await self._start(version)
             try:
@@ -109,8 +110,9 @@ class ResidentPredictor:
             memory_limit_mib=settings.memory_limit_mib,
             cpu_limit_seconds=settings.cpu_limit_seconds,
             cluster=version.cluster,
+            own=version.own,
         )
-        self._loaded = version.weights.name, version.cluster
+        self._loaded = _loaded(version)
         self._write(write_job(job))
 
     async def _ask(self, inputs: bytes) -> dict[str, list[float]]:
@@ -134,3 +136,8 @@ class ResidentPredictor:
         if self._questions is None:
             raise RuntimeError("the predictor is not started")
         self._questions.write(data)
+
+
+def _loaded(version: ReadyVersion) -> tuple[str, int, bytes]:
+    """What tells the model that a child has loaded from others; a hash stands for what the device keeps to itself."""
+    return version.weights.name, version.cluster, hashlib.sha256(version.own).digest() if version.own else b""

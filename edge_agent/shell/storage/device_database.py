@@ -24,6 +24,7 @@ from edge_agent.shell.storage.device_schema import prepare, require_schema
 from edge_agent.shell.storage.kept_updates import forget_kept, keep, read_kept, renumber_kept
 from edge_agent.shell.storage.noised_updates import NoisedUpdates
 from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
+from edge_agent.shell.storage.own_models import read_own, write_own
 from edge_agent.shell.storage.own_shard import OwnShard
 from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
@@ -64,6 +65,7 @@ class SpooledRound:
     """The result of a round, as it is committed. `returned` are the numbers of those that its residual took back.
 
     `counts_turn`: its task takes few updates of one device. `noised`: what they tell of the device, if noise hides it.
+    `own` is what the device keeps of the model to itself from now on, None where that stays as it is.
     """
 
     task: str
@@ -77,6 +79,7 @@ class SpooledRound:
     epochs: float = 0.0
     counts_turn: bool = False
     noised: Sent | None = None
+    own: bytes | None = None
 
 
 NO_QUERY = 0
@@ -195,6 +198,11 @@ class DeviceDatabase:
         number, turns = read_turns(self._connection, task, bundle)
         return turns if number and self._seals.is_sound("turns", number) else Turns()
 
+    def own_model(self, task: str, bundle: str) -> bytes:
+        """What this device keeps of a bundle's model to itself; empty at first, and of another bundle."""
+        number, kept = read_own(self._connection, task, bundle)
+        return kept if number and self._seals.is_sound("own_models", number) else b""
+
     def set_cluster(self, task: str, cluster: int) -> None:
         """Store what a verified receipt says."""
         with transaction(self._connection):
@@ -256,6 +264,7 @@ class DeviceDatabase:
                 "DELETE FROM outbox WHERE returned AND task = ? AND bundle != ?", (finished.task, finished.bundle)
             )
             forget_kept(self._connection)
+            write_own(self._connection, finished.task, finished.bundle, finished.own)
             if finished.counts_turn and rows:
                 take_turn(self._connection, finished.task, finished.bundle, finished.base_version)
             if finished.noised is not None and rows:
@@ -287,9 +296,12 @@ class DeviceDatabase:
         """Bytes of that part of it which may have been sent, and so has to wait."""
         return waiting_bytes(self._connection, self._counters["sent_through"])
 
-    def withhold(self, task: str, bundle: str, trained_through: int, epochs: float) -> None:
-        """Commit a round that sends nothing: what earlier ones left behind stays, and so do rejected payloads."""
+    def withhold(self, task: str, bundle: str, trained_through: int, epochs: float, own: bytes | None = None) -> None:
+        """Commit a round that sends nothing: what earlier ones left behind stays, and so do rejected payloads. `own` as
+        of `SpooledRound`.
+        """
         with transaction(self._connection):
+            write_own(self._connection, task, bundle, own)
             write_use(self._connection, task, SampleUse(bundle, trained_through, epochs, withheld=1))
 
     def answer_query(self, answer: QueryAnswer, unsigned: OutboxRow, sign: SignRow) -> None:

@@ -7,6 +7,7 @@ from edge_agent.shell.storage import (
     begun_queries,
     kept_updates,
     noised_updates,
+    own_models,
     own_shard,
     query_answers,
     row_seals,
@@ -22,7 +23,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 12
+SCHEMA_VERSION = 13
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -58,6 +59,7 @@ TABLES = (
     task_turns.TABLE,
     noised_updates.TABLE,
     own_shard.TABLE,
+    own_models.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (

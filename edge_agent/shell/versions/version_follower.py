@@ -46,7 +46,8 @@ class ReadyVersion:
 
     Where `packed` is given, `weights` is the file that the worker unpacks it into. `last` is that of the version that
     the device trained from before, where it is here and an earlier one. `cluster` is whose copy of the parameters this
-    device has, where the task has copies.
+    device has, where the task has copies; `own` what it keeps of the model to itself, where the task has it keep
+    something.
     """
 
     number: int
@@ -58,6 +59,7 @@ class ReadyVersion:
     generation: int = 0
     last: Path | None = None
     cluster: int = NO_CLUSTER
+    own: bytes = b""
 
     @property
     def blobs(self) -> set[str]:
@@ -227,7 +229,11 @@ class VersionFollower:
             known.generation,
             self._last_weights(task, known),
             self._cluster(description),
+            self._own(description, known.bundle),
         )
+
+    def _own(self, description: TaskDescription, bundle: str) -> bytes:
+        return self._database.own_model(description.task, bundle) if description.personal else b""
 
     def _cluster(self, description: TaskDescription) -> int:
         plan = description.clusters
@@ -270,6 +276,7 @@ class VersionFollower:
             self._cache.path(chosen.weights),
             generation=chosen.generation,
             cluster=self._cluster(description),
+            own=self._own(description, chosen.bundle),
         )
 
     def hold(self, version: ReadyVersion) -> None:

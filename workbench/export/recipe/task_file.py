@@ -10,6 +10,7 @@ from fleet_protocol.configuration import Name, PositiveFloat
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_SEQUENCE
+from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.prompt_plan import PromptPlan
@@ -123,6 +124,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     solved_head: SolvedHead | None = None
     prompts: PromptPlan | None = None
     clusters: ClusterPlan | None = None
+    personal: PersonalPlan | None = None
     drawing: DrawingPlan | None = None
     privacy: PrivacyPlan | None = None
     loss: LossName | None = None

@@ -1,0 +1,1 @@
+"""What hostile devices do to a fleet, and which rule withstands them."""

@@ -1,0 +1,86 @@
+"""What a fifth of a fleet that is hostile does to it: `python -m benchmarks.byzantine [--data digits]`.
+
+Accuracy in per cent of the model to use, for each way to make versions and each attack (`attacks.py`). Digits chose
+what is chosen by it; MNIST and notMNIST show it (`--data mnist --data-dir FOLDER`). `default` names no setting of
+[aggregation], `recipe` takes the recipe's own; the others are `aced` with and without a rule.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from benchmarks.byzantine.attacks import ATTACKS, NOBODY
+from benchmarks.byzantine.fleets import Field, Scenario, prepared
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.robust_plan import RobustPlan
+
+
+def _aced(robust: RobustPlan) -> AggregationPlan:
+    return AggregationPlan(strategy="aced", robust=robust)
+
+
+PLANS: Final[Mapping[str, AggregationPlan | None]] = {
+    "default": AggregationPlan(),
+    "recipe": None,
+    "aced": AggregationPlan(strategy="aced"),
+    "median": _aced(RobustPlan("median")),
+    "trimmed_mean": _aced(RobustPlan("trimmed_mean")),
+    "geometric_median": _aced(RobustPlan("geometric_median")),
+    "krum": _aced(RobustPlan("krum")),
+    "multi_krum": _aced(RobustPlan("multi_krum")),
+    "bulyan": _aced(RobustPlan("bulyan")),
+    "centred_clipping": _aced(RobustPlan("centred_clipping")),
+    "spectral": _aced(RobustPlan("spectral")),
+    "median, buckets of 2": _aced(RobustPlan("median", bucket_size=2)),
+    "spectral, buckets of 2": _aced(RobustPlan("spectral", bucket_size=2)),
+}
+QUICK_PLANS: Final = ("default", "median", "centred_clipping")
+QUICK_ATTACKS: Final = (NOBODY, "sign_flip", "collusion")
+QUICK_UPDATES: Final = 150
+FLEET_SHARE: Final = 5
+"""One of so many devices is hostile."""
+
+
+def measured(field: Field, plans: list[str], attacks: list[str], scenario: Scenario) -> dict[str, dict[str, float]]:
+    """By plan and attack, and a line for each."""
+    found: dict[str, dict[str, float]] = {}
+    for plan in plans:
+        for attack in attacks:
+            started = time.monotonic()
+            summary = field.run(PLANS[plan], attack, scenario).summary
+            score = round(100 * summary.score, 1)
+            found.setdefault(plan, {})[attack] = score
+            more = {"refused": sum(each.times for each in summary.refused.values()), "collapses": summary.collapses}
+            seconds = round(time.monotonic() - started, 1)
+            line = {"plan": plan, "attack": attack, "accuracy": score, "versions": summary.versions}
+            print(json.dumps(line | more | {"updates": summary.updates, "seconds": seconds}), flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=("digits", "mnist", "notmnist"), default="digits")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--plans", nargs="*", choices=PLANS)
+    parser.add_argument("--attacks", nargs="*", choices=ATTACKS)
+    parser.add_argument("--devices", type=int, default=100)
+    parser.add_argument("--updates", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="some of it, within a minute")
+    given = parser.parse_args()
+    plans = given.plans or (QUICK_PLANS if given.quick else list(PLANS))
+    attacks = given.attacks or (QUICK_ATTACKS if given.quick else ATTACKS)
+    updates = QUICK_UPDATES if given.quick else given.updates
+    scenario = Scenario(given.devices, given.devices // FLEET_SHARE, updates, given.seed)
+    with prepared(given.data, given.data_dir) as field:
+        found = measured(field, list(plans), list(attacks), scenario)
+    about = {"data": given.data, "devices": scenario.devices, "hostile": scenario.hostile, "updates": scenario.updates}
+    print(json.dumps(about | {"seed": scenario.seed, "accuracy": found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The fleets that are attacked: a hundred devices with unequal shares of some pictures, a fifth of them hostile.
+
+The simulation runs the shipped cores, codec and signatures; devices differ in speed, and some train at a time, so that
+updates are stale. The model to use is scored, on a fifth of the samples.
+"""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from benchmarks.byzantine.attacks import OF_LABELS, Adversary, flipped
+from benchmarks.mnist import read_mnist
+from benchmarks.mnist_fleet import BALANCED_RECIPE, unequal_fleet
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.samples import Samples
+from edge_agent.core.guards import GuardSettings
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.bundle import parse_description
+from workbench.data.samples import FEWEST_SAMPLES, read_samples, share_out
+from workbench.export.bundle_writer import export_bundle
+from workbench.simulation.simulation import Options, Result, Simulation
+from workbench.simulation.workload import trained_workload
+
+DIGITS_BUNDLE: Final = Path("models/digits/bundle")
+PICTURES: Final = 4_000
+"""Of MNIST and of notMNIST."""
+TRAINING_AT_A_TIME: Final = 20
+SCORES: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """Which devices there are, and how long they train: `updates` accepted ones."""
+
+    devices: int
+    hostile: int
+    updates: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Samples, and the bundle in `folder` that devices train with them."""
+
+    folder: Path
+    bundle: Bundle
+    samples: Samples
+
+    def run(self, plan: AggregationPlan | None, attack: str, scenario: Scenario) -> Result:
+        """A fleet whose versions are made as `plan` says, or as the recipe does, under an attack."""
+        bundle = _with(self.bundle, plan)
+        task = bundle.description
+        parts, held_out = share_out(self.samples, task, scenario.devices, scenario.seed)
+        if attack in OF_LABELS:
+            parts = [
+                flipped(part, task.label.classes) if device < scenario.hostile else part
+                for device, part in enumerate(parts)
+            ]
+        options = Options(
+            seed=scenario.seed,
+            seconds=math.inf,
+            updates=scenario.updates,
+            score_every=max(1, scenario.updates // SCORES),
+            concurrent=min(TRAINING_AT_A_TIME, scenario.devices),
+        )
+        adversary = Adversary(attack, scenario.devices, scenario.hostile, scenario.seed)
+        guards = GuardSettings(minimum_samples=FEWEST_SAMPLES)  # so that each device of the hundred trains
+        fleet = [replace(member, guards=guards) for member in unequal_fleet(scenario.seed, scenario.devices)]
+        workload = trained_workload(self.folder, task, parts, held_out)
+        return Simulation(fleet, bundle, workload, options, tamper=adversary.tamper).run()
+
+
+@contextmanager
+def prepared(data: str, folder: Path | None) -> Iterator[Field]:
+    """`digits`, or `mnist` or `notmnist` in `folder`, on the recipe of `benchmarks/mnist_mlp_balanced`."""
+    if data == "digits":
+        bundle = load_bundle(DIGITS_BUNDLE)
+        yield Field(DIGITS_BUNDLE, bundle, read_samples(data, bundle.description))
+        return
+    if folder is None:
+        raise SystemExit(f"--data {data}: give --data-dir, the folder that {data} is in")
+    pictures = read_mnist(folder / data)
+    rows = np.random.default_rng(0).permutation(len(pictures.labels))[:PICTURES]
+    samples = Samples(pictures.images[rows].reshape(PICTURES, -1), pictures.labels[rows])
+    with tempfile.TemporaryDirectory() as exported:
+        export_bundle(BALANCED_RECIPE, Path(exported))
+        yield Field(Path(exported), load_bundle(Path(exported)), samples)
+
+
+def _with(bundle: Bundle, plan: AggregationPlan | None) -> Bundle:
+    """The bundle with another plan, checked as when it is loaded."""
+    if plan is None:
+        return bundle
+    changed = msgspec.structs.replace(bundle.description, aggregation=plan)
+    return Bundle(parse_description(msgspec.json.encode(changed), "the attacked task"), bundle.files)

@@ -1,0 +1,1 @@
+"""Fleets whose devices see unlike data: what the shared model and devices' own models are worth to each device."""

@@ -1,0 +1,84 @@
+"""One fleet in virtual time, and what its models are worth to each device."""
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.heterogeneity.divisions import Device
+from benchmarks.heterogeneity.methods import Method
+from benchmarks.mnist_fleet import TRAINING_AT_A_TIME, unequal_fleet
+from bundle_runtime.bundle import Bundle
+from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.runner import BundleRunner, bundle_paths
+from bundle_runtime.samples import Samples
+from edge_agent.training.engine import plan_batches
+from edge_agent.training.onnx_step import OnnxStepEngine
+from edge_agent.training.personal.adaptation import adapt
+from edge_agent.training.personal.own_model import steps_on
+from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.personal_plan import USUAL_ADAPTATION
+from workbench.simulation.simulation import Options, Simulation
+from workbench.simulation.workload import trained_workload
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """Shares of right answers on what devices hold out, each device tested on its own; in per cent.
+
+    `shared` is the fleet's model, `adapted` the same after some steps on the device's own samples, `own` what the
+    device answers with: its own model where the method gives it one, else the shared one. `worst_tenth` is the mean of
+    the tenth of the devices that are served worst by `own`.
+    """
+
+    shared: float
+    adapted: float
+    own: float
+    worst_tenth: float
+    refused: int
+
+
+def run(
+    folder: Path, method: Method, devices: Sequence[Device], learning_rate: float, seed: int, *, updates: int
+) -> Scores:
+    """One simulation of so many updates on the bundle in `folder`, which is of the method's graphs."""
+    loaded = load_bundle(folder)
+    task = method.changed(loaded.description, learning_rate)
+    held_out = _joined([each.held_out for each in devices])
+    workload = trained_workload(folder, task, [each.training for each in devices], held_out)
+    options = Options(
+        seed=seed, seconds=math.inf, updates=updates, score_every=updates, concurrent=TRAINING_AT_A_TIME, plain=True
+    )
+    fleet = unequal_fleet(seed, len(devices))
+    simulation = Simulation(fleet, Bundle(task, loaded.files), workload, options)
+    refused = simulation.run().summary.refused
+    shared = simulation.model
+    files = bundle_paths(folder, task)
+    runner, engine = BundleRunner(task, files), OnnxStepEngine.of_task(task, files)
+
+    def adapted(device: Device) -> FloatVector:
+        planned = steps_on(engine, device.training, task, seed, plan_batches)
+        return adapt(planned(USUAL_ADAPTATION), shared)
+
+    def right(models: Iterable[FloatVector]) -> list[float]:
+        pairs = zip(models, devices, strict=True)
+        return [runner.evaluate_features(model, each.held_out).accuracy or 0.0 for model, each in pairs]
+
+    own = right(agent.model(shared) for agent in simulation.agents)
+    return Scores(
+        shared=_per_cent(right(shared for _ in devices)),
+        adapted=_per_cent(right(map(adapted, devices))),
+        own=_per_cent(own),
+        worst_tenth=_per_cent(sorted(own)[: max(1, len(own) // 10)]),
+        refused=sum(count.times for count in refused.values()),
+    )
+
+
+def _joined(parts: Sequence[Samples]) -> Samples:
+    inputs = np.concatenate([each.inputs for each in parts])
+    return Samples(inputs, np.concatenate([each.labels for each in parts]), len(inputs))
+
+
+def _per_cent(shares: Sequence[float]) -> float:
+    return round(100 * float(np.mean(shares)), 2)

@@ -122,6 +122,7 @@ def _serve(options: argparse.Namespace, manager: ServiceManager, stopping: threa
         metrics=metrics,
         on_version=beside.note_version,
         keep_lease=lease.keep,
+        confirm_lease=lease.confirm,
         may_lead=leadership.may_lead if leadership else lambda: True,
         on_lead=beside.start,
         manages_accounts=configuration.broker_accounts is not None,

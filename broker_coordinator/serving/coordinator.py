@@ -33,9 +33,10 @@ LOOK_SECONDS = 0.1
 
 class Coordinator:
     """Serves the tasks in `journal`, to which `bundles` are added. `on_version` is called with each version that is
-    made, `keep_lease` before any is. `manages_accounts`: of the broker, through its dynamic security. `authorities` are
-    the sets of certificates that devices were to believe about the broker, in DER, the oldest set first. `draw_below`
-    draws the numbers of cohorts of masked updates.
+    made, `keep_lease` before any is, `confirm_lease` after them: what is retained for all devices is published only
+    once it has not raised; None where no other process can have the lease. `manages_accounts`: of the broker, through
+    its dynamic security. `authorities` are the sets of certificates that devices were to believe about the broker, in
+    DER, the oldest set first. `draw_below` draws the numbers of cohorts of masked updates.
 
     Where a fleet has several shards, each is served by a process of its own, and one of them leads: from when
     `may_lead` says so, until it ends. `on_lead` is called when it begins. The others take in and serve files.
@@ -55,6 +56,7 @@ class Coordinator:
         metrics: Metrics | None = None,
         on_version: OnVersion = lambda _task, _number: None,
         keep_lease: Callable[[float], None] = lambda _now: None,
+        confirm_lease: Callable[[], None] | None = None,
         may_lead: Callable[[], bool] = lambda: True,
         on_lead: Callable[[], None] = lambda: None,
         manages_accounts: bool = False,
@@ -64,6 +66,8 @@ class Coordinator:
         registry = TaskRegistry(journal.engine)
         self._decoded = DecodedBatches()
         self._keep_lease = keep_lease
+        self._confirm_lease = confirm_lease
+        self._is_confirmed = False
         self._may_lead = may_lead
         self._on_lead = on_lead
         self._metrics = metrics or Metrics()
@@ -117,6 +121,7 @@ class Coordinator:
         Raises:
             JournalUnavailableError: nothing happened; offer the same messages again later.
         """
+        self._is_confirmed = False
         self._settle_manifests(now)
         asked = self._intake.handle(messages, now)
         if requests := [each for each in asked if isinstance(each, FileRequested)]:
@@ -147,6 +152,9 @@ class Coordinator:
             if self._intake.has_come_elsewhere():
                 self._leading.repeat(now)
         self._leading.advance(now)
+        if self._confirm_lease:
+            self._confirm_lease()
+            self._is_confirmed = True
 
     def _lead_if_it_may(self) -> None:
         if not self._may_lead() or self._leading is not None:
@@ -175,8 +183,11 @@ class Coordinator:
         self._watch.subscribed(now)
 
     def receive_manifest(self, message: Message, now: float) -> None:
-        """Take a message from a topic of manifests."""
-        self._watch.receive(message.topic, message.data, now)
+        """Take a message from a topic of manifests. A former leader may have published an older one, even after it was
+        last confirmed: what was on its way to the broker then is sent again with its next connection.
+        """
+        if self._watch.receive(message.topic, message.data, now) and self._leading:
+            self._leading.repeat(now)
 
     def receive_account_answer(self, message: Message) -> None:
         """Take what the broker's dynamic security answers."""
@@ -189,6 +200,7 @@ class Coordinator:
 
     def announce_all(self) -> None:
         """Queue every retained message, of tasks and keys: the broker may have lost them."""
+        self._is_confirmed = False
         if self._leading:
             self._leading.announce()
 
@@ -201,16 +213,21 @@ class Coordinator:
         """Take at most `limit` messages that are to be published now: keys, as devices verify the rest with them; then
         receipts, manifests, queries, chunks.
         """
-        leading, may_announce = self._leading, not self._watch.is_waiting(now)
+        leading, may_announce = self._leading, self._may_announce(now)
         taken = leading.keys(limit, now) if leading else []
         taken += self._intake.publications(limit - len(taken))
-        if leading:
-            taken += leading.publications(limit - len(taken), now, may_announce=may_announce)
+        if leading and may_announce:
+            taken += leading.publications(limit - len(taken), now)
         taken += self._file_server.publications(limit - len(taken), now)
         if leading and may_announce:  # last: what removes an account is behind the receipts for it
             taken += leading.accounts(limit - len(taken), now)
         self._metrics.count_published(sum(len(publication.data) for publication in taken))
         return taken
+
+    def _may_announce(self, now: float) -> bool:
+        """Whether what devices hear is still this process's to say: each confirmation is good for one time."""
+        is_confirmed, self._is_confirmed = self._is_confirmed or self._confirm_lease is None, False
+        return is_confirmed and not self._watch.is_waiting(now)
 
     def next_due(self) -> float | None:
         """When `publications` or `make_versions` will next have something that they have not now, or None."""

@@ -221,8 +221,7 @@ class Intake:
             first_position = self._journal.write(entry)
         except JournalAheadError:  # by another intake, on the same devices, or by an operator
             return self._handle_together(messages, now)
-        if first_position == self._position + 1:
-            self._hand_over(entry)
+        self._hand_over(entry, first_position)
         self._others.counted(entry.counted)
         self._metrics.count_batch(
             decisions, entry.accepted, sum(len(message.data) for message in messages), time.perf_counter() - begun
@@ -260,10 +259,16 @@ class Intake:
         known = self._view.devices.get(device.key_id)
         return known is None or known.state is not device.state
 
-    def _hand_over(self, entry: JournalEntry) -> None:
-        """Note that an entry is journalled behind all that was known, and let the version maker have its payloads."""
-        after = self._position
-        self._position += len(entry.accepted) + len(entry.refused)
+    def _hand_over(self, entry: JournalEntry, first_position: int) -> None:
+        """Let the version maker have the payloads of an entry that is journalled from `first_position` on; note that it
+        is, unless another intake's are before it, which are read first.
+        """
+        after = first_position - 1
+        through = after + len(entry.accepted) + len(entry.refused)
+        if through == after:
+            return
+        if after == self._position:
+            self._position = through
         payloads = [
             (
                 accepted.header.task,
@@ -273,7 +278,7 @@ class Intake:
             for position, accepted in enumerate(entry.accepted, after + 1)
             if accepted.held_by is None
         ]
-        self._decoded.keep(DecodedBatch(after, self._position, payloads))
+        self._decoded.keep(DecodedBatch(after, through, payloads))
 
     def _answer(self, decision: Decision, now: float) -> None:
         if isinstance(decision, Refused) and self._logged_refusals.allows(decision.reason, now):

@@ -107,9 +107,9 @@ class Leading:
         """Take at most `limit` successions that are to be published now: devices verify the rest with them."""
         return self._successions.publications(limit, now)
 
-    def publications(self, limit: int, now: float, *, may_announce: bool) -> list[Publication]:
-        """Take at most `limit` manifests, unless they are held back, and queries."""
-        taken = self._version_maker.publications(limit, now) if may_announce else []
+    def publications(self, limit: int, now: float) -> list[Publication]:
+        """Take at most `limit` manifests and queries."""
+        taken = self._version_maker.publications(limit, now)
         return taken + self._query_rounds.publications(limit - len(taken), now)
 
     def accounts(self, limit: int, now: float) -> list[Publication]:
@@ -117,7 +117,7 @@ class Leading:
         return self._accounts.publications(limit, now) if self._accounts else []
 
     def next_due(self, *, may_announce: bool) -> float | None:
-        """When there will next be something that is not now, or None; `may_announce` as in `publications`."""
+        """When there will next be something that is not now, or None; `may_announce`: manifests are not held back."""
         moments = [
             self._successions.next_due(),
             self._version_maker.next_due(),

@@ -5,7 +5,8 @@ older one, and updates made from those would be refused for ever. The manifest t
 signed by this coordinator's own key, or one that this has followed. Until it has come, or does not come, nothing is
 taken in and nothing announced.
 
-Only the first manifest of each task counts. Later ones are this coordinator's own.
+Only the first manifest of each task counts for that. Later ones are this coordinator's own; an older one behind a newer
+one tells that a process which has lost the lease of the versions has published once more what it knew.
 """
 
 import logging
@@ -53,6 +54,7 @@ class ManifestWatch:
         self._is_older = is_older
         self._shards = shards
         self._seen: dict[str, Manifest] = {}
+        self._newest_heard: dict[str, Manifest] = {}
         self._checked: set[str] = set()
         self._ends = -math.inf
         self._latest_end = math.inf
@@ -75,19 +77,36 @@ class ManifestWatch:
         """When it stops waiting; None where it does not wait, or not for a time."""
         return self._ends if math.isfinite(self._ends) else None
 
-    def receive(self, topic: str, data: bytes, now: float) -> None:
-        """Take a message from a topic of manifests. What is not this coordinator's own is ignored."""
+    def receive(self, topic: str, data: bytes, now: float) -> bool:
+        """Take a message from a topic of manifests. What is not this coordinator's own is ignored. Returns whether it
+        is older than one that came before: it has taken that one's place at the broker.
+        """
         task = topic.rsplit("/", 1)[-1]
-        if task in self._checked or topic != topics.manifest(self._fleet, task):
-            return
+        if topic != topics.manifest(self._fleet, task):
+            return False
+        found = self._read(task, topic, data)
+        if task not in self._checked:
+            if found is not None:
+                self._seen.setdefault(task, found)
+            if math.isfinite(self._ends):
+                self._ends = min(max(self._ends, now + QUIET_SECONDS), self._latest_end)
+        return found is not None and self._is_older_than_before(task, found)
+
+    def _read(self, task: str, topic: str, data: bytes) -> Manifest | None:
         try:
             envelope = read_envelope(data, MANIFEST.max_bytes)
             envelope.verify(self._keys.get(envelope.key_id, self._newest), topic)
-            self._seen.setdefault(task, decode_payload(envelope.payload, Manifest))
+            return decode_payload(envelope.payload, Manifest)
         except ProtocolError as error:
-            logger.warning(log_line("manifest_ignored", task=task, error=error, remedy="see who may publish there"))
-        if math.isfinite(self._ends):
-            self._ends = min(max(self._ends, now + QUIET_SECONDS), self._latest_end)
+            if task not in self._checked:
+                logger.warning(log_line("manifest_ignored", task=task, error=error, remedy="see who may publish there"))
+            return None
+
+    def _is_older_than_before(self, task: str, found: Manifest) -> bool:
+        newest = self._newest_heard.setdefault(task, found)
+        if _order(found) > _order(newest):
+            self._newest_heard[task] = found
+        return _order(found) < _order(newest)
 
     def settle(self, tasks: Set[str], own: Callable[[], Mapping[str, Manifest]], now: float) -> None:
         """Begin a new generation of each of the `tasks` that is behind what has come; `own` says how they are.
@@ -121,9 +140,11 @@ class ManifestWatch:
     def _renew(self, task: str, found: Manifest, own: Manifest) -> None:
         self._is_older()
         try:
-            stored = self._registry.renew(task, after_generation=found.generation)
+            stored = self._registry.renew_behind(task, found.generation)
         except ConfigurationError as error:
             logger.error(log_line("generation_not_begun", task=task, error=error))
+            return
+        if stored is None:  # another shard's process has begun it meanwhile
             return
         logger.warning(
             log_line(
@@ -141,6 +162,11 @@ class ManifestWatch:
 
 def is_ahead(found: Manifest, own: Manifest) -> bool:
     """Whether devices that know `found` would not follow `own`, though it is not the same."""
-    if (found.generation, found.version) != (own.generation, own.version):
-        return (found.generation, found.version) > (own.generation, own.version)
+    if _order(found) != _order(own):
+        return _order(found) > _order(own)
     return (found.bundle, found.weights, found.removed) != (own.bundle, own.weights, own.removed)
+
+
+def _order(manifest: Manifest) -> tuple[int, int]:
+    """Devices follow the highest."""
+    return manifest.generation, manifest.version

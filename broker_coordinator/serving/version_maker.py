@@ -2,7 +2,8 @@
 
 What can't be applied is set aside (`set_aside`), and the rest goes on.
 
-Between calls it keeps what it has read, up to a position. What the intake hands over as `decoded` is not read at all.
+Between calls it keeps what it has read, up to a position. What the intake hands over as `decoded` is not read at all;
+what lies between, of other shards' intakes, is.
 """
 
 import logging
@@ -235,6 +236,7 @@ class VersionMaker:
     def _load(self) -> None:
         # Read first: what changes while the rest is read is then found out the next time.
         tasks_counter = read_change_counters(self._journal.engine).get(TASKS, 0)
+        self._decoded.forget()  # it was decoded for the tasks as they were
         self._set_aside.try_all_again()
         served, removed = self._registry.served(), self._registry.removed_tasks()
         self._tasks = self._task_loader.load(served)
@@ -254,8 +256,13 @@ class VersionMaker:
         """Let what is new in the journal wait for its aggregate."""
         new_places = {(task, kind) for _, task, kind in found.rows} | {(task, kind) for task, kind, _ in handed_over}
         queues = {place: queue for place in new_places if (queue := self._queue(*place)) is not None}
-        read = self._read([position for position, task, kind in found.rows if (task, kind) in queues])
-        for task, kind, waiting in chain(handed_over, read):
+        known = self._decoded.take_through(found.last_position)
+        wanted = [position for position, task, kind in found.rows if (task, kind) in queues]
+        read = self._read([position for position in wanted if position not in known])
+        behind = sorted(
+            [*read, *(known[each] for each in wanted if each in known)], key=lambda placed: placed[2].position
+        )
+        for task, kind, waiting in chain(handed_over, behind):
             if (queue := queues.get((task, kind))) is not None:
                 queue.append(waiting)
         self._cursor = found.last_position

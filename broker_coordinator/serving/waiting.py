@@ -68,6 +68,15 @@ class DecodedBatches:
                 payloads += batch.payloads
         return DecodedBatch(after, through, payloads)
 
+    def take_through(self, last: int) -> dict[int, Placed]:
+        """Hand over what is known up to the position `last`, by position, whatever others have journalled between.
+        Nothing is kept of it.
+        """
+        known: dict[int, Placed] = {}
+        while self._batches and self._batches[0].through <= last:
+            known |= {placed[2].position: placed for placed in self._pop().payloads}
+        return known
+
     def _pop(self) -> DecodedBatch:
         batch = self._batches.popleft()
         self._size -= len(batch.payloads)

@@ -31,7 +31,7 @@ def execute(connection: Connection, statement: str, parameters: Any = ()) -> Any
 
 
 def rows(connection: Connection, statement: Statement, **parameters: int) -> Sequence[tuple[Any, ...]]:
-    """The rows of a statement that is built once, of columns that need no conversion: numbers and text."""
+    """The rows of a statement that is built once, of columns that need no conversion: numbers, text, bytes."""
     sql, names, values = _compiled(statement, connection.dialect)
     given = values | parameters
     found: Sequence[tuple[Any, ...]] = execute(

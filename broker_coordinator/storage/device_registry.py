@@ -187,6 +187,16 @@ def store_device(connection: Connection, device: Device) -> None:
         connection.execute(insert(devices).values(row))
 
 
+def has_taken_name(connection: Connection, enrolled: Collection[Device]) -> bool:
+    """Whether a name of these is bound to another key: one that enrolled in another shard at the same moment."""
+    keys = {each.name: bytes(each.public_key) for each in enrolled if each.state is not DeviceState.REVOKED}
+    if not keys:
+        return False
+    live = devices.c.name.in_(keys), devices.c.state != DeviceState.REVOKED.value
+    bound = connection.execute(select(devices.c.name, devices.c.public_key).where(*live))
+    return any(keys[name] != key for name, key in bound)
+
+
 def forget_pending(connection: Connection, forgotten: Iterable[Device]) -> None:
     """Delete devices, unless an operator has let them in meanwhile."""
     for device in forgotten:

@@ -17,7 +17,12 @@ from broker_coordinator.aggregation.version import Version
 from broker_coordinator.consumers import version_kinds
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in, count_up
 from broker_coordinator.storage.database import Database, DatabaseSetBackError, DiskFullError, open_database, writing
-from broker_coordinator.storage.device_registry import forget_pending, revoke_device, store_device
+from broker_coordinator.storage.device_registry import (
+    forget_pending,
+    has_taken_name,
+    revoke_device,
+    store_device,
+)
 from broker_coordinator.storage.invitation_registry import bind_password, note_refused_invitation, spend_invitation
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.noise_seeds import insert_seed
@@ -92,8 +97,8 @@ class TasksChangedError(Exception):
 
 
 class JournalAheadError(Exception):
-    """The journal has outcomes of a batch's devices that the batch was not decided by, or an operator changed a task:
-    read them, and decide again.
+    """The journal has outcomes of a batch's devices that the batch was not decided by, or another key under one of
+    their names; or an operator changed a task: read them, and decide again.
     """
 
 
@@ -146,6 +151,8 @@ class Journal(JournalReader):
             if entry.refused:
                 connection.execute(insert(refused_payloads), list(map(_refused_row, entry.refused, positions)))
             _admit_invited(connection, entry.invited)
+            if has_taken_name(connection, entry.devices):
+                raise JournalAheadError
             for device in entry.devices:
                 store_device(connection, device)
             for each in entry.invited:

@@ -20,6 +20,7 @@ from broker_coordinator.aggregation.version import Version
 from broker_coordinator.consumers.masked_update import SumOfMasks
 from broker_coordinator.storage.database import Database, open_database, reading
 from broker_coordinator.storage.overview import Overview
+from broker_coordinator.storage.payload_runs import read_runs, runs_of
 from broker_coordinator.storage.records import (
     Aggregate,
     JournalledPayload,
@@ -53,6 +54,9 @@ from secure_aggregation.signatures import read_unverified
 
 POSITIONS_PER_QUERY = 500
 """Well below the number of parameters that any database takes."""
+
+MOST_RUNS = 10
+"""Of positions without a gap, among so many: batches of an intake are runs."""
 
 
 class JournalReader:
@@ -157,10 +161,13 @@ class JournalReader:
         return History(rollbacks, left, first, {row.number: row.step for row in made}, given)
 
     def at_positions(self, positions: Sequence[int]) -> Iterator[JournalledPayload]:
-        """Accepted payloads by their place in the journal, oldest first."""
+        """Accepted payloads by their places in the journal, which are in order."""
         for begin in range(0, len(positions), POSITIONS_PER_QUERY):
             some = positions[begin : begin + POSITIONS_PER_QUERY]
-            yield from self._read_payloads(payloads.c.position.in_(some))
+            if len(runs := runs_of(some)) <= MOST_RUNS:
+                yield from read_runs(self.engine, runs)
+            else:
+                yield from self._read_payloads(payloads.c.position.in_(some))
 
     def newest_aggregate(self, task: str, kind: int) -> Aggregate:
         """The last one of a kind that makes no versions; number 0 where there is none."""

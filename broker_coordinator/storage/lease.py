@@ -114,6 +114,16 @@ class Lease:
             if not lock.is_held() and not lock.take():
                 raise LeaseLostError(f"{job}: {self._holder(job)} has taken over")
 
+    def confirm(self) -> None:
+        """Compare as every writing transaction does, for what is said to others without writing.
+
+        Raises:
+            LeaseLostError: another process has taken over.
+            JournalUnavailableError: the database failed; nobody knows.
+        """
+        with reading(self._engine) as connection:
+            self._compare(connection)
+
     def release(self) -> None:
         """Give it up; transactions are not checked any more."""
         event.remove(self._engine, "begin", self._check)
@@ -128,8 +138,10 @@ class Lease:
             return connection.scalar(select(leases.c.holder).where(leases.c.job == job)) or "another process"
 
     def _check(self, connection: Connection) -> None:
-        if reads_only(connection):
-            return
+        if not reads_only(connection):
+            self._compare(connection)
+
+    def _compare(self, connection: Connection) -> None:
         found = {row.job: row.number for row in connection.execute(_ALL)}
         for job, number in self._numbers.items():
             if found.get(job) != number:

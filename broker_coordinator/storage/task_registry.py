@@ -194,11 +194,18 @@ class TaskRegistry:
             ConfigurationError: there is no such task, or no generation left.
         """
         with writing(self._engine) as connection:
-            known = stored_task(connection, name) or served_task(connection, name)
-            change_task(
-                connection, name, {"generation": _generation_after(name, max(known.generation, after_generation))}
-            )
-            return stored_task(connection, name) or served_task(connection, name)
+            return _renew(connection, name, after_generation)
+
+    def renew_behind(self, name: str, heard: int) -> StoredTask | None:
+        """Begin a generation after `heard`, which devices have heard of; None where there is one by now: of several
+        shards' processes that find out about it together, the first begins it.
+
+        Raises:
+            ConfigurationError: there is no such task, or no generation left.
+        """
+        with writing(self._engine) as connection:
+            known = stored_task(connection, name)
+            return None if known is not None and known.generation > heard else _renew(connection, name, heard)
 
     def remove(self, name: str) -> StoredTask:
         """Serve a task no longer, and delete its rows, some at a time; its name keeps its generation.
@@ -242,6 +249,13 @@ class TaskRegistry:
     def _all(self) -> list[StoredTask]:
         with reading(self._engine) as connection:
             return [StoredTask(**row._mapping) for row in connection.execute(STORED_TASKS.order_by(tasks.c.name))]
+
+
+def _renew(connection: Connection, name: str, after_generation: int) -> StoredTask:
+    known = stored_task(connection, name) or served_task(connection, name)
+    generation = _generation_after(name, max(known.generation, after_generation))
+    change_task(connection, name, {"generation": generation})
+    return stored_task(connection, name) or known
 
 
 def _serve(connection: Connection, bundle: Bundle, known: StoredTask | None) -> None:

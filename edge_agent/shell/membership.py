@@ -102,8 +102,8 @@ class Membership:
         self.tasks = [task.name for task in configuration.tasks]
         self.asked: Callable[[str, Queries], object] = lambda _task, _queries: None
         self.database = database
-        identity.boot = database.boot
         identity.move(database.own_shard.begin(configuration.shard))
+        identity.boot = database.boot
         pinned = PinnedKeys(configuration.state_folder, identity.coordinator)
         identity.coordinator = pinned.newest
         self._name = EnrolledName(configuration.state_folder, configuration.device, identity.public_key)
@@ -280,7 +280,8 @@ class Membership:
             self._shard.hear(manifest.shards)
 
     def _handle_moved(self) -> None:
-        """The next connection is of another shard."""
+        """The next connection is of another shard, and another life to whoever hears of the last one."""
+        self.identity.boot = self.database.boot
         self._enrolment.begin_anew()
         self._sign_last_will()
         self.link.filters = self._filters()

@@ -15,13 +15,16 @@ from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_protocol.kinds import Outcome, PresenceState
 from tests.support.bundles import TASK
 from tests.support.connected_device import ConnectedDevice
+from tests.support.cut_link import CutLink
 from tests.support.process import environment
-from tests.support.shard_processes import SHARDS, ShardedCoordinator, names_in
+from tests.support.shard_processes import SHARDS, ShardedCoordinator, ShardProcess, names_in
 from tests.support.waiting import until
 
 BUFFER = 3
 """Updates in each version of the tiny task."""
 LONGEST_TAKEOVER_SECONDS = 10.0
+QUIET_SECONDS = 2.0
+"""In which whoever has connected anew says what it has to."""
 
 Connect = Callable[[str], ConnectedDevice]
 
@@ -185,13 +188,16 @@ def test_a_shard_that_is_killed_finds_what_the_broker_has_kept_for_it(fleet, con
 
 @contextlib.contextmanager
 def revived(fleet: ShardedCoordinator) -> Iterator[None]:
-    """Whoever ends as another one has taken over is started again, as a parent or systemd does it."""
+    """Whoever ends as another one has taken over, or an older database, is started again, as a parent or systemd does
+    it.
+    """
     over = threading.Event()
 
     def revive() -> None:
         while not over.wait(0.1):
             for process in fleet.processes.values():
-                if process.exit_status() == 1 and process.says("database_taken_over"):
+                if process.exit_status() == 1:
+                    assert process.says("database_taken_over") or process.says("database_set_back"), process.log()
                     process.start()
 
     thread = threading.Thread(target=revive)
@@ -217,6 +223,76 @@ def test_nothing_is_lost_while_postgresql_is_restarted(fleet, connect, postgresq
             ledger.round(sequence)
         check(fleet, ledger)
     assert all(each.exit_status() is None for each in fleet.processes.values())
+
+
+def test_leader_whose_database_alone_is_cut_off_publishes_nothing_older_when_its_broker_comes_back(
+    fleet, connect, broker, postgresql
+) -> None:
+    link = CutLink(postgresql.url("any").port)
+    behind_link = fleet.configuration.with_name("behind-link.toml")
+    behind_link.write_text(fleet.configuration.read_text().replace(f":{link.target}/", f":{link.port}/"))
+    former, other = ShardProcess(behind_link, "0"), fleet.processes["1"]
+    fleet.processes["0"] = former
+    former.start()
+    until(former.leads, "it leads")
+    other.start()
+    until(other.is_serving, "the other one takes in")
+    device = connect("1")
+    ledger = Ledger(fleet, device)
+    for sequence in range(1, BUFFER + 1):
+        ledger.send(device, sequence)
+    until(lambda: fleet.newest(TASK) == 1, "it makes a version")
+    link.close()
+    until(other.leads, "the other one leads")
+    for sequence in range(1, BUFFER + 1):
+        ledger.send(device, 100 + sequence)
+    until(lambda: device.received.manifests[TASK].version == 2, "and makes the next version")
+    with former.paused():
+        broker.stop()
+        broker.start()
+        until(lambda: other.log().count("event=broker_connected") == 2, "the other one is back")
+        watching = connect("1")
+        until(lambda: watching.received.manifests[TASK].version == 2, "what is retained is the newest")
+    until(lambda: former.log().count("event=broker_connected") == 2, "the former leader is back")
+    begun = time.monotonic()
+    while time.monotonic() < begun + QUIET_SECONDS:
+        assert watching.received.manifests[TASK].version == 2
+        time.sleep(0.01)
+    check(fleet, ledger)
+
+
+def test_shards_under_which_the_database_is_put_back_follow_it_in_one_new_generation(
+    fleet, connect, postgresql
+) -> None:
+    fleet.start_all()
+    devices = [connect(shard) for shard in SHARDS]
+    ledger = Ledger(fleet, *devices)
+    for sequence in range(1, 4):
+        ledger.round(sequence)
+    until(lambda: fleet.newest(TASK) == 2, "versions are made")
+    fleet.kill_all()
+    database = fleet.database.database
+    postgresql.run_sql(f'CREATE DATABASE "{database}-backup" TEMPLATE "{database}"')
+    fleet.start_all()
+    for sequence in range(4, 7):
+        ledger.round(sequence)
+    until(lambda: fleet.newest(TASK) == 4, "more are made")
+    with revived(fleet):
+        postgresql.run_sql(f'DROP DATABASE "{database}" WITH (FORCE)')
+        postgresql.run_sql(f'CREATE DATABASE "{database}" TEMPLATE "{database}-backup"')
+        for device in devices:
+            until(lambda each=device: each.received.manifests[TASK].generation == 1, "devices are told")
+        for device in devices:
+            for number in range(BUFFER):
+                base = device.received.manifests[TASK].version
+                update = device.update(100 + number, base_version=base, generation=1, life=1)
+                assert device.publish_until_receipt(update).outcome is Outcome.ACCEPTED
+        until(lambda: fleet.newest(TASK) == 4, "versions are made of what comes now")
+    said = "".join(process.log() for process in fleet.processes.values())
+    assert said.count("event=generation_begun") == 1
+    assert "event=database_set_back" in said
+    assert devices[0].received.manifests[TASK].generation == 1
+    assert fleet.tasks("verify", TASK)["equal"]
 
 
 def test_parent_keeps_a_process_for_each_shard_and_ends_them(fleet, connect) -> None:

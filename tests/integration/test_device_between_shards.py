@@ -12,7 +12,7 @@ from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.device_registry import DeviceRegistry
-from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.journal import Journal, JournalEntry
 from edge_agent.core.shard_choice import Place
 from fleet_protocol import topics
 from fleet_protocol.aggregation_plan import AggregationPlan
@@ -155,6 +155,29 @@ def test_name_that_is_bound_in_one_shard_is_bound_in_the_other(start, device):
     assert receipt.outcome is Outcome.REJECTED
     assert "bound to another key" in receipt.detail
     assert len(DeviceRegistry(there.journal.engine).devices()) == 1
+
+
+def test_of_two_keys_that_enrol_under_one_name_in_two_shards_at_once_the_first_is_let_in(
+    start, device, monkeypatch, caplog
+):
+    here, there = start(SHARD), start(OTHER)
+    impostor = SigningDevice(MOVER)
+    move(impostor, OTHER)
+    write, said = Journal.write, []
+
+    def enrol_the_other_first(journal: Journal, entry: JournalEntry) -> int:
+        monkeypatch.setattr(Journal, "write", write)
+        said.extend(outcomes(here.hear(device, device.enrolment())))
+        return write(journal, entry)
+
+    monkeypatch.setattr(Journal, "write", enrol_the_other_first)
+    (receipt,) = there.hear(impostor, impostor.enrolment())
+    assert said == ["accepted"]
+    assert receipt.outcome is Outcome.REJECTED
+    assert "bound to another key" in receipt.detail
+    assert "batch_failed" not in caplog.text, "nothing has gone wrong"
+    (row,) = DeviceRegistry(there.journal.engine).devices()
+    assert row.public_key == device.key.verify_key
 
 
 def test_key_that_was_revoked_before_it_came_is_refused(start, device):

@@ -1,4 +1,4 @@
-"""An agent that a receipt tells a number at the end of its range starts, signs and counts on."""
+"""Boot numbers of an agent: it starts, signs and counts on, whatever a receipt tells, and wherever it moves."""
 
 import pytest
 
@@ -6,10 +6,12 @@ from broker_coordinator.distribution.signed_messages import MessageSigner
 from edge_agent.configuration import AgentConfiguration, load_configuration
 from edge_agent.shell.agent import Agent
 from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.connection.link import LinkLeftError
+from fleet_protocol import topics
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.errors import Reason
 from fleet_protocol.keys import SigningKey, write_signing_key, write_verify_key
-from fleet_protocol.kinds import BLOB_REQUEST
+from fleet_protocol.kinds import BLOB_REQUEST, Presence, decode_payload
 from fleet_protocol.limits import BOOT_SHIFT, MAX_BOOT, MAX_CONTROL_BYTES, MAX_SEQUENCE
 from tests.support.fleet import FLEET, SHARD
 
@@ -95,3 +97,18 @@ async def test_agent_continues_once_where_its_newest_number_was_used_and_not_whe
     assert agent.identity.boot == first + 1
     assert caplog.text.count("event=state_lost") == 1
     agent.close()
+
+
+async def test_agent_that_moves_is_at_another_boot_than_the_last_will_that_it_leaves_behind(configuration) -> None:
+    agent = StartedAgent(configuration)
+    left_behind = presence(agent)
+    agent.member._shard.hear(["elsewhere"])
+    with pytest.raises(LinkLeftError):
+        await agent.member._shard.keep()
+    assert agent.member.link.last_will[0] == topics.state(FLEET, "elsewhere", "kitchen-pi")
+    assert presence(agent).boot == agent.identity.boot == left_behind.boot + 1
+    agent.close()
+
+
+def presence(agent: StartedAgent) -> Presence:
+    return decode_payload(read_envelope(agent.member.link.last_will[1], MAX_CONTROL_BYTES).payload, Presence)

@@ -25,6 +25,7 @@ from broker_coordinator.serving.intake import Intake
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.version_maker import VersionMaker
 from broker_coordinator.serving.waiting import DecodedBatch, DecodedBatches, WaitingPayload
+from broker_coordinator.storage import journal_reader
 from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal import Journal, JournalEntry
 from broker_coordinator.storage.records import items_together
@@ -47,14 +48,17 @@ SIGNER = MessageSigner(KEY, FLEET, SHARD)
 
 
 class Apart:
-    """Each job with a connection and a memory of its own, as in processes of their own; `intakes` take turns."""
+    """Each job with a connection and a memory of its own, as in processes of their own; `intakes` take turns. The first
+    one hands over so many payloads.
+    """
 
-    def __init__(self, database: Database, bundle, intakes: int = 1) -> None:
+    def __init__(self, database: Database, bundle, intakes: int = 1, handed_over: int = 0) -> None:
         self._database = database
+        decoded = DecodedBatches(handed_over)
         self._journals: list[Journal] = []
         self.journal = self._open()
         TaskRegistry(self.journal.engine).publish(bundle)
-        self.intakes = [self.restarted_intake() for _ in range(intakes)]
+        self.intakes = [self.restarted_intake(decoded if not number else None) for number in range(intakes)]
         maker = self._open()
         self.maker = VersionMaker(
             maker,
@@ -64,7 +68,7 @@ class Apart:
             retention=Retention(),
             metrics=Metrics(),
             on_version=lambda _task, _number: None,
-            decoded=DecodedBatches(0),
+            decoded=decoded,
         )
         server = self._open()
         self.server = FileServer(server, TaskRegistry(server.engine), SIGNER, metrics=Metrics(), allowance=UNLIMITED)
@@ -77,12 +81,10 @@ class Apart:
         for journal in self._journals:
             journal.close()
 
-    def restarted_intake(self) -> Intake:
+    def restarted_intake(self, decoded: DecodedBatches | None = None) -> Intake:
         journal = self._open()
-        registry = TaskRegistry(journal.engine)
-        return Intake(
-            journal, registry, SIGNER, Admission(OPEN, CONSUMERS), metrics=Metrics(), decoded=DecodedBatches(0)
-        )
+        registry, admission = TaskRegistry(journal.engine), Admission(OPEN, CONSUMERS)
+        return Intake(journal, registry, SIGNER, admission, metrics=Metrics(), decoded=decoded or DecodedBatches(0))
 
     def handle(self, device: SigningDevice, *messages: bytes, intake: int = 0) -> list[FileRequested]:
         return self.intakes[intake].handle([Message(device.up, data) for data in messages], 0.0)
@@ -118,6 +120,55 @@ def test_version_maker_makes_of_the_journal_alone_what_it_makes_with_the_cache(t
     assert list(apart.journal.versions(TASK)) == list(together.journal.versions(TASK))
     assert [row.staleness for row in apart.journal.updates()] == [row.staleness for row in together.journal.updates()]
     assert versions_replayed(apart.journal, TASK) == 3
+
+
+def test_rows_that_are_read_by_runs_are_those_that_are_read_one_by_one(start_apart, bundle, monkeypatch) -> None:
+    apart, device = start_apart(bundle), SigningDevice("kitchen-pi")
+    apart.handle(device, device.enrolment())
+    for sequence in range(1, 10):
+        apart.handle(device, device.update(sequence, samples=0 if sequence in {3, 7} else 8))
+    every = list(apart.journal.updates())
+    assert len(every) == 7
+    positions = [row.position for row in every]
+    assert list(apart.journal.at_positions(positions)) == every
+    monkeypatch.setattr(journal_reader, "MOST_RUNS", 0)
+    assert list(apart.journal.at_positions(positions)) == every
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["behind", "amid"])
+def test_what_the_leader_has_decoded_is_not_read_again_though_other_intakes_payloads_lie_between(
+    start_apart, bundle, monkeypatch, late
+) -> None:
+    apart = start_apart(bundle, intakes=2, handed_over=100)
+    devices = [SigningDevice("kitchen-pi"), SigningDevice("garden-pi")]
+    for intake, device in enumerate(devices):
+        apart.handle(device, device.enrolment(), intake=intake)
+    read, at_positions, write = [], Journal.at_positions, Journal.write
+
+    def note(journal: Journal, positions):
+        read.extend(positions)
+        return at_positions(journal, positions)
+
+    def let_the_other_write_first(journal: Journal, entry) -> int:
+        monkeypatch.setattr(Journal, "write", write)
+        apart.handle(devices[1], devices[1].update(1), intake=1)
+        return write(journal, entry)
+
+    monkeypatch.setattr(Journal, "at_positions", note)
+    apart.handle(devices[0], devices[0].update(1))
+    if late:
+        monkeypatch.setattr(Journal, "write", let_the_other_write_first)
+    else:
+        apart.handle(devices[1], devices[1].update(1), intake=1)
+    apart.handle(devices[0], devices[0].update(2), devices[0].update(3))
+    apart.handle(devices[1], devices[1].update(2), intake=1)
+    apart.handle(devices[0], devices[0].update(4))
+    apart.maker.make_versions(0.0)
+    assert read == [2, 5]
+    assert [(row.position, row.aggregate) for row in apart.journal.updates()] == [
+        (1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2)
+    ]  # fmt: skip
+    assert versions_replayed(apart.journal, TASK) == 2
 
 
 def test_rows_that_are_decoded_together_are_what_each_is_alone(start_apart, bundle) -> None:
@@ -218,6 +269,16 @@ def test_batches_are_handed_over_once_and_only_where_they_follow_without_a_gap()
     assert decoded.take(8) == DecodedBatch(8, 8, [])
     assert decoded.take(9) == batch(9, 2)
     assert decoded.take(9) == DecodedBatch(9, 9, [])
+
+
+def test_batches_behind_a_gap_are_handed_over_by_position() -> None:
+    decoded = DecodedBatches(100)
+    for each in (batch(0, 2), batch(3, 2), batch(7, 1, refused=1), batch(9, 1)):
+        decoded.keep(each)
+    assert decoded.take(0).through == 2
+    assert [*decoded.take_through(9)] == [4, 5, 8]
+    assert decoded.take_through(9) == {}
+    assert [*decoded.take_through(10)] == [10]
 
 
 def test_batches_to_hand_over_are_bounded_and_the_oldest_is_forgotten() -> None:

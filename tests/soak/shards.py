@@ -1,35 +1,40 @@
-"""`python -m tests.soak.shards`: kills the processes of a fleet of two shards, and restarts its PostgreSQL, at random.
+"""`python -m tests.soak.shards`: kills the processes of a fleet of two shards, its PostgreSQL, and with `--broker nats`
+the servers of its broker, at random.
 
 Devices send all the while. At the end every update that was receipted is in the journal once, every version is its
 replay, bit for bit, and each death of a leader was followed by the next version in time. The last line of the output is
-a JSON object; exit status 1 where anything is wrong.
+a JSON object; exit status 1 where anything is wrong. `--keep FOLDER` has what every process has said, and what was done
+when, where anything was.
 """
 
 import argparse
 import json
+import os
 import random
+import shutil
+import socket
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_protocol.kinds import Outcome
+from tests.soak.shard_strikes import GO_ON_SECONDS, Strikes
 from tests.support.broker import Broker
 from tests.support.bundles import TASK, write_bundle
 from tests.support.connected_device import ConnectedDevice
+from tests.support.nats import NAME as CLUSTER
+from tests.support.nats import NatsCluster
 from tests.support.postgresql import PostgresqlServer
-from tests.support.shard_processes import SHARDS, ShardedCoordinator, ShardProcess, names_in
-from tests.support.waiting import until
+from tests.support.shard_processes import SHARDS, ShardedCoordinator, names_in
 
+MOSQUITTO, NATS = "mosquitto", "nats"
 DEVICES_OF_SHARD = 2
-LONGEST_PAUSE_SECONDS = 2.0
-RESTART_SECONDS = 1.0
-"""After which whoever was killed is started again, as a parent or systemd does it."""
 LONGEST_TAKEOVER_SECONDS = 10.0
-TAKEN_OVER = 1
 KEEP_ALL = "[retention]\nversions = 1000000\n[rate_limit]\nupdates_per_hour = 1e9\nburst = 1000000\n"
 
 
@@ -40,7 +45,7 @@ class Sender:
         self.device, self.accepted, self.refused = device, set[int](), set[int]()
         self._over = over
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -49,7 +54,7 @@ class Sender:
             while not self._over.wait(0.05):
                 sequence += 1
                 update = self.device.update(sequence, base_version=self.device.received.manifests[TASK].version)
-                receipt = self.device.publish_until_receipt(update)
+                receipt = self.device.publish_until_receipt(update, GO_ON_SECONDS)
                 (self.accepted if receipt.outcome is Outcome.ACCEPTED else self.refused).add(sequence)
         except BaseException as error:  # said where the thread is joined
             self._failure = error
@@ -62,60 +67,7 @@ class Sender:
             raise self._failure
 
 
-class Soak:
-    """A fleet, and what was done to it."""
-
-    def __init__(self, fleet: ShardedCoordinator, server: PostgresqlServer, draw: random.Random) -> None:
-        self._fleet, self._server, self._draw = fleet, server, draw
-        self.kills = Counter[str]()
-        self.takeovers: list[float] = []
-
-    def strike(self) -> None:
-        """Kill one process, or restart the database; see the next version where the leader died, and revive."""
-        time.sleep(self._draw.uniform(0, LONGEST_PAUSE_SECONDS))
-        leader = until(self._leader, "somebody leads")
-        follower = next(each for each in self._fleet.processes.values() if each is not leader)
-        what = self._draw.choice(["leader", "leader", "follower", "both", "postgresql"])
-        self.kills[what] += 1
-        if what == "postgresql":
-            self._server.stop()
-            self._server.start()
-        before, killed_at = self._fleet.newest(TASK), time.monotonic()
-        killed = {"leader": [leader], "follower": [follower], "both": [leader, follower]}.get(what, [])
-        for process in killed:
-            process.kill()
-        until(lambda: self._has_gone_on(before, killed, killed_at), f"a version after the death of {what}")
-        if what == "leader":
-            self.takeovers.append(time.monotonic() - killed_at)
-        until(lambda: self._revive(killed, killed_at) and self._all_serve(), "all serve again")
-
-    def _has_gone_on(self, before: int, killed: list[ShardProcess], killed_at: float) -> bool:
-        self._revive(killed, killed_at)
-        return self._fleet.newest(TASK) > before
-
-    def _revive(self, killed: list[ShardProcess], killed_at: float) -> bool:
-        for process in self._fleet.processes.values():
-            status = process.exit_status()
-            if status is None:
-                continue
-            was_killed = process in killed and status < 0
-            assert was_killed or status == TAKEN_OVER, (
-                f"shard {process.shard} ended with {status}: {process.log()[-1500:]}"
-            )
-            if time.monotonic() > killed_at + RESTART_SECONDS:
-                process.start()
-        return True
-
-    def _leader(self) -> ShardProcess | None:
-        self._revive([], 0.0)
-        found = [each for each in self._fleet.processes.values() if each.leads()]
-        return found[0] if len(found) == 1 and self._all_serve() else None
-
-    def _all_serve(self) -> bool:
-        return all(each.is_serving() for each in self._fleet.processes.values())
-
-
-def problems_of(fleet: ShardedCoordinator, senders: list[Sender], soak: Soak) -> list[str]:
+def problems_of(fleet: ShardedCoordinator, senders: Sequence[Sender], strikes: Strikes) -> list[str]:
     """What is wrong, in words."""
     with JournalReader.open(fleet.database) as journal:
         held = Counter((row.device, row.sequence) for row in journal.updates())
@@ -124,7 +76,7 @@ def problems_of(fleet: ShardedCoordinator, senders: list[Sender], soak: Soak) ->
         "lost": len(accepted - held.keys()),
         "in the journal twice": sum(count > 1 for count in held.values()),
         "in the journal though refused": len(held.keys() - accepted),
-        "takeovers too late": sum(seconds > LONGEST_TAKEOVER_SECONDS for seconds in soak.takeovers),
+        "takeovers too late": sum(seconds > LONGEST_TAKEOVER_SECONDS for seconds in strikes.takeovers),
     }
     found = [f"{count} {what}" for what, count in counts.items() if count]
     if not fleet.tasks("verify", TASK)["equal"]:
@@ -132,52 +84,94 @@ def problems_of(fleet: ShardedCoordinator, senders: list[Sender], soak: Soak) ->
     return found
 
 
-def run(kills: int, seed: int) -> dict[str, object]:
+class Fleet:
+    """Two shards, their database, broker and devices, all in one folder."""
+
+    def __init__(self, folder: Path, broker: Broker | NatsCluster) -> None:
+        self._folder, self._broker, self._over = folder, broker, threading.Event()
+        self.nodes = broker.nodes if isinstance(broker, NatsCluster) else []
+        self._protocol = "3.1.1" if self.nodes else "5"
+        self.server, self.senders = PostgresqlServer(), list[Sender]()
+        self.server.start()
+        write_bundle(folder / "bundle")
+        database = self.server.database("soak")
+        self.coordinator = ShardedCoordinator(
+            folder / "c", broker, folder / "bundle", database, KEEP_ALL, protocol=self._protocol
+        )
+
+    def start(self) -> None:
+        """Start all of it; devices send from then on."""
+        self._broker.start()
+        self.coordinator.start_all()
+        for shard in SHARDS:
+            for name in names_in(shard, DEVICES_OF_SHARD):
+                key = self.coordinator.public_key
+                device = ConnectedDevice(name, self._broker, key, shard=shard, protocol=self._protocol)
+                device.enrol()
+                self.senders.append(Sender(device, self._over))
+
+    def stop_sending(self) -> None:
+        """Wait until everything that was sent has its receipt."""
+        self._over.set()
+        for sender in self.senders:
+            sender.join()
+
+    def end(self) -> None:
+        """End everything at once."""
+        self._over.set()
+        self.coordinator.kill_all()
+        self._broker.kill()
+        self.server.remove()
+
+    def keep(self, place: Path) -> None:
+        """Copy what everybody has said."""
+        place.mkdir(parents=True, exist_ok=True)
+        for log in (*self._folder.rglob("*.log"), self.server.log_file):
+            name = log.relative_to(self._folder).parts if log.is_relative_to(self._folder) else ("postgresql.log",)
+            shutil.copy(log, place / "-".join(name))
+
+
+def run(kills: int, seed: int, broker: str, keep: Path | None) -> dict[str, object]:
     """Run one; `problems` of what it returns is empty where all is well."""
-    begun, over, draw = time.monotonic(), threading.Event(), random.Random(seed)
-    server = PostgresqlServer()
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        broker, senders = Broker(folder / "broker"), list[Sender]()
-        write_bundle(folder / "bundle")
+        fleet = Fleet(folder, NatsCluster(folder / "nats") if broker == NATS else Broker(folder / "broker"))
+        is_well = False
         try:
-            server.start()
-            broker.start()
-            fleet = ShardedCoordinator(folder / "c", broker, folder / "bundle", server.database("soak"), KEEP_ALL)
-            fleet.start_all()
-            for shard in SHARDS:
-                for name in names_in(shard, DEVICES_OF_SHARD):
-                    device = ConnectedDevice(name, broker, fleet.public_key, shard=shard)
-                    device.enrol()
-                    senders.append(Sender(device, over))
-            soak = Soak(fleet, server, draw)
+            fleet.start()
+            strikes = Strikes(fleet.coordinator, fleet.server, fleet.nodes, random.Random(seed), folder / "strikes.log")
             for number in range(kills):
-                soak.strike()
-                print(f"{number + 1} of {kills}: {dict(soak.kills)}", file=sys.stderr, flush=True)
-            over.set()
-            for sender in senders:
-                sender.join()
-            problems, versions = problems_of(fleet, senders, soak), fleet.newest(TASK)
-        except AssertionError as error:
-            said = "".join(f"\n{each.log_file.name}: {each.log()[-1500:]}" for each in fleet.processes.values())
-            raise AssertionError(f"{error}{said}") from error
+                strikes.strike()
+                print(f"{number + 1} of {kills}: {dict(strikes.kills)}", file=sys.stderr, flush=True)
+            fleet.stop_sending()
+            problems, versions = problems_of(fleet.coordinator, fleet.senders, strikes), fleet.coordinator.newest(TASK)
+            is_well = not problems
         finally:
-            over.set()
-            if "fleet" in locals():
-                fleet.kill_all()
-            broker.kill()
-            server.remove()
+            if keep is not None and not is_well:
+                fleet.keep(keep)
+            fleet.end()
     return {
         "seed": seed,
-        "kills": dict(soak.kills),
-        "accepted": sum(len(each.accepted) for each in senders),
-        "refused": sum(len(each.refused) for each in senders),
+        "broker": broker,
+        "kills": dict(strikes.kills),
+        "accepted": sum(len(each.accepted) for each in fleet.senders),
+        "refused": sum(len(each.refused) for each in fleet.senders),
         "versions": versions,
-        "longest_takeover_s": round(max(soak.takeovers, default=0.0), 1),
-        "takeovers_s": [round(each, 1) for each in soak.takeovers],
+        "longest_takeover_s": round(max(strikes.takeovers, default=0.0), 1),
+        "takeovers_s": [round(each, 1) for each in strikes.takeovers],
         "seconds": round(time.monotonic() - begun),
         "problems": problems,
     }
+
+
+def know_the_cluster_by_name() -> None:
+    """Begin this program anew where a cluster's one name has all its addresses, unless it has them here."""
+    try:
+        socket.gethostbyname(CLUSTER)
+    except OSError:
+        by_name = NatsCluster(Path(tempfile.mkdtemp())).by_name
+        os.execvp(by_name[0], [*by_name, sys.executable, "-m", "tests.soak.shards", *sys.argv[1:]])
 
 
 def main() -> int:
@@ -185,8 +179,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak.shards", description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))
+    parser.add_argument(
+        "--broker", choices=[MOSQUITTO, NATS], default=MOSQUITTO, help="one server, or a cluster of three"
+    )
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where all logs are copied if anything is wrong")
     options = parser.parse_args()
-    found = run(options.kills, options.seed)
+    if options.broker == NATS:
+        know_the_cluster_by_name()
+    found = run(options.kills, options.seed, options.broker, options.keep)
     print(json.dumps(found))
     return 1 if found["problems"] else 0
 

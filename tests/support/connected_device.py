@@ -15,11 +15,13 @@ from fleet_protocol.keys import SigningKey, VerifyKey
 from fleet_protocol.kinds import BlobChunk, Manifest, Receipt
 from fleet_protocol.limits import MAX_SIGNED_CHUNK_BYTES
 from fleet_protocol.topics import PackedWeights
-from tests.support.broker import Broker
+from tests.support.broker import Address
 from tests.support.bundles import TASK
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
+
+PROTOCOLS = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 
 
 class ConnectedDevice(SigningDevice):
@@ -28,15 +30,16 @@ class ConnectedDevice(SigningDevice):
     def __init__(
         self,
         name: str,
-        broker: Broker,
+        broker: Address,
         coordinator_key: VerifyKey,
         key: SigningKey | None = None,
         *,
         shard: str = SHARD,
+        protocol: str = "5",
     ) -> None:
         super().__init__(name, key, coordinator_key=coordinator_key, shard=shard)
         self.received = ReceivedMessages(self.identity)
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, f"device-{name}", protocol=MQTTProtocolVersion.MQTTv5)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, f"device-{name}", protocol=PROTOCOLS[protocol])
         self._client.on_connect = self._subscribe
         self._client.on_subscribe = lambda *_: self.received.subscribed.set()
         self._client.on_message = lambda _client, _, message: self.received.take(message.topic, message.payload)
@@ -64,16 +67,18 @@ class ConnectedDevice(SigningDevice):
         until(self._client.publish(self.up, data, qos=1).is_published, f"the broker acknowledges {self.name}'s message")
 
     def enrol(self) -> Receipt:
-        """Enrol. A manifest says that the coordinator has subscribed: a message sent before would be lost."""
+        """Enrol. A manifest says that the coordinator has subscribed: a message sent before would be lost. Of several
+        shards', another one than this device's may have published it: so it is sent until it is answered.
+        """
         until(lambda: TASK in self.received.manifests, f"{self.name} receives a manifest")
-        return self.tell(self.enrolment())
+        return self.publish_until_receipt(self.enrolment())
 
     def tell(self, data: bytes) -> Receipt:
         """Publish, and wait for the receipt for these very bytes."""
         self.publish(data)
         return self.receipt(data)
 
-    def publish_until_receipt(self, data: bytes) -> Receipt:
+    def publish_until_receipt(self, data: bytes, seconds: float = DEADLINE_SECONDS) -> Receipt:
         """Publish again and again until there is a receipt: what an agent does while brokers come and go."""
         last_told = -math.inf
 
@@ -84,7 +89,7 @@ class ConnectedDevice(SigningDevice):
                 last_told = time.monotonic()
             return digest(data) in self.received.receipts
 
-        until(told, f"{self.name} receives a receipt")
+        until(told, f"{self.name} receives a receipt", seconds)
         return self.receipt(data)
 
     def receipt(self, data: bytes) -> Receipt:

@@ -9,7 +9,7 @@ class CutLink:
     """Listens on a free loopback port, and passes on what comes to `port` of this machine, and back."""
 
     def __init__(self, port: int) -> None:
-        self._target = port
+        self.target = port
         self._server = socket.create_server(("127.0.0.1", 0))
         self.host, self.port = self._server.getsockname()
         self._open: set[socket.socket] = set()
@@ -34,7 +34,7 @@ class CutLink:
 
     def _connect(self, near: socket.socket) -> None:
         try:
-            far = socket.create_connection(("127.0.0.1", self._target))
+            far = socket.create_connection(("127.0.0.1", self.target))
         except OSError:
             near.close()
             return

@@ -1,5 +1,6 @@
 """A real PostgreSQL server from Debian's package, in a folder of its own, that a test may stop and start again."""
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import psutil
 from sqlalchemy import URL, create_engine
 from sqlalchemy.exc import DBAPIError
 
@@ -37,7 +39,7 @@ class PostgresqlServer:
         """Start it unless it runs, and return when it answers."""
         if self._process is not None and self._process.poll() is None:
             return
-        with (self._folder / "log").open("ab") as log:
+        with self.log_file.open("ab") as log:
             settings = [
                 f"port={self._port}",
                 "listen_addresses=127.0.0.1",
@@ -56,6 +58,18 @@ class PostgresqlServer:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(timeout=DEADLINE_SECONDS)
 
+    def kill(self) -> None:
+        """`kill -9` the server and every session: it recovers from its log at the next start."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        server = psutil.Process(self._process.pid)
+        sessions = server.children(recursive=True)
+        for each in (server, *sessions):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.kill()
+        self._process.wait(timeout=DEADLINE_SECONDS)
+        psutil.wait_procs(sessions, timeout=DEADLINE_SECONDS)
+
     def remove(self) -> None:
         """Stop it and delete its folder."""
         self.stop()
@@ -63,11 +77,20 @@ class PostgresqlServer:
 
     def database(self, name: str) -> URL:
         """Make an empty database."""
+        self.run_sql(f'CREATE DATABASE "{name}"')
+        return self.url(name)
+
+    def run_sql(self, statement: str) -> None:
+        """What an operator does beside all databases."""
         engine = create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
-            connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
+            connection.exec_driver_sql(statement)
         engine.dispose()
-        return self.url(name)
+
+    @property
+    def log_file(self) -> Path:
+        """What the server says."""
+        return self._folder / "log"
 
     @property
     def pid(self) -> int:
@@ -85,7 +108,7 @@ class PostgresqlServer:
 
     def _answers(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, (self._folder / "log").read_text()
+        assert self._process.poll() is None, self.log_file.read_text()
         engine = create_engine(self.url("postgres"))
         try:
             engine.connect().close()

@@ -53,8 +53,10 @@ class ShardProcess(RestartableProcess):
 class ShardedCoordinator(CoordinatorProcess):
     """One folder and database, and a process for each shard; itself it is for commands, and for `run --shards`."""
 
-    def __init__(self, folder: Path, broker: Address, bundle: Path, database: URL, more: str = "") -> None:
-        super().__init__(folder, broker, [bundle], database=database, shards=SHARDS, more=more)
+    def __init__(
+        self, folder: Path, broker: Address, bundle: Path, database: URL, more: str = "", *, protocol: str = "5"
+    ) -> None:
+        super().__init__(folder, broker, [bundle], protocol=protocol, database=database, shards=SHARDS, more=more)
         self.processes = {shard: ShardProcess(self.configuration, shard) for shard in SHARDS}
 
     def start_all(self) -> None:

@@ -18,7 +18,7 @@ from fleet_protocol import topics
 from fleet_protocol.envelope import digest, read_envelope
 from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import UPDATE, Outcome, Receipt
-from fleet_protocol.limits import MAX_UPDATE_BYTES
+from fleet_protocol.limits import MAX_BOOT, MAX_UPDATE_BYTES
 from fleet_protocol.moved_message import MovedMessage, read_moved
 
 KEY = SigningKey(bytes(range(32)))
@@ -80,6 +80,17 @@ def test_device_that_has_moved_enrols_anew(device: Device):
     assert device.database.is_enrolled()
     device.move("1")
     assert not device.database.is_enrolled()
+
+
+def test_device_that_has_moved_is_at_another_boot_number_than_a_last_will_of_before(device: Device):
+    before = device.database.boot
+    device.move("1")
+    assert device.database.boot == before + 1
+    device.restart()
+    assert device.database.boot == before + 2
+    device.database.continue_boots(MAX_BOOT)
+    device.move("0")
+    assert device.database.boot == MAX_BOOT
 
 
 def test_what_waits_keeps_its_bytes_over_moves_and_restarts(device: Device):

@@ -133,10 +133,14 @@ class DeviceDatabase:
             if hasattr(self, "_connection"):
                 self._connection.close()
             raise ConfigurationError(f"database {why_unusable(error, path)}") from error
-        self.boot = self._counters["boot"]
         self.sample_charges = SampleCharges(self._connection, self._seals, self._counters)
         self.noised_updates = NoisedUpdates(self._connection, self._seals, self._counters)
         self.own_shard = OwnShard(self._connection, self._counters)
+
+    @property
+    def boot(self) -> int:
+        """The present boot number: it counts up with each start, and with each move to another shard."""
+        return self._counters["boot"]
 
     @property
     def damage(self) -> str | None:
@@ -421,8 +425,7 @@ class DeviceDatabase:
         boot = min(newest + 1, MAX_BOOT)
         with transaction(self._connection):
             self._counters["boot"] = boot
-        self.boot = boot
-        return self.boot
+        return boot
 
     def close(self) -> None:
         """Close the file."""

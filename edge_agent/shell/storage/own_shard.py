@@ -10,6 +10,7 @@ from typing import Final
 
 from edge_agent.core.shard_choice import Place
 from edge_agent.shell.storage.counters import Counters, transaction
+from fleet_protocol.limits import MAX_BOOT
 
 TABLE: Final = """CREATE TABLE IF NOT EXISTS own_shard (
     one INTEGER PRIMARY KEY CHECK (one = 1), begins_in TEXT NOT NULL, shard TEXT NOT NULL, signs_for TEXT NOT NULL,
@@ -39,12 +40,15 @@ class OwnShard:
         return Place(begins_in, signs_for)
 
     def move(self, shard: str, *, begins_in: str | None = None) -> Place:
-        """Be in another shard from now on, and enrol there: its coordinator may not have heard of this device."""
+        """Be in another shard from now on, and enrol there: its coordinator may not have heard of this device. It goes
+        on under the next boot number: a last will of before that is published late shows nobody as offline.
+        """
         with transaction(self._connection):
             configured, before, signs_for, _ = self._row() or (shard, shard, shard, "")
             signs_for = self._signs_for(shard, signs_for)
             self._write(begins_in or configured, shard, signs_for, "" if before == shard else before)
             self._counters["enrolled"] = 0
+            self._counters["boot"] = min(self._counters["boot"] + 1, MAX_BOOT)
         return Place(shard, signs_for)
 
     @property

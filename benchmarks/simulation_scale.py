@@ -8,7 +8,7 @@ process. What is done once for each device, drawing it and letting it enrol, is 
 
 `--flower` also runs Flower's simulation engine in an environment of its own, with a client that adds 1 to as many
 weights: rounds of `FLOWER_CLIENTS` clients on all cores, counted from the end of the first round on. Prints one JSON
-object as its last line.
+object as its last line; `largest_cost_over_smallest` compares the CPU seconds of a device-day over the fleets.
 """
 
 import argparse
@@ -138,7 +138,13 @@ def main() -> None:
     peer = flower() if options.flower else None
     fleets = [in_a_child(devices, options.hours, plain=True) for devices in options.devices]
     shipped = in_a_child(min(options.devices), options.hours, plain=False)
-    print(json.dumps({"benchmark": "simulation_scale", "fleets": fleets, "as_shipped": shipped, "flower": peer}))
+    costs = [fleet["microseconds_per_device_day"] for fleet in fleets]
+    found = {"fleets": fleets, "largest_cost_over_smallest": round(max(costs) / min(costs), 2), "as_shipped": shipped}
+    if peer is not None:
+        clients = peer["clients_per_cpu_second"]
+        times = {fleet["devices"]: round(fleet["updates_per_cpu_second"] / clients, 1) for fleet in fleets}
+        found |= {"flower": peer, "times_as_many_as_flower": times}
+    print(json.dumps({"benchmark": "simulation_scale", **found}))
 
 
 if __name__ == "__main__":

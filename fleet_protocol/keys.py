@@ -21,7 +21,7 @@ KeyRing: TypeAlias = tuple[SigningKey, ...]
 """A coordinator's private keys, newest first: the first signs, all of them decrypt. Empty where none is at hand."""
 
 
-def key_id(key: VerifyKey) -> bytes:
+def key_id(key: VerifyKey | bytes) -> bytes:
     """The name under which a key is looked up: the first 8 bytes of the SHA-256 of the public key."""
     return hashlib.sha256(bytes(key)).digest()[:KEY_ID_BYTES]
 

@@ -15,6 +15,8 @@ DOCKER_OPTIONS = ("fleet", "fault", "keep")
 """For a fleet in containers alone."""
 SHARED_OPTIONS = ("docker", "seed", "out")
 DOCKER_FOLDER = Path("fleet-run")
+MINUTES = 10.0
+"""Between checkpoints."""
 
 
 def _option(metavar: str, words: str, **limits: float) -> Any:
@@ -60,6 +62,12 @@ def simulate(
         int, _option("N", "Updates between two points of the history.", min=1, max=MAX_SETTING)
     ] = 100,
     memory_mib: Annotated[int, _option("MIB", "For the devices' residuals.", min=1, max=MAX_SETTING)] = 1024,
+    checkpoint: Annotated[
+        Path | None, _option("FILE", "Write the state here now and then; the same command goes on from it.")
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float | None, _option("MINUTES", "Of real time between checkpoints; ten, if not given.", min=0, max=MAX_SETTING)
+    ] = None,
     out: Annotated[Path | None, _option("FOLDER", "Folder for what comes of it; in containers: fleet-run.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     docker: Annotated[bool, typer.Option("--docker", help="In containers and real time instead.")] = False,
@@ -82,6 +90,8 @@ def simulate(
         raise ConfigurationError(f"--target {target}: a score is at most 1")
     if keep_fraction is not None and not 0 < keep_fraction <= 1:
         raise ConfigurationError(f"--keep-fraction {keep_fraction}: must be above 0 and at most 1")
+    if checkpoint_minutes is not None and checkpoint is None:
+        raise ConfigurationError(f"--checkpoint-minutes {checkpoint_minutes:g}: --checkpoint FILE missing; add it")
     status = simulate(
         Request(
             devices,
@@ -97,6 +107,8 @@ def simulate(
             as_json,
             privacy,
             strategy,
+            checkpoint,
+            MINUTES if checkpoint_minutes is None else checkpoint_minutes,
         ),
         Options(
             seed=seed,

@@ -10,8 +10,9 @@ docs/decisions/buffer-follows-the-fleet.md
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
@@ -86,8 +87,16 @@ def full_at(take_places: Iterable[bool], size: int) -> int | None:
     return None
 
 
-def has_gone_round(waiting: int, senders: Sequence[str]) -> bool:
+def has_gone_round(waiting: int, senders: Iterable[str]) -> bool:
     """Whether the updates that wait are all that can be expected although they are fewer than the buffer takes: most of
-    the fleet may have gone away, and nothing ever waits for it. `senders` are those of the last updates, oldest first.
+    the fleet may have gone away, and nothing ever waits for it. `senders` are those of the last updates, newest first:
+    they are looked at until too many differ.
     """
-    return waiting >= max(SMALLEST_BUFFER, TIMES_ROUND * len(set(senders[-UPDATES_LOOKED_AT:])))
+    if waiting < SMALLEST_BUFFER:
+        return False
+    most, seen = waiting // TIMES_ROUND, set[str]()
+    for device in islice(senders, UPDATES_LOOKED_AT):
+        seen.add(device)
+        if len(seen) > most:
+            return False
+    return True

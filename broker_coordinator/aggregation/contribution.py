@@ -88,8 +88,11 @@ def contribution_of(weighted: Iterable[tuple[Weight, SparseUpdate]], size: int) 
     total_delta = np.zeros(size)
     total_weight: Weight = 0.0
     for weight, delta in weighted:
-        # Indices are distinct, so this is `total_delta[indices] += ...`, which takes half as long again.
-        np.add.at(total_delta, delta.indices, at(weight, delta.indices) * delta.values.astype(np.float64))
+        weighed = at(weight, delta.indices) * delta.values.astype(np.float64)
+        if delta.is_whole(size):
+            total_delta += weighed
+        else:  # indices are distinct, so this is `total_delta[indices] += ...`, which takes half as long again
+            np.add.at(total_delta, delta.indices, weighed)
         total_weight = total_weight + weight
     return Contribution(total_delta, total_weight)
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from statistics import median
@@ -27,7 +27,6 @@ from broker_coordinator.aggregation.strategies import Recall
 from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.serving.waiting import WaitingPayload
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.aggregation_plan import SMALLEST_BUFFER
 from fleet_protocol.codec import Grid, read_weights
 from fleet_protocol.cohort import EVERYONE, RoundDraws
 from fleet_protocol.errors import ProtocolError
@@ -224,14 +223,15 @@ class ServedTask:
 
     def _has_gone_round(self) -> bool:
         """Counting those that take a place looks at all that wait: it comes last."""
-        if len(self.waiting) < SMALLEST_BUFFER:
+        if not has_gone_round(len(self.waiting), self._last_senders()):
             return False
+        taken = sum(self.consumer.take_place(each.facts) for each in self.waiting)
+        return has_gone_round(taken, self._last_senders())
+
+    def _last_senders(self) -> Iterator[str]:
+        """Those of updates that take a place, newest first."""
         take_places = (each for each in reversed(self.waiting) if self.consumer.take_place(each.facts))
-        last = chain((each.device for each in take_places), reversed(self.senders))
-        senders = list(islice(last, UPDATES_LOOKED_AT))
-        if not has_gone_round(len(self.waiting), senders):
-            return False
-        return has_gone_round(sum(self.consumer.take_place(each.facts) for each in self.waiting), senders)
+        return chain((each.device for each in take_places), reversed(self.senders))
 
     @property
     def _follows_fleet(self) -> bool:

@@ -75,7 +75,7 @@ class NotSendableError(Exception):
 
 
 @dataclass(slots=True)
-class _Retry:
+class Retry:
     """When a payload is sent next, and how long to wait for its receipt after that."""
 
     due: float
@@ -89,7 +89,7 @@ class DeliverySchedule:
     __slots__ = ("_put_off", "_retries")
 
     def __init__(self) -> None:
-        self._retries: dict[int, _Retry] = {}
+        self._retries: dict[int, Retry] = {}
         self._put_off = False
 
     @property
@@ -103,7 +103,7 @@ class DeliverySchedule:
 
     def due(self, waiting: Iterable[int], now: float) -> list[int]:
         """Which of the numbers in the outbox are to be sent now. One that is not there any more is forgotten."""
-        self._retries = {number: self._retries.get(number) or _Retry(now) for number in waiting}
+        self._retries = {number: self._retries.get(number) or Retry(now) for number in waiting}
         return [number for number, retry in self._retries.items() if retry.due <= now]
 
     def sent(self, number: int, now: float) -> None:
@@ -121,7 +121,7 @@ class DeliverySchedule:
 
     def awaits(self, number: int, now: float) -> None:
         """The journal has it: ask for what became of it after `AWAITING_SECONDS`, or when a connection begins."""
-        self._retries[number] = _Retry(now + AWAITING_SECONDS, awaits=True)
+        self._retries[number] = Retry(now + AWAITING_SECONDS, awaits=True)
 
     @property
     def awaiting(self) -> list[int]:
@@ -130,7 +130,7 @@ class DeliverySchedule:
 
     def ask_soon(self, number: int, now: float) -> None:
         """Its outcome is there: ask for it where no receipt brings it in `FIRST_RECEIPT_SECONDS`."""
-        self._retries[number] = _Retry(now + FIRST_RECEIPT_SECONDS)
+        self._retries[number] = Retry(now + FIRST_RECEIPT_SECONDS)
 
     def changed(self, now: float) -> None:
         """Retry after any receipt, or new payload. What is due earlier stays due then."""

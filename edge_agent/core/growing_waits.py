@@ -13,7 +13,9 @@ LAST_WAIT_SECONDS = 6 * 3600.0
 
 
 @dataclass(slots=True)
-class _Wait:
+class Wait:
+    """Until then, nothing is trained from a version that has failed."""
+
     version: KnownVersion
     seconds: float
     until: float
@@ -25,14 +27,14 @@ class GrowingWaits:
     __slots__ = ("_waits",)
 
     def __init__(self) -> None:
-        self._waits: dict[str, _Wait] = {}
+        self._waits: dict[str, Wait] = {}
 
     def fail(self, task: str, version: KnownVersion, now: float) -> float:
         """It has failed again; returns the seconds to wait."""
         last = self._waits.get(task)
         again = last is not None and last.version == version
         seconds = min(2 * last.seconds, LAST_WAIT_SECONDS) if last and again else FIRST_WAIT_SECONDS
-        self._waits[task] = _Wait(version, seconds, now + seconds)
+        self._waits[task] = Wait(version, seconds, now + seconds)
         return seconds
 
     def succeed(self, task: str) -> None:

@@ -88,7 +88,8 @@ class RoundDecisions:
     @property
     def state(self) -> State:
         """What the training side is doing: that of the task in a round, else the liveliest of them."""
-        return min((each.state for each in self._lifecycles.values()), key=_LIVELIEST_FIRST.index)
+        states = [each.state for each in self._lifecycles.values()]
+        return states[0] if len(states) == 1 else min(states, key=_LIVELIEST_FIRST.index)
 
     def task_state(self, task: str, newest: KnownVersion | None, now: float) -> TaskState:
         """What the device does for a task; `newest` is the newest version that a manifest has named."""

@@ -97,10 +97,11 @@ def conditions(settings: TriggerSettings) -> tuple[Condition, ...]:
 class Trigger:
     """The trigger of one task. An event that was noted stays until a round that began after it has ended."""
 
-    __slots__ = ("_in_round", "_noted", "has_new_version", "new_samples", "settings")
+    __slots__ = ("_conditions", "_in_round", "_noted", "has_new_version", "new_samples", "settings")
 
     def __init__(self, settings: TriggerSettings, new_samples: int, *, has_new_version: bool = False) -> None:
         self.settings = settings
+        self._conditions = conditions(settings)
         self.new_samples = new_samples
         """Samples that no round has seen."""
         self.has_new_version = has_new_version
@@ -117,7 +118,7 @@ class Trigger:
     def has_fired(self) -> bool:
         """Whether the agent wakes for the task."""
         combined = any if self.settings.combine == "any" else all
-        return self._is_met(Condition.ASKED) or combined(map(self._is_met, conditions(self.settings)))
+        return self._is_met(Condition.ASKED) or combined(map(self._is_met, self._conditions))
 
     @property
     def waits_for_version(self) -> bool:
@@ -143,7 +144,7 @@ class Trigger:
             else "",
             Condition.DRIFTED: f"a shift of {self.settings.drift:g} in an input" if self.settings.drift else "",
         }
-        lacking = [words[condition] for condition in conditions(self.settings) if not self._is_met(condition)]
+        lacking = [words[condition] for condition in self._conditions if not self._is_met(condition)]
         return (" or " if self.settings.combine == "any" else " and ").join(lacking)
 
     @property

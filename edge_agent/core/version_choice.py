@@ -54,11 +54,12 @@ class ManifestNews(Enum):
 
 def judge_manifest(known: KnownVersion | None, selection_threshold: int | None, manifest: Manifest) -> ManifestNews:
     """Compare with the newest version that the device knows, and the threshold that came with it, if it remembers."""
-    if known == known_from(manifest):
+    named = known_from(manifest)
+    if known == named:
         if selection_threshold in {None, manifest.selection_threshold}:
             return ManifestNews.REPETITION
         return ManifestNews.OTHERS_ASKED
-    if known is not None and not known_from(manifest).is_later_than(known):
+    if known is not None and not named.is_later_than(known):
         return ManifestNews.OLD
     return ManifestNews.NEW_VERSION
 

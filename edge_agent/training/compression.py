@@ -103,7 +103,7 @@ def pack(
     """
     largest = task.largest_delta_norm
     blocks = HeldBlocks.of(task, held)
-    delta, changes = np.split(delta, [task.trained_count])
+    delta, changes = delta[: task.trained_count], delta[task.trained_count :]
     total = _offered(delta, memory, blocks)
 
     def encoded_of(vector: FloatVector) -> EncodedUpdate:

@@ -59,9 +59,11 @@ def rise(before: Evaluation, after: Evaluation) -> Rise:
     """
     measure = "the loss" if after.correct is None else "the share of wrong answers"
     risen = _errors(after) - _errors(before) if np.isfinite(after.losses).all() else np.array([np.inf, np.inf])
+    mean = float(np.add.reduce(risen)) / risen.size
     with np.errstate(invalid="ignore"):
-        error = float(risen.std(ddof=1)) / math.sqrt(risen.size)
-    return Rise(measure, float(risen.mean()), error, after.losses.size)
+        squares = np.square(risen - mean)
+    error = math.sqrt(float(np.add.reduce(squares)) / (risen.size - 1)) / math.sqrt(risen.size)
+    return Rise(measure, mean, error, after.losses.size)
 
 
 def _errors(evaluation: Evaluation) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from fleet_protocol.codec.bits import MAX_WIDTH, BitReader, Bits, equal_width, f
 from fleet_protocol.codec.byte_gaps import read_numbers, write_numbers
 from fleet_protocol.codec.leb128 import read_leb128, write_leb128
 from fleet_protocol.codec.selection import Selection, random_indices
-from fleet_protocol.codec.sparse import IndexVector, TensorLayout
+from fleet_protocol.codec.sparse import IndexVector, TensorLayout, every_index
 from fleet_protocol.errors import ProtocolError, Reason
 
 ALL, SEEDED, BYTES, BYTES_BY_COLUMN = range(4)
@@ -105,7 +105,7 @@ def unpack_bytes(body: memoryview, layout: TensorLayout) -> tuple[IndexVector, b
     try:
         form = body[0]
         if form == ALL:
-            return np.arange(layout.size, dtype=np.int64), False, 1
+            return every_index(layout.size), False, 1
         if form > BYTES_BY_COLUMN:
             raise ProtocolError(Reason.MALFORMED, f"positions start with {form}, not with a known form")
         count, position = read_leb128(body, 1)

@@ -17,6 +17,8 @@ def write_statistics(changes: FloatVector) -> bytes:
     """Changes (float32, finite), those beyond MAX_STATISTIC_CHANGE as that, rounded to the nearest, halves to the even
     one.
     """
+    if not changes.size:
+        return b""
     bits = np.clip(changes, -MAX_STATISTIC_CHANGE, MAX_STATISTIC_CHANGE).astype(np.float32).view(np.uint32)
     rounded = bits + _JUST_BELOW_HALF + (bits >> 16 & 1)
     return (rounded >> 16).astype("<u2").tobytes()

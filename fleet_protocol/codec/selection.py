@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet_protocol.codec.sparse import FloatVector, IndexVector, TensorLayout
+from fleet_protocol.codec.sparse import FloatVector, IndexVector, TensorLayout, every_index
 from fleet_protocol.update_plan import UpdatePlan
 
 _BATCH = 1 << 16
@@ -132,7 +132,7 @@ def _random_k(vector: FloatVector, _: TensorLayout, plan: UpdatePlan, generator:
 
 
 def _dense(vector: FloatVector, _: TensorLayout, __: UpdatePlan, ___: np.random.Generator) -> Selection:
-    return Selection(np.arange(vector.size, dtype=np.int64))
+    return Selection(every_index(vector.size))
 
 
 SELECTORS: Final[Mapping[str, Selector]] = {

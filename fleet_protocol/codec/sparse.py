@@ -20,9 +20,16 @@ class SparseUpdate(msgspec.Struct, frozen=True, gc=False):
     indices: IndexVector
     values: FloatVector
 
+    def is_whole(self, size: int) -> bool:
+        """Whether it has every entry of a vector of this size: its values are then that vector."""
+        return self.indices.size == size
+
     def add_to(self, vector: FloatVector, scale: float = 1.0) -> None:
         """Add `scale` times this update to `vector` in place."""
-        vector[self.indices] += np.float32(scale) * self.values
+        if self.is_whole(vector.size):
+            vector += np.float32(scale) * self.values
+        else:
+            vector[self.indices] += np.float32(scale) * self.values
 
     def norm(self) -> float:
         """Euclidean norm, accumulated in float64."""
@@ -57,6 +64,14 @@ class TensorLayout:
         """How many of the ascending `indices` lie in each tensor."""
         cuts = np.searchsorted(indices, self.starts)
         return cuts[1:] - cuts[:-1]
+
+
+@lru_cache(maxsize=64)
+def every_index(size: int) -> IndexVector:
+    """All indices of a vector of this size, int64, not to be changed: dense updates have the same ones."""
+    indices = np.arange(size, dtype=np.int64)
+    indices.flags.writeable = False
+    return indices
 
 
 @lru_cache(maxsize=64)

@@ -66,7 +66,7 @@ def encode_update(
     quantisation = Quantisation[plan.quantisation.upper()]
     selection = select(delta, layout, plan, generator)
     quantised = quantise(
-        delta[selection.indices],
+        delta if selection.indices.size == delta.size else delta[selection.indices],
         layout.kept_per_tensor(selection.indices),
         quantisation,
         generator if plan.stochastic_rounding else None,

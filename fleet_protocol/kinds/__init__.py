@@ -30,7 +30,7 @@ from fleet_protocol.kinds.manifest import MANIFEST, Manifest
 from fleet_protocol.kinds.mask_reply import MASK_REPLY, MaskReply
 from fleet_protocol.kinds.mask_request import MASK_REQUEST, MaskRequest, MaskStep, SumRequest
 from fleet_protocol.kinds.masked_update import ENCRYPTED_MASKED_UPDATE, MASKED_UPDATE, MaskedUpdate, Signed
-from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload
+from fleet_protocol.kinds.payload import Count, decode_payload, encode_payload, read_own
 from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
 from fleet_protocol.kinds.prompts import ENCRYPTED_PROMPTS, PROMPTS, Prompts
 from fleet_protocol.kinds.queries import QUERIES, Condition, Queries, Query
@@ -187,5 +187,6 @@ __all__ = [
     "WeightsRequest",
     "decode_payload",
     "encode_payload",
+    "read_own",
     "register",
 ]

@@ -32,12 +32,8 @@ def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
         ProtocolError: `MALFORMED`, naming the field.
     """
     optional = kind.__struct_defaults__
-    try:
-        # Whether it is canonical is asked once: below, for those that may be written shorter.
-        read = cbor.parse if optional else cbor.decode
-        payload = msgspec.convert(read(data, kind.__name__), kind, builtin_types=(bytes,))
-    except msgspec.ValidationError as error:
-        raise ProtocolError(Reason.MALFORMED, f"{kind.__name__}: {error}") from error
+    # Whether it is canonical is asked once: below, for those that may be written shorter.
+    payload = _converted((cbor.parse if optional else cbor.decode)(data, kind.__name__), kind)
     if optional and encode_payload(payload) != data:
         defaults = " or ".join(dict.fromkeys(map(_written, optional)))
         raise ProtocolError(
@@ -45,6 +41,18 @@ def decode_payload(data: bytes, kind: type[Payload]) -> Payload:
             f"{kind.__name__}: a last field of {defaults} is not written, nor anything but canonical CBOR",
         )
     return payload
+
+
+def read_own(data: bytes, kind: type[Payload]) -> Payload:
+    """Read what `encode_payload` has written in this process: nobody asks whether it is canonical."""
+    return _converted(cbor.parse(data, kind.__name__), kind)
+
+
+def _converted(fields: object, kind: type[Payload]) -> Payload:
+    try:
+        return msgspec.convert(fields, kind, builtin_types=(bytes,))
+    except msgspec.ValidationError as error:
+        raise ProtocolError(Reason.MALFORMED, f"{kind.__name__}: {error}") from error
 
 
 def _written(default: object) -> str:

@@ -11,6 +11,8 @@ from fleet_protocol.codec import own_places, read_weights
 from tests.support.digits_rounds import BUNDLE, FOLDER, digits
 from tests.support.personal_task import HEAD, personal
 from tests.support.simulated_fleet import HOUR, fleet
+from workbench.simulation import event_queue
+from workbench.simulation.checkpoint.file import resume, write_checkpoint
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.workload import trained_workload
 
@@ -81,3 +83,19 @@ def test_the_same_seed_gives_the_same_models():
     assert one.run().summary == other.run().summary
     pairs = zip(one.agents, other.agents, strict=True)
     assert all((mine.model(one.model) == its.model(other.model)).all() for mine, its in pairs)
+
+
+def test_what_devices_keep_goes_on_from_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_queue, "EVENTS_BETWEEN_TICKS", 50)
+    paths = []
+
+    def tick(_: float) -> None:
+        paths.append(tmp_path / str(len(paths)))
+        write_checkpoint(paths[-1], {}, whole)
+
+    whole, resumed = (simulation(concurrent=None, parameters=HEAD) for _ in range(2))
+    expected = whole.run(tick=tick)
+    assert resume(paths[-1], {}, resumed)
+    assert resumed.run().summary == expected.summary
+    pairs = zip(whole.agents, resumed.agents, strict=True)
+    assert all((mine.model(whole.model) == its.model(resumed.model)).all() for mine, its in pairs)

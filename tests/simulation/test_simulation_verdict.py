@@ -9,7 +9,8 @@ from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.errors import ConfigurationError, Reason
 from workbench.recipe_folder import find_recipe
 from workbench.simulation.ledger import Count, Point, Summary
-from workbench.simulation.show import Request, as_wanted, print_summary, report_failure
+from workbench.simulation.show import Request, as_wanted, report_failure
+from workbench.simulation.summary_table import print_summary
 from workbench.simulation.verdict import failure, remarks
 
 GOOD = Summary(

@@ -14,6 +14,7 @@ from broker_coordinator.aggregation.contribution import (
     staleness_weight,
 )
 from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.codec import SparseUpdate
 from tests.support.updates import SIZE, buffered_updates, dense
 
 PLAN = AggregationPlan(buffer_size=3)
@@ -84,3 +85,19 @@ def test_staleness_weights_of_the_papers(weighting, staleness, weight) -> None:
 
 def test_buffer_that_weighs_nothing_changes_nothing() -> None:
     assert contribution_of([], 3).mean_delta().tolist() == [0, 0, 0]
+
+
+@given(st.integers(1, 40), st.lists(st.floats(0.1, 100), min_size=1, max_size=5), st.integers(0, 9))
+def test_whole_updates_are_added_as_others_are_to_the_last_bit(size, weights, seed) -> None:
+    generator = np.random.default_rng(seed)
+    deltas = [generator.standard_normal(size).astype(np.float32) for _ in weights]
+    found = contribution_of([(w, SparseUpdate(np.arange(size), d)) for w, d in zip(weights, deltas, strict=True)], size)
+    parted = contribution_of(  # with one entry behind, none of them is whole
+        [(w, SparseUpdate(np.arange(size), d)) for w, d in zip(weights, deltas, strict=True)], size + 1
+    )
+    assert found.total_delta.tobytes() == parted.total_delta[:size].tobytes()
+    vector, other = np.ones(size, np.float32), np.ones(size + 1, np.float32)
+    for delta in deltas:
+        SparseUpdate(np.arange(size), delta).add_to(vector, -0.5)
+        SparseUpdate(np.arange(size), delta).add_to(other, -0.5)
+    assert vector.tobytes() == other[:size].tobytes()

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from broker_coordinator.aggregation.buffer_size import (
     LARGEST_BUFFER,
     MOST_ALONG,
+    TIMES_ROUND,
+    UPDATES_LOOKED_AT,
     VERSIONS_LOOKED_AT,
     Held,
     Participants,
@@ -78,8 +80,15 @@ def test_version_is_due_when_twice_as_many_updates_wait_as_devices_send(senders:
 
 def test_version_is_not_due_when_one_device_sends_fast_and_the_others_are_still_there() -> None:
     others = [str(number) for number in range(40)]
-    assert not has_gone_round(10, [*others, *"a" * 10])
-    assert has_gone_round(64, [*others, *"a" * 64])
+    assert not has_gone_round(10, [*"a" * 10, *others])
+    assert has_gone_round(64, [*"a" * 64, *others])
+
+
+@given(st.integers(0, 200), st.lists(st.integers(0, 80).map(str), max_size=90))
+def test_senders_are_counted_no_further_than_it_takes(waiting: int, newest_first: list[str]) -> None:
+    looked_at = newest_first[:UPDATES_LOOKED_AT]
+    expected = waiting >= max(SMALLEST_BUFFER, TIMES_ROUND * len(set(looked_at)))
+    assert has_gone_round(waiting, iter(newest_first)) == expected
 
 
 @pytest.mark.parametrize(

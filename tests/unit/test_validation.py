@@ -147,3 +147,12 @@ def test_words_name_measure_rise_error_and_limit():
     assert words.startswith(
         "the loss on 4 validation samples rose by 1.25, with a standard error of 0.25; at most 2 of"
     )
+
+
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=60))
+def test_mean_and_standard_error_are_those_of_numpy_to_the_last_bit(risen):
+    losses = np.array(risen, np.float32)
+    found = rise(Evaluation(np.zeros_like(losses), None), Evaluation(losses, None))
+    values = losses.astype(np.float64)
+    assert found.mean == float(values.mean())
+    assert found.standard_error == float(values.std(ddof=1)) / np.sqrt(values.size)

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import count
+from typing import Any
 
 from broker_coordinator.admission.admission import Admission
 from broker_coordinator.admission.ahead import Prepared
@@ -29,17 +29,19 @@ from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import read_model, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import STATISTICS, Manifest, PayloadKind, PresenceState
+from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.ledger import Ledger
 from workbench.simulation.messages import Parcel
 from workbench.simulation.outcomes import Outcomes
 
-UNSIGNED = Prepared(is_checked=True)
-"""There is no signature to check: docs/simulation.md."""
+Prepare = Callable[[ParsedMessage, TaskDescription], Prepared]
+"""What is known of a message that nobody signed, before it is decided on: docs/simulation.md."""
 
 
 class SimulatedCoordinator:
     """Serves one task, and keeps as many versions as a journal does. `made` is called after each new one, `rescaled`
-    with the bundle that has its scale; `draw_seed` gives the seed of a version's noise.
+    with the bundle that has its scale; `draw_seed` gives the seed of a version's noise; `prepared` is there where
+    nothing is signed.
     """
 
     def __init__(
@@ -52,19 +54,22 @@ class SimulatedCoordinator:
         made: Callable[[], None],
         draw_seed: Callable[[], bytes],
         rescaled: Callable[[Bundle], None],
+        prepared: Prepare | None = None,
     ) -> None:
         settings = AdmissionSettings(signer.fleet, signer.shard, True, devices)
         self._admission = Admission(settings, CONSUMERS)
         self._signer = signer
         self._receipts = Receipts(signer)
         self._view = FleetView(lambda _device, _sequence: None, decided=Outcomes())
-        self._positions = count(1)
+        self._position = 0
+        """Of the last payload that was accepted."""
         self._devices = devices
         self._ledger = ledger
         self._made = made
         self._rescaled = rescaled
+        self._prepared = prepared
         self._draw_seed = draw_seed
-        self._serve(bundle, 0, 0)
+        self.serve(bundle, 0, 0)
 
     @property
     def version(self) -> int:
@@ -122,21 +127,25 @@ class SimulatedCoordinator:
         self._admission.apply(decision, view)
         match decision:
             case Accepted(device, header, staleness=staleness, facts=facts, item=item) if header.kind is STATISTICS:
-                self._awaited.waiting.append(WaitingPayload(next(self._positions), device, staleness, facts, item))
+                self._awaited.waiting.append(self._waiting(device, staleness, facts, item))
                 self.make_scale(now)
             case Accepted(device, header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
                 self._ledger.updates += 1
                 self._ledger.staleness[staleness] += 1
-                waiting = WaitingPayload(next(self._positions), device, staleness, facts, item)
-                self._served.waiting.append(waiting)
+                self._served.waiting.append(self._waiting(device, staleness, facts, item))
                 self.make_versions(now)
             case Refused(reason=reason, detail=detail):
                 self._ledger.refuse(reason.value, detail)
         return self._receipts.receipt(decision, view, now)
 
+    def _waiting(self, device: str, staleness: int, facts: Any, item: Any) -> WaitingPayload:
+        self._position += 1
+        return WaitingPayload(self._position, device, staleness, facts, item)
+
     def _decide(self, parcel: Parcel, view: FleetView) -> Decision:
         if isinstance(parcel, ParsedMessage):
-            return self._admission.decide(parcel, UNSIGNED, view)
+            assert self._prepared is not None  # noqa: S101 - devices sign, or `Simulation` gives what prepares
+            return self._admission.decide(parcel, self._prepared(parcel, self._served.description), view)
         return self._admission.admit(parcel, view)
 
     def scale_deadline(self) -> float | None:
@@ -148,10 +157,10 @@ class SimulatedCoordinator:
         if not self._awaited.is_due(now):
             return
         if found := self._awaited.next_scale(self._served.bundle, self._devices, now):
-            self._serve(found.bundle, self.version + 1, self._served.generation + 1)
+            self.serve(found.bundle, self.version + 1, self._served.generation + 1)
             self._rescaled(found.bundle)
 
-    def _serve(self, bundle: Bundle, version: int, generation: int) -> None:
+    def serve(self, bundle: Bundle, version: int, generation: int) -> None:
         """Serve a bundle, whose own version is `version`, from now on."""
         task = bundle.description
         own = version_zero(bundle, version)

@@ -8,7 +8,6 @@ import heapq
 from array import array
 from collections.abc import Callable
 from enum import IntEnum
-from itertools import count
 from typing import Final
 
 Action = Callable[[], None]
@@ -41,7 +40,8 @@ class EventQueue:
         """Called with an alarm and the number of its device."""
         self._devices = devices
         self._heap: list[Event] = []
-        self._order = count()
+        self._order = 0
+        """How many were planned so far."""
         self._stopped = False
         self._opened = 0
         """The last bucket whose events are in the heap."""
@@ -54,7 +54,8 @@ class EventQueue:
     def after(self, seconds: float, action: Action) -> None:
         """Plan `action` for `seconds` from now; at once where that is negative."""
         time = self.now + max(0.0, seconds)
-        event = (time, next(self._order), action)
+        self._order += 1
+        event = (time, self._order, action)
         bucket = int(time // BUCKET_SECONDS)
         if bucket <= self._opened:
             heapq.heappush(self._heap, event)
@@ -63,7 +64,8 @@ class EventQueue:
 
     def set_alarm(self, alarm: Alarm, device: int, seconds: float) -> None:
         """Ring `seconds` from now, at once where that is negative; instead of when the alarm was set to before."""
-        time, order = self.now + max(0.0, seconds), next(self._order)
+        self._order = order = self._order + 1
+        time = self.now + max(0.0, seconds)
         number = alarm * self._devices + device
         self._times[number], self._orders[number] = time, order
         bucket = int(time // BUCKET_SECONDS)

@@ -14,7 +14,7 @@ from edge_agent.core.outbox import OutboxRow
 from edge_agent.shell.connection.identity import Identity
 from fleet_protocol import topics
 from fleet_protocol.envelope import Envelope, Header, digest
-from fleet_protocol.keys import SigningKey, VerifyKey, key_id, write_verify_key
+from fleet_protocol.keys import SigningKey, key_id, write_verify_key
 from fleet_protocol.kinds import (
     ENROLMENT,
     KINDS,
@@ -27,6 +27,7 @@ from fleet_protocol.kinds import (
     encode_payload,
 )
 from fleet_protocol.limits import BOOT_SHIFT, MAX_CONTROL_BYTES
+from workbench.simulation.own_payloads import OwnPayload, UpdatesUnderWay
 
 FLEET, SHARD = "simulated", "0"
 COORDINATOR: Final = "coordinator"
@@ -173,6 +174,7 @@ class PlainMessages:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
+        self.updates = UpdatesUnderWay()
         self.signer: MessageSigner = PlainSigner(SigningKey(_secret(seed, COORDINATOR)), FLEET, SHARD)
 
     def end(self, number: int) -> DeviceEnd:
@@ -189,7 +191,7 @@ class PlainSigner(MessageSigner):
         self, topic: str, kind: PayloadKind, payload: msgspec.Struct, *, sequence: int, task: str = ""
     ) -> bytes:
         """The payload alone."""
-        return encode_payload(payload)
+        return OwnPayload.of(payload)
 
 
 class PlainEnd:
@@ -202,7 +204,7 @@ class PlainEnd:
         self.identity: Identity | None = None
         self.boot = 0
         self._public_key = public_key
-        self._key_id = key_id(VerifyKey(public_key))
+        self._key_id = key_id(public_key)
 
     def presence_bytes(self) -> int:
         """See `DeviceEnd`."""
@@ -233,7 +235,9 @@ class PlainEnd:
 
     def receipt(self, data: bytes) -> Receipt:
         """See `DeviceEnd`."""
-        return decode_payload(data, Receipt)
+        payload = data.payload if isinstance(data, OwnPayload) else decode_payload(data, Receipt)
+        assert isinstance(payload, Receipt)  # noqa: S101 - nothing else is sent there
+        return payload
 
     def _parsed(self, header: Header, payload: bytes, named: bytes) -> ParsedMessage:
         message = Message(topics.up(FLEET, SHARD, self.device), payload)
@@ -243,6 +247,11 @@ class PlainEnd:
 def device_name(number: int) -> str:
     """What the device with this number is called."""
     return f"d{number:05}"
+
+
+def device_number(name: str) -> int:
+    """The number of the device with this name."""
+    return int(name.removeprefix("d"))
 
 
 def _enrolment(public_key: bytes, task: str) -> bytes:

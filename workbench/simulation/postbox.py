@@ -1,6 +1,7 @@
 """A simulated device's connection: it enrols, sends what waits and receives receipts, as the shipped cores decide."""
 
 from collections.abc import Callable
+from functools import partial
 
 from edge_agent.core.delivery import Delivery, Remedy
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts, must_enrol_again
@@ -131,5 +132,8 @@ class SimulatedPostbox:
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """Plan an action that is dropped if this connection ends before."""
-        connection = self._connection
-        self._world.queue.after(seconds, lambda: action() if self._connection == connection else None)
+        self._world.queue.after(seconds, partial(self._act, action, self._connection))
+
+    def _act(self, action: Callable[[], None], connection: int) -> None:
+        if self._connection == connection:
+            action()

@@ -4,16 +4,15 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from broker_coordinator.aggregation.strategies import STRATEGIES, Recall
 from bundle_runtime.bundle import Bundle
@@ -31,17 +30,19 @@ from workbench.data.samples import read_samples, share_out
 from workbench.privacy_modes.modes import Mode
 from workbench.privacy_modes.private_bundle import private_bundle
 from workbench.recipe_folder import find_bundle
-from workbench.report.labels import bytes_label
-from workbench.report.privacy_told import told_notes
+from workbench.simulation.checkpoint.asked import as_text, content_of
+from workbench.simulation.checkpoint.file import resume, write_checkpoint
+from workbench.simulation.checkpoint.schedule import Checkpoints, remove
+from workbench.simulation.checkpoint.state import why_not_kept
 from workbench.simulation.fleet_files import draw_fleet, read_trace
-from workbench.simulation.ledger import Point, Summary
+from workbench.simulation.ledger import Summary
 from workbench.simulation.masks.task import with_simulated_helpers, with_usual_masks
 from workbench.simulation.progress import Progress
 from workbench.simulation.simulation import Options, Result, Simulation
-from workbench.simulation.verdict import failure, remarks
+from workbench.simulation.summary_table import print_summary
+from workbench.simulation.verdict import failure
 from workbench.simulation.workload import Workload, synthetic_workload, trained_workload
 
-MAX_GUARD_ROWS = 4
 MOST_LOOKED_AT = 100_000
 """Devices, where something goes over all of them for each version or round."""
 WHOLE_UPDATES: Final = UpdatePlan(keep_fraction=1.0, quantisation="float32", selection="dense")
@@ -53,7 +54,8 @@ SUMMARY_FILE, HISTORY_FILE = "summary.json", "history.jsonl"
 class Request:
     """What to simulate: `data` makes the devices really train; a `trace` takes the place of `devices` and `profiles`.
 
-    `buffer_size`, `keep_fraction`, `differences`, `precision_bits` and `strategy` replace the task's.
+    `buffer_size`, `keep_fraction`, `differences`, `precision_bits` and `strategy` replace the task's. The state is
+    written into the file `checkpoint` every `checkpoint_minutes`, and taken up where there is one.
     """
 
     devices: int
@@ -69,6 +71,8 @@ class Request:
     as_json: bool
     privacy: Mode | None = None
     strategy: StrategyName | None = None
+    checkpoint: Path | None = None
+    checkpoint_minutes: float = 10.0
 
 
 def simulate(request: Request, options: Options) -> int:
@@ -83,14 +87,62 @@ def simulate(request: Request, options: Options) -> int:
         simulation = prepare(with_mode(request, Path(scratch) / "bundle"), options)
         started = time.monotonic()
         progress = Progress(Console(stderr=True), started, options.seconds)
-        result = simulation.run(progress.show, progress.tick)
+        tick: Callable[[float], None] = progress.tick
+        if request.checkpoint is not None:
+            tick = _with_checkpoints(request, request.checkpoint, options, simulation, tick)
+        result = simulation.run(progress.show, tick)
     if request.out is not None:
         write_result(result, request.out)
+    if request.checkpoint is not None:
+        remove(request.checkpoint)  # at the end: the same command begins anew
     if request.as_json:
         print(msgspec.json.encode(result.summary).decode())
     else:
         print_summary(result.summary, Console(), time.monotonic() - started)
     return report_failure(result.summary)
+
+
+def _with_checkpoints(
+    request: Request, path: Path, options: Options, simulation: Simulation, tick: Callable[[float], None]
+) -> Callable[[float], None]:
+    """Go on from the checkpoint, if there is one; the tick that writes others too."""
+    if words := why_not_kept(simulation):
+        raise ConfigurationError(f"--checkpoint {path}: {words}, which no checkpoint holds; leave it out")
+    asked = asked_for(request, options, simulation.bundle)
+    if resume(path, asked, simulation):
+        print(f"edgeflock: goes on from {path}", file=sys.stderr)
+    checkpoints = Checkpoints(request.checkpoint_minutes, partial(write_checkpoint, path, asked, simulation))
+
+    def both(virtual_seconds: float) -> None:
+        tick(virtual_seconds)
+        checkpoints.tick()
+
+    return both
+
+
+def asked_for(request: Request, options: Options, bundle: Bundle) -> dict[str, str]:
+    """What decides how a simulation goes; `bundle` is the one that its fleet begins with."""
+    said = {
+        "--devices": request.devices,
+        "--profile": " ".join(request.profiles),
+        "--trace": request.trace,
+        "--task": request.task,
+        "--data": request.data,
+        "--privacy": request.privacy,
+        "--strategy": request.strategy,
+        "--buffer-size": request.buffer_size,
+        "--keep-fraction": request.keep_fraction,
+        "--differences": request.differences,
+        "--precision-bits": request.precision_bits,
+        "--seed": options.seed,
+        "--hours": options.seconds / 3600,
+        "--concurrent": options.concurrent,
+        "--target": options.target,
+        "--score-every": options.score_every,
+        "--memory-mib": options.memory_mib,
+        "--plain": options.plain,
+    }
+    return as_text(said) | content_of(bundle, request.profiles, (request.trace, request.data))
 
 
 @contextmanager
@@ -178,60 +230,6 @@ def report_failure(summary: Summary) -> int:
     if words is not None:
         print(f"edgeflock: {words}", file=sys.stderr)
     return int(words is not None)
-
-
-def print_summary(summary: Summary, console: Console, wall_seconds: float) -> None:
-    """A table of what matters, and what the user may want to change."""
-    table = Table(title=f"{summary.devices} devices, seed {summary.seed}", show_header=False)
-    for row in _rows(summary):
-        table.add_row(*row)
-    table.add_row("simulated in", f"{wall_seconds:.1f} s")
-    console.print(table)
-    for remark in remarks(summary):
-        console.print(f"- {remark}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
-    yield "virtual time", f"{summary.virtual_seconds / 3600:.2f} h"
-    yield "versions, of updates", f"{summary.versions:,}, {summary.updates:,}"
-    yield summary.measure, f"{summary.score:.4f}, of version 0 {summary.first_score:.4f}"
-    for value, name, note in told_notes(summary.told):
-        yield name, f"{value} {note}"
-    for head, score in summary.heads.items():
-        yield head, f"{score:.4f}"
-    if summary.target is not None:
-        yield f"{summary.target:g} reached", _reached(summary.reached)
-    yield "sent up", _by_kind(summary.bytes_up)
-    yield "sent down", _by_kind(summary.bytes_down)
-    yield "staleness", _staleness(summary.staleness)
-    refused = sum(count.times for count in summary.refused.values())
-    yield (
-        "mishaps",
-        f"{summary.crashes:,} crashes, {summary.rounds_lost:,} rounds lost to them,"
-        f" {summary.rounds_diverged.times:,} diverged; {refused:,} messages refused",
-    )
-    for words, times in sorted(summary.guard_refusals.items(), key=lambda item: -item[1])[:MAX_GUARD_ROWS]:
-        yield "deferred by a guard", f"{times:,} times: {words}"
-
-
-def _reached(point: Point | None) -> str:
-    if point is None:
-        return "not in this time"
-    hours = point.virtual_seconds / 3600
-    return f"after {hours:.2f} h and {point.updates:,} updates, {bytes_label(point.uplink_bytes)} of them"
-
-
-def _by_kind(sizes: Mapping[str, int]) -> str:
-    parts = ", ".join(f"{kind} {bytes_label(size)}" for kind, size in sorted(sizes.items(), key=lambda item: -item[1]))
-    return f"{bytes_label(sum(sizes.values()))} ({parts})" if parts else "nothing"
-
-
-def _staleness(counts: Mapping[int, int]) -> str:
-    if not counts:
-        return "no update"
-    values = np.repeat(list(counts), list(counts.values()))
-    median, high = np.percentile(values, [50, 95])
-    return f"median {median:.0f}, 95 % at most {high:.0f}, largest {values.max()}"
 
 
 def as_wanted(bundle: Bundle, request: Request, *, plain: bool = False) -> Bundle:

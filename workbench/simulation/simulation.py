@@ -1,6 +1,8 @@
 """One simulation: fleet, task and workload in, history and summary out. The same input gives the same output."""
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,6 +32,9 @@ STARTED_TOGETHER, SECONDS_BETWEEN_STARTS = 10_000, 1.0
 """So many devices start at one time, and the next ones after so long: each is an agent until it has enrolled."""
 DEVICES_SCORED = 10
 """Where each has a model of its own."""
+NEW_OBJECTS = 100_000
+"""Between two looks for what leads back to itself. Every agent that has fallen asleep does; Python's own 700 would be
+some twenty of them, and old objects, of which a large fleet has many, were looked through again and again."""
 LIFE_STREAM = 3
 """Of an error feedback's `life`, which a real device draws at random."""
 
@@ -82,6 +87,8 @@ class Simulation:
         tamper: Tamper = as_trained,
     ) -> None:
         self._options = options
+        self._bundle = bundle
+        self._began = False
         self._history: list[Point] = []
         self._reached: Point | None = None
         self._concurrent: WakeConcurrently | None = None
@@ -102,7 +109,8 @@ class Simulation:
             always_connected=options.concurrent is None,
             accepted=self._score_now_and_then,
             versioned=self._begin_round,
-            encode=partial(encode_update, zstd=not options.plain),
+            encode=messages.updates.encode if isinstance(messages, PlainMessages) else encode_update,
+            prepared=messages.updates.prepared if isinstance(messages, PlainMessages) else None,
             life=partial(_life, options.seed),
             tamper=tamper,
         )
@@ -124,6 +132,16 @@ class Simulation:
         """The fleet."""
         return self._fleet
 
+    @property
+    def bundle(self) -> Bundle:
+        """The one that the fleet begins with."""
+        return self._bundle
+
+    @property
+    def world(self) -> SimulatedWorld:
+        """What its devices share."""
+        return self._world
+
     def run(
         self, progress: Callable[[Point], None] = lambda _: None, tick: Callable[[float], None] = lambda _: None
     ) -> Result:
@@ -132,15 +150,21 @@ class Simulation:
         """
         self._progress = progress
         queue = self._world.queue
-        self._score()
-        self._power_on(0, len(self._fleet) if self._concurrent else STARTED_TOGETHER)
-        if self._concurrent:
-            self._concurrent.begin(self._fleet.awake)
-        queue.run(self._options.seconds, lambda: tick(queue.now))
+        with _few_collections():
+            if not self._began:
+                self._begin()
+            queue.run(self._options.seconds, lambda: tick(queue.now))
         last = self._history[-1]
         if last.updates < self._world.ledger.updates:
             last = self._score()
         return Result(self._summary(last), self._history)
+
+    def _begin(self) -> None:
+        self._began = True
+        self._score()
+        self._power_on(0, len(self._fleet) if self._concurrent else STARTED_TOGETHER)
+        if self._concurrent:
+            self._concurrent.begin(self._fleet.awake)
 
     def _power_on(self, first: int, count: int) -> None:
         """Start so many devices now, and the others behind them."""
@@ -227,6 +251,16 @@ class Simulation:
             guard_refusals=dict(sorted(ledger.guard_refusals.items())),
             devices_short_of_samples=self._fleet.short_of_samples,
         )
+
+
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    usual = gc.get_threshold()
+    gc.set_threshold(NEW_OBJECTS, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _world(bundle: Bundle, messages: PlainMessages | SignedMessages, surroundings: Surroundings) -> SimulatedWorld:

@@ -19,7 +19,7 @@ from fleet_protocol.kinds import Manifest
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.topics import PackedWeights
 from workbench.simulation.conditions import Conditions
-from workbench.simulation.coordinator import SimulatedCoordinator
+from workbench.simulation.coordinator import Prepare, SimulatedCoordinator
 from workbench.simulation.downlink import Downlink
 from workbench.simulation.event_queue import EventQueue
 from workbench.simulation.ledger import Ledger
@@ -79,7 +79,8 @@ class Surroundings:
 
     With `always_connected`, a device that is on is connected; else it connects for a round and its receipt.
     `accepted` is called after each accepted update, `versioned` when there is something new to train for. `encode`
-    writes updates; `life` gives that of a device's error feedback; `tamper` is what devices make of their rounds.
+    writes updates, and `prepared` says what is known of one that nobody signed; `life` gives that of a device's error
+    feedback; `tamper` is what devices make of their rounds.
     """
 
     workload: Workload
@@ -87,6 +88,7 @@ class Surroundings:
     generator: np.random.Generator
     devices: int
     always_connected: bool
+    prepared: Prepare | None
     accepted: Callable[[], None]
     versioned: Callable[[], None]
     encode: Encode
@@ -113,6 +115,7 @@ class SimulatedWorld:
         self.tamper = surroundings.tamper
         self.listening: dict[int, Callable[[int], None]] = {}
         self._signer = signer
+        self._prepared = surroundings.prepared
         self._accepted = surroundings.accepted
         self._versioned = surroundings.versioned
         self._newest: PublishedVersion | None = None
@@ -130,6 +133,7 @@ class SimulatedWorld:
             made=self._announce,
             draw_seed=partial(self.generator.bytes, SEED_BYTES),
             rescaled=self._follow_scale,
+            prepared=self._prepared,
         )
         self._scale_deadline = -math.inf
         return self._plain
@@ -190,7 +194,12 @@ class SimulatedWorld:
         deadline = self._plain.scale_deadline()
         if deadline is not None and deadline != self._scale_deadline:
             self._scale_deadline = deadline
-            self.queue.after(deadline - self.queue.now, lambda: self._plain.make_scale(deadline))
+            self.queue.after(deadline - self.queue.now, partial(self._plain.make_scale, deadline))
+
+    def begin_generation(self, bundle: Bundle) -> None:
+        """Serve a bundle in place of the one that the world began with."""
+        self._plain.serve(bundle, self.coordinator.version + 1, 1)
+        self._follow_scale(bundle)
 
     def _follow_scale(self, bundle: Bundle) -> None:
         """The task has its scale: what is fetched, trained on and scored follows."""

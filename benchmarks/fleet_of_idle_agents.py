@@ -38,6 +38,7 @@ from benchmarks.ingest import (
     write_bundle,
     write_configuration,
 )
+from benchmarks.ingest_brokers import Place
 from benchmarks.light_sessions import LightSession, Words
 from broker_coordinator.storage.database import open_database, reading
 from broker_coordinator.storage.schema import devices, payloads
@@ -171,7 +172,7 @@ class Measurement:
         self._port = free_port()
         self._fleet = Fleet(agents)
         write_bundle(folder / "bundle")
-        configuration = write_configuration(folder, self._port, agents)
+        configuration = write_configuration(folder, Place("127.0.0.1", self._port), agents)
         register(self._fleet, folder / "coordinator.db")
         self._engine = open_database(folder / "coordinator.db", read_only=True)
         self._broker = start_broker(folder, self._port)

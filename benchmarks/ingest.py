@@ -1,4 +1,4 @@
-"""How many signed updates one coordinator takes in, through a real Mosquitto: `python -m benchmarks.ingest`.
+"""How many signed updates one coordinator takes in, through a real broker: `python -m benchmarks.ingest`.
 
 Updates are of 50,890 parameters, 1 % ternary, from many devices. The coordinator runs as shipped, pinned to one core;
 the broker and this load generator have the others. First as many as it takes with a bounded number under way
@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 import psutil
 
-from benchmarks.mqtt_load import MqttLoad
+from benchmarks.ingest_brokers import BROKERS, ManyLoads, Place
 from broker_coordinator.admission.fleet_view import Device, DeviceState
 from broker_coordinator.storage.database import Database, open_database, writing
 from broker_coordinator.storage.device_registry import store_device
@@ -48,7 +48,6 @@ from fleet_protocol.shards import shard_of
 from fleet_protocol.task_description import BUNDLE_FORMAT, TaskDescription
 from fleet_protocol.training_plan import TrainingPlan
 from fleet_protocol.update_plan import UpdatePlan
-from workbench.demo.brokers import MOSQUITTO_PLACES, free_port
 
 FLEET = "bench"
 SHARD = "0"
@@ -65,17 +64,6 @@ DISTINCT_DELTAS = 64
 UNDER_WAY = 2000
 STRAGGLER_SECONDS = 60.0
 VERIFY_SECONDS = 2.0
-
-MOSQUITTO_CONFIGURATION = """\
-listener {port} 127.0.0.1
-allow_anonymous true
-persistence false
-max_packet_size 5000000
-max_queued_messages 100000
-max_inflight_messages 1000
-set_tcp_nodelay true
-log_type error
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +127,7 @@ def write_bundle(folder: Path) -> None:
 
 
 def write_configuration(
-    folder: Path, port: int, devices: int, database: str = "coordinator.db", shards: Sequence[str] = ()
+    folder: Path, broker: Place, devices: int, database: str = "coordinator.db", shards: Sequence[str] = ()
 ) -> Path:
     """A coordinator's folder, without its devices."""
     key = folder / "coordinator.key"
@@ -149,7 +137,8 @@ def write_configuration(
     path.write_text(
         f'fleet = "{FLEET}"\nkey_file = "coordinator.key"\ndatabase = "{database}"\nmaximum_devices = {devices}\n'
         f"shards = {list(shards)}\n"
-        f'[broker]\nhost = "127.0.0.1"\nport = {port}\n[[tasks]]\nbundle = "bundle"\n'
+        f'[broker]\nhost = "{broker.host}"\nport = {broker.port}\nprotocol = "{broker.protocol}"\n'
+        '[[tasks]]\nbundle = "bundle"\n'
         "[rate_limit]\nupdates_per_hour = 1e9\n"
     )
     return path
@@ -160,14 +149,6 @@ def register(fleet: Fleet, database: Database) -> None:
     with writing(open_database(database)) as connection:
         for name, key in fleet.devices:
             store_device(connection, Device(name, key.verify_key, DeviceState.APPROVED))
-
-
-def start_broker(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    """A Mosquitto of its own."""
-    file = folder / "mosquitto.conf"
-    file.write_text(MOSQUITTO_CONFIGURATION.format(port=port))
-    path = f"{os.environ['PATH']}:{MOSQUITTO_PLACES}"
-    return subprocess.Popen(["mosquitto", "-c", str(file)], env=os.environ | {"PATH": path})
 
 
 def start_coordinator(configuration: Path, core: int, log: Path) -> subprocess.Popen[bytes]:
@@ -183,7 +164,7 @@ class Bench:
     """A fleet's traffic on running coordinators. `watched` are processes by name, each with its children's time."""
 
     def __init__(
-        self, load: MqttLoad, updates: Iterator[tuple[str, bytes]], watched: Mapping[str, psutil.Process]
+        self, load: ManyLoads, updates: Iterator[tuple[str, bytes]], watched: Mapping[str, psutil.Process]
     ) -> None:
         self._load = load
         self._updates = updates
@@ -267,39 +248,35 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Run all phases."""
     core = max(os.sched_getaffinity(0))
     fleet = Fleet(options.devices)
-    port = free_port()
     write_bundle(folder / "bundle")
-    configuration = write_configuration(folder, port, options.devices)
-    register(fleet, folder / "coordinator.db")
-    broker = start_broker(folder, port)
-    coordinator = start_coordinator(configuration, core, folder / "log")
-    try:
-        verified = verify_only(fleet, core)
-        load = connect(port)
-        process = psutil.Process(coordinator.pid)
-        bench = Bench(load, fleet.updates(), {"coordinator": process})
-        bench.saturate(options.devices)  # a first update of every device, to warm up
-        peak = bench.saturate(options.updates)
-        rate = peak.updates / peak.seconds
-        half = bench.pace(int(rate / 2 * options.half_load_seconds), rate / 2)
-        result = summary(fleet, verified, peak, half)
-        result |= soak(bench, process, rate / 2, options.soak_seconds)
-        return result | {"peak_rss_mb": resident_mb(process, "VmHWM")}
-    finally:
-        for child in (coordinator, broker):
-            child.send_signal(signal.SIGTERM)
-        for child in (coordinator, broker):
-            child.wait()
-        if options.verbose:
-            print((folder / "log").read_text()[-2000:])
+    with BROKERS[options.broker](folder) as broker:
+        configuration = write_configuration(folder, broker, options.devices)
+        register(fleet, folder / "coordinator.db")
+        coordinator = start_coordinator(configuration, core, folder / "log")
+        try:
+            verified = verify_only(fleet, core)
+            process = psutil.Process(coordinator.pid)
+            bench = Bench(connect(broker), fleet.updates(), {"coordinator": process})
+            bench.saturate(options.devices)  # a first update of every device, to warm up
+            peak = bench.saturate(options.updates)
+            rate = peak.updates / peak.seconds
+            half = bench.pace(int(rate / 2 * options.half_load_seconds), rate / 2)
+            result = {"broker": options.broker} | summary(fleet, verified, peak, half)
+            result |= soak(bench, process, rate / 2, options.soak_seconds)
+            return result | {"peak_rss_mb": resident_mb(process, "VmHWM")}
+        finally:
+            coordinator.send_signal(signal.SIGTERM)
+            coordinator.wait()
+            if options.verbose:
+                print((folder / "log").read_text()[-2000:])
 
 
-def connect(port: int) -> MqttLoad:
+def connect(broker: Place) -> ManyLoads:
     """Connect, and receive a manifest: then the coordinator is subscribed."""
     deadline = time.monotonic() + STRAGGLER_SECONDS
     while True:
         try:
-            load = MqttLoad("127.0.0.1", port, "load")
+            load = ManyLoads(broker, "load")
             break
         except OSError:
             if time.monotonic() > deadline:
@@ -310,7 +287,7 @@ def connect(port: int) -> MqttLoad:
         if time.monotonic() > deadline:
             raise TimeoutError("the coordinator says nothing")
     load.close()
-    load = MqttLoad("127.0.0.1", port, "load")
+    load = ManyLoads(broker, "load")
     load.subscribe(topics.down(FLEET, "+", "+"))
     return load
 
@@ -362,6 +339,7 @@ def main() -> None:
     parser.add_argument(
         "--shards", type=numbers_of_shards, metavar="N,M", help="measure fleets of so many shards on PostgreSQL instead"
     )
+    parser.add_argument("--broker", choices=list(BROKERS), default="mosquitto", help="nats: a cluster of three servers")
     options = parser.parse_args()
     if options.shards:
         from benchmarks.ingest_shards import measure_shards  # noqa: PLC0415 - it uses this module

@@ -20,7 +20,8 @@ from typing import Self
 import psutil
 from sqlalchemy import URL, create_engine, text
 
-from benchmarks.ingest import Bench, Fleet, connect, register, start_broker, write_bundle, write_configuration
+from benchmarks.ingest import Bench, Fleet, connect, register, write_bundle, write_configuration
+from benchmarks.ingest_brokers import Place, start_broker
 from tests.support.postgresql import PostgresqlServer
 from workbench.demo.brokers import free_port
 
@@ -47,7 +48,7 @@ def measure_shards(number: int, devices: int, updates: int) -> dict[str, object]
             url = server.database(DATABASE)
             fleet = Fleet(devices, shards)
             write_bundle(folder / "bundle")
-            configuration = write_configuration(folder, port, devices, str(url), shards)
+            configuration = write_configuration(folder, Place("127.0.0.1", port), devices, str(url), shards)
             register(fleet, url)
             broker = start_broker(folder, port)
             children.append(broker)
@@ -56,7 +57,7 @@ def measure_shards(number: int, devices: int, updates: int) -> dict[str, object]
             _await_all(folder, shards)
             watched = {name: psutil.Process(each.pid) for name, each in processes.items()}
             watched |= {"postgresql": psutil.Process(server.pid), "broker": psutil.Process(broker.pid)}
-            bench = Bench(connect(port), fleet.updates(), watched)
+            bench = Bench(connect(Place("127.0.0.1", port)), fleet.updates(), watched)
             bench.saturate(devices)  # a first update of every device, to warm up
             with DatabaseSessions(url) as sessions:
                 peak = bench.saturate(updates)

@@ -29,10 +29,10 @@ from benchmarks.ingest import (
     SHARD,
     TASK,
     resident_mb,
-    start_broker,
     write_bundle,
     write_configuration,
 )
+from benchmarks.ingest_brokers import Place, start_broker
 from benchmarks.mqtt_load import MqttLoad
 from broker_coordinator.storage.database import open_database
 from broker_coordinator.storage.device_registry import DeviceRegistry
@@ -162,7 +162,7 @@ def measure(folder: Path, seconds: float) -> dict[str, object]:
     (folder / "bundle").parent.mkdir(exist_ok=True)
     write_bundle(folder / "bundle")
     bundle = split_bundle(folder / "bundle")
-    configuration = write_configuration(folder, port, devices=2)
+    configuration = write_configuration(folder, Place("127.0.0.1", port), devices=2)
     device, helper = SigningKey.generate(), SigningKey.generate()
     engine = open_database(folder / "coordinator.db")
     TaskRegistry(engine).publish(bundle)

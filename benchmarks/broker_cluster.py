@@ -11,17 +11,15 @@ import argparse
 import json
 import tempfile
 import time
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from tests.support.nats import START_SECONDS, NatsFleet, NatsNode
+from tests.support.nats import NatsFleet
 from tests.support.waiting import until
 
 WATCHED_SECONDS = 30.0
 LOOK_SECONDS = 0.1
-WELL_SECONDS, MOST_STARTS = 60.0, 5
 FIRST_UPDATES, LEARN_SECONDS = 12, 120.0
 
 
@@ -43,7 +41,7 @@ def killed(fleet: NatsFleet, number: int) -> dict[str, object]:
     has_connections = fleet.has_connections(node)
     node.kill()
     pause, updates = longest_pause(fleet, WATCHED_SECONDS)
-    starts = started(node)
+    has_begun_anew = node.rejoin()
     return {
         "node": node.name,
         "has_connections": has_connections,
@@ -51,21 +49,8 @@ def killed(fleet: NatsFleet, number: int) -> dict[str, object]:
         "pause_s": round(pause, 2),
         "updates_before": usual_updates,
         "updates": updates,
-        "starts_until_well": starts,
+        "has_begun_anew": has_begun_anew,
     }
-
-
-def started(node: NatsNode) -> int:
-    """Start it until it has caught up, and again where it does not; returns how often."""
-    for starts in range(1, MOST_STARTS):
-        node.start()
-        with suppress(AssertionError):
-            until(node.is_serving, f"{node.name} is back", WELL_SECONDS)
-            return starts
-        node.kill()
-    node.start()
-    until(node.is_serving, f"{node.name} is back", START_SECONDS)
-    return MOST_STARTS
 
 
 def main() -> None:

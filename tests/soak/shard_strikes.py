@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.support.bundles import TASK
-from tests.support.nats import START_SECONDS, NatsNode
+from tests.support.nats import NatsNode
 from tests.support.postgresql import PostgresqlServer
 from tests.support.shard_processes import ShardedCoordinator, ShardProcess
 from tests.support.waiting import until
@@ -62,8 +62,7 @@ class Strikes:
         if what == LEADER:
             self.takeovers.append(seconds)
         if node:
-            node.start()
-            until(node.is_serving, f"{node.name} is back", START_SECONDS)
+            self._note(f"{node.name} is back{', with an empty store' if node.rejoin() else ''}")
         until(lambda: self._revive(killed, killed_at) and self._all_serve(), "all serve again", GO_ON_SECONDS)
 
     def _kill(self, what: str, killed: Sequence[ShardProcess], node: NatsNode | None) -> None:

@@ -21,7 +21,7 @@ from workbench.demo.audit import Audit, audit
 NAME = "nats.example"
 TASK = "digits"
 NODES = 3
-START_SECONDS, SEND_SECONDS = 180.0, 120.0
+START_SECONDS, WELL_SECONDS, SEND_SECONDS = 180.0, 60.0, 120.0
 SAMPLES_AT_ONCE, FEED_SECONDS = 2, 0.5
 
 CONFIGURATION = """\
@@ -52,7 +52,7 @@ class NatsNode(RestartableProcess):
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(folder / "nats.log")
         self.host, self.name, self._ports = address(number), f"nats-{number}", ports
-        self._configuration = folder / "nats.conf"
+        self._configuration, self._store = folder / "nats.conf", folder / "jetstream"
         others = [address(each) for each in range(1, NODES + 1) if each != number]
         self._configuration.write_text(
             CONFIGURATION.format(
@@ -70,6 +70,21 @@ class NatsNode(RestartableProcess):
     def start(self) -> None:
         """Start it; it serves once most of the cluster is there."""
         self._spawn([shutil.which("nats-server") or "/usr/sbin/nats-server", "-c", str(self._configuration)])
+
+    def rejoin(self) -> bool:
+        """Start it after a death, until it has caught up. Where it does not, as docs/brokers.md says happens, it begins
+        anew with an empty store, as an operator would let it; returns whether it had to.
+        """
+        self.start()
+        try:
+            until(self.is_serving, f"{self.name} is back", WELL_SECONDS)
+        except AssertionError:
+            self.kill()
+            shutil.rmtree(self._store)
+            self.start()
+            until(self.is_serving, f"{self.name} is back with an empty store", START_SECONDS)
+            return True
+        return False
 
     def is_serving(self) -> bool:
         """Whether it takes MQTT clients, and has caught up with the cluster's streams."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.nats import NODES, START_SECONDS, NatsFleet
+from tests.support.nats import NODES, NatsFleet
 from tests.support.waiting import until
 
 DEVICES = 6
@@ -35,8 +35,7 @@ def test_fleet_learns_on_while_any_one_node_is_dead_and_loses_nothing(fleet):
                 return all(agent.status().get("accepted_updates", 0) > before[agent.name] for agent in fleet.agents)
 
             until(everyone_has_more, f"all devices go on without {node.name}", LEARN_SECONDS)
-            node.start()
-            until(node.is_serving, f"{node.name} is back", START_SECONDS)
+            node.rejoin()
     fleet.finish()
 
     verdict = fleet.audit()

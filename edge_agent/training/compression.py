@@ -114,7 +114,7 @@ def pack(
     norm = encoded.sent.norm()
     clipped_away = 0.0
     if (hidden := task.device_privacy) is not None and norm > (most := min(hidden.largest_norm, largest)):
-        total, clipped_away = _clipped(total, SCALING_MARGIN * most / norm, memory)
+        total, clipped_away = _clipped(total, SCALING_MARGIN * most / norm, memory, blocks)
         encoded = encoded_of(total)
         norm = encoded.sent.norm()
     if not norm <= largest:  # NaN too
@@ -127,13 +127,13 @@ def pack(
     return Packed(encoded.packed + statistics, clipped_away + memory.shrink(MAX_REMEMBERED_UPDATES * largest))
 
 
-def _clipped(total: FloatVector, scale: float, memory: ErrorFeedback) -> tuple[FloatVector, float]:
+def _clipped(total: FloatVector, scale: float, memory: ErrorFeedback, blocks: HeldBlocks) -> tuple[FloatVector, float]:
     """What is offered, made smaller, and the norm of what is left away: a clip is a smaller step. Kept for later rounds
     it would be older than many versions by then, as a device counts in few.
     """
     smaller = total * np.float32(scale)
     left_away = total - smaller
-    memory.take(SparseUpdate(np.arange(total.size), left_away))
+    memory.take(blocks.trained.spread_sparse(SparseUpdate(np.arange(total.size), left_away)))
     return smaller, float(np.linalg.norm(left_away))
 
 

@@ -51,7 +51,8 @@ def divergence(
     if finite.all() and np.isfinite(trained).all():
         return None
     step = losses.size - 1 if finite.all() else int(np.argmin(finite))
-    rows = plan.rows[step][plan.mask[step] > 0]
+    batch = min(step, len(plan.rows) - 1)  # a batch by itself may be taken twice
+    rows = plan.rows[batch][plan.mask[batch] > 0]
     inputs = samples.inputs[rows]
     values = inputs[np.isfinite(inputs)]
     return Divergence(

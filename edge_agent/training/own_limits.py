@@ -10,13 +10,13 @@ import msgspec
 from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent
 from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progress
 from edge_agent.training.feature_statistics import measure_features
-from edge_agent.training.personal.own_model import Evaluate, own_copy, own_parameters, steps_on
+from edge_agent.training.personal.own_model import kept_or_anew, own_copy, own_parameters, steps_on
 from edge_agent.training.prompts import tell_prompts
-from edge_agent.training.round import Earlier, finish_round, learn
+from edge_agent.training.round import DivergedError, Earlier, finish_round, learn
 from edge_agent.training.sending import why_irrelevant, why_no_better
 from edge_agent.training.statistics import measure
 from edge_agent.training.stored_samples import StoredSamples
-from edge_agent.training.validation import rise
+from edge_agent.training.validation import Evaluate, is_worse, rise
 from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.codec import with_own, with_shared_only
 from fleet_protocol.codec.sparse import FloatVector
@@ -49,12 +49,41 @@ def take_part(
     """
     if (measured := _measured(stored, task, earlier)) is not None:
         return measured
-    plan = task.training
-    newest = stored.training.newest
     epochs = carried_epochs(earlier.epochs, stored.different, stored.fresh)
-    if is_spent(plan, epochs):
-        return Withheld("spent", _spent_words(plan.maximum_epochs, stored.different), newest, epochs)
-    weights = with_own(weights, earlier.own, task)
+    if is_spent(task.training, epochs):
+        words = _spent_words(task.training.maximum_epochs, stored.different)
+        return Withheld("spent", words, stored.training.newest, epochs)
+
+    def round_from(kept: bytes) -> TrainingResult | Withheld:
+        here = replace(earlier, own=kept, epochs=epochs)
+        return _trained(engine, weights, stored, task, here, evaluate=evaluate, on_progress=on_progress, cut=cut)
+
+    kept = kept_or_anew(earlier.own, weights, stored, task, evaluate=evaluate)
+    try:
+        made = round_from(kept)
+    except DivergedError:
+        if not (kept and task.own_parameters):
+            raise
+        kept = b""  # what it has kept may be why
+        made = round_from(kept)
+    has_let_go = made.own is None and len(earlier.own) > len(kept)
+    return msgspec.structs.replace(made, own=b"") if has_let_go else made
+
+
+def _trained(
+    engine: TrainingEngine,
+    version: FloatVector,
+    stored: StoredSamples,
+    task: TaskDescription,
+    earlier: Earlier,
+    *,
+    evaluate: Evaluate,
+    on_progress: OnProgress,
+    cut: Cut,
+) -> TrainingResult | Withheld:
+    """What training gives; the `own` of `earlier` is what the round begins with."""
+    newest, kept = stored.training.newest, earlier.own
+    weights = with_own(version, kept, task)
     learned = learn(
         engine,
         weights,
@@ -68,21 +97,24 @@ def take_part(
     )
     if task.split is not None and cut.helper:
         learned = replace(learned, held=held_of(task.split, cut, len(stored.training)))
-    epochs += epochs_of_steps(plan, learned.steps, len(stored.training), stored.different)
+    epochs = earlier.epochs
+    epochs += epochs_of_steps(task.training, learned.steps, len(stored.training), stored.different)
     planned = steps_on(engine, stored.training, task, earlier.seed, earlier.plan)
-    own = own_copy(planned, weights, earlier.own, stored, task, evaluate=evaluate)
+    own = own_copy(planned, weights, kept, stored, task, evaluate=evaluate)
+    trained = own_parameters(learned.weights, task) if task.own_parameters else own
     shared = replace(learned, weights=with_shared_only(learned.weights, weights, task))
-    change = None if earlier.last_weights is None else weights - with_own(earlier.last_weights, earlier.own, task)
+    change = None if earlier.last_weights is None else weights - with_own(earlier.last_weights, kept, task)
     if words := why_irrelevant(task.sending, shared.weights - weights, change):
-        return Withheld("irrelevant", words, newest, epochs, own)
+        is_good = trained is own or not is_worse(weights, learned.weights, stored.validation, evaluate)
+        return Withheld("irrelevant", words, newest, epochs, trained if is_good else own)
     if len(stored.validation):
         before, after = evaluate(weights, stored.validation), evaluate(learned.weights, stored.validation)
         if (risen := rise(before, after)).is_worse:
             return Withheld("worse", str(risen), newest, epochs, own)
         if words := why_no_better(task.sending, before, after):
-            return Withheld("no_better", words, newest, epochs, own)
+            return Withheld("no_better", words, newest, epochs, trained)
     result = finish_round(shared, weights, stored.training, task, earlier)
-    return msgspec.structs.replace(result, epochs=epochs, own=own or own_parameters(learned.weights, task))
+    return msgspec.structs.replace(result, epochs=epochs, own=trained)
 
 
 def _measured(stored: StoredSamples, task: TaskDescription, earlier: Earlier) -> TrainingResult | Withheld | None:

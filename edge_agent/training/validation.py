@@ -1,12 +1,18 @@
 """Validation on the device: which samples no round trains on, and whether a round has made them worse. Pure."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.runner import Evaluation
+from bundle_runtime.samples import Samples
+from fleet_protocol.codec.sparse import FloatVector
+
+Evaluate = Callable[[FloatVector, Samples], Evaluation]
+"""How the model with these weights f32[P] does on samples, as training takes them."""
 
 MINIMUM_VALIDATION_SAMPLES = 8
 """Different ones. With fewer, none is kept: their standard error would say nothing, and training needs them more."""
@@ -64,6 +70,13 @@ def rise(before: Evaluation, after: Evaluation) -> Rise:
         squares = np.square(risen - mean)
     error = math.sqrt(float(np.add.reduce(squares)) / (risen.size - 1)) / math.sqrt(risen.size)
     return Rise(measure, mean, error, after.losses.size)
+
+
+def is_worse(before: FloatVector, after: FloatVector, samples: Samples, evaluate: Evaluate) -> bool:
+    """Whether a model with the weights `after` is worse on validation samples than one with `before`, both f32[P];
+    without samples nobody knows.
+    """
+    return len(samples) > 0 and rise(evaluate(before, samples), evaluate(after, samples)).is_worse
 
 
 def _errors(evaluation: Evaluation) -> NDArray[np.float64]:

@@ -13,10 +13,14 @@ from edge_agent.training.personal.adaptation import adapt, train_to_adapt
 from edge_agent.training.personal.ditto import train_copy
 from edge_agent.training.personal.parts import steps_alone, train_in_turn
 from edge_agent.training.personal.steps import Steps
+from edge_agent.training.round import DivergedError
 from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.codec import HeldBlocks, device_model, own_places, with_own
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.sending_plan import SendingPlan
 from fleet_protocol.update_plan import UpdatePlan
-from tests.support.digits_rounds import ENGINE, NOTHING, START, digits, learned, stored, take
+from tests.support.digits_rounds import ENGINE, NOTHING, RUNNER, START, digits, learned, stored, take
+from tests.support.hidden_devices import hiding_plan
 from tests.support.personal_task import HEAD, moved, personal
 
 DENSE = UpdatePlan(1.0, "float32", "dense")
@@ -139,8 +143,6 @@ def test_personal_head_learns_names_that_the_fleet_does_not_use():
         result = take(stored(renamed, FEDREP), FEDREP, replace(NOTHING, seed=seed, own=own), weights=learned())
         assert isinstance(result, TrainingResult)
         own = result.own
-    from tests.support.digits_rounds import RUNNER  # noqa: PLC0415
-
     test = replace(digits(np.arange(200) % 10, seed=4), labels=(np.arange(200) + 1) % 10)
     assert RUNNER.evaluate_features(learned(), test).accuracy < 0.2
     assert RUNNER.evaluate_features(device_model(learned(), own, FEDREP), test).accuracy > 0.8
@@ -181,16 +183,64 @@ def test_the_stronger_the_pull_the_nearer_a_copy_stays():
 
 
 def test_ditto_learns_although_the_shared_round_is_withheld():
-    """What the fleet would not gain by, the device may: its shared round is worse, and its copy is not."""
-    task = personal(method="ditto", pull=0.0)
-    samples = stored(digits(np.arange(300) % 10), task)
-    mislabelled = replace(samples.training, labels=(samples.training.labels + 1) % 10)
-    renamed, _ = ENGINE.train(learned(), mislabelled, batches_of(mislabelled, 60), RATES)
-    own = renamed.tobytes()
-    withheld = take(replace(samples, training=mislabelled), task, replace(NOTHING, own=own), weights=learned())
+    """What the fleet would not gain by, the device may."""
+    task = msgspec.structs.replace(personal(method="ditto"), sending=SendingPlan("better", 1.0))
+    withheld = take(stored(TWO_CLASSES, task), task, weights=learned())
     assert isinstance(withheld, Withheld)
-    assert withheld.why == "worse"
-    assert withheld.own not in (None, b"", own)
+    assert withheld.why == "no_better"
+    copy = device_model(START, withheld.own, task)
+    assert RUNNER.evaluate_features(copy, TWO_CLASSES).accuracy > 0.9
+
+
+@pytest.mark.parametrize(("rule", "why"), [("relevant", "irrelevant"), ("better", "no_better")])
+def test_personal_part_learns_although_the_shared_one_is_not_sent(rule, why):
+    task = msgspec.structs.replace(FEDPER, sending=SendingPlan(rule, 1.0))
+    earlier = replace(NOTHING, last_weights=START - 1)
+    withheld = take(stored(TWO_CLASSES, task), task, earlier, weights=learned())
+    assert isinstance(withheld, Withheld)
+    assert withheld.why == why
+    assert moved(learned(), with_own(learned(), withheld.own, task), task) == set(HEAD)
+
+
+GOOD = 0.9
+ABSURD = np.random.default_rng(5).normal(0, 1e3, START.size).astype(np.float32)
+
+
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("scale", [1.0, 1e30])
+def test_a_head_that_has_gone_bad_begins_anew(scale, validation):
+    kept = (np.float32(scale) * ABSURD)[own_places(FEDPER)].tobytes()
+    samples = stored(digits(np.arange(300) % 10), FEDPER)
+    if not validation:
+        samples = replace(samples, validation=samples.validation.take(np.arange(0)))
+    result = take(samples, FEDPER, replace(NOTHING, own=kept), weights=learned())
+    assert isinstance(result, TrainingResult)
+    model = device_model(learned(), result.own, FEDPER)
+    assert RUNNER.evaluate_features(model, samples.training).accuracy > GOOD
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e30])
+def test_a_copy_that_has_gone_bad_begins_anew(scale):
+    task = personal(method="ditto")
+    samples = stored(digits(np.arange(300) % 10), task)
+    result = take(samples, task, replace(NOTHING, own=(np.float32(scale) * ABSURD).tobytes()), weights=learned())
+    model = device_model(learned(), result.own, task)
+    assert RUNNER.evaluate_features(model, samples.training).accuracy > GOOD
+
+
+def test_what_a_clip_leaves_away_of_what_is_shared_is_left_away_whatever_is_personal():
+    hidden = PrivacyPlan(devices=hiding_plan(clip=0.1))
+    task = msgspec.structs.replace(personal(parameters=("1.*",)), privacy=hidden, update=DENSE)
+    result = take(stored(TWO_CLASSES, task), task)
+    assert np.linalg.norm(sent_by(result, task)) == pytest.approx(0.1, rel=0.05)
+    np.testing.assert_allclose(np.frombuffer(result.residual, np.float32), 0, atol=1e-6)
+
+
+def test_maml_that_diverges_on_its_only_batch_says_so():
+    task = personal(method="maml")
+    training = msgspec.structs.replace(task.training, epochs_per_round=1, learning_rate=1e38)
+    with pytest.raises(DivergedError, match="training diverged at step"):
+        take(stored(digits(np.arange(10) % 2)), msgspec.structs.replace(task, training=training))
 
 
 def test_first_order_maml_steps_by_its_equation():
@@ -238,3 +288,10 @@ def test_an_adaptation_that_makes_validation_samples_worse_is_given_up():
     assert isinstance(withheld, Withheld)
     assert withheld.own == b""
     np.testing.assert_array_equal(device_model(learned(), withheld.own, task), learned())
+
+
+def test_an_adaptation_that_makes_them_worse_is_given_up_although_the_round_is_sent():
+    task = personal(method="reptile", adaptation_rate=1e6)
+    result = take(stored(TWO_CLASSES, task), task, replace(NOTHING, own=START.tobytes()))
+    assert isinstance(result, TrainingResult)
+    assert result.own == b""

@@ -20,9 +20,9 @@ from edge_agent.training.engine import (
     plan_batches,
 )
 from edge_agent.training.onnx_step import OnnxStepEngine
-from edge_agent.training.personal.own_model import Evaluate
 from edge_agent.training.private.engine import PrivateEngine
 from edge_agent.training.stored_samples import identities
+from edge_agent.training.validation import Evaluate
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.limits import MIB
 from fleet_protocol.task_description import TaskDescription

@@ -32,7 +32,7 @@ def train_to_adapt(
         return before + (after - adapted)
 
     trained, losses[0::2] = adapting.singly(weights, behind)
-    on_progress(losses.size, losses)
+    on_progress(steps.count, losses)
     return trained, losses
 
 

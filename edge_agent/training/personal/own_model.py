@@ -1,10 +1,10 @@
 """What a device keeps to itself of a round: its own parameters, or a model of its own. Pure."""
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 
-from bundle_runtime.runner import Evaluation
 from bundle_runtime.samples import Samples
 from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.engine import PlanBatches, Rates, TrainingEngine
@@ -12,14 +12,14 @@ from edge_agent.training.personal.adaptation import adapt
 from edge_agent.training.personal.ditto import train_copy
 from edge_agent.training.personal.steps import Steps
 from edge_agent.training.stored_samples import StoredSamples
-from edge_agent.training.validation import rise
+from edge_agent.training.validation import Evaluate, is_worse
 from fleet_protocol.codec import device_model, own_of
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.task_description import TaskDescription
 
-Evaluate = Callable[[FloatVector, Samples], Evaluation]
-"""How the model with these weights f32[P] does on samples, as training takes them."""
+GOES_ON: Final = ("parts", "ditto")
+"""Methods whose rounds go on from what is kept; the others begin with the shared model."""
 PlanSteps = Callable[[int], Steps]
 """The steps of a round that has so many."""
 
@@ -66,10 +66,18 @@ def own_copy(
         after = adapt(_adaptation(planned, plan, task), before)
     if not np.isfinite(after).all():
         return instead
-    judging = stored.validation
-    if len(judging) and rise(evaluate(before, judging), evaluate(after, judging)).is_worse:
-        return instead
-    return after.tobytes()
+    return instead if is_worse(before, after, stored.validation, evaluate) else after.tobytes()
+
+
+def kept_or_anew(
+    kept: bytes, version: FloatVector, stored: StoredSamples, task: TaskDescription, *, evaluate: Evaluate
+) -> bytes:
+    """What a round begins with of what the device has `kept`: nothing, where the version f32[P] by itself is better on
+    validation samples. A bad round of former samples would stay for good otherwise.
+    """
+    if not kept or task.personal is None or task.personal.method not in GOES_ON:
+        return kept
+    return b"" if is_worse(version, device_model(version, kept, task), stored.validation, evaluate) else kept
 
 
 def own_parameters(trained: FloatVector, task: TaskDescription) -> bytes | None:

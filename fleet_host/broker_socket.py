@@ -18,21 +18,22 @@ def connected_socket(
         OSError: the name is not known, or no address answers; then it is the last one's.
     """
     failure: OSError | None = None
-    for address in _addresses(host, port, shuffle):
+    for family, address in _addresses(host, port, shuffle):
+        connection = socket.socket(family, socket.SOCK_STREAM)
         try:
-            return socket.create_connection((address, port), timeout)
+            connection.settimeout(timeout)
+            connection.connect(address)
+            return connection
         except OSError as error:
+            connection.close()
             failure = error
     raise failure or OSError(f"{host} has no address")
 
 
-def _addresses(host: str, port: int, shuffle: Callable[[list[Any]], None]) -> Iterator[str]:
+def _addresses(host: str, port: int, shuffle: Callable[[list[Any]], None]) -> Iterator[tuple[int, Any]]:
     """Families stay in the system's order: it puts those in front that have a route."""
-    found = dict.fromkeys((family, str(name[0])) for family, *_, name in socket.getaddrinfo(host, port, type=_TCP))
+    found = dict.fromkeys((each[0], each[4]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
     for _, alike in groupby(found, key=lambda each: each[0]):
-        addresses = [address for _, address in alike]
+        addresses = list(alike)
         shuffle(addresses)
         yield from addresses
-
-
-_TCP = socket.SOCK_STREAM

@@ -167,7 +167,8 @@ class BrokerClient(aiomqtt.Client):
         except TimeoutError:
             raise aiomqtt.MqttError("no answer in time") from None
         finally:
-            awaited.cancel()
+            if awaited is not fut:
+                awaited.cancel()
         if awaited.cancelled() or not awaited.done():
             raise aiomqtt.MqttError(self.lost or "the connection ended before the broker's answer")
         return awaited.result()
@@ -214,8 +215,11 @@ class BrokerClient(aiomqtt.Client):
         reason_code: ReasonCode,
         properties: Properties | None = None,
     ) -> None:
+        self._loop.call_soon_threadsafe(self._note_gone)
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
-        if self._disconnected.done():
+
+    def _note_gone(self) -> None:
+        if self._disconnected.done() and not self._disconnected.cancelled():
             self._disconnected.exception()  # whoever waited is told by `_gone`; asyncio would say it once more
         if not self._gone.done():
             self._gone.set_result(None)

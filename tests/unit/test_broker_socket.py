@@ -22,7 +22,8 @@ def resolving(*addresses: tuple[socket.AddressFamily, str]):
     def found(host, port, *others, **named):
         if host != NAME:
             return real(host, port, *others, **named)
-        return [(family, socket.SOCK_STREAM, 6, "", (name, port)) for family, name in addresses]
+        scope = {V4: (), V6: (0, 7)}
+        return [(family, socket.SOCK_STREAM, 6, "", (name, port, *scope[family])) for family, name in addresses]
 
     return found
 
@@ -36,16 +37,17 @@ def test_addresses_that_do_not_answer_are_passed_over(listening, monkeypatch):
 def test_each_address_comes_once_in_an_order_of_chance_within_its_family(monkeypatch):
     tried = []
 
-    def refuse(address, _timeout):
-        tried.append(address[0])
-        raise ConnectionRefusedError(address[0])
+    class Refusing(socket.socket):
+        def connect(self, address):
+            tried.append(address)
+            raise ConnectionRefusedError(address[0])
 
-    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "socket", Refusing)
     given = resolving((V6, "::1"), (V6, "::2"), (V4, "10.0.0.1"), (V4, "10.0.0.2"), (V4, "10.0.0.1"))
     monkeypatch.setattr(socket, "getaddrinfo", given)
     with pytest.raises(ConnectionRefusedError, match=r"10\.0\.0\.1"):
         connected_socket(NAME, 1, 5.0, shuffle=list.reverse)
-    assert tried == ["::2", "::1", "10.0.0.2", "10.0.0.1"]
+    assert tried == [("::2", 1, 0, 7), ("::1", 1, 0, 7), ("10.0.0.2", 1), ("10.0.0.1", 1)], "scopes included"
 
 
 def test_name_that_nobody_knows_is_an_error_in_the_systems_words():

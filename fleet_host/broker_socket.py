@@ -23,10 +23,11 @@ def connected_socket(
         try:
             connection.settimeout(timeout)
             connection.connect(address)
-            return connection
         except OSError as error:
             connection.close()
             failure = error
+        else:
+            return connection
     raise failure or OSError(f"{host} has no address")
 
 

@@ -1,5 +1,6 @@
 """A rule in the place of the mean, against devices that mean ill: the table `[aggregation.robust]`. Pure."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -24,6 +25,17 @@ COUNTING_RULES: Final = ("trimmed_mean", "krum", "multi_krum", "bulyan", "spectr
 MOST_HOSTILE: Final[Mapping[str, float]] = {"bulyan": 0.25}
 """Share of what a rule compares that it withstands less than; half of it unless said here."""
 HALF: Final = 0.5
+ROUNDING: Final = 1e-9
+NEEDED: Final[Mapping[str, tuple[int, int]]] = {
+    "trimmed_mean": (2, 1),
+    "krum": (2, 3),
+    "multi_krum": (2, 3),
+    "bulyan": (4, 3),
+    "spectral": (2, 1),
+}
+"""Updates that a rule compares at least, where f may be hostile: so many times f, and so many more."""
+MOST_COMPARED: Final = 256
+"""Of a larger fleet, so many are drawn."""
 
 NOT_ROBUST: Final[Mapping[str, str]] = {
     "base_mean": "it corrects the mean of what began with one version by each later update",
@@ -57,8 +69,13 @@ class RobustPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     are compared, drawn anew too."""
 
     def hostile_of(self, compared: int) -> int:
-        """How many of so many that are compared may be hostile."""
-        return int(min(self.hostile_share * self.bucket_size, HALF) * compared)
+        """How many of so many that are compared may be hostile: one at least."""
+        return max(1, math.ceil(min(self.hostile_share * self.bucket_size, HALF) * compared - ROUNDING))
+
+    def can_judge(self, compared: int) -> bool:
+        """Whether so many are enough for the rule to withstand as many as may be hostile."""
+        times, more = NEEDED.get(self.rule, (0, FEWEST_COMPARED))
+        return compared >= max(FEWEST_COMPARED, times * self.hostile_of(compared) + more)
 
 
 def check_robust(plan: "AggregationPlan", robust: RobustPlan, name: str) -> None:
@@ -92,6 +109,7 @@ def _rules_of_settings(robust: RobustPlan) -> list[tuple[bool, str]]:
 def _rules_of_strategy(plan: "AggregationPlan", robust: RobustPlan) -> list[tuple[bool, str]]:
     why = NOT_ROBUST.get(plan.strategy)
     compared = -(-(plan.buffer_size or 0) // robust.bucket_size)
+    enough = next((count for count in range(compared, MOST_COMPARED) if robust.can_judge(count)), MOST_COMPARED)
     return [
         (
             why is None,
@@ -99,10 +117,11 @@ def _rules_of_strategy(plan: "AggregationPlan", robust: RobustPlan) -> list[tupl
             " update of every device, or 'fedbuff'",
         ),
         (
-            plan.strategy not in COMPARES_A_BUFFER or compared >= FEWEST_COMPARED,
-            f"compares the updates of a buffer with aggregation.strategy {plan.strategy!r}, at least {FEWEST_COMPARED}"
-            f" of them, or as many buckets; aggregation.buffer_size is {plan.buffer_size or 'left out'}: write"
-            f" {FEWEST_COMPARED * robust.bucket_size} or more, or take 'aced'",
+            plan.strategy not in COMPARES_A_BUFFER or robust.can_judge(compared),
+            f"compares the updates of a buffer with aggregation.strategy {plan.strategy!r}, and those of"
+            f" {plan.buffer_size or 'a small one'} are too few for {robust.rule!r} to withstand"
+            f" {robust.hostile_of(compared)}; write aggregation.buffer_size = {enough * robust.bucket_size}, or take"
+            " 'aced'",
         ),
         (
             robust.rule != "centred_clipping" or plan.server_optimiser == "momentum",

@@ -6,7 +6,12 @@ from dataclasses import asdict
 
 import msgspec
 
-from broker_coordinator.aggregation.diagnostics.dissimilarity import FEWEST_DEVICES, Dissimilarity, dissimilarity
+from broker_coordinator.aggregation.diagnostics.dissimilarity import (
+    FEWEST_DEVICES,
+    FEWEST_UPDATES,
+    Dissimilarity,
+    dissimilarity,
+)
 from broker_coordinator.aggregation.diagnostics.findings import Figures, findings
 from broker_coordinator.aggregation.diagnostics.participation import participation, quantiles
 from broker_coordinator.aggregation.diagnostics.plan_fit import misfits
@@ -88,7 +93,10 @@ def _compared(
     found = dissimilarity(
         _deltas(journal, task, [sorted(each) for each in positions.values()], keys), task.parameter_count
     )
-    return found or f"fewer than {FEWEST_DEVICES} devices have sent updates that are kept"
+    return found or (
+        f"fewer than {FEWEST_DEVICES} devices have {FEWEST_UPDATES} updates or more, among the last {len(rows)}, that"
+        " can be read and are not all zero"
+    )
 
 
 def _why_not(task: TaskDescription) -> str:

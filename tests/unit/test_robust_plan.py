@@ -25,11 +25,14 @@ MEDIAN = RobustPlan("median")
         ({"robust": RobustPlan("median", hostile_share=0.1)}, "hostile_share = 0.1.*'median' does not use it"),
         ({"robust": RobustPlan("bulyan", hostile_share=0.25)}, "lets 0.25 .*withstands less than 0.25"),
         ({"robust": RobustPlan("krum", bucket_size=3)}, "lets 0.6 .*hostile_share times bucket_size.*less than 0.5"),
-        ({"strategy": "fedbuff", "robust": MEDIAN}, "buffer_size is left out: write 5 or more, or take 'aced'"),
-        ({"strategy": "fedbuff", "buffer_size": 4, "robust": MEDIAN}, "buffer_size is 4: write 5"),
+        (
+            {"strategy": "fedbuff", "robust": MEDIAN},
+            "those of a small one are too few for 'median' to withstand 1; write .*buffer_size = 5, or take 'aced'",
+        ),
+        ({"strategy": "fedbuff", "buffer_size": 4, "robust": MEDIAN}, "those of 4 are too few.*buffer_size = 5,"),
         (
             {"strategy": "fedbuff", "buffer_size": 8, "robust": RobustPlan("median", bucket_size=2)},
-            "buffer_size is 8: write 10",
+            "those of 8 are too few.*buffer_size = 10,",
         ),
         ({"robust": RobustPlan("centred_clipping"), "server_optimiser": "adam"}, "'adam' does not keep.*'momentum'"),
         *(({"strategy": strategy, "robust": MEDIAN}, f"'{strategy}': {why}") for strategy, why in NOT_ROBUST.items()),
@@ -48,12 +51,34 @@ def test_contradictions_are_refused(settings, said) -> None:
     "settings",
     [
         {"strategy": "aced", "robust": MEDIAN},
-        {"strategy": "fedbuff", "buffer_size": 5, "robust": RobustPlan("bulyan", hostile_share=0.1)},
+        {"strategy": "fedbuff", "buffer_size": 7, "robust": RobustPlan("bulyan", hostile_share=0.1)},
         {"strategy": "aced", "robust": RobustPlan("centred_clipping", bucket_size=2), "server_momentum": 0.9},
     ],
 )
 def test_what_goes_together_is_taken(settings) -> None:
     check_aggregation(AggregationPlan(**settings), "task.toml")
+
+
+@pytest.mark.parametrize(
+    ("rule", "share", "given", "enough"),
+    [
+        ("bulyan", 0.2, 5, 15),
+        ("bulyan", 0.2, 16, 19),
+        ("bulyan", 0.1, 6, 7),
+        ("krum", 0.2, 4, 5),
+        ("multi_krum", 0.4, 14, 15),
+        ("trimmed_mean", 0.2, 1, 5),
+    ],
+)
+def test_a_buffer_too_small_for_a_rule_is_refused_with_how_large_it_has_to_be(rule, share, given, enough) -> None:
+    robust = RobustPlan(rule, hostile_share=share)
+    check_aggregation(AggregationPlan(buffer_size=enough, robust=robust), "task.toml")
+    with pytest.raises(ConfigurationError, match=f"write aggregation.buffer_size = {enough}, or take 'aced'"):
+        check_aggregation(AggregationPlan(buffer_size=given, robust=robust), "task.toml")
+
+
+def test_one_at_least_may_be_hostile() -> None:
+    assert [RobustPlan("krum", hostile_share=0.1).hostile_of(count) for count in (5, 9, 10, 11, 20)] == [1, 1, 1, 2, 2]
 
 
 def described(**settings) -> bytes:

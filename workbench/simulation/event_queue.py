@@ -15,7 +15,7 @@ Event = tuple[float, int, Action | int]
 """When, the how manyth that was planned, and an action, or an alarm by its number."""
 
 BUCKET_SECONDS: Final = 16.0
-EVENTS_BETWEEN_TICKS: Final = 4096
+EVENTS_BETWEEN_TICKS: Final = 64
 NOT_SET: Final = -1
 
 
@@ -80,7 +80,7 @@ class EventQueue:
 
     def run(self, until: float, tick: Action = lambda: None) -> None:
         """Run everything that is planned up to `until`, which is then the time, unless `stop` came first. `tick` is
-        called every few thousand events.
+        called every few dozen events.
         """
         done = 0
         while not self._stopped and self._has_one(until):

@@ -21,6 +21,15 @@ from workbench.simulation.simulation import Simulation
 
 FIRST_LINE: Final = b"edgeflock simulation checkpoint, form 1\n"
 """Another number for another form of what is behind it."""
+NO_CHECKPOINT: Final = (
+    StopIteration,
+    msgspec.DecodeError,
+    zstandard.ZstdError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+)
+"""What a file with the right hash and something else in it brings about."""
 _HASH_BYTES: Final = 32
 _LENGTH_BYTES: Final = 4
 _QUICK: Final = 1
@@ -63,7 +72,7 @@ def resume(path: Path, asked: Asked, simulation: Simulation) -> bool:
         take_over(simulation, msgspec.convert(next(frames), Heading), list(frames))
     except ConfigurationError as error:
         raise ConfigurationError(f"checkpoint {path}: {error}") from error
-    except (StopIteration, msgspec.ValidationError) as error:
+    except NO_CHECKPOINT as error:
         raise _damaged(path) from error
     return True
 

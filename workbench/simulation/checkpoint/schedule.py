@@ -25,7 +25,7 @@ class Checkpoints:
             return
         try:
             self._write()
-        except (ConfigurationError, NotWritableError) as error:
+        except (ConfigurationError, NotWritableError, MemoryError, OverflowError) as error:
             print(f"edgeflock: {error}; the simulation goes on without a new checkpoint", file=sys.stderr)
         self._next = time.monotonic() + self._seconds
 

@@ -28,6 +28,7 @@ State: TypeAlias = dict[str, Floats]
 STATE = "state."
 TRAINED = "trained."
 TRAINED_WEIGHTS = "trained_weights"
+MOVED_BUFFERS = "moved_buffers"
 
 
 class Rates(Protocol):
@@ -163,12 +164,15 @@ class BlockRunner:
 
         What else it is given is what its forward pass was given, which is computed again. `anchor` f32[P] are the
         block's weights that FedProx's term pulls towards; left out, `weights`. Without `update` nothing is trained, as
-        in the pass for another part of the task; buffers move all the same.
+        in the pass for another part of the task; buffers move all the same. Where nothing in front trains in that pass
+        either, nobody learns from the gradient by `inputs`, and it is 0.
 
         Raises:
             GraphError, MemoryError: as `forward`.
         """
         feeds = self._feeds(block, weights, inputs, seed=seed, row_weights=row_weights, raw=raw)
+        if not update and self._moves_alone(block):
+            return Backward(self._moved(block, weights, feeds), state, np.zeros_like(inputs) if block else None)
         feeds |= {**self._rates(rates, weights, anchor), **state, "gradient": gradient}
         given = {"input_gradient": inputs.shape} if block else {}
         outputs = self._run(backward_file(block), feeds, given | self._weights_of_block(block))
@@ -177,6 +181,25 @@ class BlockRunner:
             return Backward(new, _new_state(state, outputs), passed_on)
         trained = self._trained[block]
         return Backward(np.concatenate([weights[:trained], new[trained:]]), state, passed_on)
+
+    def _moves_alone(self, block: int) -> bool:
+        """Whether a pass that does not train the block trains none in front of it, and a forward pass is all that moves
+        its buffers. Bundles of older exports need the backward pass.
+        """
+        *before, own = self._plan.blocks[: block + 1]
+        moves = MOVED_BUFFERS in self._graphs[forward_file(block)].output_names or not self._buffers(block)
+        return bool(own.part) and moves and all(each.part == own.part for each in before)
+
+    def _moved(self, block: int, weights: FloatVector, feeds: Mapping[str, NDArray[np.generic]]) -> FloatVector:
+        if not (buffers := self._buffers(block)):
+            return weights
+        moved = self._run(forward_file(block), feeds, {MOVED_BUFFERS: (buffers,)})[MOVED_BUFFERS]
+        return np.concatenate([weights[: self._trained[block]], moved])
+
+    def _buffers(self, block: int) -> int:
+        """How many values of the block do not train."""
+        (size,) = self._weights_of_block(block)[TRAINED_WEIGHTS]
+        return size - self._trained[block]
 
     def last(
         self,

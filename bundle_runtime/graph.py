@@ -3,7 +3,7 @@ everywhere, and its telemetry is off.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -108,6 +108,11 @@ class Graph:
     def input_shapes(self) -> dict[str, list[int | str | None]]:
         """The inputs that the graph takes, by name; free axes are text or None."""
         return {entry.name: list(entry.shape) for entry in self._inputs}
+
+    @property
+    def output_names(self) -> Sequence[str]:
+        """What the graph gives."""
+        return self._outputs
 
     def run(self, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.float32]]:
         """The outputs by their names. `feeds` may contain more than this graph takes.

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 
 from benchmarks.chained_blocks import ExportedTask
+from bundle_runtime.blocks import BlockRunner
+from bundle_runtime.graph import GraphError
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan
 from fleet_protocol.scaling import Scale, Scaling
-from fleet_protocol.split_plan import Cut
+from fleet_protocol.split_plan import Cut, backward_file, forward_file
 from tests.support.backbone import NAMED
 from tests.support.backbone import write_recipe as write_backbone_recipe
 from tests.support.chained_blocks import train_chained, train_whole
@@ -303,3 +306,45 @@ def test_a_block_that_changes_nothing_passes_everything_on_and_leaves_a_helper_n
         engine = engine_of(exported, exact, cut, exchange)
         engine.train(exported.weights, samples, mini_batches(), exported.rates)
         assert exchange.contribution() is None, "there are no weights in these blocks"
+
+
+def test_pass_for_another_part_moves_buffers_by_going_forward_where_nothing_in_front_trains(
+    exported: Callable[[str], ExportedTask],
+):
+    """As by the backward pass that bundles of older exports take for it: they give no buffers on the way forward."""
+    model = exported("adversaries")
+    forward = onnx.load_from_string(model.files[forward_file(0)])
+    outputs, _ = forward.graph.output
+    del forward.graph.output[:]
+    forward.graph.output.append(outputs)
+    older = BlockRunner(model.task, {**model.files, forward_file(0): forward.SerializeToString()}, [0])
+    ours = BlockRunner(model.task, {**model.files, backward_file(0): model.files[backward_file(1)]}, [0])
+    random = np.random.default_rng(9)
+    samples = random.normal(size=(ROWS, 8)).astype(np.float32)
+    gradient = random.normal(size=(ROWS, 8)).astype(np.float32)
+    own, state = ours.weights_of(0, model.weights), ours.new_state(0)
+    moved, expected = (
+        each.backward(0, own, state, samples, gradient, seed=SEED, rates=model.rates, update=False)
+        for each in (ours, older)
+    )
+    np.testing.assert_array_equal(moved.weights, expected.weights)
+    assert not np.array_equal(moved.weights, own)
+    assert moved.state == state
+    with pytest.raises(GraphError, match=r"block_0_backward\.onnx takes weights"):
+        ours.backward(0, own, state, samples, gradient, seed=SEED, rates=model.rates)
+
+
+@pytest.mark.parametrize("update", [True, False])
+def test_block_without_buffers_behind_such_a_block_does_nothing_where_it_does_not_train(
+    exported: Callable[[str], ExportedTask], *, update: bool
+):
+    model = exported("adversaries")
+    runner = BlockRunner(model.task, model.files, [1])
+    random = np.random.default_rng(9)
+    activations = random.normal(size=(ROWS, 8)).astype(np.float32)
+    gradient = random.normal(size=(ROWS, 5)).astype(np.float32)
+    own, state = runner.weights_of(1, model.weights), runner.new_state(1)
+    passed = runner.backward(1, own, state, activations, gradient, seed=SEED, rates=model.rates, update=update)
+    assert np.array_equal(passed.weights, own) is not update
+    assert passed.input_gradient.any() == update
+    assert passed.input_gradient.shape == activations.shape

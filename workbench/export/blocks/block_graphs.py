@@ -46,10 +46,10 @@ def block_models(division: Division) -> Iterator[tuple[str, ModelProto]]:
 
 
 def forward_graph(division: Division, block: int) -> GraphProto:
-    """Of a block but the last: to `outputs` f32[N, *output_shape]."""
+    """Of a block but the last: to `BlockSteps.forward_outputs`."""
     entries = forward_inputs(division, block)
     steps = BlockSteps(division, block, [entry.name for entry in entries])
-    graph = convert(steps.forward(), _on_model_side(division, entries), ["outputs"])
+    graph = convert(steps.forward(), _on_model_side(division, entries), steps.forward_outputs())
     return _finished(division, graph, f"block_{block}_forward")
 
 

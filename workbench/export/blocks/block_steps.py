@@ -39,14 +39,27 @@ class BlockSteps:
         self._part = division.part_of(block)
 
     def forward(self) -> GraphFunction:
-        """To what the block gives: f32[N, *shape], of the last the losses f32[N] of all parts."""
+        """To `forward_outputs`; of the last block, to the losses f32[N] of all parts."""
 
         def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
             named = self._named(tensors)
+            held, context = self._tensors(named), _context(named)
             run = self._losses(named, "") if self._block == self._division.last else self._outputs(named)
-            return (run(self._tensors(named), named.get(ACTIVATIONS), _context(named)),)
+            outputs = run(held, named.get(ACTIVATIONS), context)
+            return (outputs, join(self._buffers(held, context.updated))) if self._moves_alone else (outputs,)
 
         return forward
+
+    def forward_outputs(self) -> list[str]:
+        """`outputs` f32[N, *shape], what the block gives; and `moved_buffers` f32[B], where it `_moves_alone`."""
+        return ["outputs", *(["moved_buffers"] if self._moves_alone else [])]
+
+    @property
+    def _moves_alone(self) -> bool:
+        """Whether it has buffers, and in the pass for another part neither it nor anything in front of it trains."""
+        parts = {self._division.part_of(block) for block in range(self._block + 1)}
+        has_buffers = len(self._parameters) > len(self._trained)
+        return has_buffers and len(parts) == 1 < len(self._recipe.task.parts) and self._block < self._division.last
 
     def backward(self) -> GraphFunction:
         """The forward pass again; then from the `gradient` of what it gives to `backward_outputs`."""
@@ -101,10 +114,14 @@ class BlockSteps:
             gradient = pulled(join(gradients[: len(trained)]), named, weights, self._anchor(named), clips=False)
             plan = self._recipe.task.training
             weights, *state = OPTIMISERS[plan.optimiser].update(weights, gradient, state, self._rates(named))
-        buffers = [updated.get(each.name, tensors[each.name]) for each in self._parameters if not each.trainable]
+        buffers = self._buffers(tensors, updated)
         kept = [weights] if weights is not None and (trained or buffers) else []
         changed = [join([*kept, *buffers])] if kept or buffers else []
         return (*changed, *state, *gradients[len(trained) :]), outputs
+
+    def _buffers(self, tensors: Tensors, updated: Tensors) -> list[Tensor]:
+        """The block's, as a pass that `updated` some leaves them."""
+        return [updated.get(each.name, tensors[each.name]) for each in self._parameters if not each.trainable]
 
     def _rates(self, named: Tensors) -> Rates:
         plan, parts = self._recipe.task.training, self._recipe.task.parts

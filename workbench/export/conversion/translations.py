@@ -9,7 +9,7 @@ from functools import cache
 from torch._ops import OpOverload
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from workbench.export.conversion.max_pooling_nodes import TRANSLATIONS
+from workbench.export.conversion import max_pooling_nodes, whole_quotients
 
 OPSET = 18
 """What `torch.onnx` writes without a version conversion; every onnxruntime since 1.14 runs it."""
@@ -19,7 +19,7 @@ def translations(more: Mapping[OpOverload, Callable[..., object]]) -> ONNXRegist
     """Ours, `more`, and torch's for all other operators."""
     registry = ONNXRegistry()
     registry.functions = {operator: list(found) for operator, found in _of_torch().functions.items()}
-    for operator, translation in {**TRANSLATIONS, **more}.items():
+    for operator, translation in {**max_pooling_nodes.TRANSLATIONS, **whole_quotients.TRANSLATIONS, **more}.items():
         registry.register_op(operator, translation)
     return registry
 

@@ -38,18 +38,20 @@ def random_words(context: LayerContext, like: Tensor) -> Tensor:
     for part in (context.seed, context.draws, rows.unsqueeze(1), torch.arange(row_size).unsqueeze(0)):
         words = (words + part) % MODULUS
         for _ in range(MIXING_ROUNDS):
-            upper = torch.div(words - words % FOLD, FOLD, rounding_mode="trunc")  # exact in float32, as ONNX divides
-            words = torch.bitwise_xor(words, upper) * SPREAD % MODULUS
+            words = torch.bitwise_xor(words, _quotient(words, FOLD)) * SPREAD % MODULUS
     context.draws += 1
     return words.reshape(like.shape)
+
+
+def _quotient(words: Tensor, divisor: int) -> Tensor:
+    """Rounded down: one operator, as no word is negative."""
+    return torch.div(words, divisor, rounding_mode="trunc")
 
 
 def uniform(context: LayerContext, sizes: Sequence[int]) -> Tensor:
     """f32 [*sizes], evenly spread over the open interval from 0 to 1."""
     words = random_words(context, torch.ones(list(sizes) or [1])).reshape(list(sizes))
-    width = MODULUS // STEPS
-    whole = torch.div(words - words % width, width, rounding_mode="trunc")
-    return (whole.to(torch.float32) + 0.5) * (1 / STEPS)
+    return (_quotient(words, MODULUS // STEPS).to(torch.float32) + 0.5) * (1 / STEPS)
 
 
 def normal(context: LayerContext, sizes: Sequence[int]) -> Tensor:

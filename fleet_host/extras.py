@@ -19,6 +19,8 @@ EXTRA_OF: Mapping[str, str] = {
     "sklearn": "demo",
     "typer": "demo",
     "yaml": "demo",
+    "ray": "ray",
+    "threadpoolctl": "ray",
     "onnx": "workbench",
     "onnx_ir": "workbench",
     "onnxscript": "workbench",

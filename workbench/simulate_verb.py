@@ -10,6 +10,7 @@ from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_SETTING
 from workbench.privacy_modes.modes import PRIVACY_HELP, Mode
+from workbench.simulation.on_ray.cluster import LOCAL
 
 DOCKER_OPTIONS = ("fleet", "fault", "keep")
 """For a fleet in containers alone."""
@@ -68,6 +69,12 @@ def simulate(
     checkpoint_minutes: Annotated[
         float | None, _option("MINUTES", "Of real time between checkpoints; ten, if not given.", min=0, max=MAX_SETTING)
     ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Compute rounds of --data on all CPUs, in a Ray cluster that is started here.")
+    ] = False,
+    ray_address: Annotated[
+        str | None, _option("HOST:PORT", "With --ray: in this cluster, of which this machine is a part.")
+    ] = None,
     out: Annotated[Path | None, _option("FOLDER", "Folder for what comes of it; in containers: fleet-run.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     docker: Annotated[bool, typer.Option("--docker", help="In containers and real time instead.")] = False,
@@ -92,6 +99,8 @@ def simulate(
         raise ConfigurationError(f"--keep-fraction {keep_fraction}: must be above 0 and at most 1")
     if checkpoint_minutes is not None and checkpoint is None:
         raise ConfigurationError(f"--checkpoint-minutes {checkpoint_minutes:g}: --checkpoint FILE missing; add it")
+    if ray_address is not None and not ray:
+        raise ConfigurationError(f"--ray-address {ray_address}: --ray missing; add it")
     status = simulate(
         Request(
             devices,
@@ -109,6 +118,7 @@ def simulate(
             strategy,
             checkpoint,
             MINUTES if checkpoint_minutes is None else checkpoint_minutes,
+            (ray_address or LOCAL) if ray else None,
         ),
         Options(
             seed=seed,

@@ -42,6 +42,7 @@ def told(module: str, missing: str, *arguments: str) -> subprocess.CompletedProc
         ("typer", "demo", ["workbench.cli", "--help"]),
         ("rich", "demo", ["workbench.cli", "inspect", "models/digits/bundle"]),
         ("sklearn", "demo", ["workbench.cli", "simulate", "--data", "digits", "--hours", "0.01"]),
+        ("ray", "ray", ["workbench.cli", "simulate", "--data", "digits", "--devices", "2", "--ray"]),
         ("sqlalchemy", "coordinator", ["workbench.cli", "decode", "README.md"]),
         ("onnx", "workbench", ["workbench.cli", "inspect", "models/digits/bundle"]),
         ("onnx", "workbench", ["workbench.cli", "export", "digits", "--out"]),

@@ -246,6 +246,7 @@ NEVER_CHANGE = {
         "residuals",
         "tamper",
         "task",
+        "trainer",
         "workload",
     },
     "_world.queue": {"_devices", "ring"},

@@ -9,7 +9,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.training.engine import Rates, plan_batches
 from edge_agent.training.stored_samples import divide
 from tests.support.simulated_fleet import workload
-from workbench.simulation.rounds import _division
+from workbench.simulation.round_job import _division
 from workbench.simulation.workload import AlikeSamples, first_sample_batches
 
 WORKLOAD = workload()

@@ -10,8 +10,6 @@ from functools import partial
 from typing import Final, Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.core.guards import MINUTES_OF_A_DAY, Readings
 from edge_agent.core.lifecycle import State
@@ -29,14 +27,15 @@ from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import Receipt
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
-from workbench.simulation.device_memory import stored_count, stored_rows
+from workbench.simulation.device_memory import stored_count
 from workbench.simulation.event_queue import Alarm
 from workbench.simulation.manifest_listener import SimulatedListener
 from workbench.simulation.masks.device import why_no_round
 from workbench.simulation.messages import DeviceEnd
 from workbench.simulation.postbox import SimulatedPostbox
 from workbench.simulation.privacy_budget import charged, spent_samples
-from workbench.simulation.rounds import round_seconds, take_part_in_round
+from workbench.simulation.round_job import RoundJob
+from workbench.simulation.rounds import begun_round, ended_round, round_seconds
 from workbench.simulation.sleepers import Sleepers
 from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
@@ -353,8 +352,21 @@ class SimulatedAgent:
         if self._decisions.version_ready(self._world.task.task, start):
             self._put_off()
             return
-        stored = self._stored_count(start.newest_sample)
-        seconds = round_seconds(self._world.task, self._member.conditions, stored)
+        self._begin_round(version, known, start)
+
+    def _begin_round(self, version: PublishedVersion, known: KnownVersion, start: StartingPoint) -> None:
+        """What the round begins with is taken now, as on a device: what comes in meanwhile is for the next one."""
+        memory, newest = self._memory, start.newest_sample
+        last_weights = self._versions.last_weights(known)
+        job = begun_round(
+            self._world, self.number, self._member, memory, version, newest_sample=newest, last_weights=last_weights
+        )
+        if withheld := charged(memory.charges, version.task, newest, self._member.owner):
+            self._withhold(withheld, known, start)
+            self._idle()
+            return
+        self._world.begin_round(job)
+        seconds = round_seconds(self._world.task, self._member.conditions, self._stored_count(newest))
         self.later(seconds, partial(self._train, version, known, start))
 
     def _why_not_yet(self, newest: int, cohort: bytes) -> str | None:
@@ -371,32 +383,12 @@ class SimulatedAgent:
     def _stored_count(self, newest_sample: int) -> int:
         return stored_count(newest_sample, self._world.workload.count(self.number), self._member.maximum_samples)
 
-    def _stored_rows(self, newest_sample: int, behind: int = 0) -> NDArray[np.int64]:
-        different = self._world.workload.count(self.number)
-        return stored_rows(newest_sample, different, self._member.maximum_samples, behind)
-
     def _train(self, version: PublishedVersion, known: KnownVersion, start: StartingPoint) -> None:
+        """The round is at its end."""
         task = version.task
-        memory = self._memory
-        owner = self._member.owner
-        spent = spent_samples(memory.charges, task, owner)
-        if withheld := charged(memory.charges, task, start.newest_sample, owner):
-            self._withhold(withheld, known, start)
-            self._idle()
-            return
-        stored = self._stored_rows(start.newest_sample, spent)
+        job = self._world.jobs.pop(self.number)
         try:
-            result = take_part_in_round(
-                self._world,
-                self.number,
-                memory,
-                version,
-                end=self._end,
-                owner=owner,
-                newest_sample=start.newest_sample,
-                stored=stored,
-                last_weights=self._versions.last_weights(known),
-            )
+            result = ended_round(self._world, job, self._memory, version, end=self._end, owner=self._member.owner)
         except ProtocolError as error:
             self._put_off(self._decisions.failed(task.task, known, self.now, str(error)))
             return
@@ -411,7 +403,7 @@ class SimulatedAgent:
         if isinstance(result, Withheld):
             self._withhold(result, known, start)
         else:
-            self._spool(self._world.tamper(self.number, task, result), known, start)
+            self._spool(self._world.tamper(self.number, task, result), job, known, start)
         self._postbox.notify()
         if isinstance(result, TrainingResult):
             if result.statistics:
@@ -420,10 +412,10 @@ class SimulatedAgent:
             self._world.residuals.put(self.number, result.residual)
         self._idle()
 
-    def _spool(self, result: TrainingResult, known: KnownVersion, start: StartingPoint) -> None:
+    def _spool(self, result: TrainingResult, job: RoundJob, known: KnownVersion, start: StartingPoint) -> None:
         task = self._world.task
         memory = self._memory
-        for kind, payload in produce(task, msgspec.structs.replace(result, cluster=memory.cluster)):
+        for kind, payload in produce(task, msgspec.structs.replace(result, cluster=job.cluster)):
             number, recipient = self._end.address(kind)
             row = OutboxRow(
                 0,
@@ -438,7 +430,7 @@ class SimulatedAgent:
             )
             memory.spool(row, self._end.sign_row)
             memory.turns = Turns(memory.turns.count + 1, known.version)
-        memory.returned.clear()
+        memory.returned = [row for row in memory.returned if row.sequence not in job.returned]
         memory.usual_norm = result.usual_norm
         if result.kept:
             self._count_withheld("unchanged")
@@ -509,6 +501,7 @@ class SimulatedAgent:
         self._wake_policy.count(self)
         self._power_cycle += 1
         self._planned = 0
+        self._world.jobs.pop(self.number, None)
         self._turn(on=False)
         self._postbox.disconnect()
         self._deferred = False

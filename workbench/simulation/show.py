@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from workbench.simulation.checkpoint.state import why_not_kept
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Summary
 from workbench.simulation.masks.task import with_simulated_helpers, with_usual_masks
+from workbench.simulation.on_ray.spreading import spread_over_ray
 from workbench.simulation.progress import Progress
 from workbench.simulation.simulation import Options, Result, Simulation
 from workbench.simulation.summary_table import print_summary
@@ -73,6 +74,7 @@ class Request:
     strategy: StrategyName | None = None
     checkpoint: Path | None = None
     checkpoint_minutes: float = 10.0
+    ray: str | None = None
 
 
 def simulate(request: Request, options: Options) -> int:
@@ -83,13 +85,15 @@ def simulate(request: Request, options: Options) -> int:
     Raises:
         ConfigurationError: with what the user can change.
     """
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
+    with tempfile.TemporaryDirectory() as scratch, _quiet(), ExitStack() as stack:
         simulation = prepare(with_mode(request, Path(scratch) / "bundle"), options)
         started = time.monotonic()
         progress = Progress(Console(stderr=True), started, options.seconds)
         tick: Callable[[float], None] = progress.tick
         if request.checkpoint is not None:
             tick = _with_checkpoints(request, request.checkpoint, options, simulation, tick)
+        if request.ray is not None:
+            stack.enter_context(spread_over_ray(simulation, request.ray, plain=options.plain))
         result = simulation.run(progress.show, tick)
     if request.out is not None:
         write_result(result, request.out)

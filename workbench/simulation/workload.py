@@ -1,7 +1,7 @@
 """What a simulated fleet learns: real training on real samples, or a substitute that costs microseconds."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,22 +10,13 @@ from numpy.typing import NDArray
 
 from bundle_runtime.runner import BundleRunner, Evaluation, bundle_paths
 from bundle_runtime.samples import Samples
-from edge_agent.training.engine import (
-    BatchPlan,
-    OnProgress,
-    PlanBatches,
-    Rates,
-    TrainingEngine,
-    ignore_progress,
-    plan_batches,
-)
-from edge_agent.training.onnx_step import OnnxStepEngine
+from edge_agent.training.engine import BatchPlan, OnProgress, Rates, ignore_progress
 from edge_agent.training.private.engine import PrivateEngine
 from edge_agent.training.stored_samples import identities
-from edge_agent.training.validation import Evaluate
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.limits import MIB
 from fleet_protocol.task_description import TaskDescription
+from workbench.simulation.local_training import Ingredients, LocalTraining
 from workbench.simulation.scores import scorer
 
 SYNTHETIC_SAMPLES = 64
@@ -39,29 +30,20 @@ DISAGREEMENT = 0.5
 """How far a device's own optimum lies from the fleet's, as a share of the way from version 0 to the fleet's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """`count` says how many different samples a device sees, by its number; `samples` gives rows of them, int64 [N],
-    and `identities` what tells these apart, uint64 [N]. `evaluate` says how a device's samples do under some weights.
-
-    `score` is how good some weights are, 1 is best; `measure` is what it is called, `one_answer` what the best one
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload(LocalTraining):
+    """`score` is how good some weights are, 1 is best; `measure` is what it is called, `one_answer` what the best one
     answer to all samples scores, where that is known. `rescaled` gives the workload of
-    the same task with its scale.
+    the same task with its scale. `made_of` is what another process trains with; None where nothing real learns.
     """
 
-    engine: TrainingEngine
-    count: Callable[[int], int]
-    samples: Callable[[int, NDArray[np.int64]], Samples]
-    identities: Callable[[int, NDArray[np.int64]], NDArray[np.uint64]]
-    evaluate: Evaluate
     score: Callable[[FloatVector], float]
     measure: str
     rescaled: Callable[[TaskDescription], "Workload"]
     heads: Callable[[FloatVector], dict[str, float]] = lambda _: {}
     """The scores of each head, by what they are called, where there are several."""
     one_answer: float | None = None
-    plan: PlanBatches = plan_batches
-    """Picks the batches of a round."""
+    made_of: Ingredients | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +126,7 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
         return AlikeSamples(np.broadcast_to(kept.inputs[:1], (rows.size, size)), np.zeros(rows.size, np.int64))
 
     workload = Workload(
-        QuadraticEngine(),
+        engine=QuadraticEngine(),
         count=lambda _: SYNTHETIC_SAMPLES,
         samples=samples,
         identities=lambda _, rows: rows.astype(np.uint64) * GOLDEN_RATIO,
@@ -163,13 +145,6 @@ def _evaluate_distance(weights: FloatVector, samples: Samples) -> Evaluation:
     return Evaluation(np.full(len(samples), loss), None)
 
 
-def _engine(task: TaskDescription, files: Mapping[str, Path]) -> TrainingEngine:
-    """What devices train with. Its noise is drawn from a seed: a simulation repeats itself, and hides nobody."""
-    if task.sample_privacy is not None:
-        return PrivateEngine(task, files, draw=np.random.default_rng(NOISE_SEED).bytes)
-    return OnnxStepEngine.of_task(task, files)
-
-
 def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Samples], held_out: Samples) -> Workload:
     """The bundle's own graphs in this process, one thread each; a device's samples are the part of its number.
 
@@ -182,17 +157,18 @@ def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Sample
     files = bundle_paths(bundle, task)
     runner = BundleRunner(task, files)
     trained_on = [runner.featured(part) for part in parts]
-    told_apart = [identities(part) for part in trained_on]
+    made_of = Ingredients(files, trained_on, [identities(part) for part in trained_on])
     found = scorer(runner, task, runner.featured(held_out))
+    private = None
+    if task.sample_privacy is not None:  # noise from a seed: a simulation repeats itself, and hides nobody
+        private = PrivateEngine(task, files, draw=np.random.default_rng(NOISE_SEED).bytes)
+    training = made_of.training(task, private)
     return Workload(
-        _engine(task, files),
-        count=lambda device: len(trained_on[device]),
-        samples=lambda device, rows: trained_on[device].take(rows),
-        identities=lambda device, rows: told_apart[device][rows],
-        evaluate=runner.evaluate_features,
+        **{each.name: getattr(training, each.name) for each in fields(training)},
         score=found.score,
         measure=found.measure,
         rescaled=lambda rescaled: trained_workload(bundle, rescaled, parts, held_out),
         heads=found.of_heads,
         one_answer=found.one_answer,
+        made_of=made_of,
     )

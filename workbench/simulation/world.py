@@ -13,7 +13,7 @@ from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
 from edge_agent.core.version_choice import KnownVersion, known_from
 from edge_agent.training.compression import Encode
-from edge_agent.worker.contract import TrainingResult
+from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import Manifest
 from fleet_protocol.task_description import TaskDescription
@@ -25,6 +25,7 @@ from workbench.simulation.event_queue import EventQueue
 from workbench.simulation.ledger import Ledger
 from workbench.simulation.messages import Parcel, parcel_bytes
 from workbench.simulation.residuals import Residuals
+from workbench.simulation.round_job import RoundJob
 from workbench.simulation.workload import Workload
 
 
@@ -73,6 +74,23 @@ class Serving(Protocol):
     def manifest_bytes(self) -> int: ...
 
 
+class Trainer(Protocol):
+    """Carries rounds out elsewhere than in this process."""
+
+    def begin(self, job: RoundJob) -> None:
+        """A round has begun; unless its device is switched off before, its result is asked for at its end."""
+        ...
+
+    def result(self, job: RoundJob) -> TrainingResult | Withheld:
+        """As `round_job.carried_out`.
+
+        Raises:
+            DivergedError: the round has diverged.
+            ConfigurationError: it can't be carried out.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a world is made of besides its task.
@@ -100,6 +118,8 @@ class SimulatedWorld:
     """Agents reach the coordinator through it, and it counts what they send and fetch.
 
     `listening` are devices, by number, that hear of every version: each is called with the size of a new manifest.
+    `jobs` are the rounds that are under way, by device; they are carried out when they end, in this process or by
+    `trainer`.
     """
 
     def __init__(self, bundle: Bundle, signer: MessageSigner, surroundings: Surroundings) -> None:
@@ -114,6 +134,8 @@ class SimulatedWorld:
         self.life = surroundings.life
         self.tamper = surroundings.tamper
         self.listening: dict[int, Callable[[int], None]] = {}
+        self.trainer: Trainer | None = None
+        self.jobs: dict[int, RoundJob] = {}
         self._signer = signer
         self._prepared = surroundings.prepared
         self._accepted = surroundings.accepted
@@ -158,6 +180,18 @@ class SimulatedWorld:
         size = parcel_bytes(parcel)
         self.ledger.up[kind] += size
         self.queue.after(conditions.upload_seconds(size), partial(self._arrive, parcel, conditions, receive))
+
+    def begin_round(self, job: RoundJob) -> None:
+        """A device trains."""
+        self.jobs[job.device] = job
+        if self.trainer is not None:
+            self.trainer.begin(job)
+
+    def spread(self, trainer: Trainer) -> None:
+        """Let `trainer` carry out all rounds that end from now on."""
+        self.trainer = trainer
+        for job in self.jobs.values():
+            trainer.begin(job)
 
     def receive_manifest(self) -> int:
         """A device that subscribes receives the newest manifest, which is retained; returns its bytes."""

@@ -47,6 +47,7 @@ from edge_agent.core.triggers import Condition, Trigger
 from edge_agent.core.turns import Turns
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import goes_back
+from edge_agent.worker.contract import Returned
 from fleet_host.rate_limit import RateLimit, TokenBucket
 from fleet_protocol.codec import ClassStatistics, Moments, SparseUpdate
 from fleet_protocol.cohort import RoundDraws
@@ -65,6 +66,7 @@ from workbench.simulation.messages import PlainEnd, SignedEnd, device_number
 from workbench.simulation.outcomes import Outcomes
 from workbench.simulation.own_payloads import OwnPayload
 from workbench.simulation.postbox import SimulatedPostbox
+from workbench.simulation.round_job import RoundJob
 from workbench.simulation.simulation import Simulation
 from workbench.simulation.version_follower import SimulatedVersionFollower
 from workbench.simulation.wake_policies import WakeConcurrently, WakeInRounds
@@ -122,8 +124,10 @@ CLASSES: Final = (
     RecentReceipts,
     RecentVersions,
     Retry,
+    Returned,
     RoundDecisions,
     RoundDraws,
+    RoundJob,
     Seen,
     ServerState,
     SimulatedAgent,
@@ -173,7 +177,7 @@ ACTIONS: Final = frozenset(
 
 KEPT: Final[Mapping[str, Fields]] = {
     "": ("_began", "_history", "_reached"),
-    "_world": ("_manifest_bytes", "_newest", "_scale_deadline", "ledger", "listening"),
+    "_world": ("_manifest_bytes", "_newest", "_scale_deadline", "jobs", "ledger", "listening"),
     "_world.queue": (
         "_buckets",
         "_heap",

@@ -426,7 +426,7 @@ class SimulatedAgent:
         for kind, payload in produce(task, msgspec.structs.replace(result, cluster=memory.cluster)):
             number, recipient = self._end.address(kind)
             row = OutboxRow(
-                0,
+                memory.sequence + 1,
                 number,
                 task.task,
                 known.bundle,

@@ -273,7 +273,8 @@ def _fields_of_device(device: Device) -> tuple[Any, ...]:
     )
 
 
-def _device(name: str, key: bytes, state: str, profile: str, software: str, presence: str, *numbers: int) -> Device:
+def _device(name: str, key: bytes, state: str, *others: Any) -> Device:
+    profile, software, presence, *numbers = others
     return Device(name, VerifyKey(key), DeviceState(state), profile, software, PresenceState(presence), *numbers)
 
 

@@ -94,9 +94,8 @@ def has_gone_round(waiting: int, senders: Iterable[str]) -> bool:
     """
     if waiting < SMALLEST_BUFFER:
         return False
-    most, seen = waiting // TIMES_ROUND, set[str]()
-    for device in islice(senders, UPDATES_LOOKED_AT):
-        seen.add(device)
-        if len(seen) > most:
-            return False
-    return True
+    most, looked_at = waiting // TIMES_ROUND, islice(senders, UPDATES_LOOKED_AT)
+    seen = set(islice(looked_at, most + 1))  # mostly all differ, and no more of them are looked at
+    if len(seen) <= most:
+        seen.update(looked_at)
+    return len(seen) <= most

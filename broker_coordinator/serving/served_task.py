@@ -230,8 +230,9 @@ class ServedTask:
 
     def _last_senders(self) -> Iterator[str]:
         """Those of updates that take a place, newest first."""
-        take_places = (each for each in reversed(self.waiting) if self.consumer.take_place(each.facts))
-        return chain((each.device for each in take_places), reversed(self.senders))
+        takes_place = self.consumer.take_place
+        waiting = (each.device for each in reversed(self.waiting) if takes_place(each.facts))
+        return chain(waiting, reversed(self.senders))
 
     @property
     def _follows_fleet(self) -> bool:

@@ -128,7 +128,10 @@ Guard = Callable[[GuardSettings, Readings], str | None]
 
 def refusal(settings: GuardSettings, now: Readings) -> str | None:
     """What the first guard that refuses says; None where all agree to a round."""
-    return next((refused for guard in GUARDS if (refused := guard(settings, now))), None)
+    for guard in GUARDS:
+        if refused := guard(settings, now):
+            return refused
+    return None
 
 
 def objection(settings: GuardSettings, now: Readings) -> str | None:

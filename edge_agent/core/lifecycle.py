@@ -112,7 +112,7 @@ class Lifecycle:
         except KeyError:
             raise LifecycleError(f"{event.value!r} while {self.state.value}") from None
         self.reason = f"{event.value}: {detail}" if detail else event.value
-        if self.state is State.SLEEPING:
+        if self._hindrances and self.state is State.SLEEPING:
             self._take_effect()
 
     def hinder(self, state: State, detail: str) -> None:
@@ -124,8 +124,8 @@ class Lifecycle:
 
     def lift(self, state: State) -> None:
         """That hindrance is over, if there was one."""
-        self._hindrances.pop(state, None)
-        self._take_effect()
+        if self._hindrances.pop(state, None) is not None:
+            self._take_effect()
 
     def _take_effect(self) -> None:
         wanted = next((state for state in HINDRANCES if state in self._hindrances), State.SLEEPING)

@@ -101,7 +101,7 @@ class RoundDecisions:
             return ""
         if not self._triggers[task].has_fired:
             return self._triggers[task].waits_for
-        if newest is not None and self._outdated.get(task) == newest:
+        if newest is not None and self._is_outdated(task, newest):
             return f"a newer version than {newest.version}, from which updates are refused"
         if self.is_held(task, newest, now):
             return "the end of a wait, as rounds from this version failed, or a newer version"
@@ -130,7 +130,11 @@ class RoundDecisions:
         failed, or updates from it were refused.
         """
         waits = self._failures.holds(task, newest, now) or self._refusals.holds(task, newest, now)
-        return waits or (newest is not None and self._outdated.get(task) == newest)
+        return waits or self._is_outdated(task, newest)
+
+    def _is_outdated(self, task: str, newest: KnownVersion | None) -> bool:
+        """Whether updates from `newest` are refused."""
+        return newest is not None and task in self._outdated and self._outdated[task] == newest
 
     def waits_for_version(self, task: str, newest: KnownVersion | None, now: float) -> bool:
         """Whether a newer version than `newest`, the newest that is known, may change what the device does for a task:
@@ -156,7 +160,7 @@ class RoundDecisions:
             and self._triggers[task].has_noted_nothing
             and not self._failures.any_for(task)
             and not self._refusals.any_for(task)
-            and (newest is None or self._outdated.get(task) != newest)
+            and not self._is_outdated(task, newest)
             and (diverged is None or (newest is not None and diverged.version != newest.version))
             and self._own_updates.is_settled(task)
         )

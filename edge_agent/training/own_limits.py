@@ -55,8 +55,18 @@ def take_part(
         return Withheld("spent", words, stored.training.newest, epochs)
 
     def round_from(kept: bytes) -> TrainingResult | Withheld:
-        here = replace(earlier, own=kept, epochs=epochs)
-        return _trained(engine, weights, stored, task, here, evaluate=evaluate, on_progress=on_progress, cut=cut)
+        return _trained(
+            engine,
+            weights,
+            stored,
+            task,
+            earlier,
+            kept=kept,
+            epochs=epochs,
+            evaluate=evaluate,
+            on_progress=on_progress,
+            cut=cut,
+        )
 
     kept = kept_or_anew(earlier.own, weights, stored, task, evaluate=evaluate)
     try:
@@ -77,12 +87,16 @@ def _trained(
     task: TaskDescription,
     earlier: Earlier,
     *,
+    kept: bytes,
+    epochs: float,
     evaluate: Evaluate,
     on_progress: OnProgress,
     cut: Cut,
 ) -> TrainingResult | Withheld:
-    """What training gives; the `own` of `earlier` is what the round begins with."""
-    newest, kept = stored.training.newest, earlier.own
+    """What training gives. The round begins with `kept` of what is the device's own; rounds have gone over the samples
+    `epochs` times before it.
+    """
+    newest = stored.training.newest
     weights = with_own(version, kept, task)
     learned = learn(
         engine,
@@ -97,12 +111,13 @@ def _trained(
     )
     if task.split is not None and cut.helper:
         learned = replace(learned, held=held_of(task.split, cut, len(stored.training)))
-    epochs = earlier.epochs
     epochs += epochs_of_steps(task.training, learned.steps, len(stored.training), stored.different)
     planned = steps_on(engine, stored.training, task, earlier.seed, earlier.plan)
     own = own_copy(planned, weights, kept, stored, task, evaluate=evaluate)
     trained = own_parameters(learned.weights, task) if task.own_parameters else own
-    shared = replace(learned, weights=with_shared_only(learned.weights, weights, task))
+    shared = learned
+    if task.own_parameters:
+        shared = replace(learned, weights=with_shared_only(learned.weights, weights, task))
     change = None if earlier.last_weights is None else weights - with_own(earlier.last_weights, kept, task)
     if words := why_irrelevant(task.sending, shared.weights - weights, change):
         is_good = trained is own or not is_worse(weights, learned.weights, stored.validation, evaluate)

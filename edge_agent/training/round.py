@@ -219,7 +219,10 @@ def _diverged(what: str, samples: Samples, task: TaskDescription) -> DivergedErr
 
 def _too_large_loss(losses: FloatVector) -> str:
     """Why no coordinator would take a loss like that, in the mean or in the first step; empty where it would."""
-    for which, loss in (("mean", float(losses.mean(dtype=np.float64))), ("first", float(losses[0]))):
+    for which, loss in (
+        ("mean", float(np.add.reduce(losses, dtype=np.float64)) / losses.size),
+        ("first", float(losses[0])),
+    ):
         if abs(loss) > MAX_LOSS:
             return f"the {which} loss is {loss:g}, at most {MAX_LOSS:g} is taken"
     return ""

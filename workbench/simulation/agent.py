@@ -418,7 +418,7 @@ class SimulatedAgent:
         for kind, payload in produce(task, msgspec.structs.replace(result, cluster=job.cluster)):
             number, recipient = self._end.address(kind)
             row = OutboxRow(
-                0,
+                memory.sequence + 1,
                 number,
                 task.task,
                 known.bundle,

@@ -92,7 +92,8 @@ class DeviceMemory:
     def spool(self, row: OutboxRow, sign: SignRow) -> None:
         """Add a payload, under the next number."""
         self.sequence += 1
-        unsigned = replace(row, sequence=self.sequence, digest=b"", envelope=b"")
+        is_new = row.sequence == self.sequence and not row.envelope
+        unsigned = row if is_new else replace(row, sequence=self.sequence, digest=b"", envelope=b"")
         envelope = sign(unsigned)
         self.outbox[self.sequence] = replace(unsigned, digest=digest(envelope), envelope=envelope)
 

@@ -231,7 +231,7 @@ class PlainEnd:
     def parcel(self, row: OutboxRow, envelope: bytes) -> Parcel:
         """See `DeviceEnd`."""
         header = Header(KINDS[row.kind], row.sequence, row.task, row.base_version, b"", row.generation)
-        return self._parsed(header, row.payload, digest(envelope))
+        return self._parsed(header, row.payload, row.digest or digest(envelope))
 
     def receipt(self, data: bytes) -> Receipt:
         """See `DeviceEnd`."""

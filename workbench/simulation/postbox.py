@@ -125,7 +125,8 @@ class SimulatedPostbox:
 
     def _deliver_as_planned(self) -> None:
         self._planned = None
-        self._deliver()
+        if self._memory.outbox:
+            self._deliver()
 
     def _send(self, kind: str, parcel: Parcel) -> None:
         self._world.send(kind, parcel, self._conditions, self.receive)

@@ -39,16 +39,13 @@ class Sleepers:
 
     def memory(self, device: int) -> DeviceMemory:
         """What it remembers."""
-        memory = DeviceMemory(enrolled=bool(self._is_enrolled[device]))
-        for name, integers in self._integers:
-            setattr(memory, name, integers[device])
-        for name, floats in self._floats:
-            setattr(memory, name, floats[device])
-        for name, versions in self._versions:
-            setattr(memory, name, versions[device])
+        columns = (*self._integers, *self._floats, *self._versions)
         count, version = self._turns
-        memory.turns = Turns(count[device], version[device])
-        return memory
+        return DeviceMemory(
+            enrolled=bool(self._is_enrolled[device]),
+            turns=Turns(count[device], version[device]),
+            **{name: column[device] for name, column in columns},
+        )
 
     def selection_threshold(self, device: int) -> int | None:
         """That of the last manifest which its process has read."""

@@ -69,7 +69,7 @@ def resume(path: Path, asked: Asked, simulation: Simulation) -> bool:
     frames = _checked(path, content)
     try:
         _require_same(msgspec.convert(next(frames), dict[str, str]), asked)
-        take_over(simulation, msgspec.convert(next(frames), Heading), list(frames))
+        take_over(simulation, msgspec.convert(next(frames), Heading), frames)
     except ConfigurationError as error:
         raise ConfigurationError(f"checkpoint {path}: {error}") from error
     except NO_CHECKPOINT as error:

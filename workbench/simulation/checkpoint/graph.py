@@ -17,8 +17,10 @@ import msgspec
 Line = list[Any]
 """A number or a kind, and values: plain ones as they are, and objects as a list of their number."""
 
-LONGEST_INLINE: Final = 4
-"""Texts and bytes up to this are written where they stand; longer ones are objects that others share."""
+LONGEST_INLINE: Final = 32
+"""Texts and bytes up to this, names and keys among them, are written where they stand: of a million devices, each would
+be an object in a table else. Longer ones are objects that others share.
+"""
 LARGEST_INLINE: Final = 2**63 - 1
 
 Fields = tuple[str, ...]

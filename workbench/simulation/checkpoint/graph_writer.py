@@ -80,11 +80,13 @@ class GraphWriter:
 
     def _value(self, value: Any) -> Any:
         kind = type(value)
-        if value is None or kind is bool or kind is float:
-            return value
-        if kind is int and -LARGEST_INLINE <= value <= LARGEST_INLINE:
-            return value
-        if (kind is str or kind is bytes) and len(value) <= LONGEST_INLINE:
+        if kind is str or kind is bytes:
+            if len(value) <= LONGEST_INLINE:
+                return value
+        elif kind is int:
+            if -LARGEST_INLINE <= value <= LARGEST_INLINE:
+                return value
+        elif value is None or kind is bool or kind is float:
             return value
         number = self._numbers.get(id(value))
         return [self._add(value, kind) if number is None else number]
@@ -110,9 +112,7 @@ class GraphWriter:
         if (number := self._classes.get(kind)) is not None:
             return self._object(value, kind, number)
         if (number := self._spellings.get(kind)) is not None:
-            spelt = list(self._vocabulary.spellings[kind].spelt(value))
-            self._alive.append(spelt)
-            return ["spelt", number, *self._values(spelt)], False
+            return ["spelt", number, *self._values(self._vocabulary.spellings[kind].spelt(value))], False
         if kind is deque:
             return ["deque", value.maxlen], True
         return self._leaf(value, kind), False

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -53,7 +53,7 @@ def written(simulation: Simulation) -> tuple[Heading, Iterator[list[Line]]]:
     return heading, GraphWriter(vocabulary, named_in(simulation)).chunks()
 
 
-def take_over(simulation: Simulation, heading: Heading, chunks: Sequence[list[Line]]) -> None:
+def take_over(simulation: Simulation, heading: Heading, chunks: Iterable[list[Line]]) -> None:
     """Put a prepared simulation into a state that another one with the same options had.
 
     Raises:

@@ -86,7 +86,6 @@ CLASSES: Final = (
     Declared,
     Delivery,
     DeliverySchedule,
-    Device,
     DeviceMemory,
     DeviceState,
     EnrolmentAttempts,
@@ -264,6 +263,25 @@ def _as_settings(kind: type) -> Spelling:
     return Spelling(lambda each: (msgspec.msgpack.encode(each),), lambda data: msgspec.msgpack.decode(data, type=kind))
 
 
+def _fields_of_device(device: Device) -> tuple[Any, ...]:
+    """Plain values alone: a large fleet has nothing so often."""
+    return (
+        device.name,
+        bytes(device.public_key),
+        device.state.value,
+        device.profile,
+        device.software,
+        device.presence.value,
+        device.boot,
+        device.request_sequence,
+    )
+
+
+def _device(name: str, key: bytes, state: str, *others: Any) -> Device:
+    profile, software, presence, *numbers = others
+    return Device(name, VerifyKey(key), DeviceState(state), profile, software, PresenceState(presence), *numbers)
+
+
 def vocabulary_of(simulation: Simulation) -> Vocabulary:
     """What the state of a simulation may hold; its devices' keys follow from their numbers."""
     end = attrgetter("_fleet._end")(simulation)
@@ -275,6 +293,7 @@ def vocabulary_of(simulation: Simulation) -> Vocabulary:
 
     spellings: dict[type, Spelling] = {
         **{kind: _as_settings(kind) for kind in SETTINGS},
+        Device: Spelling(_fields_of_device, _device),
         OwnPayload: Spelling(lambda each: (bytes(each),), bytes),
         VerifyKey: Spelling(lambda key: (bytes(key),), VerifyKey),
         SignedEnd: Spelling(lambda each: (each.device, each.boot), signed_end),

@@ -99,6 +99,7 @@ class ServedTask:
     participations: Participations = field(default_factory=dict)
     draw_seed: Callable[[], bytes] = no_seed
     utilities: Utilities = field(default_factory=Utilities)
+    _selected: tuple[int, Selection | None] = (-1, None)
 
     @property
     def buffer_size(self) -> int:
@@ -132,7 +133,12 @@ class ServedTask:
         plan = self.description.selection
         if plan is None or self.asks_everyone:
             return None
-        return self.utilities.selection(plan, self.newest.number - self.first_version, self.buffer_size)
+        number, found = self._selected
+        if number != self.newest.number:
+            number = self.newest.number
+            found = self.utilities.selection(plan, number - self.first_version, self.buffer_size)
+            self._selected = number, found
+        return found
 
     def _round_draws(self) -> RoundDraws:
         """Of the round that is on: a manifest is made again for every device that comes."""

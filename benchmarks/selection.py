@@ -4,8 +4,8 @@ A hundred devices, of which ten train at any time, see unlike classes (Dirichlet
 hundred times as long as the fastest one's, 60 s for the median. `random` draws them evenly, as a task without
 `[selection]` does; the others select (docs/selection.md). The simulation runs the shipped cores. The target is 95 % of
 the accuracy that `random` ends with; a fleet is there when the mean of five scores is. Digits, with half as many
-devices, chose the settings; MNIST's 10,000 test images in `--data` show them. Prints a line for each fleet, and one JSON
-object as its last line, with how many times sooner than `random` each method is there.
+devices, chose the settings; MNIST's 10,000 test images in `--data` show them. Prints a line for each fleet, and one
+JSON object as its last line, with how many times sooner than `random` each method is there.
 """
 
 import argparse
@@ -70,8 +70,8 @@ class Field:
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One fleet. `seconds` of virtual time until the target, None where it never came; likewise `updates`. `accuracy` at
-    the end, in per cent; `least` and `most` updates that a device sent, and the virtual hours that all of them took.
+    """One fleet. `seconds` of virtual time until the target, None where it never came; likewise `updates`. `accuracy`
+    at the end, in per cent; `least` and `most` updates that a device sent, and the virtual hours that all of them took.
     """
 
     method: str

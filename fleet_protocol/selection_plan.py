@@ -56,8 +56,8 @@ class SelectionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     patience_seconds: Annotated[float, msgspec.Meta(ge=1, le=1e7)] = 3600.0
     """When a version is so old and no newer one is made, every device may train."""
     exploration: Share | None = None
-    """Of `utility` and `pisces`: of those that train, so large a share is drawn whatever they are worth. It falls by 2 %
-    with each version, to two ninths of it; left out, from 0.9 to 0.2."""
+    """Of `utility` and `pisces`: of those that train, so large a share is drawn whatever they are worth. It falls by
+    2 % with each version, to two ninths of it; left out, from 0.9 to 0.2."""
     preferred_seconds: Annotated[float, msgspec.Meta(gt=0, le=1e7)] | None = None
     """Of `utility`: a device whose rounds take longer is worth less. Left out, its speed does not matter."""
     speed_weight: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None

@@ -1,6 +1,7 @@
 """What the coordinator knows of each device's utility, and which of them it asks for, where a task has `[selection]`.
 
-How long a device's rounds take it knows from the staleness of its last update: so many times as a version takes to come.
+How long a device's rounds take it knows from the staleness of its last update: so many times as long as a version takes
+to come.
 
 Every device has one vote, its last update's, however large: a threshold is the value of one of them, so that one device
 moves it past one other's. Pure.

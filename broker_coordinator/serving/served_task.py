@@ -177,8 +177,8 @@ class ServedTask:
         return limit
 
     def ask_everyone(self, now: float) -> bool:
-        """Let the manifest ask every device if the deadline has passed without a report, or the patience with those that
-        are selected is over; whether it changes now.
+        """Let the manifest ask every device if the deadline has passed without a report, or the patience with those
+        that are selected is over; whether it changes now.
         """
         patience, deadline = self._patience_ends(), None if self.waiting else self._version_deadline()
         if all(each is None or now < each for each in (patience, deadline)):

@@ -1,5 +1,5 @@
-"""Whether a device has work: it is selected for the current round, where a task works in rounds, or by what it is worth,
-where a task selects. Pure.
+"""Whether a device has work: it is selected for the current round, where a task works in rounds, or by what it is
+worth, where a task selects. Pure.
 """
 
 from edge_agent.core.selection import RoundFigures, why_not_selected

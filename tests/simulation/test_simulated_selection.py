@@ -76,5 +76,3 @@ def test_the_same_seed_gives_the_same_and_a_checkpoint_goes_on(tmp_path, monkeyp
     assert resume(paths[len(paths) // 2], {}, resumed)
     assert msgspec.json.encode(resumed.run().summary) == msgspec.json.encode(expected)
     assert msgspec.json.encode(again.run().summary) == msgspec.json.encode(expected)
-
-

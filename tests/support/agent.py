@@ -16,8 +16,8 @@ from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from fleet_protocol.personal_plan import PersonalPlan
-from fleet_protocol.selection_plan import SelectionPlan
 from fleet_protocol.prompt_plan import PromptPlan
+from fleet_protocol.selection_plan import SelectionPlan
 from tests.support.broker import Address
 from tests.support.fleet import FLEET
 from tests.support.process import RestartableProcess

@@ -18,8 +18,8 @@ from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.sample_budget import is_spent
-from edge_agent.core.triggers import Trigger, TriggerSettings
 from edge_agent.core.selection import after_round
+from edge_agent.core.triggers import Trigger, TriggerSettings
 from edge_agent.core.turns import Turns, why_not_yet
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import kept_of, produce

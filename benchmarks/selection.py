@@ -49,12 +49,15 @@ SMOOTHED_POINTS: Final = 5
 SCORE_EVERY: Final = 10
 RANDOM: Final = "random"
 
+PATIENCE_SECONDS: Final = 600.0
+"""Ten rounds of the median device, and as long as the slowest one's."""
+
 METHODS: Final[Mapping[str, SelectionPlan | None]] = {
     RANDOM: None,
-    "utility": SelectionPlan(preferred_seconds=MEDIAN_ROUND_SECONDS),
-    "utility, speed left out": SelectionPlan(),
-    "power_of_choice": SelectionPlan("power_of_choice"),
-    "pisces": SelectionPlan("pisces"),
+    "utility": SelectionPlan(patience_seconds=PATIENCE_SECONDS, preferred_seconds=MEDIAN_ROUND_SECONDS),
+    "utility, speed left out": SelectionPlan(patience_seconds=PATIENCE_SECONDS),
+    "power_of_choice": SelectionPlan("power_of_choice", patience_seconds=PATIENCE_SECONDS),
+    "pisces": SelectionPlan("pisces", patience_seconds=PATIENCE_SECONDS),
 }
 
 

@@ -56,8 +56,8 @@ class SelectionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     patience_seconds: Annotated[float, msgspec.Meta(ge=1, le=1e7)] = 3600.0
     """When a version is so old and no newer one is made, every device may train."""
     exploration: Share | None = None
-    """Of `utility` and `pisces`: of those that train, so large a share is drawn whatever they are worth. It falls by
-    2 % with each version, to two ninths of it; left out, from 0.9 to 0.2."""
+    """Of `utility` and `pisces`: a device that has never trained is drawn with this share of the chance that `share`
+    gives. It falls by 2 % with each version, to two ninths of it; left out, from 0.9 to 0.2."""
     preferred_seconds: Annotated[float, msgspec.Meta(gt=0, le=1e7)] | None = None
     """Of `utility`: a device whose rounds take longer is worth less. Left out, its speed does not matter."""
     speed_weight: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
@@ -74,12 +74,11 @@ class SelectionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         """The share of the devices of which some are chosen."""
         return USUAL_CANDIDATES if self.candidates is None else self.candidates
 
-    def exploration_after(self, versions: int) -> float:
-        """The share of those that train which is drawn, so many versions after the task's first one."""
-        if self.method == "power_of_choice":
-            return 0.0
+    def new_drawn(self, versions: int) -> float:
+        """The chance of a device that has never trained, so many versions after the task's first one."""
         first = USUAL_EXPLORATION if self.exploration is None else self.exploration
-        return first * max(LEAST_EXPLORATION / USUAL_EXPLORATION, EXPLORATION_DECAY ** min(versions, 1000))
+        falls_to = max(LEAST_EXPLORATION / USUAL_EXPLORATION, EXPLORATION_DECAY ** min(versions, 1000))
+        return first * falls_to * self.share
 
     def utility(self, samples: int, loss: float) -> float:
         """What is to be learned from a device whose last round was on so many samples, with that loss at its begin."""

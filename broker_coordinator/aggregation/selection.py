@@ -71,13 +71,12 @@ class Utilities:
         too little is known, or as many as there are fill no buffer.
         """
         known = len(self._told)
-        explored = plan.exploration_after(versions)
-        by_worth = max(math.ceil(plan.share * (1.0 - explored) * known), buffer_size)
+        by_worth = max(math.ceil(plan.share * known), buffer_size)
         if plan.method == "power_of_choice":
             by_worth = math.ceil(max(plan.share * known, buffer_size) / plan.drawn_candidates)
         if known < FEWEST_KNOWN or by_worth >= known:
             return None
-        drawn = plan.drawn_candidates if plan.method == "power_of_choice" else explored * plan.share
+        drawn = plan.drawn_candidates if plan.method == "power_of_choice" else plan.new_drawn(versions)
         seconds = self._version_seconds()
         worth = [told.utility * plan.discount(told.staleness * seconds, seconds) for told in self._told.values()]
         least = sorted(worth, reverse=True)[by_worth - 1]

@@ -27,7 +27,8 @@ def why_not_asked(
     if description.scaling.is_awaited and trained_on == version:
         return f"{description.task} awaits its scale, for which this device has sent its part"
     if description.aggregation.strategy != "fedavg":
-        return why_not_selected(description, version, device, selection, figures)
+        has_trained = trained_on == version
+        return why_not_selected(description, version, device, selection, figures, has_trained=has_trained)
     if trained_on == version:
         return f"this device has had its part in the round of version {version}"
     if not is_asked(description.task, version, device, selection_threshold):

@@ -42,23 +42,27 @@ def after_round(
 
 
 def why_not_selected(
-    task: TaskDescription, version: int, device: str, selection: Selection | None, figures: RoundFigures | None
+    task: TaskDescription,
+    version: int,
+    device: str,
+    selection: Selection | None,
+    figures: RoundFigures | None,
+    *,
+    has_trained: bool,
 ) -> str | None:
     """Why no round from `version` begins, in words; None where one may. `selection` is the manifest's, None where it
-    takes everybody; `figures` are of the bundle, None before the device's first update.
+    takes everybody; `figures` are of the bundle, None before the device's first update. Who `has_trained` from this
+    version is worth as much as before, and would fill the buffer alone: it waits for the next.
     """
     plan = task.selection
-    if plan is None or selection is None or (figures is not None and figures.missing(plan, selection)):
+    if plan is None or selection is None:
         return None
-    is_drawn = is_asked(task.task, version, device, selection.drawn_below)
-    if plan.method == "power_of_choice":
-        if not is_drawn:
-            return f"others are drawn to train from version {version} (selection.candidates)"
-    elif is_drawn:
-        return None
-    if figures is None:
-        is_new = f"this device is new, and others are drawn to begin with version {version}"
-        return None if plan.method == "power_of_choice" else is_new
-    if (utility := figures.utility(plan, selection)) >= selection.least:
+    if has_trained:
+        return f"this device has had its round from version {version}, and others are to have theirs"
+    is_owed = figures is not None and figures.missing(plan, selection)
+    by_lot = figures is None or plan.method == "power_of_choice"
+    if by_lot and not is_owed and not is_asked(task.task, version, device, selection.drawn_below):
+        return f"others are drawn to train from version {version}"
+    if is_owed or figures is None or (utility := figures.utility(plan, selection)) >= selection.least:
         return None
     return f"version {version} asks for a utility of {selection.least:.4g}, and this device's is {utility:.4g}"

@@ -1,9 +1,11 @@
 """A fleet in virtual time whose devices are selected: the cores that ship, through sleep, crashes and stalls."""
 
+from statistics import median
+
 import msgspec
 import pytest
 
-from broker_coordinator.aggregation.selection import Utilities
+from broker_coordinator.aggregation.selection import MOST_TIMES_USUAL, Utilities
 from fleet_protocol.kinds import Selection
 from fleet_protocol.selection_plan import SelectionPlan
 from tests.support.simulated_fleet import HOUR, bundle, fleet, workload
@@ -37,11 +39,12 @@ def test_the_fleet_goes_on_and_nobody_is_left_out(method, concurrent):
     run = simulation(PLANS[method], concurrent=concurrent, seconds=12 * HOUR)
     summary = run.run().summary
     assert summary.versions > 20
-    assert not summary.refused
+    assert summary.refused.keys() <= {"rate_limited"}, "kept, and sent later: one device has a share of the last ones"
     sent = updates(run)
-    plan = PLANS[method]
+    most = MOST_TIMES_USUAL * median(sent)
+    mean = sum(min(each, most) for each in sent) / len(sent)
     in_work = 2
-    assert min(sent) + in_work >= plan.fairness * sum(sent) / len(sent)
+    assert min(sent) + in_work >= PLANS[method].fairness * mean
 
 
 def test_slow_devices_train_less_often_than_without_selection():

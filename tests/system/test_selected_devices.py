@@ -1,5 +1,5 @@
-"""Devices that select themselves on a real broker: some wait for a later version, all of them have their turn, and kills
-of both sides change nothing.
+"""Devices that select themselves on a real broker: some wait for a later version, all of them have their turn, and
+kills of both sides change nothing.
 """
 
 from collections.abc import Iterator

@@ -29,6 +29,10 @@ def task_of(plan: SelectionPlan, base=DIGITS, **changes):
     return msgspec.structs.replace(base, selection=plan, **changes)
 
 
+def reason_for(task, version, device, selection, figures, *, has_trained=False) -> str | None:
+    return why_not_selected(task, version, device, selection, figures, has_trained=has_trained)
+
+
 def refusal(task) -> str:
     with pytest.raises(ConfigurationError, match=r"^task\.json: ") as caught:
         parse_description(msgspec.json.encode(task))
@@ -47,7 +51,7 @@ def taken(plan: SelectionPlan, selection: Selection | None, worth: dict[str, flo
     return [
         device
         for device, utility in worth.items()
-        if why_not_selected(task_of(plan), version, device, selection, RoundFigures(1, utility, 1.0, 5, 0.0)) is None
+        if reason_for(task_of(plan), version, device, selection, RoundFigures(1, utility, 1.0, 5, 0.0)) is None
     ]
 
 
@@ -77,12 +81,12 @@ def test_power_of_choice_looks_at_losses_alone():
 
 
 def test_exploration_falls_from_nine_tenths_to_two():
-    plan = SelectionPlan()
-    assert plan.exploration_after(0) == pytest.approx(0.9)
-    assert plan.exploration_after(1) == pytest.approx(0.9 * 0.98)
-    assert plan.exploration_after(10**9) == pytest.approx(0.2)
-    assert SelectionPlan(exploration=0.45).exploration_after(1000) == pytest.approx(0.1)
-    assert SelectionPlan("power_of_choice").exploration_after(0) == 0.0
+    plan = SelectionPlan(share=0.5)
+    assert plan.new_drawn(0) == pytest.approx(0.9 * 0.5)
+    assert plan.new_drawn(1) == pytest.approx(0.9 * 0.98 * 0.5)
+    assert plan.new_drawn(10**9) == pytest.approx(0.2 * 0.5)
+    assert SelectionPlan(share=0.5, exploration=0.45).new_drawn(1000) == pytest.approx(0.1 * 0.5)
+    assert known(dict.fromkeys(NAMES, 1.0)).selection(plan, 1, 2).drawn_below == round(EVERYONE * 0.9 * 0.98 * 0.5)
 
 
 def test_those_with_the_highest_utilities_train():
@@ -134,15 +138,14 @@ def test_how_long_a_round_takes_is_known_from_staleness():
 
 
 @pytest.mark.parametrize("method", ["utility", "pisces"])
-def test_some_are_drawn_whatever_they_are_worth_and_others_the_next_time(method):
-    plan = SelectionPlan(method, share=0.5, exploration=0.5, fairness=0.0)
+def test_of_new_devices_some_are_drawn_and_others_the_next_time(method):
+    task = task_of(SelectionPlan(method, share=0.5, exploration=0.5, fairness=0.0))
     selection = Selection(1e9, round(EVERYONE * 0.25), 0.0, 0.0)
-    worth = dict.fromkeys([f"pi-{number}" for number in range(2000)], 1.0)
-    drawn = [set(taken(plan, selection, worth, version)) for version in (3, 4)]
+    names = [f"pi-{number}" for number in range(2000)]
+    drawn = [{name for name in names if reason_for(task, each, name, selection, None) is None} for each in (3, 4)]
     assert all(0.2 < len(each) / 2000 < 0.3 for each in drawn)
     assert len(drawn[0] & drawn[1]) < 0.5 * len(drawn[0])
-    new = {name for name in worth if why_not_selected(task_of(plan), 3, name, selection, None) is None}
-    assert new == drawn[0], "a device that has never trained is drawn like others"
+    assert taken(task.selection, selection, dict.fromkeys(names, 1.0)) == [], "what is known is not drawn"
 
 
 def test_power_of_choice_takes_candidates_with_the_highest_losses_and_new_ones():
@@ -153,7 +156,7 @@ def test_power_of_choice_takes_candidates_with_the_highest_losses_and_new_ones()
     found = taken(plan, selection, worth)
     assert found == [name for name in worth if name in candidates and worth[name] >= 600]
     assert 0.16 < len(found) / 1000 < 0.24
-    new = {name for name in worth if why_not_selected(task_of(plan), 3, name, selection, None) is None}
+    new = {name for name in worth if reason_for(task_of(plan), 3, name, selection, None) is None}
     assert new == candidates
 
 
@@ -163,12 +166,20 @@ def test_who_took_part_less_than_its_share_trains():
 
     def reason(updates: int, mean_before: float = 0.0) -> str | None:
         figures = RoundFigures(1, 1.0, 1.0, updates, mean_before)
-        return why_not_selected(task_of(plan), 7, "pi", never_drawn, figures)
+        return reason_for(task_of(plan), 7, "pi", never_drawn, figures)
 
     assert reason(4) is None
     assert "asks for a utility of 1e+09, and this device's is 1" in reason(5)
     assert reason(4, mean_before=4.0) is not None, "what others sent before it joined does not count"
     assert reason(1, mean_before=4.0) is None
+
+
+def test_who_has_trained_from_a_version_waits_for_the_next_where_others_are_asked():
+    task, figures = task_of(NO_LOTTERY), RoundFigures(1, 9.0, 1.0, 5, 0.0)
+    everybody_good = Selection(1.0, 0, 100.0, 0.0)
+    assert reason_for(task, 7, "pi", everybody_good, figures) is None
+    assert "has had its round from version 7" in reason_for(task, 7, "pi", everybody_good, figures, has_trained=True)
+    assert reason_for(task, 7, "pi", None, figures, has_trained=True) is None
 
 
 def test_what_a_device_notes_of_its_rounds():

@@ -31,7 +31,7 @@ USUAL_SPEED_WEIGHT: Final = 2.0
 """Oort's alpha."""
 USUAL_STALENESS_WEIGHT: Final = 0.5
 """As Pisces has it."""
-USUAL_CANDIDATES: Final = 0.5
+USUAL_CANDIDATES: Final = 0.75
 
 SETTINGS: Final[dict[str, frozenset[str]]] = {
     "utility": frozenset({"exploration", "preferred_seconds", "speed_weight"}),
@@ -48,9 +48,9 @@ class SelectionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """`utility`: those with much to learn, and fast (Oort: Lai et al. 2021). `power_of_choice`: of some that are drawn,
     those with the highest loss (Cho et al. 2020). `pisces`: those with much to learn, less so where their updates come
     stale (Jiang et al. 2022)."""
-    share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.3
+    share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     """Of the devices, so many are to train for a version; a buffer's worth at least."""
-    fairness: Share = 0.2
+    fairness: Share = 0.5
     """A device that has sent fewer than this share of the mean number of updates since it joined trains whatever it is
     worth. 0: nobody is seen to."""
     patience_seconds: Annotated[float, msgspec.Meta(ge=1, le=1e7)] = 3600.0
@@ -64,7 +64,7 @@ class SelectionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """Of `utility` with `preferred_seconds`: how much less, Oort's alpha; left out, 2: a device whose rounds take twice
     as long is worth a quarter."""
     candidates: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
-    """Of `power_of_choice`: so large a share of the devices is drawn, of which `share` of all train; left out, 0.5."""
+    """Of `power_of_choice`: so large a share of the devices is drawn, of which `share` of all train; left out, 0.75."""
     staleness_weight: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
     """Of `pisces`: what a device is worth is divided by one more than its expected staleness to this power; left out,
     0.5."""
@@ -90,7 +90,7 @@ class SelectionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         """
         if self.method == "utility" and self.preferred_seconds is not None:
             alpha = USUAL_SPEED_WEIGHT if self.speed_weight is None else self.speed_weight
-            return min(1.0, self.preferred_seconds / max(round_seconds, self.preferred_seconds)) ** alpha
+            return math.pow(self.preferred_seconds / max(round_seconds, self.preferred_seconds), alpha)
         if self.method == "pisces" and version_seconds > 0:
             beta = USUAL_STALENESS_WEIGHT if self.staleness_weight is None else self.staleness_weight
             return math.pow(round_seconds / version_seconds + 1.0, -beta)

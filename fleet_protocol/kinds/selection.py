@@ -14,8 +14,8 @@ class Selection(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     """For tasks with `[selection]`: a device trains whose utility is `least` or more, by its own account.
 
     `drawn_below` is for `fleet_protocol.cohort.is_asked`: of devices that have never trained, and with
-    `power_of_choice` of all, only those may that are drawn so. `mean_updates` is how many a device that takes part has sent of
-    the bundle, `version_seconds` how long a version takes to come, 0 where that is not known.
+    `power_of_choice` of all, only those may that are drawn so. `mean_updates` is how many a device that takes part has
+    sent of the bundle, `version_seconds` how long a version takes to come, 0 where that is not known.
     """
 
     least: Amount

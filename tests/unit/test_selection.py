@@ -231,7 +231,7 @@ def test_a_manifest_of_a_task_that_takes_everybody_is_as_before():
         ({"method": "pisces", "preferred_seconds": 5.0}, "preferred_seconds has no effect with selection.method"),
         ({"candidates": 0.5}, "candidates has no effect with selection.method = 'utility'"),
         ({"speed_weight": 1.0}, "speed_weight has no effect without selection.preferred_seconds"),
-        ({"method": "power_of_choice", "share": 0.5}, "lower the share, or raise candidates"),
+        ({"method": "power_of_choice", "share": 0.75}, "lower the share, or raise candidates"),
     ],
 )
 def test_settings_without_effect_and_without_sense_are_refused(settings, words):

@@ -43,8 +43,8 @@ def test_the_fleet_goes_on_and_nobody_is_left_out(method, concurrent):
     sent = updates(run)
     most = MOST_TIMES_USUAL * median(sent)
     mean = sum(min(each, most) for each in sent) / len(sent)
-    in_work = 2
-    assert min(sent) + in_work >= PLANS[method].fairness * mean
+    behind = 3  # a whole update is owed, then it waits for one of the places to train, and is at work
+    assert min(sent) + behind >= PLANS[method].fairness * mean
 
 
 def test_slow_devices_train_less_often_than_without_selection():

@@ -38,6 +38,7 @@ from fleet_protocol.sample_schema import (
     labels_as_one,
 )
 from fleet_protocol.scaling import UNSCALED, check_scaling
+from fleet_protocol.selection_plan import check_selection
 from fleet_protocol.sending_plan import check_sending
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, check_solved_head
 from fleet_protocol.split_plan import check_averaged, check_split
@@ -77,6 +78,8 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     _check_clusters(description, name)
     if description.personal is not None:
         check_personal(description, description.personal, name)
+    if description.selection is not None:
+        check_selection(description, description.selection, name)
     check_masked_task(description, name)
     if description.device_privacy is not None:
         check_device_private_task(description, description.device_privacy, name)

@@ -24,6 +24,7 @@ from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelSchema
 from fleet_protocol.scaling import UNSCALED, Block, Scaling, input_blocks, target_blocks
+from fleet_protocol.selection_plan import SelectionPlan
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan
 from fleet_protocol.solved_head import SolvedHead
 from fleet_protocol.split_plan import SplitPlan, backward_file, forward_file, last_file
@@ -93,6 +94,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """What is promised about what leaves a device."""
     personal: PersonalPlan | None = None
     """What of the model is each device's own."""
+    selection: SelectionPlan | None = None
+    """Which devices train for a version."""
 
     @property
     def sample_privacy(self) -> SamplePrivacy | None:

@@ -53,6 +53,8 @@ def task_shown(journal: JournalReader, name: str, last: int) -> dict[str, object
     description = registry.description(name)
     row |= scale_shown(journal.engine, description)
     row |= personal_told(description)
+    if (plan := description.selection) is not None:
+        row["selection"] = f"{plan.method}: {plan.share:g} of the devices train for a version"
     row |= privacy_told(journal.overview, description)
     row |= device_privacy_told(journal, description)
     row |= noise_shares_told(journal.overview, description)

@@ -22,6 +22,7 @@ from broker_coordinator.aggregation.buffer_size import (
 from broker_coordinator.aggregation.collapse import Watch
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE, NoiseSeries, no_seed
 from broker_coordinator.aggregation.means import mean_of
+from broker_coordinator.aggregation.selection import Told, Utilities
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import Recall
 from broker_coordinator.aggregation.version import Version, version_of
@@ -30,7 +31,7 @@ from bundle_runtime.bundle import Bundle
 from fleet_protocol.codec import Grid, read_weights
 from fleet_protocol.cohort import EVERYONE, RoundDraws
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.kinds import Manifest
+from fleet_protocol.kinds import Manifest, Selection
 from fleet_protocol.task_description import TaskDescription
 
 ALONE_SECONDS = 2.0
@@ -73,7 +74,8 @@ class ServedTask:
     last asked for. The version `wanted_version` takes what waits, even too few.
 
     Of a task whose versions hide each device, `noise` is that of its sums so far, `participations` say in which of
-    them devices' updates count, and `draw_seed` gives the secret seed of the next one's.
+    them devices' updates count, and `draw_seed` gives the secret seed of the next one's. Of one that selects devices,
+    `utilities` are what is known of them.
     """
 
     bundle: Bundle
@@ -96,6 +98,8 @@ class ServedTask:
     noise: NoiseSeries = NO_NOISE
     participations: Participations = field(default_factory=dict)
     draw_seed: Callable[[], bytes] = no_seed
+    utilities: Utilities = field(default_factory=Utilities)
+    _selected: tuple[int, Selection | None] = (-1, None)
 
     @property
     def buffer_size(self) -> int:
@@ -116,7 +120,25 @@ class ServedTask:
         if plan.strategy == "fedavg" and not self.asks_everyone:
             wanted = math.ceil(plan.over_selection * self.buffer_size)
             below = self._round_draws().asking(wanted, devices())
-        return Manifest(self.newest.number, self.bundle.hash, self.newest.weights_hash, below, self.generation)
+        newest, selection = self.newest, self.selection
+        return Manifest(
+            newest.number, self.bundle.hash, newest.weights_hash, below, self.generation, selection=selection
+        )
+
+    @property
+    def selection(self) -> Selection | None:
+        """What devices are asked for; None where everybody is to train. The same until there is another version, or its
+        patience is over.
+        """
+        plan = self.description.selection
+        if plan is None or self.asks_everyone:
+            return None
+        number, found = self._selected
+        if number != self.newest.number:
+            number = self.newest.number
+            found = self.utilities.selection(plan, number - self.first_version, self.buffer_size)
+            self._selected = number, found
+        return found
 
     def _round_draws(self) -> RoundDraws:
         """Of the round that is on: a manifest is made again for every device that comes."""
@@ -128,6 +150,17 @@ class ServedTask:
         """When the next version is made although its buffer is not full, or, if nobody has reported until then, when
         every device is asked; None where there is no limit, or nothing to do at it.
         """
+        found = (self._version_deadline(), self._patience_ends())
+        return min((each for each in found if each is not None), default=None)
+
+    def _patience_ends(self) -> float | None:
+        """When devices that were not selected may train too; None where all may."""
+        plan = self.description.selection
+        if plan is None or self.began is None or self.selection is None:
+            return None
+        return self.began + plan.patience_seconds
+
+    def _version_deadline(self) -> float | None:
         limit = self._longest_wait()
         if not limit or self.began is None or (self.asks_everyone and not self.waiting):
             return None
@@ -144,9 +177,11 @@ class ServedTask:
         return limit
 
     def ask_everyone(self, now: float) -> bool:
-        """Let the manifest ask every device if the deadline has passed without a report; whether it changes now."""
-        deadline = self.deadline()
-        if self.waiting or deadline is None or now < deadline:
+        """Let the manifest ask every device if the deadline has passed without a report, or the patience with those
+        that are selected is over; whether it changes now.
+        """
+        patience, deadline = self._patience_ends(), None if self.waiting else self._version_deadline()
+        if all(each is None or now < each for each in (patience, deadline)):
             return False
         self.asks_everyone = True
         return True
@@ -218,7 +253,7 @@ class ServedTask:
             return True
         if self._follows_fleet and self._has_gone_round():
             return True
-        deadline = self.deadline()
+        deadline = self._version_deadline()
         return bool(self.waiting) and deadline is not None and now >= deadline
 
     def _has_gone_round(self) -> bool:
@@ -293,11 +328,20 @@ class ServedTask:
         self.watch = made.watch
         self.began = now
         self.asks_everyone = False
+        plan = self.description.selection
         for _ in range(made.update_count):
-            device = self.waiting.popleft().device
+            waiting = self.waiting.popleft()
+            device = waiting.device
             self.senders.append(device)
+            if plan is not None and (loss := self._loss(waiting)) is not None:
+                self.utilities.note(device, Told(plan.utility(waiting.facts.samples, loss), waiting.staleness))
             if made.noise is not None:
                 before = self.participations.get(device, Participation())
                 self.participations[device] = before.again(made.noise.made)
+        if plan is not None:
+            self.utilities.version_made(now)
         if made.noise is not None:
             self.noise = made.noise
+
+    def _loss(self, waiting: WaitingPayload) -> float | None:
+        return self.consumer.loss(waiting.facts) if self.consumer.loss else None

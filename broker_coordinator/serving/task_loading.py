@@ -4,6 +4,7 @@ from collections import deque
 
 from broker_coordinator.aggregation import buffer_size
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE
+from broker_coordinator.aggregation.selection import MOST_KNOWN, Told, Utilities
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.serving.collapses import Collapses
 from broker_coordinator.serving.metrics import Metrics
@@ -14,11 +15,14 @@ from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.noise_seeds import new_seed, read_participations, read_series
+from broker_coordinator.storage.recent_updates import recent_updates, updates_of_devices
+from broker_coordinator.storage.records import counted_in, declared_loss
 from broker_coordinator.storage.stored_tasks import StoredTask
 from broker_coordinator.storage.task_registry import Served
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KeyRing
+from fleet_protocol.task_description import TaskDescription
 
 
 class TaskLoader:
@@ -90,4 +94,19 @@ class TaskLoader:
             noise=read_series(engine, stored.name, hidden) if hidden else NO_NOISE,
             draw_seed=new_seed,
             participations=read_participations(engine, stored.name, size, waiting=False) if hidden else {},
+            utilities=self._utilities(bundle.description),
         )
+
+    def _utilities(self, description: TaskDescription) -> Utilities:
+        """What the last updates of the bundle have told, where devices are selected by it."""
+        plan, engine = description.selection, self._journal.engine
+        if plan is None:
+            return Utilities()
+        rows = recent_updates(engine, description.task, MOST_KNOWN)
+        losses = ((row, declared_loss(row.kind, row.facts)) for row in rows)
+        told = (
+            (row.device, Told(plan.utility(counted_in(row.facts), loss), row.staleness))
+            for row, loss in losses
+            if loss is not None
+        )
+        return Utilities.of(told, updates_of_devices(engine, description.task))

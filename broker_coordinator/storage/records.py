@@ -123,6 +123,18 @@ def declared_loss(kind: int, facts: str) -> float | None:
         return None
 
 
+class _Samples(msgspec.Struct, frozen=True):
+    samples: int = 0
+
+
+def counted_in(facts: str) -> int:
+    """The samples that count of an update, out of its journalled facts; 0 where they can't be read."""
+    try:
+        return msgspec.json.decode(facts, type=_Samples).samples
+    except msgspec.MsgspecError:
+        return 0
+
+
 class _Noise(msgspec.Struct, frozen=True):
     noise: float | None = None
 

@@ -35,6 +35,7 @@ from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
 from fleet_protocol.kinds.prompts import ENCRYPTED_PROMPTS, PROMPTS, Prompts
 from fleet_protocol.kinds.queries import QUERIES, Condition, Queries, Query
 from fleet_protocol.kinds.receipt import RECEIPT, Outcome, Receipt
+from fleet_protocol.kinds.selection import Selection
 from fleet_protocol.kinds.session_ending import SESSION_ENDING, SessionEnding
 from fleet_protocol.kinds.session_fields import SessionReason
 from fleet_protocol.kinds.session_grant import SESSION_GRANT, SessionGrant
@@ -164,6 +165,7 @@ __all__ = [
     "Queries",
     "Query",
     "Receipt",
+    "Selection",
     "SESSION_ENDING",
     "SessionEnding",
     "SESSION_GRANT",

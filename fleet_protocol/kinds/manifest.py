@@ -8,6 +8,7 @@ from fleet_protocol.bundle_files import BlobHash
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.kinds.kind import Leaf, PayloadKind
 from fleet_protocol.kinds.payload import Count
+from fleet_protocol.kinds.selection import Selection
 from fleet_protocol.limits import MAX_COHORT_MANIFEST_BYTES, MAX_CONTROL_BYTES, MAX_GENERATION
 from fleet_protocol.shards import Shards
 
@@ -19,7 +20,8 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     `generation` replaces whatever a device knew; within one, the higher version does. `removed`: the task has ended.
     `cohort` is for tasks with `[privacy.masks]`: the coordinator's signed manifest of the cohort that is open, as an
     encoded `Signed`; empty where none is. `shards` are those of the fleet, of which each device finds its own
-    (`fleet_protocol.shards`); empty where nothing is said of them, and devices stay where they are.
+    (`fleet_protocol.shards`); empty where nothing is said of them, and devices stay where they are. `selection` is for
+    tasks with `[selection]`; left out, everybody trains.
     """
 
     version: Count
@@ -30,6 +32,7 @@ class Manifest(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     removed: bool = False
     cohort: Annotated[bytes, msgspec.Meta(max_length=MAX_COHORT_MANIFEST_BYTES)] = b""
     shards: Shards = ()
+    selection: Selection | None = None
 
 
 MANIFEST = PayloadKind(3, Manifest, Leaf.TASK, max_bytes=MAX_CONTROL_BYTES)

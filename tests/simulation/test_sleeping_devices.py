@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_coordinator.admission.fleet_view import Decided
+from edge_agent.core.selection import RoundFigures
 from edge_agent.core.turns import Turns
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.errors import Reason
+from fleet_protocol.selection_plan import SelectionPlan
 from tests.support.simulated_fleet import HOUR, bundle, fleet, workload
 from workbench.simulation.agent import SimulatedAgent
 from workbench.simulation.conditions import FleetMember
@@ -29,6 +31,7 @@ LIVES = {
     ),
     "diverging": (fleet(6), {"max_delta_norm": 5.0, "buffer_size": 1}),
     "spent": (fleet(6), {"maximum_epochs": 60}),
+    "selecting": (fleet(24), {"buffer_size": 3, "selection": SelectionPlan(share=0.2, patience_seconds=600.0)}),
     "in rounds": (fleet(12), {"strategy": "fedavg", "max_staleness": 0, "round_seconds": 900.0}),
 }
 
@@ -123,6 +126,7 @@ def test_a_row_holds_all_that_a_memory_has_but_what_waits():
         sequence=9,
         cluster=2,
         turns=Turns(3, 2),
+        figures=RoundFigures(40, 1.5, 12.0, 4, 0.5),
     )
     sleepers = Sleepers(3)
     sleepers.store(1, memory, selection_threshold=7, has_heard=True)
@@ -136,7 +140,7 @@ def test_a_row_holds_all_that_a_memory_has_but_what_waits():
 def test_every_field_of_a_memory_has_a_place_in_the_row_or_keeps_its_device_awake():
     kept_awake = {"outbox", "returned", "charges", "noised", "own"}
     in_row = {"enrolled", "turns", "known", "fetched", "held", "newest_sample", "trained_through"}
-    in_row |= {"rounds", "withheld", "epochs", "usual_norm", "sequence", "cluster"}
+    in_row |= {"rounds", "withheld", "epochs", "usual_norm", "sequence", "cluster", "figures"}
     assert set(DeviceMemory.__dataclass_fields__) == kept_awake | in_row
 
 

@@ -17,6 +17,7 @@ from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.prompt_plan import PromptPlan
+from fleet_protocol.selection_plan import SelectionPlan
 from tests.support.broker import Address
 from tests.support.fleet import FLEET
 from tests.support.process import RestartableProcess
@@ -61,6 +62,7 @@ def copy_digits_bundle(
     prompts: PromptPlan | None = None,
     clusters: ClusterPlan | None = None,
     personal: PersonalPlan | None = None,
+    selection: SelectionPlan | None = None,
     **aggregation: object,
 ) -> Bundle:
     """The shipped digits bundle with another aggregation plan, error feedback, and kind that makes versions.
@@ -81,6 +83,7 @@ def copy_digits_bundle(
         prompts=prompts,
         clusters=clusters,
         personal=personal,
+        selection=selection,
     )
     (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(changed))
     return load_bundle(folder)

@@ -25,6 +25,7 @@ from fleet_protocol.parameter import Parameter
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.selection_plan import SelectionPlan
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from fleet_protocol.split_plan import Block, Cut, SplitPlan, backward_file, forward_file, last_file
 from fleet_protocol.task_description import BUNDLE_FORMAT, TaskDescription
@@ -49,6 +50,7 @@ def write_bundle(
     prompts: PromptPlan | None = None,
     clusters: ClusterPlan | None = None,
     privacy: PrivacyPlan | None = None,
+    selection: SelectionPlan | None = None,
     training: TrainingPlan | None = None,
     more_files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
@@ -78,6 +80,7 @@ def write_bundle(
         prompts=prompts,
         clusters=clusters,
         privacy=privacy,
+        selection=selection,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():

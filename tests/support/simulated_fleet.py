@@ -8,6 +8,7 @@ from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from edge_agent.core.guards import GuardSettings
 from fleet_protocol.codec import read_weights
+from fleet_protocol.selection_plan import SelectionPlan
 from workbench.simulation.conditions import Conditions, FleetMember
 from workbench.simulation.workload import Workload, synthetic_workload
 
@@ -29,7 +30,12 @@ def fleet(devices: int, **changes: float) -> list[FleetMember]:
 
 
 def bundle(
-    *, keep_fraction: float = 0.02, versions_from: str = "update", maximum_epochs: int = 0, **aggregation: object
+    *,
+    keep_fraction: float = 0.02,
+    versions_from: str = "update",
+    maximum_epochs: int = 0,
+    selection: SelectionPlan | None = None,
+    **aggregation: object,
 ) -> Bundle:
     """The digits task with other plans, and rounds of its 60 steps, however few samples there are."""
     task = BUNDLE.description
@@ -41,6 +47,7 @@ def bundle(
             aggregation=msgspec.structs.replace(task.aggregation, **plan),
             training=msgspec.structs.replace(task.training, epochs_per_round=0, maximum_epochs=maximum_epochs),
             versions_from=versions_from,
+            selection=selection,
         ),
         BUNDLE.files,
     )

@@ -72,6 +72,7 @@ from fleet_protocol.kinds import (
     Queries,
     Query,
     Receipt,
+    Selection,
     Signed,
     Statistics,
     SumRequest,
@@ -230,6 +231,11 @@ SUCCESSION = (
     topics.key_succession("home", key_id(SigningKey(SEED).verify_key)),
 )
 OF_TWO_SHARDS = (MANIFEST, Manifest(7, "0f" * 32, "1e" * 32, shards=("0", "1")), TASK_TOPIC)
+OF_SELECTED = (
+    MANIFEST,
+    Manifest(7, "0f" * 32, "1e" * 32, selection=Selection(12.5, 2**30, 3.25, 60.0)),
+    TASK_TOPIC,
+)
 AUTHORITIES = (
     AUTHORITY_SUCCESSION,
     AuthoritySuccession([bytes(range(48)), bytes(range(16))]),
@@ -315,6 +321,7 @@ def message_vectors() -> list[dict[str, object]]:
         *((0, *case) for case in OF_CLUSTER_2),
         (0, *OF_NO_NOISE),
         (0, *OF_TWO_SHARDS),
+        (0, *OF_SELECTED),
     ]
     for generation, kind, message, topic in cases:
         names_a_task = kind in NAMING_A_TASK

@@ -57,6 +57,7 @@ def described(
         clusters=recipe.task.clusters,
         drawing=recipe.task.drawing,
         personal=recipe.task.personal,
+        selection=recipe.task.selection,
     )
     return structs.replace(task, privacy=_privacy(recipe, task))
 

@@ -22,6 +22,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
+from fleet_protocol.selection_plan import SelectionPlan
 from fleet_protocol.split_plan import SplitPlan
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.training_plan import TrainingPlan
@@ -109,6 +110,7 @@ class Inspection(msgspec.Struct, frozen=True):
     split: SplitPlan | None
     clusters: ClusterPlan | None
     personal: PersonalPlan | None
+    selection: SelectionPlan | None
     own_parameters: int
     version_parameters: int
     block_parameters: list[int]
@@ -154,6 +156,7 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
         split=task.split,
         clusters=task.clusters,
         personal=task.personal,
+        selection=task.selection,
         own_parameters=sum(each.size for each in task.parameters if each.name in task.own_parameters),
         version_parameters=task.version.size,
         block_parameters=_block_parameters(task),

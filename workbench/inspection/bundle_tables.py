@@ -30,6 +30,9 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     if inspection.personal is not None:
         own = f", {inspection.own_parameters} parameters never leave a device" if inspection.own_parameters else ""
         facts.add_row("personal", inspection.personal.method + own)
+    if inspection.selection is not None:
+        chosen = inspection.selection
+        facts.add_row("selection", f"{chosen.method}, {chosen.share:g} of the devices train for a version")
     for name, schema in (inspection.inputs or {"": inspection.input}).items():
         kind = "whole numbers" if schema.whole else "float32"
         facts.add_row(

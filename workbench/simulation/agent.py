@@ -16,6 +16,7 @@ from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.sample_budget import is_spent
+from edge_agent.core.selection import after_round
 from edge_agent.core.triggers import Trigger, TriggerSettings
 from edge_agent.core.turns import Turns, why_not_yet
 from edge_agent.core.version_choice import KnownVersion
@@ -173,8 +174,10 @@ class SimulatedAgent:
     @property
     def waits_its_turn(self) -> bool:
         """Whether an update would not count behind the newest version, where the task takes few of one device; or no
-        cohort would sum it.
+        cohort would sum it; or others are selected.
         """
+        if self._world.task.selection is not None and self._versions.why_not_asked(self._world.newest):
+            return True
         coordinator = self._world.coordinator
         cohort = coordinator.manifest().cohort if self._world.task.masks else b""
         return self._why_not_yet(coordinator.version, cohort) is not None
@@ -263,7 +266,8 @@ class SimulatedAgent:
         manifest_bytes = self._listener.take()
         version = self._world.newest
         known = self._follow(version)
-        not_asked = self._versions.why_not_asked(version) if self._world.always_connected else None
+        asks_itself = self._world.always_connected or version.task.selection is not None
+        not_asked = self._versions.why_not_asked(version) if asks_itself else None
         if not_asked:
             self._decisions.version_unavailable(self._world.task.task, not_asked)
             self._put_off()
@@ -430,11 +434,20 @@ class SimulatedAgent:
             )
             memory.spool(row, self._end.sign_row)
             memory.turns = Turns(memory.turns.count + 1, known.version)
+        self._note_figures(result, start)
         memory.returned = [row for row in memory.returned if row.sequence not in job.returned]
         memory.usual_norm = result.usual_norm
         if result.kept:
             self._count_withheld("unchanged")
         self._end_round(result, known, start, result.kept or "spooled")
+
+    def _note_figures(self, result: TrainingResult, start: StartingPoint) -> None:
+        """What later rounds are selected by: as `RoundTraining` notes it."""
+        world, memory = self._world, self._memory
+        if world.task.selection is None or world.task.scaling.is_awaited or result.kept:
+            return
+        seconds = round_seconds(world.task, self._member.conditions, self._stored_count(start.newest_sample))
+        memory.figures = after_round(memory.figures, self._versions.selection, result.samples, result.loss, seconds)
 
     def _withhold(self, withheld: Withheld, known: KnownVersion, start: StartingPoint) -> None:
         self._count_withheld(withheld.why)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from edge_agent.core.device_budget import Sent
 from edge_agent.core.outbox import OutboxRow, SignRow
 from edge_agent.core.sample_ledger import Charge
+from edge_agent.core.selection import RoundFigures
 from edge_agent.core.turns import NO_TURNS, Turns
 from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.cluster_plan import NO_CLUSTER
@@ -69,6 +70,8 @@ class DeviceMemory:
     """What rounds with privacy of samples have told of them, whichever bundle they were for."""
     own: bytes = b""
     """What it keeps of the model to itself, where the task has it keep something."""
+    figures: RoundFigures | None = None
+    """Of its last round, where the task selects devices by it."""
 
     @property
     def new_samples(self) -> int:
@@ -84,6 +87,7 @@ class DeviceMemory:
         self.epochs = 0.0
         self.usual_norm = 0.0
         self.own = b""
+        self.figures = None
 
     def is_here(self, blob: str) -> bool:
         """Whether the weights with this SHA-256 are on the device."""

@@ -3,6 +3,7 @@
 from array import array
 from typing import Final
 
+from edge_agent.core.selection import RoundFigures
 from edge_agent.core.turns import Turns
 from edge_agent.core.version_choice import KnownVersion
 from workbench.simulation.device_memory import DeviceMemory
@@ -35,6 +36,7 @@ class Sleepers:
         self._turns = array("q", nothing), array("q", nothing)
         self._integers = [(name, array("q", [getattr(new, name)]) * devices) for name in _INTEGERS]
         self._floats = [(name, array("d", [getattr(new, name)]) * devices) for name in _FLOATS]
+        self._figures: list[RoundFigures | None] = [None] * devices
         self._versions: list[tuple[str, list[KnownVersion | None]]] = [(name, [None] * devices) for name in _VERSIONS]
 
     def memory(self, device: int) -> DeviceMemory:
@@ -44,6 +46,7 @@ class Sleepers:
         return DeviceMemory(
             enrolled=bool(self._is_enrolled[device]),
             turns=Turns(count[device], version[device]),
+            figures=self._figures[device],
             **{name: column[device] for name, column in columns},
         )
 
@@ -67,5 +70,6 @@ class Sleepers:
             floats[device] = getattr(memory, name)
         for name, versions in self._versions:
             versions[device] = getattr(memory, name)
+        self._figures[device] = memory.figures
         for column, value in zip(self._turns, (memory.turns.count, memory.turns.version), strict=True):
             column[device] = value

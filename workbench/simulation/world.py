@@ -251,6 +251,8 @@ class SimulatedWorld:
         self._plain.make_versions(deadline)
         if self.coordinator.version == version:
             self._announce_manifest()  # which asks every device now
+            if self.task.selection is not None:
+                self._versioned()
 
     def _announce(self) -> None:
         self._announce_manifest()

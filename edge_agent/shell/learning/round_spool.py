@@ -7,6 +7,7 @@ from edge_agent.core.device_budget import noised_update
 from edge_agent.core.norm_memory import joined
 from edge_agent.core.outbox import SignRow, SpooledPayload
 from edge_agent.core.prompt_memory import with_mark
+from edge_agent.core.selection import RoundFigures
 from edge_agent.producers import PRODUCERS, given_back, kept_of, produce
 from edge_agent.shell.storage.device_database import DeviceDatabase, SpooledRound, TaskMemory
 from edge_agent.shell.versions.version_follower import ReadyVersion
@@ -34,8 +35,16 @@ class RoundSpool:
         for producer in PRODUCERS.values():
             address(producer.kind)
 
-    def put(self, task: str, version: ReadyVersion, memory: TaskMemory, result: TrainingResult) -> None:
-        """Spool the payloads of a round from `version`, and what it leaves behind, in one transaction.
+    def put(
+        self,
+        task: str,
+        version: ReadyVersion,
+        memory: TaskMemory,
+        result: TrainingResult,
+        figures: RoundFigures | None = None,
+    ) -> None:
+        """Spool the payloads of a round from `version`, and what it leaves behind, in one transaction. `figures` as of
+        `SpooledRound`.
 
         Raises:
             sqlite3.Error, OSError: the disk.
@@ -60,6 +69,7 @@ class RoundSpool:
                 counts_turn=description.device_privacy is not None,
                 noised=noised_update(version.bundle, description),
                 own=result.own,
+                figures=figures,
             ),
             self._sign,
         )

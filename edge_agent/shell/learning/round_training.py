@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+import time
 from collections.abc import Mapping
 from functools import partial
 
@@ -10,6 +11,7 @@ from edge_agent.core.generations import carried_over
 from edge_agent.core.norm_memory import divided
 from edge_agent.core.prompt_memory import without_mark
 from edge_agent.core.prompt_settings import PromptSettings
+from edge_agent.core.selection import RoundFigures, after_round
 from edge_agent.core.turns import why_not_yet
 from edge_agent.producers import given_back
 from edge_agent.shell.learning.cohorts import Cohorts
@@ -162,6 +164,7 @@ class RoundTraining:
             self._database.withhold(task, version.bundle, charged.trained_through, charged.epochs)
             return charged
         self._has_stepped = False
+        began = time.monotonic()
         memory = self._database.memory(task, version.bundle)
         verdict = await self._run_worker(task, version, memory, charged)
         tries = 1
@@ -181,8 +184,16 @@ class RoundTraining:
         if isinstance(verdict, Withheld):
             self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs, verdict.own)
             return verdict
-        self._spool.put(task, version, memory, verdict)
+        self._spool.put(task, version, memory, verdict, self._figures(version, verdict, time.monotonic() - began))
         return Withheld("unchanged", verdict.kept, verdict.trained_through, verdict.epochs) if verdict.kept else None
+
+    def _figures(self, version: ReadyVersion, result: TrainingResult, seconds: float) -> RoundFigures | None:
+        """What the next rounds are selected by, where the task selects and the round has sent an update."""
+        task = version.description
+        if task.selection is None or task.scaling.is_awaited or result.kept:
+            return None
+        before = self._database.round_figures(task.task, version.bundle)
+        return after_round(before, self._versions.selection(task.task), result.samples, result.loss, seconds)
 
     def _has_another_way(self, version: ReadyVersion, verdict: Verdict) -> bool:
         """Whether the round can begin anew in another way: with the whole weights, with another helper, or with less of

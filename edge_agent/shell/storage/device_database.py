@@ -16,6 +16,7 @@ from edge_agent.core.daily_use import DailyUse
 from edge_agent.core.device_budget import Sent
 from edge_agent.core.guards import GuardSettings
 from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
+from edge_agent.core.selection import RoundFigures
 from edge_agent.core.turns import Turns
 from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.storage.counters import Counters, transaction
@@ -28,6 +29,7 @@ from edge_agent.shell.storage.own_models import read_own, write_own
 from edge_agent.shell.storage.own_shard import OwnShard
 from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
+from edge_agent.shell.storage.round_figures import read_figures, write_figures
 from edge_agent.shell.storage.row_seals import RowSeals
 from edge_agent.shell.storage.sample_charges import SampleCharges
 from edge_agent.shell.storage.sample_use import SampleUse, read_use, write_use
@@ -65,7 +67,8 @@ class SpooledRound:
     """The result of a round, as it is committed. `returned` are the numbers of those that its residual took back.
 
     `counts_turn`: its task takes few updates of one device. `noised`: what they tell of the device, if noise hides it.
-    `own` is what the device keeps of the model to itself from now on, None where that stays as it is.
+    `own` is what the device keeps of the model to itself from now on, None where that stays as it is; `figures` are
+    what the next rounds are selected by, None where the task selects none.
     """
 
     task: str
@@ -80,6 +83,7 @@ class SpooledRound:
     counts_turn: bool = False
     noised: Sent | None = None
     own: bytes | None = None
+    figures: RoundFigures | None = None
 
 
 NO_QUERY = 0
@@ -207,6 +211,11 @@ class DeviceDatabase:
         number, kept = read_own(self._connection, task, bundle)
         return kept if number and self._seals.is_sound("own_models", number) else b""
 
+    def round_figures(self, task: str, bundle: str) -> RoundFigures | None:
+        """What this device's last round of a bundle was like, where the task selects devices by it."""
+        number, figures = read_figures(self._connection, task, bundle)
+        return figures if number and self._seals.is_sound("round_figures", number) else None
+
     def set_cluster(self, task: str, cluster: int) -> None:
         """Store what a verified receipt says."""
         with transaction(self._connection):
@@ -269,6 +278,7 @@ class DeviceDatabase:
             )
             forget_kept(self._connection)
             write_own(self._connection, finished.task, finished.bundle, finished.own)
+            write_figures(self._connection, finished.task, finished.bundle, finished.figures)
             if finished.counts_turn and rows:
                 take_turn(self._connection, finished.task, finished.bundle, finished.base_version)
             if finished.noised is not None and rows:

@@ -10,6 +10,7 @@ from edge_agent.shell.storage import (
     own_models,
     own_shard,
     query_answers,
+    round_figures,
     row_seals,
     sample_steps,
     sample_use,
@@ -23,7 +24,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -60,6 +61,7 @@ TABLES = (
     noised_updates.TABLE,
     own_shard.TABLE,
     own_models.TABLE,
+    round_figures.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (

@@ -33,7 +33,7 @@ from fleet_protocol.bundle import parse_description
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.cohort import EVERYONE
 from fleet_protocol.errors import ConfigurationError, ProtocolError
-from fleet_protocol.kinds import Manifest
+from fleet_protocol.kinds import Manifest, Selection
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.topics import PackedWeights
 
@@ -93,6 +93,7 @@ class VersionFollower:
         self._device = device
         self._selection_thresholds: dict[str, int] = {}
         self._cohorts: dict[str, bytes] = {}
+        self._selections: dict[str, Selection | None] = {}
         self._database = database
         self._cache = cache
         self._fetcher = fetcher
@@ -108,6 +109,10 @@ class VersionFollower:
     def cohort(self, task: str) -> bytes:
         """The signed manifest of the task's cohort that is open, as the newest manifest has it; empty for none."""
         return self._cohorts.get(task, b"")
+
+    def selection(self, task: str) -> Selection | None:
+        """What the task asks devices for, as the newest manifest has it; None where it takes everybody."""
+        return self._selections.get(task)
 
     def description(self, task: str) -> TaskDescription | None:
         """The task's description; None until its bundle is fetched."""
@@ -142,11 +147,13 @@ class VersionFollower:
         self._selection_thresholds[task] = manifest.selection_threshold
         has_new_cohort = self._cohorts.get(task, b"") != manifest.cohort
         self._cohorts[task] = manifest.cohort
+        has_new_selection = self._selections.get(task) != manifest.selection
+        self._selections[task] = manifest.selection
         if news is ManifestNews.NEW_VERSION:
             self._database.set_known_version(task, known_from(manifest))
             if known is not None and manifest.generation != known.generation:
                 self._say_new_generation(task, manifest, known)
-        return has_new_cohort or news is not ManifestNews.REPETITION
+        return has_new_cohort or has_new_selection or news is not ManifestNews.REPETITION
 
     def _say_old(self, task: str, manifest: Manifest, known: KnownVersion) -> None:
         logger.warning(
@@ -328,7 +335,16 @@ class VersionFollower:
         held = self._database.held_version(description.task)
         threshold = self._selection_thresholds.get(description.task, EVERYONE)
         trained_on = held.version if held and is_same_line(held, known) else None
-        if reason := why_not_asked(description, known.version, self._device, threshold, trained_on):
+        figures = self._database.round_figures(description.task, known.bundle) if description.selection else None
+        if reason := why_not_asked(
+            description,
+            known.version,
+            self._device,
+            threshold,
+            trained_on,
+            selection=self.selection(description.task),
+            figures=figures,
+        ):
             raise NotAskedError(reason)
 
     async def _ensure(self, blob: str) -> None:

@@ -16,6 +16,7 @@ from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelKind, LabelSchema
+from fleet_protocol.selection_plan import SelectionPlan
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan
 from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from fleet_protocol.split_plan import Passing
@@ -125,6 +126,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     prompts: PromptPlan | None = None
     clusters: ClusterPlan | None = None
     personal: PersonalPlan | None = None
+    selection: SelectionPlan | None = None
     drawing: DrawingPlan | None = None
     privacy: PrivacyPlan | None = None
     loss: LossName | None = None

@@ -22,6 +22,7 @@ from broker_coordinator.aggregation.buffer_size import Held, Participants
 from broker_coordinator.aggregation.collapse import Level, Seen, Watch
 from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution
 from broker_coordinator.aggregation.device_privacy.version_noise import NoiseSeries, VersionNoise
+from broker_coordinator.aggregation.selection import Told, Utilities
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.base_mean import Began
 from broker_coordinator.aggregation.strategies.ef21 import Estimate
@@ -43,6 +44,7 @@ from edge_agent.core.outbox import OutboxRow
 from edge_agent.core.own_updates import OwnUpdates
 from edge_agent.core.privacy_settings import PrivacySettings
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
+from edge_agent.core.selection import RoundFigures
 from edge_agent.core.triggers import Condition, Trigger
 from edge_agent.core.turns import Turns
 from edge_agent.core.version_choice import KnownVersion
@@ -53,7 +55,7 @@ from fleet_protocol.codec import ClassStatistics, Moments, SparseUpdate
 from fleet_protocol.cohort import RoundDraws
 from fleet_protocol.envelope import Envelope, Header
 from fleet_protocol.errors import Reason
-from fleet_protocol.kinds import KINDS, Manifest, PresenceState
+from fleet_protocol.kinds import KINDS, Manifest, PresenceState, Selection
 from workbench.simulation.agent import TRIGGER, SimulatedAgent
 from workbench.simulation.checkpoint.graph import Fields, Named, Spelling, Vocabulary
 from workbench.simulation.conditions import Conditions, FleetMember
@@ -105,8 +107,8 @@ CLASSES: Final = (
     Message,
     Moments,
     NoiseSeries,
-    Outcomes,
     OutboxRow,
+    Outcomes,
     OwnUpdates,
     ParsedMessage,
     Participants,
@@ -126,8 +128,10 @@ CLASSES: Final = (
     Returned,
     RoundDecisions,
     RoundDraws,
+    RoundFigures,
     RoundJob,
     Seen,
+    Selection,
     ServerState,
     SimulatedAgent,
     SimulatedListener,
@@ -139,9 +143,11 @@ CLASSES: Final = (
     StatisticsFacts,
     TaskProgress,
     TokenBucket,
+    Told,
     Trigger,
     Turns,
     UpdateFacts,
+    Utilities,
     Version,
     VersionNoise,
     Wait,
@@ -205,6 +211,7 @@ KEPT: Final[Mapping[str, Fields]] = {
         "paused",
         "senders",
         "state",
+        "utilities",
         "waiting",
         "wanted_version",
         "watch",
@@ -230,6 +237,7 @@ KEPT: Final[Mapping[str, Fields]] = {
     ),
     "_fleet": ("_awake",),
     "_fleet._sleepers": (
+        "_figures",
         "_floats",
         "_has_heard",
         "_integers",

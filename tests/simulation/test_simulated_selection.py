@@ -1,0 +1,82 @@
+"""A fleet in virtual time whose devices are selected: the cores that ship, through sleep, crashes and stalls."""
+
+from statistics import median
+
+import msgspec
+import pytest
+
+from broker_coordinator.aggregation.selection import MOST_TIMES_USUAL, Utilities
+from fleet_protocol.kinds import Selection
+from fleet_protocol.selection_plan import SelectionPlan
+from tests.support.simulated_fleet import HOUR, bundle, fleet, workload
+from workbench.simulation import event_queue
+from workbench.simulation.checkpoint.file import resume, write_checkpoint
+from workbench.simulation.simulation import Options, Simulation
+
+SLOW, FAST = 10, 10
+MEMBERS = fleet(FAST) + fleet(SLOW, start_seconds=500.0)
+PLANS = {
+    "utility": SelectionPlan(share=0.2, preferred_seconds=60.0),
+    "power_of_choice": SelectionPlan("power_of_choice", share=0.2),
+    "pisces": SelectionPlan("pisces", share=0.2),
+}
+
+
+def simulation(
+    plan: SelectionPlan | None, *, concurrent: int | None = None, members=MEMBERS, seconds: float = 6 * HOUR
+) -> Simulation:
+    options = Options(seed=3, seconds=seconds, concurrent=concurrent, plain=True)
+    return Simulation(members, bundle(selection=plan, buffer_size=3), workload(), options)
+
+
+def updates(run: Simulation) -> list[int]:
+    return [agent.updates_made for agent in run.agents]
+
+
+@pytest.mark.parametrize("concurrent", [None, 4])
+@pytest.mark.parametrize("method", PLANS)
+def test_the_fleet_goes_on_and_nobody_is_left_out(method, concurrent):
+    run = simulation(PLANS[method], concurrent=concurrent, seconds=12 * HOUR)
+    summary = run.run().summary
+    assert summary.versions > 20
+    assert summary.refused.keys() <= {"rate_limited"}, "kept, and sent later: one device has a share of the last ones"
+    sent = updates(run)
+    most = MOST_TIMES_USUAL * median(sent)
+    mean = sum(min(each, most) for each in sent) / len(sent)
+    behind = 3  # a whole update is owed, then it waits for one of the places to train, and is at work
+    assert min(sent) + behind >= PLANS[method].fairness * mean
+
+
+def test_slow_devices_train_less_often_than_without_selection():
+    def share_of_slow(plan: SelectionPlan | None) -> float:
+        run = simulation(plan, concurrent=4, seconds=12 * HOUR)
+        run.run()
+        sent = updates(run)
+        return sum(sent[FAST:]) / sum(sent)
+
+    by_worth_alone = SelectionPlan(share=0.2, preferred_seconds=60.0, fairness=0.0)
+    assert share_of_slow(by_worth_alone) < 0.5 * share_of_slow(None)
+
+
+@pytest.mark.parametrize("concurrent", [None, 4])
+def test_a_threshold_above_everybodys_utility_stops_nothing(concurrent, monkeypatch):
+    impossible = Selection(1e30, 0, 0.0, 0.0)
+    monkeypatch.setattr(Utilities, "selection", lambda *_: impossible)
+    plan = SelectionPlan(share=0.2, patience_seconds=600.0)
+    summary = simulation(plan, concurrent=concurrent, members=fleet(6)).run().summary
+    assert summary.versions >= 20
+
+
+def test_the_same_seed_gives_the_same_and_a_checkpoint_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_queue, "EVENTS_BETWEEN_TICKS", 50)
+    paths = []
+
+    def tick(_: float) -> None:
+        paths.append(tmp_path / str(len(paths)))
+        write_checkpoint(paths[-1], {}, whole)
+
+    whole, resumed, again = (simulation(PLANS["utility"]) for _ in range(3))
+    expected = whole.run(tick=tick).summary
+    assert resume(paths[len(paths) // 2], {}, resumed)
+    assert msgspec.json.encode(resumed.run().summary) == msgspec.json.encode(expected)
+    assert msgspec.json.encode(again.run().summary) == msgspec.json.encode(expected)

@@ -1,0 +1,261 @@
+"""The table `[selection]`: what a device is worth, whom a threshold takes, and which tasks can't have it."""
+
+import math
+import re
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker_coordinator.aggregation.selection import FEWEST_KNOWN, MOST_TIMES_USUAL, Told, Utilities
+from edge_agent.core.selection import RoundFigures, after_round, why_not_selected
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.bundle import parse_description
+from fleet_protocol.cohort import EVERYONE, is_asked
+from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.kinds import Manifest, Selection, decode_payload, encode_payload
+from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.selection_plan import SelectionPlan, check_selection
+from tests.support.digits_rounds import TASK as DIGITS
+from tests.support.hidden_devices import hiding_plan
+from tests.support.split_task import TASK as SPLIT
+
+NO_LOTTERY = SelectionPlan(share=0.25, exploration=0.0, fairness=0.0)
+NAMES = [f"pi-{number}" for number in range(20)]
+
+
+def task_of(plan: SelectionPlan, base=DIGITS, **changes):
+    return msgspec.structs.replace(base, selection=plan, **changes)
+
+
+def reason_for(task, version, device, selection, figures, *, has_trained=False) -> str | None:
+    return why_not_selected(task, version, device, selection, figures, has_trained=has_trained)
+
+
+def refusal(task) -> str:
+    with pytest.raises(ConfigurationError, match=r"^task\.json: ") as caught:
+        parse_description(msgspec.json.encode(task))
+    return str(caught.value)
+
+
+def known(utilities: dict[str, float], staleness: int = 0) -> Utilities:
+    found = Utilities()
+    for device, utility in utilities.items():
+        found.note(device, Told(utility, staleness))
+    return found
+
+
+def taken(plan: SelectionPlan, selection: Selection | None, worth: dict[str, float], version: int = 3) -> list[str]:
+    """Those of devices with one sample and such a loss that train."""
+    return [
+        device
+        for device, utility in worth.items()
+        if reason_for(task_of(plan), version, device, selection, RoundFigures(1, utility, 1.0, 5, 0.0)) is None
+    ]
+
+
+def test_a_utility_is_oorts_by_samples_loss_and_speed():
+    plan = SelectionPlan(preferred_seconds=10.0)
+    assert plan.utility(20, 1.5) == 30.0
+    assert plan.utility(20, -1.5) == 30.0
+    assert plan.discount(10.0, 0.0) == plan.discount(1.0, 7.0) == 1.0
+    assert plan.discount(40.0, 0.0) == pytest.approx(1 / 16)
+    slower = SelectionPlan(preferred_seconds=10.0, speed_weight=1.0)
+    assert slower.discount(40.0, 0.0) == pytest.approx(1 / 4)
+    assert SelectionPlan().discount(1e9, 1.0) == 1.0
+
+
+def test_a_utility_is_pisces_by_expected_staleness():
+    plan = SelectionPlan("pisces")
+    assert plan.utility(20, 1.5) == 30.0
+    assert plan.discount(30.0, 10.0) == pytest.approx(4**-0.5)
+    assert plan.discount(30.0, 0.0) == 1.0, "nothing is known of how fast versions come"
+    assert SelectionPlan("pisces", staleness_weight=1.0).discount(30.0, 10.0) == pytest.approx(1 / 4)
+
+
+def test_power_of_choice_looks_at_losses_alone():
+    plan = SelectionPlan("power_of_choice")
+    assert plan.utility(2000, 1.5) == 1.5
+    assert plan.discount(1e6, 1.0) == 1.0
+
+
+def test_exploration_falls_from_nine_tenths_to_two():
+    plan = SelectionPlan(share=0.5)
+    assert plan.new_drawn(0) == pytest.approx(0.9 * 0.5)
+    assert plan.new_drawn(1) == pytest.approx(0.9 * 0.98 * 0.5)
+    assert plan.new_drawn(10**9) == pytest.approx(0.2 * 0.5)
+    assert SelectionPlan(share=0.5, exploration=0.45).new_drawn(1000) == pytest.approx(0.1 * 0.5)
+    assert known(dict.fromkeys(NAMES, 1.0)).selection(plan, 1, 2).drawn_below == round(EVERYONE * 0.9 * 0.98 * 0.5)
+
+
+def test_those_with_the_highest_utilities_train():
+    worth = {name: float(number) for number, name in enumerate(NAMES)}
+    selection = known(worth).selection(NO_LOTTERY, 0, buffer_size=2)
+    assert taken(NO_LOTTERY, selection, worth) == NAMES[15:]
+
+
+def test_as_many_are_asked_as_fill_a_buffer():
+    worth = {name: float(number) for number, name in enumerate(NAMES)}
+    selection = known(worth).selection(NO_LOTTERY, 0, buffer_size=9)
+    assert taken(NO_LOTTERY, selection, worth) == NAMES[11:]
+    assert known(worth).selection(NO_LOTTERY, 0, buffer_size=20) is None
+
+
+@pytest.mark.parametrize("devices", range(FEWEST_KNOWN))
+def test_a_fleet_of_few_selects_none(devices):
+    assert known(dict.fromkeys(NAMES[:devices], 1.0)).selection(NO_LOTTERY, 9, buffer_size=1) is None
+    assert taken(NO_LOTTERY, None, {"pi": 0.0}) == ["pi"]
+
+
+def test_a_device_has_one_vote_and_moves_the_threshold_past_one_other():
+    worth = {name: float(number) for number, name in enumerate(NAMES)}
+    honest = known(worth).selection(NO_LOTTERY, 0, buffer_size=2)
+    lied = known(worth)
+    for _ in range(1000):
+        lied.note(NAMES[0], Told(1e300, 0))
+    assert (honest.least, lied.selection(NO_LOTTERY, 0, buffer_size=2).least) == (15.0, 16.0)
+
+
+def test_a_device_that_sends_without_end_raises_the_mean_by_little():
+    flooded = known(dict.fromkeys(NAMES, 1.0))
+    for _ in range(100_000):
+        flooded.note(NAMES[0], Told(1.0, 0))
+    selection = flooded.selection(NO_LOTTERY, 0, buffer_size=2)
+    assert selection.mean_updates == pytest.approx((19 + MOST_TIMES_USUAL) / 20)
+
+
+def test_how_long_a_round_takes_is_known_from_staleness():
+    plan = SelectionPlan(share=0.25, exploration=0.0, fairness=0.0, preferred_seconds=60.0)
+    found = Utilities()
+    for number, name in enumerate(NAMES):
+        found.note(name, Told(100.0, 40 if number < 12 else 2))
+    for at in (0.0, 30.0, 60.0):
+        found.version_made(at)
+    selection = found.selection(plan, 0, buffer_size=15)
+    assert selection.version_seconds == 30.0
+    assert selection.least == pytest.approx(100 * (60 / 1200) ** 2)
+
+
+@pytest.mark.parametrize("method", ["utility", "pisces"])
+def test_of_new_devices_some_are_drawn_and_others_the_next_time(method):
+    task = task_of(SelectionPlan(method, share=0.5, exploration=0.5, fairness=0.0))
+    selection = Selection(1e9, round(EVERYONE * 0.25), 0.0, 0.0)
+    names = [f"pi-{number}" for number in range(2000)]
+    drawn = [{name for name in names if reason_for(task, each, name, selection, None) is None} for each in (3, 4)]
+    assert all(0.2 < len(each) / 2000 < 0.3 for each in drawn)
+    assert len(drawn[0] & drawn[1]) < 0.5 * len(drawn[0])
+    assert taken(task.selection, selection, dict.fromkeys(names, 1.0)) == [], "what is known is not drawn"
+
+
+def test_power_of_choice_takes_candidates_with_the_highest_losses_and_new_ones():
+    plan = SelectionPlan("power_of_choice", share=0.2, candidates=0.5, fairness=0.0)
+    worth = {f"pi-{number}": float(number) for number in range(1000)}
+    selection = known(worth).selection(plan, 0, buffer_size=2)
+    candidates = {name for name in worth if is_asked(DIGITS.task, 3, name, selection.drawn_below)}
+    found = taken(plan, selection, worth)
+    assert found == [name for name in worth if name in candidates and worth[name] >= 600]
+    assert 0.16 < len(found) / 1000 < 0.24
+    new = {name for name in worth if reason_for(task_of(plan), 3, name, selection, None) is None}
+    assert new == candidates
+
+
+def test_who_took_part_less_than_its_share_trains():
+    plan = SelectionPlan(fairness=0.5)
+    never_drawn = Selection(1e9, 0, 10.0, 0.0)
+
+    def reason(updates: int, mean_before: float = 0.0) -> str | None:
+        figures = RoundFigures(1, 1.0, 1.0, updates, mean_before)
+        return reason_for(task_of(plan), 7, "pi", never_drawn, figures)
+
+    assert reason(4) is None
+    assert "asks for a utility of 1e+09, and this device's is 1" in reason(5)
+    assert reason(4, mean_before=4.0) is not None, "what others sent before it joined does not count"
+    assert reason(1, mean_before=4.0) is None
+
+
+def test_who_has_trained_from_a_version_waits_for_the_next_where_others_are_asked():
+    task, figures = task_of(NO_LOTTERY), RoundFigures(1, 9.0, 1.0, 5, 0.0)
+    everybody_good = Selection(1.0, 0, 100.0, 0.0)
+    assert reason_for(task, 7, "pi", everybody_good, figures) is None
+    assert "has had its round from version 7" in reason_for(task, 7, "pi", everybody_good, figures, has_trained=True)
+    assert reason_for(task, 7, "pi", None, figures, has_trained=True) is None
+
+
+def test_what_a_device_notes_of_its_rounds():
+    selection = Selection(1.0, 0, 6.0, 0.0)
+    first = after_round(None, selection, 8, 0.5, 20.0)
+    assert first == RoundFigures(8, 0.5, 20.0, 1, 6.0)
+    later = Selection(1.0, 0, 60.0, 0.0)
+    assert after_round(first, later, 9, 0.25, 21.0) == RoundFigures(9, 0.25, 21.0, 2, 6.0)
+    assert after_round(None, None, 8, 0.5, 20.0).mean_before == 0.0
+
+
+@given(st.lists(st.floats(0, 1e12), min_size=1, max_size=60), st.floats(0.01, 0.99), st.integers(1, 30))
+def test_devices_that_know_what_the_coordinator_knows_fill_a_buffer(losses, share, buffer_size):
+    plan = SelectionPlan(share=share, exploration=0.0, fairness=0.0)
+    worth = {f"pi-{number}": loss for number, loss in enumerate(losses)}
+    selection = known(worth).selection(plan, 0, buffer_size)
+    assert len(taken(plan, selection, worth)) >= min(len(losses), max(buffer_size, math.ceil(share * len(losses))))
+
+
+@pytest.mark.parametrize("field", ["least", "mean_updates", "version_seconds"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_a_forged_manifest_with_no_number_is_refused(field, value):
+    selection = Selection(1.0, 5, 2.0, 3.0)
+    encoded = encode_payload(Manifest(7, "0f" * 32, "1e" * 32, selection=selection))
+    assert decode_payload(encoded, Manifest).selection == selection
+    forged = encode_payload(Manifest(7, "0f" * 32, "1e" * 32, selection=_with(selection, field, value)))
+    with pytest.raises(ProtocolError, match=r"Manifest: "):
+        decode_payload(forged, Manifest)
+
+
+def _with(selection: Selection, field: str, value: float) -> list[float]:
+    return [value if each == field else getattr(selection, each) for each in selection.__struct_fields__]
+
+
+def test_a_manifest_of_a_task_that_takes_everybody_is_as_before():
+    manifest = Manifest(7, "0f" * 32, "1e" * 32)
+    assert decode_payload(encode_payload(manifest), Manifest) == manifest
+    assert len(encode_payload(manifest)) == 1 + 1 + 2 * 66
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"share": 0.0}, "share"),
+        ({"share": 1.5}, "share"),
+        ({"fairness": 1.5}, "fairness"),
+        ({"patience_seconds": 0.0}, "patience_seconds"),
+        ({"method": "power_of_choice", "exploration": 0.5}, "exploration has no effect with selection.method"),
+        ({"method": "pisces", "preferred_seconds": 5.0}, "preferred_seconds has no effect with selection.method"),
+        ({"candidates": 0.5}, "candidates has no effect with selection.method = 'utility'"),
+        ({"speed_weight": 1.0}, "speed_weight has no effect without selection.preferred_seconds"),
+        ({"method": "power_of_choice", "share": 0.75}, "lower the share, or raise candidates"),
+    ],
+)
+def test_settings_without_effect_and_without_sense_are_refused(settings, words):
+    assert words in refusal(task_of(SelectionPlan(**settings)))
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "words"),
+    [
+        (SPLIT, {}, "[split] does not go with [selection]"),
+        (
+            DIGITS,
+            {"aggregation": AggregationPlan(buffer_size=3, strategy="fedavg", max_staleness=0, round_seconds=60.0)},
+            "'fedavg' draws the devices of each round by itself",
+        ),
+        (DIGITS, {"privacy": PrivacyPlan(devices=hiding_plan())}, "[privacy.devices] does not go with [selection]"),
+    ],
+)
+def test_tasks_whose_devices_choose_themselves_are_refused(base, changes, words):
+    task = task_of(SelectionPlan(), base, **changes)
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        check_selection(task, SelectionPlan(), "task.json")
+
+
+def test_a_task_that_selects_is_read():
+    task = task_of(SelectionPlan(preferred_seconds=60.0))
+    assert parse_description(msgspec.json.encode(task)).selection == task.selection

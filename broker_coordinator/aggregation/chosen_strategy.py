@@ -3,22 +3,27 @@
 direction = rule(what the strategy takes the mean of)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
 from broker_coordinator.aggregation.robust import RULES, Compared
 from broker_coordinator.aggregation.robust.bucketing import in_buckets
 from broker_coordinator.aggregation.robust.stack import Stack, Vector
+from broker_coordinator.aggregation.robust.votes import one_vote_each
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import STRATEGIES, Step, Strategy
 from broker_coordinator.aggregation.strategies.strategy import Updates, Weigh, in_order
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.robust_plan import NOT_ROBUST, RobustPlan
+from fleet_protocol.robust_plan import COMPARES_A_BUFFER, FEWEST_COMPARED, NOT_ROBUST, RobustPlan
+
+FEWEST_AT_ONCE: Final[Mapping[str, int]] = {"aced": FEWEST_COMPARED}
+"""Of fewer, the weights stand still: what devices sent is remembered, and counts once there are enough. A buffer is not
+remembered, and what is in it would be lost; that it is large enough is checked when a bundle is loaded."""
 
 
 @cache
@@ -41,13 +46,17 @@ def strategy_of(plan: AggregationPlan) -> Strategy[Any]:
 def _finish(
     robust: RobustPlan, strategy: Strategy[Any], state: ServerState, updates: Updates, plan: AggregationPlan
 ) -> Step:
-    """By device, so that the order in which updates came means nothing; those of one stay in its own order."""
+    """By device, so that the order in which updates came means nothing; those of one stay in its own order, and are
+    one vote.
+    """
     by_device = sorted(updates, key=lambda update: update.device)
     weighted = cast(Weigh, strategy.weighted)(state, by_device, plan)
     whole = cast(Sequence[tuple[float, SparseUpdate]], weighted)  # a split takes no rule
+    if plan.strategy in COMPARES_A_BUFFER:
+        whole = one_vote_each(zip((update.device for update in by_device), whole, strict=True), state.weights.size)
     stack = in_buckets(Stack.of(whole, state.weights.size), robust.bucket_size, state.version)
     direction = np.zeros(state.weights.size)
-    if len(stack):
+    if len(stack) >= FEWEST_AT_ONCE.get(plan.strategy, 1):
         direction = RULES[robust.rule](Compared(stack, robust.hostile_of(len(stack)), _last_direction(state, plan)))
     return Step(direction, remembered=strategy.remember(state, updates, plan))
 

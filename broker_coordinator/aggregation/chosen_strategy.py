@@ -3,9 +3,9 @@
 direction = rule(what the strategy takes the mean of)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,11 +19,7 @@ from broker_coordinator.aggregation.strategies.strategy import Updates, Weigh, i
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.robust_plan import COMPARES_A_BUFFER, FEWEST_COMPARED, NOT_ROBUST, RobustPlan
-
-FEWEST_AT_ONCE: Final[Mapping[str, int]] = {"aced": FEWEST_COMPARED}
-"""Of fewer, the weights stand still: what devices sent is remembered, and counts once there are enough. A buffer is not
-remembered, and what is in it would be lost; that it is large enough is checked when a bundle is loaded."""
+from fleet_protocol.robust_plan import COMPARES_A_BUFFER, NOT_ROBUST, RobustPlan
 
 
 @cache
@@ -56,7 +52,7 @@ def _finish(
         whole = one_vote_each(zip((update.device for update in by_device), whole, strict=True), state.weights.size)
     stack = in_buckets(Stack.of(whole, state.weights.size), robust.bucket_size, state.version)
     direction = np.zeros(state.weights.size)
-    if len(stack) >= FEWEST_AT_ONCE.get(plan.strategy, 1):
+    if len(stack):
         direction = RULES[robust.rule](Compared(stack, robust.hostile_of(len(stack)), _last_direction(state, plan)))
     return Step(direction, remembered=strategy.remember(state, updates, plan))
 

@@ -280,16 +280,3 @@ def test_device_that_fills_most_of_a_buffer_is_one_vote(strategy, rule) -> None:
     state = initial_state(np.zeros(SIZE, np.float32), plan)
     direction = strategy_of(plan).finish(state, tuple(updates), plan).direction
     assert direction.mean() > 0.3
-
-
-@pytest.mark.parametrize("rule", sorted(RULES))
-def test_aced_stands_still_until_five_devices_can_be_compared(rule) -> None:
-    """And then what the first four sent counts."""
-    plan = AggregationPlan(strategy="aced", buffer_size=1, robust=RobustPlan(rule, 0.1))
-    state = initial_state(np.zeros(SIZE, np.float32), plan)
-    for number in range(5):
-        assert not state.weights.any(), f"{number} devices moved the weights"
-        row = np.full(SIZE, 1 + number / 100, np.float32)
-        state = next_state(state, [BufferedUpdate(f"d{number}", sparse(row), 3, state.version, 0)], plan)
-    assert (state.weights > 0).all()
-    assert list(state.remembered) == [f"d{number}" for number in range(5)]

@@ -12,13 +12,14 @@ import numpy as np
 from broker_coordinator.aggregation.robust import RULES, Compared
 from broker_coordinator.aggregation.robust.bucketing import in_buckets
 from broker_coordinator.aggregation.robust.stack import Stack, Vector
+from broker_coordinator.aggregation.robust.votes import one_vote_each
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import STRATEGIES, Step, Strategy
 from broker_coordinator.aggregation.strategies.strategy import Updates, Weigh, in_order
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.robust_plan import NOT_ROBUST, RobustPlan
+from fleet_protocol.robust_plan import COMPARES_A_BUFFER, NOT_ROBUST, RobustPlan
 
 
 @cache
@@ -41,10 +42,14 @@ def strategy_of(plan: AggregationPlan) -> Strategy[Any]:
 def _finish(
     robust: RobustPlan, strategy: Strategy[Any], state: ServerState, updates: Updates, plan: AggregationPlan
 ) -> Step:
-    """By device, so that the order in which updates came means nothing; those of one stay in its own order."""
+    """By device, so that the order in which updates came means nothing; those of one stay in its own order, and are
+    one vote.
+    """
     by_device = sorted(updates, key=lambda update: update.device)
     weighted = cast(Weigh, strategy.weighted)(state, by_device, plan)
     whole = cast(Sequence[tuple[float, SparseUpdate]], weighted)  # a split takes no rule
+    if plan.strategy in COMPARES_A_BUFFER:
+        whole = one_vote_each(zip((update.device for update in by_device), whole, strict=True), state.weights.size)
     stack = in_buckets(Stack.of(whole, state.weights.size), robust.bucket_size, state.version)
     direction = np.zeros(state.weights.size)
     if len(stack):

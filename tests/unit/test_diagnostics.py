@@ -12,6 +12,7 @@ from broker_coordinator.aggregation.diagnostics.participation import Participati
 from broker_coordinator.aggregation.diagnostics.plan_fit import misfits
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
+from fleet_protocol.robust_plan import RobustPlan
 from tests.support.bundles import write_bundle
 
 
@@ -130,6 +131,10 @@ FEDAVG = AggregationPlan(buffer_size=20, strategy="fedavg", round_seconds=60.0, 
         (AggregationPlan(), 1_000_000, ()),
         (FEDAVG, 20, ("a round asks 30 devices", "at most", "13")),
         (FEDAVG, 30, ()),
+        (AggregationPlan(strategy="aced", robust=RobustPlan("median")), 4, ("of 4 it can't tell", "let 5 or more")),
+        (AggregationPlan(strategy="aced", robust=RobustPlan("median")), 5, ()),
+        (AggregationPlan(strategy="aced", robust=RobustPlan("median", bucket_size=2)), 8, ("in buckets of 2", "let 9")),
+        (AggregationPlan(strategy="aced", robust=RobustPlan("median", bucket_size=2)), 9, ()),
     ],
 )
 def test_a_plan_that_does_not_suit_the_fleet_is_said_with_what_to_set(tmp_path, plan, devices, words):

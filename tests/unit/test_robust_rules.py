@@ -10,7 +10,8 @@ from broker_coordinator.aggregation.chosen_strategy import strategy_of
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.robust import RULES, Compared
 from broker_coordinator.aggregation.robust.bucketing import in_buckets
-from broker_coordinator.aggregation.robust.stack import Stack
+from broker_coordinator.aggregation.robust.stack import Change, Stack
+from broker_coordinator.aggregation.robust.votes import one_vote_each
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
@@ -228,3 +229,54 @@ def test_large_fleet_is_compared_in_part_drawn_anew_for_each_version() -> None:
     assert len(first) == len(next_one) == 256
     assert first.mean().tobytes() == again.mean().tobytes() != next_one.mean().tobytes()
     assert len(in_buckets(stack_of(rows), 2, 7)) == 150
+
+
+def whole(*rows: list[float]) -> Stack:
+    """Updates that sent every entry, zeros too."""
+    return Stack.of([(1.0, SparseUpdate(np.arange(len(row)), np.array(row, np.float32))) for row in rows], len(rows[0]))
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed_mean", "bulyan"])
+def test_zero_that_was_sent_counts_and_an_entry_that_was_not_sent_does_not(rule) -> None:
+    """Six of seven devices want the first entry where it is; the second is sent by one of seven."""
+    stack = whole(*[[0.0, 0.0]] * 6, [70.0, 0.0])
+    assert RULES[rule](Compared(stack, 1, np.zeros(2))).tolist() == [0.0, 0.0]
+    alone = Stack([Change(np.array([0]), np.zeros(1))] * 6 + [Change(np.array([1]), np.array([70.0]))], 2)
+    assert RULES[rule](Compared(alone, 0, np.zeros(2))).tolist() == [0.0, 10.0]
+
+
+def test_zero_that_was_sent_is_in_its_bucket_too() -> None:
+    """The mean of 3 and -3 was sent, and is 0."""
+    buckets = in_buckets(whole([3.0, 1.0], [-3.0, 1.0]), 2, version=0)
+    assert [change.indices.tolist() for change in buckets.changes] == [[0, 1]]
+    assert buckets.changes[0].values.tolist() == [0.0, 1.0]
+
+
+def test_vote_of_a_device_is_the_mean_of_its_updates() -> None:
+    """(1 * 6 + 3 * 2) / 4 = 3 of entry 0; entry 2, which the second does not hold, is (1 * 8 + 3 * 0) / 4 = 2."""
+    once = (5.0, sparse(np.array([1.0, 0.0, 0.0])))
+    first = (1.0, SparseUpdate(np.array([0, 2]), np.array([6, 8], np.float32)))
+    second = (3.0, SparseUpdate(np.array([0, 1]), np.array([2, 0], np.float32)))
+    votes = one_vote_each([("a", first), ("a", second), ("b", once)], 3)
+    assert votes[1] is once
+    assert votes[0][0] == 2.0
+    assert (votes[0][1].indices.tolist(), votes[0][1].values.tolist()) == ([0, 1, 2], [3.0, 0.0, 2.0])
+
+
+@pytest.mark.parametrize("strategy", ["fedbuff", "fedavg"])
+@pytest.mark.parametrize("rule", sorted(RULES.keys() - {"centred_clipping"}))
+def test_device_that_fills_most_of_a_buffer_is_one_vote(strategy, rule) -> None:
+    """Thirteen of twenty updates are of one device, which turns the direction round: seven honest devices decide."""
+    plan = AggregationPlan(
+        buffer_size=20,
+        strategy=strategy,
+        max_staleness=0 if strategy == "fedavg" else 6,
+        robust=RobustPlan(rule, 0.12 if rule == "bulyan" else 0.2),
+    )
+    generator = np.random.default_rng(5)
+    honest = [1 + generator.normal(0, 0.1, SIZE) for _ in range(7)]
+    updates = [BufferedUpdate(f"d{number}", sparse(row), 3, 0, 0) for number, row in enumerate(honest)]
+    updates += [BufferedUpdate("evil", sparse(np.full(SIZE, -4.0)), 3, 0, 0)] * 13
+    state = initial_state(np.zeros(SIZE, np.float32), plan)
+    direction = strategy_of(plan).finish(state, tuple(updates), plan).direction
+    assert direction.mean() > 0.3

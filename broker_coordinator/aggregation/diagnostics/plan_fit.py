@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 from broker_coordinator.aggregation.buffer_size import VERSIONS_LOOKED_AT, Participants
+from fleet_protocol.robust_plan import FEWEST_COMPARED
 from fleet_protocol.task_description import TaskDescription
 
 
 def misfits(task: TaskDescription, devices: int) -> list[str]:
     """Of a fleet of so many devices that take part; none where there is no device yet, or all fits."""
-    return [*_of_buffer(task, devices), *_of_cohort(task, devices)] if devices else []
+    return [*_of_buffer(task, devices), *_of_cohort(task, devices), *_of_rule(task, devices)] if devices else []
 
 
 def _of_buffer(task: TaskDescription, devices: int) -> Iterator[str]:
@@ -43,4 +44,17 @@ def _of_cohort(task: TaskDescription, devices: int) -> Iterator[str]:
         yield (
             f"privacy.masks.fewest_devices is {masks.fewest_devices}, and there are {devices} devices: no sum is ever"
             " made; set it lower, or let more devices join"
+        )
+
+
+def _of_rule(task: TaskDescription, devices: int) -> Iterator[str]:
+    rule = task.aggregation.rule
+    if rule is None:
+        return
+    fewest = (FEWEST_COMPARED - 1) * rule.bucket_size + 1
+    if devices < fewest:
+        of_buckets = "" if rule.bucket_size == 1 else f" in buckets of {rule.bucket_size}"
+        yield (
+            f"aggregation.robust.rule {rule.rule!r} compares devices{of_buckets}, and of {devices} it can't tell which"
+            f" are hostile; let {fewest} or more take part, or leave [aggregation.robust] out"
         )

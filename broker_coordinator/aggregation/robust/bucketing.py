@@ -24,6 +24,7 @@ def in_buckets(stack: Stack, size: int, version: int) -> Stack:
     compared = drawn[: MOST_COMPARED * size]
     if size == 1:
         return stack.take(compared)
-    means = [stack.take(compared[start : start + size]).mean() for start in range(0, len(compared), size)]
-    places = [np.flatnonzero(mean) for mean in means]
-    return Stack([Change(place, mean[place]) for place, mean in zip(places, means, strict=True)], stack.size)
+    buckets = [stack.take(compared[start : start + size]) for start in range(0, len(compared), size)]
+    means = [bucket.mean() for bucket in buckets]
+    sent = [np.unique(np.concatenate([change.indices for change in bucket.changes])) for bucket in buckets]
+    return Stack([Change(places, mean[places]) for places, mean in zip(sent, means, strict=True)], stack.size)

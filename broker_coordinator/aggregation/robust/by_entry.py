@@ -2,10 +2,10 @@
 
     result = (share of the updates that sent it) * estimate(what these sent)
 
-Most updates hold few entries. An entry that was not sent says nothing of where the device wants it: with zeros in its
-place, the median of all entries that less than half of the devices sent would be 0, and nothing would be learned. The
-share makes the rule the mean where the estimate is the mean. Which is why such a rule is weak where few send an entry:
-it withstands as many hostile devices as are less than half of those that sent it.
+Most updates hold few entries. An entry that was not sent says nothing of where the device wants it, and a 0 that was
+sent does: with zeros in the place of both, the median of all entries that less than half of the devices sent would be
+0, and nothing would be learned. The share makes the rule the mean where the estimate is the mean. Which is why such a
+rule is weak where few send an entry: it withstands as many hostile devices as are less than half of those that sent it.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,6 @@ def of_sent(stack: Stack, estimate: Estimate) -> Vector:
     """See above; 0 where nobody sent an entry."""
     found = np.zeros(stack.size)
     for place, columns in stack.columns():
-        columns[columns == 0] = np.nan
         sent = len(stack) - np.isnan(columns).sum(axis=0)
         some = np.flatnonzero(sent)
         ascending = np.sort(columns[:, some], axis=0)

@@ -89,11 +89,11 @@ class Stack:
         return found
 
     def columns(self) -> Iterator[tuple[slice, Matrix]]:
-        """All of them written out, some columns at a time: where these are, and float64 [N, C]."""
+        """All of them written out, some columns at a time: where these are, and float64 [N, C], NaN where not sent."""
         width = max(1, MOST_VALUES // max(1, len(self)))
         for start in range(0, self.size, width):
             end = min(start + width, self.size)
-            written = np.zeros((len(self), end - start))
+            written = np.full((len(self), end - start), np.nan)
             for row, change in zip(written, self.changes, strict=True):
                 first, last = np.searchsorted(change.indices, (start, end))
                 row[change.indices[first:last] - start] = change.values[first:last]

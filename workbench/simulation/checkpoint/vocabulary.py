@@ -199,6 +199,7 @@ KEPT: Final[Mapping[str, Fields]] = {
     "_world._plain._awaited": ("_looked_at", "_next_look", "began", "newest", "waiting"),
     "_world._plain._receipts": ("_unverified", "recent"),
     "_world._plain._served": (
+        "_selected",
         "asks_everyone",
         "began",
         "draws",

@@ -4,11 +4,31 @@ A broker of MQTT 3.1.1 can't say it, and one of MQTT 5 need not: it ends the con
 publication would end the next one, and everything else would wait behind it for ever.
 """
 
+from dataclasses import dataclass
+
 ENDS_THAT_SHOW = 3
 """So many connections in a row that ended while the same longest publication was on its way show that it can't pass."""
 
+PROMPT_SECONDS = 2.0
+"""A broker ends the connection when it has read how long the packet is. Where it ends later, the broker waits for
+something else, as a cluster does that elects a leader; or the link is slow."""
+
+LATE_END = 1 / 4
+"""What such an end shows, in prompt ones."""
+
 HELD_BACK_SECONDS = 300.0
 """After that it is tried again: what ended those connections may have been something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnItsWay:
+    """The bytes of the longest packet that the broker has not acknowledged when a connection ends, and for how many
+    `seconds` it was on its way; and of the longest that was `taken` on this connection. 0 for none.
+    """
+
+    longest: int = 0
+    seconds: float = 0.0
+    taken: int = 0
 
 
 class PublicationLimit:
@@ -19,7 +39,7 @@ class PublicationLimit:
     def __init__(self) -> None:
         self._announced: int | None = None
         self._suspected = 0
-        self._ends = 0
+        self._ends = 0.0
         self._held_back_until = 0.0
 
     def connected(self, announced: int | None) -> None:
@@ -32,20 +52,17 @@ class PublicationLimit:
             return self._announced
         return self._suspected - 1 if now < self._held_back_until else None
 
-    def connection_ended(self, longest_unacknowledged: int, longest_acknowledged: int, now: float) -> int | None:
-        """The connection broke; returns the bytes of a packet that has shown that it can't pass.
-
-        Given are those of the longest one that was on its way, and of the longest one that the broker has taken on this
-        connection; 0 for none.
-        """
-        if longest_acknowledged >= self._suspected:
-            self._ends = 0
-        if not longest_unacknowledged:
+    def connection_ended(self, then: OnItsWay, now: float) -> int | None:
+        """The connection broke; returns the bytes of a packet that has shown that it can't pass."""
+        if then.taken >= self._suspected:
+            self._ends = 0.0
+        if not then.longest:
             return None
-        self._ends = self._ends + 1 if longest_unacknowledged == self._suspected else 1
-        self._suspected = longest_unacknowledged
+        ends = self._ends if then.longest == self._suspected else 0.0
+        self._ends = ends + (1.0 if then.seconds <= PROMPT_SECONDS else LATE_END)
+        self._suspected = then.longest
         if self._ends < ENDS_THAT_SHOW:
             return None
-        self._ends = ENDS_THAT_SHOW - 1  # after the wait, one more try shows it again
+        self._ends = ENDS_THAT_SHOW - 1.0  # after the wait, one more try shows it again
         self._held_back_until = now + HELD_BACK_SECONDS
-        return longest_unacknowledged
+        return then.longest

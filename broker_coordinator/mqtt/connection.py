@@ -186,14 +186,14 @@ class BrokerConnection:
     def repeat(self) -> None:
         """Send again what a connection before has left unacknowledged, as far as there is room."""
         if (connection := self.socket) and self.room() > 0:
-            for packet in self._outgoing.repeat():
+            for packet in self._outgoing.repeat(time.monotonic()):
                 connection.send(packet)
             self._broker.limit(self._outgoing)
 
     def publish(self, publication: Publication) -> None:
         """Send one, for which there is room, until it is acknowledged; what is too large for the broker is said."""
         try:
-            packet = self._outgoing.send(publication)
+            packet = self._outgoing.send(publication, time.monotonic())
         except PacketTooLargeError as error:
             self._broker.note_too_large(error)
             return

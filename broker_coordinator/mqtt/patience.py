@@ -87,7 +87,7 @@ class BrokerPatience:
             self._backoff = Backoff()
         self._connected_at = math.inf
         are_no_accident = self._short_ones.ended(lasted)
-        if shown := self._limit.connection_ended(*outgoing.longest_packets(), now):
+        if shown := self._limit.connection_ended(outgoing.on_its_way(now), now):
             logger.error(
                 log_line(
                     "publication_ends_connections",

@@ -6,6 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from broker_coordinator.distribution.signed_messages import Publication
 from broker_coordinator.mqtt.outgoing import Outgoing
+from fleet_host.publication_limit import OnItsWay
 
 WINDOW = 4
 HEAD = 5
@@ -38,10 +39,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def send(self) -> None:
         self.sent += 1
-        for packet in self.outgoing.repeat():
+        for packet in self.outgoing.repeat(0.0):
             self.note(packet, duplicate=True)
         if self.outgoing.room() > 0:
-            self.note(self.outgoing.send(Publication("t", str(self.sent).encode())), duplicate=False)
+            self.note(self.outgoing.send(Publication("t", str(self.sent).encode()), 0.0), duplicate=False)
 
     @rule()
     def lose_connection(self) -> None:
@@ -66,10 +67,24 @@ TestAnyOrder.settings = settings(max_examples=200)
 
 def test_identifiers_begin_again_behind_the_last_and_skip_those_under_way() -> None:
     outgoing = Outgoing(3, mqtt5=True)
-    outgoing.send(Publication("t", b"stays"))
+    outgoing.send(Publication("t", b"stays"), 0.0)
     seen = set()
     for _ in range(70_000):
-        identifier = int.from_bytes(outgoing.send(Publication("t", b""))[HEAD : HEAD + 2], "big")
+        identifier = int.from_bytes(outgoing.send(Publication("t", b""), 0.0)[HEAD : HEAD + 2], "big")
         outgoing.acknowledge(identifier)
         seen.add(identifier)
     assert seen == set(range(2, 0x10000))
+
+
+def test_only_what_was_sent_on_a_connection_shows_why_it_ended() -> None:
+    outgoing = Outgoing(2, mqtt5=False)
+    short, long = Publication("t", b"short"), Publication("t", bytes(100))
+    packet = len(outgoing.send(long, 10.0))
+    outgoing.send(short, 11.0)
+    assert outgoing.on_its_way(13.0) == OnItsWay(packet, 3.0)
+    outgoing.connection_lost()
+    assert outgoing.on_its_way(20.0) == OnItsWay()
+    outgoing.repeat(21.0)
+    assert outgoing.on_its_way(22.0) == OnItsWay(packet, 1.0)
+    outgoing.acknowledge(1)
+    assert outgoing.on_its_way(22.0) == OnItsWay(packet - 95, 1.0, taken=packet)

@@ -1,13 +1,15 @@
 """How long a packet a broker takes: what it says counts; what ends connections is held back, and tried again later."""
 
-from fleet_host.publication_limit import ENDS_THAT_SHOW, HELD_BACK_SECONDS, PublicationLimit
+from fleet_host.publication_limit import ENDS_THAT_SHOW, HELD_BACK_SECONDS, OnItsWay, PublicationLimit
 
 LARGE, SMALL = 4_000_000, 300
 
 
-def ended_with(limit: PublicationLimit, longest: int, *, taken: int = 0, now: float = 0.0) -> int | None:
+def ended_with(
+    limit: PublicationLimit, longest: int, *, taken: int = 0, seconds: float = 0.0, now: float = 0.0
+) -> int | None:
     limit.connected(None)
-    return limit.connection_ended(longest, taken, now)
+    return limit.connection_ended(OnItsWay(longest, seconds, taken), now)
 
 
 def test_without_a_word_there_is_no_limit():
@@ -51,3 +53,16 @@ def test_others_that_get_through_clear_only_what_is_shorter():
     assert [ended_with(limit, LARGE, taken=SMALL) for _ in range(ENDS_THAT_SHOW)][-1] == LARGE
     limit = PublicationLimit()
     assert [ended_with(limit, SMALL, taken=LARGE) for _ in range(10)] == [None] * 10
+
+
+def test_broker_that_ends_connections_because_it_waits_for_others_holds_nothing_back():
+    """Three servers of a cluster elect for nine seconds and more, and end each connection after four."""
+    limit = PublicationLimit()
+    assert [ended_with(limit, SMALL, seconds=4.0) for _ in range(2 * ENDS_THAT_SHOW)] == [None] * 2 * ENDS_THAT_SHOW
+    assert limit.maximum_bytes(0.0) is None
+
+
+def test_over_a_slow_link_it_takes_four_times_as_many_ends():
+    limit = PublicationLimit()
+    ends = [ended_with(limit, LARGE, taken=SMALL, seconds=60.0) for _ in range(4 * ENDS_THAT_SHOW)]
+    assert ends == [None] * (4 * ENDS_THAT_SHOW - 1) + [LARGE]

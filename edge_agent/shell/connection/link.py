@@ -19,7 +19,7 @@ from fleet_host.backoff import delay_seconds
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
 from fleet_host.mqtt_packets import publication_bytes
-from fleet_host.publication_limit import PublicationLimit
+from fleet_host.publication_limit import OnItsWay, PublicationLimit
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_PACKET_OVERHEAD_BYTES, MIB
 
@@ -73,7 +73,8 @@ class Link:
         """What each connection subscribes to from the next one on."""
         self._maximum_packet_bytes = maximum_message_bytes + MAX_PACKET_OVERHEAD_BYTES
         self._limit = PublicationLimit()
-        self._on_their_way: list[int] = []
+        self._on_their_way: list[tuple[int, float]] = []
+        """Bytes of what is not acknowledged, and when it was handed over."""
         self._longest_taken = 0
         self._complaints = BrokerComplaints(identifier, self._maximum_packet_bytes)
         self._listening: list[str] = []
@@ -122,8 +123,7 @@ class Link:
                 logger.warning(
                     log_line("broker_unreachable", address=where, error=words or error, retry_in_s=f"{pause:.1f}")
                 )
-                longest = max(self._on_their_way, default=0)
-                shown = self._limit.connection_ended(longest, self._longest_taken, loop.time())
+                shown = self._limit.connection_ended(self._on_its_way(loop.time()), loop.time())
                 self._forget_publications()
                 self._complaints.connection_ended(error, shown, lasted_seconds=loop.time() - connected_at)
                 attempt += 1
@@ -139,17 +139,18 @@ class Link:
         """
         client = self._require_client()
         size = publication_bytes(topic, len(payload), mqtt5=client.mqtt5)
-        limit = self._limit.maximum_bytes(asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        limit = self._limit.maximum_bytes(now)
         if limit is not None and size > limit:
             self._complaints.publication_too_large(topic, size, limit)
             return
-        self._on_their_way.append(size)
+        self._on_their_way.append((size, now))
         try:
             reason = await client.hand_over(topic, payload, retain=retain)
         except aiomqtt.MqttError as error:
             raise LinkDownError(str(error)) from error
         with contextlib.suppress(ValueError):  # of a connection that has ended
-            self._on_their_way.remove(size)
+            self._on_their_way.remove((size, now))
         self._longest_taken = max(self._longest_taken, size)
         self.transferred += size
         if reason.is_failure:
@@ -217,6 +218,10 @@ class Link:
         for reason in granted:
             if isinstance(reason, ReasonCode) and reason.is_failure:
                 self._complaints.subscription_refused(topic_filter, reason)
+
+    def _on_its_way(self, now: float) -> OnItsWay:
+        longest, handed_over = max(self._on_their_way, default=(0, now))
+        return OnItsWay(longest, now - handed_over, self._longest_taken)
 
     def _forget_publications(self) -> None:
         self._on_their_way.clear()

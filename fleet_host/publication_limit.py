@@ -14,7 +14,10 @@ PROMPT_SECONDS = 2.0
 something else, as a cluster does that elects a leader; or the link is slow."""
 
 LATE_END = 1 / 4
-"""What such an end shows, in prompt ones."""
+"""What such an end shows of a long packet, in prompt ones; of a short one it shows nothing."""
+
+LONG_BYTES = 128 * 1024
+"""A packet that takes seconds on a slow link. Brokers and services that limit packets take as much at least."""
 
 HELD_BACK_SECONDS = 300.0
 """After that it is tried again: what ended those connections may have been something else."""
@@ -58,11 +61,14 @@ class PublicationLimit:
             self._ends = 0.0
         if not then.longest:
             return None
+        is_prompt = then.seconds <= PROMPT_SECONDS
+        if not is_prompt and then.longest < LONG_BYTES:
+            return None
         ends = self._ends if then.longest == self._suspected else 0.0
-        self._ends = ends + (1.0 if then.seconds <= PROMPT_SECONDS else LATE_END)
+        self._ends = ends + (1.0 if is_prompt else LATE_END)
         self._suspected = then.longest
         if self._ends < ENDS_THAT_SHOW:
             return None
-        self._ends = ENDS_THAT_SHOW - 1.0  # after the wait, one more try shows it again
+        self._ends = ENDS_THAT_SHOW - (1.0 if is_prompt else LATE_END)  # after the wait, one more try shows it again
         self._held_back_until = now + HELD_BACK_SECONDS
         return then.longest

@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.export.conversion.onnx_conversion import checked_model, convert
 from workbench.export.conversion.tracing import BATCH, GraphInput
 
-NUMBERS = [0, 1, -1, 6, 7, -7, 2**24 + 1, -(2**24) - 1, 2**40 + 3, 2**62 + 1]
+NUMBERS = [0, 1, -1, 6, 7, -7, 2**24 + 1, -(2**24) - 1, 2**40 + 3, 2**62 + 1, 2**31 - 1, -(2**31), -(2**63)]
 DIVISORS = [1, 7, -7, 2**16]
 
 

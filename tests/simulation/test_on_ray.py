@@ -189,7 +189,7 @@ def test_a_round_that_kills_every_process_is_told_after_three(cluster, tmp_path)
     run = spread(Case().simulation(), acting=Killing, folder=tmp_path)
     job = job_of(run, 3)
     run.world.begin_round(job)
-    with pytest.raises(ConfigurationError, match=r"a round of device 3 has died 3 times.*give it more memory"):
+    with pytest.raises(ConfigurationError, match=r"a round of device 3 has lost 3 processes.*give them more memory"):
         run.world.trainer.result(job)
     assert len(list(tmp_path.iterdir())) == 3
 

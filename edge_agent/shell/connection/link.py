@@ -220,7 +220,8 @@ class Link:
                 self._complaints.subscription_refused(topic_filter, reason)
 
     def _on_its_way(self, now: float) -> OnItsWay:
-        longest, handed_over = max(self._on_their_way, default=(0, now))
+        longest = max((size for size, _ in self._on_their_way), default=0)
+        handed_over = min((since for size, since in self._on_their_way if size == longest), default=now)
         return OnItsWay(longest, now - handed_over, self._longest_taken)
 
     def _forget_publications(self) -> None:

@@ -24,10 +24,15 @@ def divided(self: Any, other: Any, rounding_mode: str | None = None) -> Any:
 
 
 def floor_divided(self: Any, other: Any) -> Any:
-    """`aten.floor_divide`. The remainder has the divisor's sign, as Python's has."""
+    """`aten.floor_divide`: one less than the quotient rounded towards 0 where the remainder has the other sign."""
     if self.dtype not in WHOLE:
         return core.aten_floor_divide(self, other)
-    return operators.Div(operators.Sub(self, operators.Mod(self, other)), other)
+    quotient = operators.Div(self, other)
+    remainder = operators.Sub(self, operators.Mul(quotient, other))
+    opposed = operators.Less(
+        operators.Mul(operators.Sign(remainder), operators.Sign(other)), operators.CastLike(0, self)
+    )
+    return operators.Sub(quotient, operators.CastLike(opposed, self))
 
 
 TRANSLATIONS: dict[OpOverload, Callable[..., object]] = {

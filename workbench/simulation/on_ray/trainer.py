@@ -5,11 +5,11 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
 
 from edge_agent.training.round import DivergedError
 from edge_agent.worker.contract import TrainingResult, Withheld
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, ProtocolError
 from workbench.simulation.local_training import Ingredients
 from workbench.simulation.on_ray.arithmetic import arithmetic
 from workbench.simulation.on_ray.worker import Diverged, Outcome, Supplies, carry_out
@@ -17,6 +17,7 @@ from workbench.simulation.round_job import RoundJob
 
 MOST_TRIES = 3
 """Of a round whose process dies: then it may be the round that kills it."""
+DEATHS = (NodeDiedError, OutOfMemoryError, WorkerCrashedError)
 
 
 class RayTrainer:
@@ -33,22 +34,37 @@ class RayTrainer:
 
     def begin(self, job: RoundJob) -> None:
         """See `world.Trainer`."""
-        self._under_way[job] = self._carry_out.remote(job, [self._supplies])
+        try:
+            self._under_way[job] = self._carry_out.remote(job, [self._supplies])
+        except RayError as error:
+            raise _failed(
+                job, f"can't be handed over ({_first_line(error)}); see the cluster's memory and disk"
+            ) from error
 
     def result(self, job: RoundJob) -> TrainingResult | Withheld:
         """See `world.Trainer`."""
         try:
             found: Outcome = ray.get(self._under_way.pop(job))
         except RayTaskError as error:
-            raise error.cause from error
-        except RayError as error:
-            raise ConfigurationError(
-                f"--ray: the process that computed a round of device {job.device} has died {MOST_TRIES} times"
-                f" ({_first_line(error)}); give it more memory, or simulate without --ray"
+            cause = error.cause
+            if isinstance(cause, ConfigurationError | ProtocolError):
+                raise cause from error
+            why = f"{type(cause).__name__}: {_first_line(cause)}"
+            raise _failed(
+                job, f"fails at its worker ({why}); each needs edgeflock[ray] and all that the task does"
             ) from error
+        except DEATHS as error:
+            words = f"has lost {MOST_TRIES} processes ({_first_line(error)}); give them more memory"
+            raise _failed(job, words) from error
+        except RayError as error:
+            raise _failed(job, f"is lost ({_first_line(error)}); see the cluster's memory and disk") from error
         if isinstance(found, Diverged):
             raise DivergedError(found.words)
         return found
+
+
+def _failed(job: RoundJob, words: str) -> ConfigurationError:
+    return ConfigurationError(f"--ray: a round of device {job.device} {words}, or simulate without --ray")
 
 
 def _first_line(error: Exception) -> str:

@@ -163,7 +163,7 @@ def test_generation_and_end_of_a_task_travel_only_where_there_are_any():
         assert decode_payload(encode_payload(manifest), Manifest) == manifest
         assert len(encode_payload(manifest)) == len(encode_payload(plain)) + more_bytes
     with pytest.raises(
-        ProtocolError, match=r"Manifest: a last field of 4294967296 or 0 or False or b'' or \[\] is not written"
+        ProtocolError, match=r"Manifest: a last field of 4294967296 or 0 or False or b'' or \[\] or null is not written"
     ):
         decode_payload(cbor.encode([1, HASH, HASH, EVERYONE, 0]), Manifest)
     with pytest.raises(ProtocolError):

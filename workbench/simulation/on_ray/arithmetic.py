@@ -5,9 +5,9 @@ from importlib.metadata import version
 
 import msgspec
 import numpy as np
-import onnxruntime
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from bundle_runtime.graph import ONNXRUNTIME_VERSION
 from fleet_host.command_line import DISTRIBUTION
 from fleet_protocol.errors import ConfigurationError
 
@@ -51,7 +51,7 @@ def arithmetic() -> Arithmetic:
         version(DISTRIBUTION),
         platform.python_version(),
         np.__version__,
-        onnxruntime.__version__,
+        ONNXRUNTIME_VERSION,
         " ".join([platform.machine(), *kernels]),
         max((each["num_threads"] for each in found), default=1),
     )

@@ -29,7 +29,8 @@ def floor_divided(self: Any, other: Any) -> Any:
         return core.aten_floor_divide(self, other)
     quotient = operators.Div(self, other)
     remainder = operators.Sub(self, operators.Mul(quotient, other))
-    zero = operators.CastLike(operators.Constant(value_int=0), self)
+    nothing: Any = operators.Constant(value_int=0)
+    zero = operators.CastLike(nothing, self)
     opposed = operators.Less(operators.Mul(operators.Sign(remainder), operators.Sign(other)), zero)
     return operators.Sub(quotient, operators.CastLike(opposed, self))
 

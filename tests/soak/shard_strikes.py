@@ -65,6 +65,10 @@ class Strikes:
             self._note(f"{node.name} is back{', with an empty store' if node.rejoin() else ''}")
         until(lambda: self._revive(killed, killed_at) and self._all_serve(), "all serve again", GO_ON_SECONDS)
 
+    def revive(self) -> None:
+        """Start again what has ended since the last strike."""
+        self._revive([], 0.0)
+
     def _kill(self, what: str, killed: Sequence[ShardProcess], node: NatsNode | None) -> None:
         for process in killed:
             process.kill()
@@ -95,7 +99,7 @@ class Strikes:
         return True
 
     def _leader(self) -> ShardProcess | None:
-        self._revive([], 0.0)
+        self.revive()
         found = [each for each in self._fleet.processes.values() if each.leads()]
         return found[0] if len(found) == 1 and self._all_serve() else None
 

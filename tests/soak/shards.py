@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from broker_coordinator.storage.journal_reader import JournalReader
@@ -58,6 +58,11 @@ class Sender:
                 (self.accepted if receipt.outcome is Outcome.ACCEPTED else self.refused).add(sequence)
         except BaseException as error:  # said where the thread is joined
             self._failure = error
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has its last receipt, or has failed."""
+        return not self._thread.is_alive()
 
     def join(self) -> None:
         """Wait for its last receipt."""
@@ -110,9 +115,14 @@ class Fleet:
                 device.enrol()
                 self.senders.append(Sender(device, self._over))
 
-    def stop_sending(self) -> None:
-        """Wait until everything that was sent has its receipt."""
+    def stop_sending(self, revive: Callable[[], None]) -> None:
+        """Wait until everything that was sent has its receipt; `revive` starts shards again that end meanwhile, as one
+        does that sees late that another one has taken over.
+        """
         self._over.set()
+        while not all(sender.has_ended for sender in self.senders):
+            revive()
+            time.sleep(0.1)
         for sender in self.senders:
             sender.join()
 
@@ -144,7 +154,7 @@ def run(kills: int, seed: int, broker: str, keep: Path | None) -> dict[str, obje
             for number in range(kills):
                 strikes.strike()
                 print(f"{number + 1} of {kills}: {dict(strikes.kills)}", file=sys.stderr, flush=True)
-            fleet.stop_sending()
+            fleet.stop_sending(strikes.revive)
             problems, versions = problems_of(fleet.coordinator, fleet.senders, strikes), fleet.coordinator.newest(TASK)
             is_well = not problems
         finally:

@@ -17,8 +17,8 @@ from bundle_runtime.log_priors import log_priors
 from bundle_runtime.scale_feeds import scale_feeds
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.split_plan import SplitPlan, backward_file, forward_file, last_file
-from fleet_protocol.task_description import TaskDescription
+from fleet_protocol.split_plan import SplitPlan, backward_file, forward_file, last_file, passing_file
+from fleet_protocol.task_description import TaskDescription, split_files
 
 Floats: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
@@ -85,7 +85,7 @@ class BlockRunner:
         self._trained = {block: _trained(task, block) for block in self._places}
         self._last = len(self._plan.blocks) - 1
         self._graphs = {
-            file: Graph(file, files[file], threads) for block in self._places for file in self._files_of(block)
+            file: Graph(file, files[file], threads) for file in sorted(split_files(task, self._places.keys()))
         }
 
     def weights_of(self, block: int, flat: FloatVector) -> FloatVector:
@@ -104,7 +104,7 @@ class BlockRunner:
         """The state of the block's optimiser in front of the first step."""
         shapes = {
             name: [size for size in shape if isinstance(size, int)]  # no axis of a state is free
-            for file in self._files_of(block)
+            for file in sorted(split_files(self._task, [block]))
             for name, shape in self._graphs[file].input_shapes.items()
             if name.startswith(STATE)
         }
@@ -175,7 +175,8 @@ class BlockRunner:
             return Backward(self._moved(block, weights, feeds), state, np.zeros_like(inputs) if block else None)
         feeds |= {**self._rates(rates, weights, anchor), **state, "gradient": gradient}
         given = {"input_gradient": inputs.shape} if block else {}
-        outputs = self._run(backward_file(block), feeds, given | self._weights_of_block(block))
+        file = passing_file(block) if not update and passing_file(block) in self._graphs else backward_file(block)
+        outputs = self._run(file, feeds, given | self._weights_of_block(block))
         new, passed_on = outputs.get(TRAINED_WEIGHTS, weights), outputs.get("input_gradient")
         if update:
             return Backward(new, _new_state(state, outputs), passed_on)
@@ -249,11 +250,6 @@ class BlockRunner:
 
     def _weights_of_block(self, block: int) -> dict[str, tuple[int, ...]]:
         return {TRAINED_WEIGHTS: (sum(place.stop - place.start for place in self._places[block]),)}
-
-    def _files_of(self, block: int) -> list[str]:
-        if block == self._last:
-            return [last_file(block, part) for part in self._plan.turns]
-        return [forward_file(block), backward_file(block)]
 
     def _feeds(
         self,

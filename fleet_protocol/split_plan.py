@@ -38,6 +38,13 @@ def backward_file(block: int) -> str:
     return f"block_{block}_backward.onnx"
 
 
+def passing_file(block: int) -> str:
+    """The graph that takes the gradient through a block without an update: of blocks behind such as train in another
+    turn. Bundles of older exports have none.
+    """
+    return f"block_{block}_passing.onnx"
+
+
 def last_file(block: int, part: str = "") -> str:
     """The graph of the last block: its loss, the gradient through it, and its update; one for each part of the task."""
     return f"block_{block}_last_{part}.onnx" if part else f"block_{block}_last.onnx"

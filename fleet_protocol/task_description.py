@@ -27,7 +27,7 @@ from fleet_protocol.scaling import UNSCALED, Block, Scaling, input_blocks, targe
 from fleet_protocol.selection_plan import SelectionPlan
 from fleet_protocol.sending_plan import ALWAYS, SendingPlan
 from fleet_protocol.solved_head import SolvedHead
-from fleet_protocol.split_plan import SplitPlan, backward_file, forward_file, last_file
+from fleet_protocol.split_plan import SplitPlan, backward_file, forward_file, last_file, passing_file
 from fleet_protocol.training_plan import TrainingPlan
 from fleet_protocol.update_plan import UpdatePlan
 from fleet_protocol.version_layout import VersionLayout
@@ -234,6 +234,9 @@ def split_files(description: TaskDescription, chosen: Collection[int] | None = N
     if description.split is None:
         return set()
     last = len(description.split.blocks) - 1
-    files = [[forward_file(block), backward_file(block)] for block in range(last)]
+    files = [
+        [forward_file(block), backward_file(block), *{passing_file(block)} & description.files.keys()]
+        for block in range(last)
+    ]
     files.append([last_file(last, part) for part in description.split.turns])
     return {file for block, each in enumerate(files) if chosen is None or block in chosen for file in each}

@@ -6,7 +6,6 @@ counts up with each holder: every writing transaction of a holder compares it (a
 lost its lock without noticing commits nothing after another has taken over.
 """
 
-import fcntl
 import os
 import socket
 import zlib
@@ -18,8 +17,7 @@ from sqlalchemy import Connection, Engine, event, insert, select, update
 
 from broker_coordinator.storage.database import JournalUnavailableError, reading, reads_only, translated, writing
 from broker_coordinator.storage.schema import leases
-from fleet_host.owned_files import make_owned_file
-from fleet_protocol.errors import ConfigurationError
+from fleet_host.file_lock import FileLock
 
 VERSIONS = "versions"
 """The job of making a database's versions; whoever does it is the only one that may be copied away from."""
@@ -164,47 +162,7 @@ def _lock(engine: Engine, job: str) -> _Lock:
     if engine.dialect.name != "sqlite":
         return _SessionLock(engine, job)
     database = Path(engine.url.database or "").resolve()  # by whatever name a configuration has it
-    return _FileLock(database.with_name(f"{database.name}.{job}.lock"))
-
-
-class _FileLock:
-    """flock(2) of a file, which belongs to the open file: the kernel takes it back when the process ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    def take(self) -> bool:
-        self._close()
-        try:
-            make_owned_file(self._path)  # root's command may be the first to take it
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._close()
-        except OSError as error:
-            self._close()
-            raise ConfigurationError(f"lock {self._path}: {error.strerror}; let this user write it") from error
-        # Its holder deletes it before letting go: what is locked may have no name any more.
-        return self.is_held()
-
-    def is_held(self) -> bool:
-        if self._descriptor is None:
-            return False
-        try:
-            return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
-        except FileNotFoundError:
-            return False
-
-    def release(self) -> None:
-        if self.is_held():
-            self._path.unlink()
-        self._close()
-
-    def _close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-        self._descriptor = None
+    return FileLock(database.with_name(f"{database.name}.{job}.lock"))
 
 
 class _SessionLock:

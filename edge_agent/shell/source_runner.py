@@ -54,6 +54,7 @@ def _configured(source: SourceSettings, receiver: ReadingReceiver, host: SourceH
     where = f"sources: settings of {source.kind!r} for {source.task}"
     run = find_plugin(source.kind).with_settings(source.settings, where)
     tally = SourceTally(source.kind, source.task)
+    tally.failure = "it has not started yet"
     return _ConfiguredSource(source.kind, run, ReadingIntake(source.form, receiver, tally, host))
 
 
@@ -61,6 +62,7 @@ async def _keep_running(source: _ConfiguredSource) -> None:
     loop = asyncio.get_running_loop()
     attempt = 0
     tally = source.readings.tally
+    tally.failure = ""
     while True:
         started = loop.time()
         try:

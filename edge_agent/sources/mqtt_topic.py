@@ -97,6 +97,7 @@ async def follow_topic(settings: MqttTopicSettings, readings: ReadingIntake) -> 
     def refuse_dropped() -> None:
         readings.refuse("too_many", f"it came while {MAX_WAITING_MESSAGES} others waited; publish less often")
 
+    readings.tally.failure = readings.tally.failure or "it is not connected to its broker yet"
     announced = AnnouncedTopics(settings.predictions_topic or "")
     client = BrokerClient(
         settings.broker,

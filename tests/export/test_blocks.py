@@ -16,7 +16,7 @@ from bundle_runtime.graph import GraphError
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan
 from fleet_protocol.scaling import Scale, Scaling
-from fleet_protocol.split_plan import Cut, backward_file, forward_file
+from fleet_protocol.split_plan import Cut, backward_file, forward_file, passing_file
 from tests.support.backbone import NAMED
 from tests.support.backbone import write_recipe as write_backbone_recipe
 from tests.support.chained_blocks import train_chained, train_whole
@@ -332,6 +332,32 @@ def test_pass_for_another_part_moves_buffers_by_going_forward_where_nothing_in_f
     assert moved.state == state
     with pytest.raises(GraphError, match=r"block_0_backward\.onnx takes weights"):
         ours.backward(0, own, state, samples, gradient, seed=SEED, rates=model.rates)
+
+
+def test_pass_for_another_part_takes_the_gradient_through_what_does_not_train(exported: Callable[[str], ExportedTask]):
+    """As the backward pass does that trains, which bundles of older exports take for it."""
+    model = exported("adversaries")
+    blocks = [block for block in range(len(model.task.split.blocks)) if passing_file(block) in model.files]
+    assert [model.task.split.blocks[block].part for block in blocks] == ["discriminator"] * len(blocks) != []
+    without = {name: size for name, size in model.task.files.items() if name not in map(passing_file, blocks)}
+    older = BlockRunner(msgspec.structs.replace(model.task, files=without), model.files, blocks)
+    nothing = model.files[forward_file(blocks[0])]
+    ours = BlockRunner(model.task, {**model.files, **dict.fromkeys(map(backward_file, blocks), nothing)}, blocks)
+    random = np.random.default_rng(9)
+    raw = random.normal(size=(ROWS, 8)).astype(np.float32)
+    for block in blocks:
+        taken, given = (model.task.split.blocks[each].output_shape for each in (block - 1, block))
+        activations = random.normal(size=(ROWS, *taken)).astype(np.float32)
+        gradient = random.normal(size=(ROWS, *given)).astype(np.float32)
+        own, state = older.weights_of(block, model.weights), older.new_state(block)
+        passed, expected = (
+            each.backward(block, own, state, activations, gradient, seed=SEED, rates=model.rates, raw=raw, update=False)
+            for each in (ours, older)
+        )
+        np.testing.assert_array_equal(passed.input_gradient, expected.input_gradient)
+        np.testing.assert_array_equal(passed.weights, expected.weights)
+        assert passed.input_gradient.any()
+        assert passed.state == state
 
 
 @pytest.mark.parametrize("update", [True, False])

@@ -166,6 +166,8 @@ LAYERS = {
     "relu_in_place": (lambda: between(nn.ReLU(inplace=True)), VECTOR),
     "relu6": (lambda: between(nn.ReLU6()), VECTOR),
     "leaky_relu": (lambda: between(nn.LeakyReLU(0.1)), VECTOR),
+    "leaky_relu_that_rises_on_both_sides": (lambda: between(nn.LeakyReLU(-0.3)), VECTOR),
+    "leaky_relu_steeper_below": (lambda: between(nn.LeakyReLU(1.5)), VECTOR),
     "gelu": (lambda: between(nn.GELU()), VECTOR),
     "gelu_tanh": (lambda: between(nn.GELU("tanh")), VECTOR),
     "silu": (lambda: between(nn.SiLU()), VECTOR),

@@ -226,6 +226,25 @@ async def test_plugin_that_raises_is_run_again_and_the_others_go_on(
     assert "event=source_failed source=broken" in caplog.text
 
 
+async def test_source_says_that_it_takes_nothing_until_its_broker_has_answered(device: Device) -> None:
+    asked = asyncio.Event()
+
+    async def never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        topic = SourceSettings("mqtt", "digits", settings={"topic": "room", "broker": {"host": host, "port": port}})
+        runner = SourceRunner([topic], device.receiver, HOST)
+        assert runner.status[0].failure == "it has not started yet"
+        async with running(runner):
+            await asked.wait()
+            assert runner.status[0].failure == "it is not connected to its broker yet"
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

@@ -24,7 +24,7 @@ from workbench.simulation.checkpoint.file import FIRST_LINE, resume, write_check
 from workbench.simulation.checkpoint.graph import Named, NotWritableError, Vocabulary
 from workbench.simulation.checkpoint.graph_reader import GraphReader
 from workbench.simulation.checkpoint.graph_writer import GraphWriter
-from workbench.simulation.checkpoint.schedule import Checkpoints
+from workbench.simulation.checkpoint.schedule import Checkpoints, claimed
 from workbench.simulation.checkpoint.state import why_not_kept
 from workbench.simulation.checkpoint.vocabulary import KEPT, OF_WAKE_POLICIES, named_in
 from workbench.simulation.conditions import FleetMember
@@ -341,6 +341,25 @@ def test_killed_again_and_again_it_ends_as_if_it_had_never_been(tmp_path):
     assert not path.exists(), "at the end: the same command begins anew"
     for file in ("summary.json", "history.jsonl"):
         assert (tmp_path / "found" / file).read_bytes() == (tmp_path / "expected" / file).read_bytes()
+
+
+def test_a_checkpoint_is_of_one_simulation_at_a_time(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    again = command(tmp_path / "found", "--checkpoint", str(path), "--checkpoint-minutes", "0")
+    with claimed(path):
+        done = subprocess.run(again, check=False, cwd=TREE, capture_output=True, text=True)
+    assert (done.returncode, "another simulation writes it; wait, or choose another --checkpoint" in done.stderr) == (
+        2,
+        True,
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_can_not_be_written_is_said_before_the_simulation_begins(tmp_path):
+    path = tmp_path / "nowhere" / "run.checkpoint"
+    wrong = command(tmp_path / "found", "--checkpoint", str(path))
+    done = subprocess.run(wrong, check=False, cwd=TREE, capture_output=True, text=True)
+    assert (done.returncode, "No such file or directory" in done.stderr) == (2, True)
 
 
 def test_a_checkpoint_of_other_options_is_refused_by_the_command(tmp_path):

@@ -32,7 +32,7 @@ from workbench.privacy_modes.private_bundle import private_bundle
 from workbench.recipe_folder import find_bundle
 from workbench.simulation.checkpoint.asked import as_text, content_of
 from workbench.simulation.checkpoint.file import resume, write_checkpoint
-from workbench.simulation.checkpoint.schedule import Checkpoints, remove
+from workbench.simulation.checkpoint.schedule import Checkpoints, claimed
 from workbench.simulation.checkpoint.state import why_not_kept
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Summary
@@ -91,14 +91,13 @@ def simulate(request: Request, options: Options) -> int:
         progress = Progress(Console(stderr=True), started, options.seconds)
         tick: Callable[[float], None] = progress.tick
         if request.checkpoint is not None:
+            stack.enter_context(claimed(request.checkpoint))
             tick = _with_checkpoints(request, request.checkpoint, options, simulation, tick)
         if request.ray is not None:
             stack.enter_context(spread_over_ray(simulation, request.ray, plain=options.plain))
         result = simulation.run(progress.show, tick)
-    if request.out is not None:
-        write_result(result, request.out)
-    if request.checkpoint is not None:
-        remove(request.checkpoint)  # at the end: the same command begins anew
+        if request.out is not None:
+            write_result(result, request.out)
     if request.as_json:
         print(msgspec.json.encode(result.summary).decode())
     else:

@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 from onnx import GraphProto, ModelProto
 
-from fleet_protocol.split_plan import backward_file, forward_file, last_file
+from fleet_protocol.split_plan import backward_file, forward_file, last_file, passing_file
 from workbench.export.blocks.block_steps import ACTIVATIONS, GRADIENT, BlockSteps
 from workbench.export.blocks.division import Division
 from workbench.export.conversion.onnx_conversion import checked_model, convert
@@ -41,6 +41,8 @@ def block_models(division: Division) -> Iterator[tuple[str, ModelProto]]:
     for block in range(division.last):
         yield forward_file(block), checked_model(forward_graph(division, block))
         yield backward_file(block), checked_model(backward_graph(division, block))
+        if division.passes_on(block):
+            yield passing_file(block), checked_model(backward_graph(division, block, update=False))
     for part in division.recipe.task.parts or [""]:
         yield last_file(division.last, part), checked_model(last_graph(division, part))
 
@@ -53,15 +55,15 @@ def forward_graph(division: Division, block: int) -> GraphProto:
     return _finished(division, graph, f"block_{block}_forward")
 
 
-def backward_graph(division: Division, block: int) -> GraphProto:
+def backward_graph(division: Division, block: int, *, update: bool = True) -> GraphProto:
     """Of a block but the last: to `BlockSteps.backward_outputs`."""
     entries = [*forward_inputs(division, block), GraphInput(GRADIENT, (BATCH, *division.shapes[block]))]
     entries += _update_inputs(division, block)
     steps = BlockSteps(division, block, [entry.name for entry in entries])
-    outputs = steps.backward_outputs(update=True)
+    outputs = steps.backward_outputs(update=update)
     inner = _on_model_side(division, entries)
-    graph = convert(steps.backward(), inner, outputs, rewrite=select_by_products)
-    return _finished(division, graph, f"block_{block}_backward")
+    graph = convert(steps.backward(update=update), inner, outputs, rewrite=select_by_products)
+    return _finished(division, graph, f"block_{block}_{'backward' if update else 'passing'}")
 
 
 def last_graph(division: Division, part: str) -> GraphProto:

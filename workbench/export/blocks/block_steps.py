@@ -61,12 +61,12 @@ class BlockSteps:
         has_buffers = len(self._parameters) > len(self._trained)
         return has_buffers and len(parts) == 1 < len(self._recipe.task.parts) and self._block < self._division.last
 
-    def backward(self) -> GraphFunction:
+    def backward(self, *, update: bool) -> GraphFunction:
         """The forward pass again; then from the `gradient` of what it gives to `backward_outputs`."""
 
         def backward(*tensors: Tensor) -> tuple[Tensor, ...]:
             named = self._named(tensors)
-            return self._back(named, self._outputs(named), named[GRADIENT], update=True)[0]
+            return self._back(named, self._outputs(named), named[GRADIENT], update=update)[0]
 
         return backward
 

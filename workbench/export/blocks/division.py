@@ -75,6 +75,11 @@ class Division:
             )
         return next(iter(parts), "")
 
+    def passes_on(self, block: int) -> bool:
+        """Whether gradients go through it, in another part's turn, to what trains then."""
+        own = self.part_of(block)
+        return bool(own) and any(self.part_of(before) not in ("", own) for before in range(block))
+
     def name_of(self, block: int) -> str:
         """For people: the points around a block."""
         start = f"behind {self.points[block - 1]!r}" if block else ""

@@ -1,10 +1,12 @@
-"""When checkpoints are written: every few minutes of real time, between two events."""
+"""When checkpoints are written, and by whom: every few minutes of real time, between two events, by one simulation."""
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from fleet_host.file_lock import FileLock
 from fleet_protocol.errors import ConfigurationError
 from workbench.simulation.checkpoint.graph import NotWritableError
 
@@ -30,6 +32,20 @@ class Checkpoints:
         self._next = time.monotonic() + self._seconds
 
 
-def remove(path: Path) -> None:
-    """The simulation has come to its end: the same command begins anew."""
-    path.unlink(missing_ok=True)
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """A checkpoint's file for this simulation alone, which takes it away at its end: the same command begins anew.
+
+    Raises:
+        ConfigurationError: another simulation has it, or nothing can be written beside it.
+    """
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    if not lock.take():
+        raise ConfigurationError(
+            f"checkpoint {path}: another simulation writes it; wait, or choose another --checkpoint"
+        )
+    try:
+        yield
+        path.unlink(missing_ok=True)
+    finally:
+        lock.release()

@@ -33,11 +33,11 @@ def threshold_backward(gradient: Tensor, values: Tensor, threshold: float) -> Te
     return torch.where(values <= threshold, 0.0, gradient)
 
 
-def leaky_relu_backward(gradient: Tensor, values: Tensor, slope: float, _from_output: bool) -> object:
+def leaky_relu_backward(gradient: Tensor, values: Tensor, slope: float, _from_output: bool) -> Tensor:
     """Gradient of LeakyReLU: a product with its slope at each value, which takes fewer passes than a selection."""
-    if not 0.0 <= slope <= 1.0:
-        return NotImplemented
-    return gradient * (values > 0.0).to(gradient.dtype).clamp_min(slope)
+    if 0.0 <= slope <= 1.0:
+        return gradient * (values > 0.0).to(gradient.dtype).clamp_min(slope)
+    return torch.where(values > 0.0, gradient, gradient * slope)
 
 
 def zeros_instead_of_empty(like: Tensor, **_: object) -> Tensor:

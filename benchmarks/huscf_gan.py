@@ -16,7 +16,7 @@ import json
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ from typing import get_args
 import torch
 
 from benchmarks.chained_blocks import ExportedTask
-from benchmarks.split_gans.classifier import Classifier
 from benchmarks.split_gans.contest import Contest, Effort, Result
 from benchmarks.split_gans.judges import Judges
 from benchmarks.split_gans.methods import COMPARED, METHODS
@@ -85,10 +84,7 @@ def prepared(
 
 
 def results(contest: Contest, domains: list[Domain], orders: list[Order], jobs: int) -> Iterator[Result]:
-    """As they come, of so many processes at once, which have what this one has.
-
-    They train who judges first: a run whose judge is not ready trains on until a score is due.
-    """
+    """As they come, of so many processes at once, which have what this one has."""
 
     def run(number: int) -> Result:
         order = orders[number]
@@ -98,10 +94,8 @@ def results(contest: Contest, domains: list[Domain], orders: list[Order], jobs: 
     if jobs == 1:
         yield from map(run, range(len(orders)))
         return
-    _Forked.run, _Forked.judges = run, contest.judges
+    _Forked.run = run
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), max_tasks_per_child=None) as pool:
-        for domain in contest.judges:
-            pool.submit(_Forked.train, domain)
         for done in as_completed([pool.submit(_Forked.call, number) for number in range(len(orders))]):
             yield done.result()
 
@@ -110,12 +104,6 @@ class _Forked:
     """What a forked process finds."""
 
     run: Callable[[int], Result]
-    judges: Mapping[str, Classifier]
-
-    @classmethod
-    def train(cls, domain: str) -> None:
-        """Have a judge; what goes wrong is said by the run that asks for it."""
-        cls.judges[domain]
 
     @classmethod
     def call(cls, number: int) -> Result:
@@ -141,10 +129,11 @@ def main() -> None:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         judges = Judges(Path(folder), {domain.name: domain.training for domain in domains})
-        contest = prepared(options.recipe, judges, effort, kept=options.keep, norm=options.norm)
-        for result in results(contest, domains, list(each_once), options.jobs):
-            found.append(dataclasses.asdict(result))
-            print(json.dumps(found[-1]), flush=True)
+        with judges.trained_beside():  # a run trains until a score is due, whose judge is not ready
+            contest = prepared(options.recipe, judges, effort, kept=options.keep, norm=options.norm)
+            for result in results(contest, domains, list(each_once), options.jobs):
+                found.append(dataclasses.asdict(result))
+                print(json.dumps(found[-1]), flush=True)
     print(json.dumps({"effort": dataclasses.asdict(effort), "runs": found}))
 
 

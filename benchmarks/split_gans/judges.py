@@ -1,7 +1,9 @@
 """Who judges the pictures of each domain: trained when first asked for, by whichever process asks first."""
 
 import fcntl
+import multiprocessing
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +41,17 @@ class Judges(Mapping[str, Classifier]):
     def __len__(self) -> int:
         """How many domains there are."""
         return len(self.pictures)
+
+    @contextmanager
+    def trained_beside(self) -> Iterator[None]:
+        """Train all in a process of their own meanwhile; what goes wrong there is said to who asks for one."""
+        process = multiprocessing.get_context("fork").Process(target=lambda: list(self.values()))
+        process.start()
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.join()
 
     def _found_or_trained(self, domain: str, pictures: Labelled) -> Classifier:
         kept = self.folder / f"{domain}.safetensors"

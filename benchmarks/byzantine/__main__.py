@@ -3,8 +3,8 @@
 Accuracy in per cent of the model to use, for each way to make versions and each attack (`attacks.py`). Digits chose
 what is chosen by it; MNIST and notMNIST show it (`--data mnist --data-dir FOLDER`). `default` names no setting of
 [aggregation], `recipe` takes the recipe's own; the others are `aced` with and without a rule, or `fedbuff` with one.
-`zeno` and `fltrust` have one more device, which is trusted, with a hundred samples of all classes that none has of the
-others.
+`zeno` and `fltrust` have eight more devices, which are trusted, all with the same hundred samples of all classes that
+none of the others has.
 """
 
 import argparse

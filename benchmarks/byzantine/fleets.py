@@ -38,6 +38,9 @@ TRAINING_AT_A_TIME: Final = 20
 SCORES: Final = 10
 TRUSTED_SAMPLES: Final = 100
 """As in FLTrust's experiments: of all classes, set apart from what the others train with and from what scores."""
+TRUSTED_DEVICES: Final = 8
+"""All with the same samples. Who trains next is drawn evenly among all devices, where a real trusted device trains for
+every version: so several, one of which is in nearly every version."""
 TRUSTED_ROUND: Final = 0.5
 """How long a trusted device's round takes, in rounds of the median device: it stands beside the coordinator."""
 
@@ -82,12 +85,12 @@ class Field:
         adversary = Adversary(attack, scenario.devices, scenario.hostile, scenario.seed)
         rule = task.aggregation.rule
         is_trusting = rule is not None and bool(rule.trusted_devices)
-        parts = [*parts, trusted] if is_trusting else parts
+        parts = [*parts, *[trusted] * TRUSTED_DEVICES] if is_trusting else parts
         guards = GuardSettings(minimum_samples=FEWEST_SAMPLES)  # so that each device of the hundred trains
         fleet = [replace(member, guards=guards) for member in unequal_fleet(scenario.seed, scenario.devices)]
         if is_trusting:
             beside = msgspec.structs.replace(fleet[-1].conditions, start_seconds=TRUSTED_ROUND)
-            fleet.append(replace(fleet[-1], conditions=beside))
+            fleet += [replace(fleet[-1], conditions=beside)] * TRUSTED_DEVICES
         workload = trained_workload(self.folder, task, parts, held_out)
         return Simulation(fleet, bundle, workload, options, tamper=adversary.tamper).run()
 
@@ -110,10 +113,11 @@ def prepared(data: str, folder: Path | None) -> Iterator[Field]:
 
 
 def _naming_trusted(plan: AggregationPlan | None, scenario: Scenario) -> AggregationPlan | None:
-    """A rule that judges by a trusted device names the one behind the others."""
+    """A rule that judges by trusted devices names those behind the others."""
     if plan is None or plan.rule is None or plan.rule.rule not in TRUSTING_RULES:
         return plan
-    rule = msgspec.structs.replace(plan.rule, trusted_devices=(device_name(scenario.devices),))
+    names = tuple(device_name(scenario.devices + number) for number in range(TRUSTED_DEVICES))
+    rule = msgspec.structs.replace(plan.rule, trusted_devices=names)
     return msgspec.structs.replace(plan, robust=rule)
 
 

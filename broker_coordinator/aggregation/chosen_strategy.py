@@ -13,11 +13,11 @@ from typing import Any, cast
 
 import numpy as np
 
+from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.robust import RULES, Compared
 from broker_coordinator.aggregation.robust.bucketing import in_buckets
 from broker_coordinator.aggregation.robust.stack import Stack, Vector
 from broker_coordinator.aggregation.robust.votes import one_vote_each
-from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.strategies import STRATEGIES, Recall, Step, Strategy
 from broker_coordinator.aggregation.strategies.last_updates import remember_last
@@ -81,9 +81,7 @@ def _remember_trusted(
     return remember_last(state, (update for update in updates if update.device in robust.trusted_devices), plan)
 
 
-def _trusted_direction(
-    robust: RobustPlan, state: ServerState, remembered: Remembered, plan: AggregationPlan
-) -> Vector:
+def _trusted_direction(robust: RobustPlan, state: ServerState, remembered: Remembered, plan: AggregationPlan) -> Vector:
     """The mean, by samples, of what trusted devices sent last, if that is not too stale; zeros where nothing is."""
     last = [remembered[device] for device in sorted(robust.trusted_devices) if device in remembered]
     fresh = [update for update in last if state.version - update.base_version <= plan.max_staleness]

@@ -43,7 +43,7 @@ ZENO = RobustPlan("zeno", trusted_devices=("mine",))
         ),
         ({"robust": RobustPlan("fltrust", trusted_devices=("mine", "mine"))}, "names one twice"),
         (
-            {"strategy": "fedavg", "max_staleness": 0, "round_seconds": 9.0, "robust": ZENO},
+            {"strategy": "fedavg", "buffer_size": 20, "max_staleness": 0, "round_seconds": 9.0, "robust": ZENO},
             "'fedavg' a round asks devices by chance.*take 'aced' or 'fedbuff'",
         ),
         *(({"strategy": strategy, "robust": MEDIAN}, f"'{strategy}': {why}") for strategy, why in NOT_ROBUST.items()),

@@ -29,8 +29,8 @@ def of_trusted(
     if senders and not set(senders) & set(rule.trusted_devices):
         found.append(
             f"none of aggregation.robust.trusted_devices ({', '.join(rule.trusted_devices)}) sent any of the last"
-            f" updates: without them {rule.rule!r} judges by older ones, or leaves the model as it is; see that they run"
-            " and have samples"
+            f" updates: without them {rule.rule!r} judges by older ones, or leaves the model as it is; see that they"
+            " run and have samples"
         )
     return found
 

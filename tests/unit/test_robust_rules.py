@@ -142,14 +142,15 @@ class TestEquations:
         np.testing.assert_allclose(found("spectral", rows, count // 5), rows[kept].mean(axis=0), atol=1e-9)
 
     def test_zeno(self, seed, count, density) -> None:
-        """The score as published, with gamma = 0.5, epsilon = 0 and rho / gamma = 0.05."""
+        """The score as published, with gamma = 0.5, rho = 0.1 and epsilon = 0.2 |v|^2."""
         rows = drawn(seed, count, density)
         trusted = np.random.default_rng(seed).normal(size=SIZE)
-        gradient, gamma, rho = -trusted, 0.5, 0.025
+        gradient, gamma, rho = -trusted, 0.5, 0.1
+        epsilon = 0.2 * gradient @ gradient
         counted = []
         for row in rows:
             rescaled = -row * np.linalg.norm(gradient) / np.linalg.norm(row)
-            if gamma * gradient @ rescaled - rho * rescaled @ rescaled >= 0:
+            if gamma * gradient @ rescaled - rho * rescaled @ rescaled + gamma * epsilon > 0:
                 counted.append(-rescaled)
         expected = np.mean(counted, axis=0) if counted else np.zeros(SIZE)
         np.testing.assert_allclose(found("zeno", rows, trusted=trusted), expected, atol=1e-9)

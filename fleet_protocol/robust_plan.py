@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
+from fleet_protocol.configuration import Name
 from fleet_protocol.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -13,7 +14,16 @@ if TYPE_CHECKING:
     from fleet_protocol.task_description import TaskDescription
 
 RuleName = Literal[
-    "median", "trimmed_mean", "geometric_median", "krum", "multi_krum", "bulyan", "centred_clipping", "spectral"
+    "median",
+    "trimmed_mean",
+    "geometric_median",
+    "krum",
+    "multi_krum",
+    "bulyan",
+    "centred_clipping",
+    "spectral",
+    "zeno",
+    "fltrust",
 ]
 
 USUAL_HOSTILE_SHARE: Final = 0.2
@@ -22,6 +32,9 @@ FEWEST_COMPARED: Final = 5
 """Of fewer, no rule can say which are the unusual ones: one of four is a quarter of them."""
 COUNTING_RULES: Final = ("trimmed_mean", "krum", "multi_krum", "bulyan", "spectral")
 """Those that leave out as many as may be hostile."""
+TRUSTING_RULES: Final = ("zeno", "fltrust")
+"""Those that compare each update with what trusted devices sent, and none with another: they need no majority."""
+MOST_TRUSTED: Final = 16
 MOST_HOSTILE: Final[Mapping[str, float]] = {"bulyan": 0.25}
 """Share of what a rule compares that it withstands less than; half of it unless said here."""
 HALF: Final = 0.5
@@ -59,7 +72,8 @@ class RobustPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     al. 2022). `krum` and `multi_krum` (Blanchard et al. 2017): the updates nearest to most others. `bulyan` (El Mhamdi
     et al. 2018): those, and then the middle of each entry. `centred_clipping` (Karimireddy et al. 2021): the mean of
     what is clipped to a ball around the last direction. `spectral` (Shejwalkar & Houmansadr 2021): the mean without
-    those that differ most in the direction in which all differ most."""
+    those that differ most in the direction in which all differ most. `zeno` (Zeno++: Xie et al. 2020): those that help,
+    by what `trusted_devices` sent. `fltrust` (Cao et al. 2021): each by how far it goes where these go."""
     hostile_share: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = USUAL_HOSTILE_SHARE
     """The largest share of the devices that may be hostile: `trimmed_mean` leaves out as many at both ends, `krum`,
     `multi_krum`, `bulyan` and `spectral` as many. `bulyan` withstands less than a quarter."""
@@ -67,6 +81,10 @@ class RobustPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """Means of so many updates, drawn anew for each version, are compared in the place of single ones (Karimireddy et
     al. 2022): for devices that see different things. So many times as large a share of them may be hostile. At most 256
     are compared, drawn anew too."""
+    trusted_devices: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MOST_TRUSTED)] = ()
+    """For `zeno` and `fltrust`: devices of the operator's, beside the coordinator or elsewhere, with samples that are
+    known to be right, a hundred or more of all classes. What they send judges the others, and moves nothing itself.
+    While none of them has sent anything in the last `max_staleness` versions, the model stays as it is."""
 
     def hostile_of(self, compared: int) -> int:
         """How many of so many that are compared may be hostile: one at least."""
@@ -74,6 +92,8 @@ class RobustPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
 
     def can_judge(self, compared: int) -> bool:
         """Whether so many are enough for the rule to withstand as many as may be hostile."""
+        if self.rule in TRUSTING_RULES:
+            return True
         times, more = NEEDED.get(self.rule, (0, FEWEST_COMPARED))
         return compared >= max(FEWEST_COMPARED, times * self.hostile_of(compared) + more)
 
@@ -92,7 +112,22 @@ def check_robust(plan: "AggregationPlan", robust: RobustPlan, name: str) -> None
 def _rules_of_settings(robust: RobustPlan) -> list[tuple[bool, str]]:
     most = MOST_HOSTILE.get(robust.rule, HALF)
     share = robust.hostile_share * robust.bucket_size
+    trusted = robust.trusted_devices
     return [
+        (
+            robust.rule not in TRUSTING_RULES or bool(trusted),
+            f"has rule {robust.rule!r}, which judges by what devices of yours send, and names none; write"
+            ' trusted_devices = ["NAME"], one with samples that are known to be right',
+        ),
+        (
+            robust.rule in TRUSTING_RULES or not trusted,
+            f"has trusted_devices = {list(trusted)}, and rule {robust.rule!r} does not use them; leave them out, or"
+            f" take {' or '.join(map(repr, TRUSTING_RULES))}",
+        ),
+        (
+            len(set(trusted)) == len(trusted),
+            f"has trusted_devices = {list(trusted)}, which names one twice; leave one of them",
+        ),
         (
             robust.rule in COUNTING_RULES or robust.hostile_share == USUAL_HOSTILE_SHARE,
             f"has hostile_share = {robust.hostile_share:g}, and rule {robust.rule!r} does not use it; leave it out, or"
@@ -122,6 +157,11 @@ def _rules_of_strategy(plan: "AggregationPlan", robust: RobustPlan) -> list[tupl
             f" {plan.buffer_size or 'a small one'} are too few for {robust.rule!r} to withstand"
             f" {robust.hostile_of(compared)}; write aggregation.buffer_size = {enough * robust.bucket_size}, or take"
             " 'aced'",
+        ),
+        (
+            robust.rule not in TRUSTING_RULES or plan.strategy != "fedavg",
+            f"has rule {robust.rule!r}, and with aggregation.strategy 'fedavg' a round asks devices by chance, so that"
+            " none that is trusted may be in it; take 'aced' or 'fedbuff'",
         ),
         (
             robust.rule != "centred_clipping" or plan.server_optimiser == "momentum",

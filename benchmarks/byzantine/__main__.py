@@ -2,7 +2,9 @@
 
 Accuracy in per cent of the model to use, for each way to make versions and each attack (`attacks.py`). Digits chose
 what is chosen by it; MNIST and notMNIST show it (`--data mnist --data-dir FOLDER`). `default` names no setting of
-[aggregation], `recipe` takes the recipe's own; the others are `aced` with and without a rule.
+[aggregation], `recipe` takes the recipe's own; the others are `aced` with and without a rule, or `fedbuff` with one.
+`zeno` and `fltrust` have eight more devices, which are trusted, all with the same hundred samples of all classes that
+none of the others has.
 """
 
 import argparse
@@ -34,6 +36,10 @@ PLANS: Final[Mapping[str, AggregationPlan | None]] = {
     "bulyan": _aced(RobustPlan("bulyan")),
     "centred_clipping": _aced(RobustPlan("centred_clipping")),
     "spectral": _aced(RobustPlan("spectral")),
+    "zeno": _aced(RobustPlan("zeno")),
+    "fltrust": _aced(RobustPlan("fltrust")),
+    "fedbuff, zeno": AggregationPlan(robust=RobustPlan("zeno")),
+    "fedbuff, fltrust": AggregationPlan(robust=RobustPlan("fltrust")),
     "median, buckets of 2": _aced(RobustPlan("median", bucket_size=2)),
     "spectral, buckets of 2": _aced(RobustPlan("spectral", bucket_size=2)),
 }

@@ -24,8 +24,10 @@ from bundle_runtime.samples import Samples
 from edge_agent.core.guards import GuardSettings
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import parse_description
+from fleet_protocol.robust_plan import TRUSTING_RULES
 from workbench.data.samples import FEWEST_SAMPLES, read_samples, share_out
 from workbench.export.bundle_writer import export_bundle
+from workbench.simulation.messages import device_name
 from workbench.simulation.simulation import Options, Result, Simulation
 from workbench.simulation.workload import trained_workload
 
@@ -34,6 +36,13 @@ PICTURES: Final = 4_000
 """Of MNIST and of notMNIST."""
 TRAINING_AT_A_TIME: Final = 20
 SCORES: Final = 10
+TRUSTED_SAMPLES: Final = 100
+"""As in FLTrust's experiments: of all classes, set apart from what the others train with and from what scores."""
+TRUSTED_DEVICES: Final = 8
+"""All with the same samples. Who trains next is drawn evenly among all devices, where a real trusted device trains for
+every version: so several, one of which is in nearly every version."""
+TRUSTED_ROUND: Final = 0.5
+"""How long a trusted device's round takes, in rounds of the median device: it stands beside the coordinator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +65,11 @@ class Field:
 
     def run(self, plan: AggregationPlan | None, attack: str, scenario: Scenario) -> Result:
         """A fleet whose versions are made as `plan` says, or as the recipe does, under an attack."""
-        bundle = _with(self.bundle, plan)
+        bundle = _with(self.bundle, _naming_trusted(plan, scenario))
         task = bundle.description
-        parts, held_out = share_out(self.samples, task, scenario.devices, scenario.seed)
+        rows = np.random.default_rng((scenario.seed, 4)).permutation(len(self.samples))
+        trusted, others = self.samples.take(rows[:TRUSTED_SAMPLES]), self.samples.take(rows[TRUSTED_SAMPLES:])
+        parts, held_out = share_out(others, task, scenario.devices, scenario.seed)
         if attack in OF_LABELS:
             parts = [
                 flipped(part, task.label.classes) if device < scenario.hostile else part
@@ -72,8 +83,14 @@ class Field:
             concurrent=min(TRAINING_AT_A_TIME, scenario.devices),
         )
         adversary = Adversary(attack, scenario.devices, scenario.hostile, scenario.seed)
+        rule = task.aggregation.rule
+        is_trusting = rule is not None and bool(rule.trusted_devices)
+        parts = [*parts, *[trusted] * TRUSTED_DEVICES] if is_trusting else parts
         guards = GuardSettings(minimum_samples=FEWEST_SAMPLES)  # so that each device of the hundred trains
         fleet = [replace(member, guards=guards) for member in unequal_fleet(scenario.seed, scenario.devices)]
+        if is_trusting:
+            beside = msgspec.structs.replace(fleet[-1].conditions, start_seconds=TRUSTED_ROUND)
+            fleet += [replace(fleet[-1], conditions=beside)] * TRUSTED_DEVICES
         workload = trained_workload(self.folder, task, parts, held_out)
         return Simulation(fleet, bundle, workload, options, tamper=adversary.tamper).run()
 
@@ -93,6 +110,15 @@ def prepared(data: str, folder: Path | None) -> Iterator[Field]:
     with tempfile.TemporaryDirectory() as exported:
         export_bundle(BALANCED_RECIPE, Path(exported))
         yield Field(Path(exported), load_bundle(Path(exported)), samples)
+
+
+def _naming_trusted(plan: AggregationPlan | None, scenario: Scenario) -> AggregationPlan | None:
+    """A rule that judges by trusted devices names those behind the others."""
+    if plan is None or plan.rule is None or plan.rule.rule not in TRUSTING_RULES:
+        return plan
+    names = tuple(device_name(scenario.devices + number) for number in range(TRUSTED_DEVICES))
+    rule = msgspec.structs.replace(plan.rule, trusted_devices=names)
+    return msgspec.structs.replace(plan, robust=rule)
 
 
 def _with(bundle: Bundle, plan: AggregationPlan | None) -> Bundle:

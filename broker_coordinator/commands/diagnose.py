@@ -14,7 +14,7 @@ from broker_coordinator.aggregation.diagnostics.dissimilarity import (
 )
 from broker_coordinator.aggregation.diagnostics.findings import Figures, findings
 from broker_coordinator.aggregation.diagnostics.participation import participation, quantiles
-from broker_coordinator.aggregation.diagnostics.plan_fit import misfits
+from broker_coordinator.aggregation.diagnostics.plan_fit import misfits, of_trusted
 from broker_coordinator.commands.diagnosed_samples import samples_diagnosed
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.consumers.update import UPDATE_CONSUMER
@@ -49,7 +49,9 @@ def diagnosis(journal: JournalReader, name: str, keys: KeyRing) -> dict[str, obj
     staleness = quantiles([row.staleness for row in rows])
     samples = samples_diagnosed(journal.engine, name)
     figures = Figures(sum(counts), staleness, _shortened(rows), samples.unlike, sent)
-    words = [*misfits(task, DeviceRegistry(journal.engine).approved_count()), *findings(figures, task)]
+    devices = DeviceRegistry(journal.engine)
+    trusted = of_trusted(task, devices.approved_presences, {row.device for row in rows})
+    words = [*misfits(task, devices.approved_count()), *trusted, *findings(figures, task)]
     return {
         "task": name,
         "looked_at": len(rows),

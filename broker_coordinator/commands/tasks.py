@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from broker_coordinator.aggregation.diagnostics.plan_fit import misfits
+from broker_coordinator.aggregation.diagnostics.plan_fit import misfits, of_trusted
 from broker_coordinator.commands.clusters import add_cluster_option
 from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
@@ -126,8 +126,9 @@ def _publish(journal: Journal, options: argparse.Namespace, configuration: Coord
     bundle = load_bundle(options.bundle)
     require_no_masks([bundle.description], configuration.served_shards)
     published = TaskRegistry(journal.engine).publish(bundle)
-    for misfit in misfits(bundle.description, DeviceRegistry(journal.engine).approved_count()):
-        sys.stderr.write(f"{PROGRAM}: warning: {bundle.description.task}: {misfit}\n")
+    devices, task = DeviceRegistry(journal.engine), bundle.description
+    for misfit in (*misfits(task, devices.approved_count()), *of_trusted(task, devices.approved_presences)):
+        sys.stderr.write(f"{PROGRAM}: warning: {task.task}: {misfit}\n")
     _write([published], journal, options)
 
 

@@ -10,6 +10,7 @@ from broker_coordinator.commands.diagnose import diagnosis
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import decode_update
 from fleet_protocol.keys import KeyRing
+from fleet_protocol.robust_plan import RobustPlan
 from tests.support.bench import KEY, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.commands import command, configuration_of
@@ -105,3 +106,13 @@ def test_plan_that_does_not_suit_the_fleet_is_warned_of_and_published(bench, tmp
     told = capsys.readouterr()
     assert "warning: roses: buffer_size 30 is more than all devices, which are 4" in told.err
     assert json.loads(told.out)[0]["task"] == "roses"
+
+
+def test_trusted_device_that_is_not_approved_is_warned_of(bench, tmp_path, capsys) -> None:
+    plan = AggregationPlan(robust=RobustPlan("zeno", trusted_devices=("nobody-pi",)))
+    write_bundle(tmp_path / "other", task="roses", aggregation=plan)
+    configuration = str(configuration_of(bench, tmp_path))
+    assert cli.main(["tasks", "--config", configuration, "publish", str(tmp_path / "other"), "--json"]) == 0
+    assert "warning: roses: aggregation.robust.trusted_devices names 'nobody-pi', which is not" in capsys.readouterr().err
+    found = command(bench, tmp_path, capsys, "tasks", "diagnose", "roses")
+    assert any("'nobody-pi', which is not approved" in word for word in found["advice"])

@@ -8,7 +8,7 @@ from broker_coordinator.aggregation.robust import RULES
 from broker_coordinator.aggregation.strategies import STRATEGIES
 from broker_coordinator.serving.replay import replayed
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.robust_plan import COUNTING_RULES, USUAL_HOSTILE_SHARE, RobustPlan
+from fleet_protocol.robust_plan import COUNTING_RULES, TRUSTING_RULES, USUAL_HOSTILE_SHARE, RobustPlan
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import Bench
 from tests.support.bundles import TASK, write_bundle
@@ -47,16 +47,20 @@ def test_restart_and_replay_give_the_same_versions(tmp_path, strategy, optimiser
     assert_restart_and_replay_give_the_same_versions(tmp_path, plan, UpdatePlan(0.5, feedback=feedback))
 
 
+BY_A_RULE = [(rule, "aced") for rule in sorted(RULES)] + [(rule, "fedbuff") for rule in TRUSTING_RULES]
+
+
 @pytest.mark.parametrize("bucket_size", [1, 2])
-@pytest.mark.parametrize("rule", sorted(RULES))
-def test_restart_and_replay_give_the_same_versions_by_a_rule(tmp_path, rule, bucket_size) -> None:
-    """Over the last updates of all devices, of which the buffer is a part."""
+@pytest.mark.parametrize(("rule", "strategy"), BY_A_RULE)
+def test_restart_and_replay_give_the_same_versions_by_a_rule(tmp_path, rule, strategy, bucket_size) -> None:
+    """Over the last updates of all devices, of which the buffer is a part, or by what a trusted one sent last."""
+    share = 0.1 if rule in COUNTING_RULES else USUAL_HOSTILE_SHARE
     plan = AggregationPlan(
         buffer_size=2,
-        strategy="aced",
+        strategy=strategy,
         server_momentum=0.5,
         max_staleness=4,
-        robust=RobustPlan(rule, 0.1 if rule in COUNTING_RULES else USUAL_HOSTILE_SHARE, bucket_size),
+        robust=RobustPlan(rule, share, bucket_size, ("barn-pi",) if rule in TRUSTING_RULES else ()),
     )
     assert_restart_and_replay_give_the_same_versions(tmp_path, plan, UpdatePlan(0.5))
 

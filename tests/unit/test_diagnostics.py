@@ -1,6 +1,7 @@
 """Figures of a fleet's updates, against what they are by hand, and when a word is said of them."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from broker_coordinator.aggregation.diagnostics.dissimilarity import Dissimilarity, dissimilarity
 from broker_coordinator.aggregation.diagnostics.findings import Figures, findings
 from broker_coordinator.aggregation.diagnostics.participation import Participation, gini, participation, quantiles
-from broker_coordinator.aggregation.diagnostics.plan_fit import misfits
+from broker_coordinator.aggregation.diagnostics.plan_fit import misfits, of_trusted
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.robust_plan import RobustPlan
@@ -133,6 +134,7 @@ FEDAVG = AggregationPlan(buffer_size=20, strategy="fedavg", round_seconds=60.0, 
         (FEDAVG, 30, ()),
         (AggregationPlan(strategy="aced", robust=RobustPlan("median")), 4, ("of 4 it can't tell", "let 5 or more")),
         (AggregationPlan(strategy="aced", robust=RobustPlan("median")), 5, ()),
+        (AggregationPlan(strategy="aced", robust=RobustPlan("zeno", trusted_devices=("mine",))), 2, ()),
         (AggregationPlan(strategy="aced", robust=RobustPlan("median", bucket_size=2)), 8, ("in buckets of 2", "let 9")),
         (AggregationPlan(strategy="aced", robust=RobustPlan("median", bucket_size=2)), 9, ()),
     ],
@@ -141,3 +143,23 @@ def test_a_plan_that_does_not_suit_the_fleet_is_said_with_what_to_set(tmp_path, 
     said = misfits(write_bundle(tmp_path / "bundle", aggregation=plan).description, devices)
     assert len(said) == bool(words)
     assert all(word in said[0] for word in words)
+
+
+@pytest.mark.parametrize(
+    ("approved", "senders", "words"),
+    [
+        (["mine", "other"], [], []),
+        (["mine", "other", "pi"], ["pi", "other"], []),
+        (["mine"], [], ["names 'other', which is not approved"]),
+        (["mine", "other", "pi"], ["pi"], [r"none of .*trusted_devices \(mine, other\) sent any of the last updates"]),
+    ],
+)
+def test_trusted_devices_that_are_missing_or_silent_are_named(tmp_path, approved, senders, words):
+    plan = AggregationPlan(robust=RobustPlan("fltrust", trusted_devices=("mine", "other")))
+    said = of_trusted(write_bundle(tmp_path / "bundle", aggregation=plan).description, lambda: approved, senders)
+    assert len(said) == len(words)
+    assert all(re.search(word, each) for word, each in zip(words, said, strict=True))
+
+
+def test_tasks_that_trust_no_device_name_none(tmp_path):
+    assert of_trusted(write_bundle(tmp_path / "bundle").description, list, ["pi"]) == []

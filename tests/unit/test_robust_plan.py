@@ -17,6 +17,7 @@ from tests.support.masked_task import MaskHelperOnDisk, masked_bundle
 from workbench.recipe_folder import find_recipe
 
 MEDIAN = RobustPlan("median")
+ZENO = RobustPlan("zeno", trusted_devices=("mine",))
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,16 @@ MEDIAN = RobustPlan("median")
             "those of 8 are too few.*buffer_size = 10,",
         ),
         ({"robust": RobustPlan("centred_clipping"), "server_optimiser": "adam"}, "'adam' does not keep.*'momentum'"),
+        ({"robust": RobustPlan("zeno")}, r"'zeno', which judges by .* and names none; write trusted_devices = \["),
+        (
+            {"robust": RobustPlan("median", trusted_devices=("mine",))},
+            r"trusted_devices = \['mine'\], and rule 'median' does not use them; .*'zeno' or 'fltrust'",
+        ),
+        ({"robust": RobustPlan("fltrust", trusted_devices=("mine", "mine"))}, "names one twice"),
+        (
+            {"strategy": "fedavg", "buffer_size": 20, "max_staleness": 0, "round_seconds": 9.0, "robust": ZENO},
+            "'fedavg' a round asks devices by chance.*take 'aced' or 'fedbuff'",
+        ),
         *(({"strategy": strategy, "robust": MEDIAN}, f"'{strategy}': {why}") for strategy, why in NOT_ROBUST.items()),
     ],
 )
@@ -51,6 +62,8 @@ def test_contradictions_are_refused(settings, said) -> None:
     "settings",
     [
         {"strategy": "aced", "robust": MEDIAN},
+        {"strategy": "aced", "robust": ZENO},
+        {"strategy": "fedbuff", "robust": RobustPlan("fltrust", trusted_devices=("mine", "other"))},
         {"strategy": "fedbuff", "buffer_size": 7, "robust": RobustPlan("bulyan", hostile_share=0.1)},
         {"strategy": "aced", "robust": RobustPlan("centred_clipping", bucket_size=2), "server_momentum": 0.9},
     ],
@@ -93,8 +106,9 @@ def test_task_without_a_rule_is_written_as_before_there_were_any() -> None:
 
 
 def test_task_with_a_rule_is_read_as_it_was_written() -> None:
-    plan = AggregationPlan(strategy="aced", robust=RobustPlan("trimmed_mean", hostile_share=0.1))
-    assert parse_description(described(aggregation=plan)).aggregation == plan
+    for robust in (RobustPlan("trimmed_mean", hostile_share=0.1), ZENO):
+        plan = AggregationPlan(strategy="aced", robust=robust)
+        assert parse_description(described(aggregation=plan)).aggregation == plan
 
 
 def test_rule_without_a_name_and_unknown_settings_are_refused() -> None:

@@ -15,7 +15,7 @@ from broker_coordinator.aggregation.robust.votes import one_vote_each
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
-from fleet_protocol.robust_plan import RobustPlan
+from fleet_protocol.robust_plan import TRUSTING_RULES, RobustPlan
 
 SIZE = 30
 
@@ -36,8 +36,16 @@ def sparse(row: np.ndarray) -> SparseUpdate:
     return SparseUpdate(places, row[places].astype(np.float32))
 
 
-def found(rule: str, rows: np.ndarray, hostile: int = 0, last: np.ndarray | None = None) -> np.ndarray:
-    return RULES[rule](Compared(stack_of(rows), hostile, np.zeros(SIZE) if last is None else last))
+def found(
+    rule: str,
+    rows: np.ndarray,
+    hostile: int = 0,
+    last: np.ndarray | None = None,
+    trusted: np.ndarray | None = None,
+) -> np.ndarray:
+    """By the last row, where a rule trusts one."""
+    trusted = rows[-1] if trusted is None else trusted
+    return RULES[rule](Compared(stack_of(rows), hostile, np.zeros(SIZE) if last is None else last, trusted))
 
 
 def by_entry(rows: np.ndarray, estimate) -> np.ndarray:
@@ -132,6 +140,29 @@ class TestEquations:
         scores = (off @ np.linalg.svd(off)[2][0]) ** 2
         kept = np.argsort(scores, kind="stable")[: count - count // 5]
         np.testing.assert_allclose(found("spectral", rows, count // 5), rows[kept].mean(axis=0), atol=1e-9)
+
+    def test_zeno(self, seed, count, density) -> None:
+        """The score as published, with gamma = 0.5, rho = 0.1 and epsilon = 0.2 |v|^2."""
+        rows = drawn(seed, count, density)
+        trusted = np.random.default_rng(seed).normal(size=SIZE)
+        gradient, gamma, rho = -trusted, 0.5, 0.1
+        epsilon = 0.2 * gradient @ gradient
+        counted = []
+        for row in rows:
+            rescaled = -row * np.linalg.norm(gradient) / np.linalg.norm(row)
+            if gamma * gradient @ rescaled - rho * rescaled @ rescaled + gamma * epsilon > 0:
+                counted.append(-rescaled)
+        expected = np.mean(counted, axis=0) if counted else np.zeros(SIZE)
+        np.testing.assert_allclose(found("zeno", rows, trusted=trusted), expected, atol=1e-9)
+
+    def test_fltrust(self, seed, count, density) -> None:
+        rows = drawn(seed, count, density)
+        trusted = np.random.default_rng(seed).normal(size=SIZE)
+        norms = np.linalg.norm(rows, axis=1)
+        trust = np.maximum(rows @ trusted / norms / np.linalg.norm(trusted), 0)
+        rescaled = rows / norms[:, None] * np.linalg.norm(trusted)
+        expected = trust @ rescaled / trust.sum() if trust.any() else np.zeros(SIZE)
+        np.testing.assert_allclose(found("fltrust", rows, trusted=trusted), expected, atol=1e-9)
 
     def test_bucketing(self, seed, count, density) -> None:
         rows = drawn(seed, count, density)
@@ -240,9 +271,9 @@ def whole(*rows: list[float]) -> Stack:
 def test_zero_that_was_sent_counts_and_an_entry_that_was_not_sent_does_not(rule) -> None:
     """Six of seven devices want the first entry where it is; the second is sent by one of seven."""
     stack = whole(*[[0.0, 0.0]] * 6, [70.0, 0.0])
-    assert RULES[rule](Compared(stack, 1, np.zeros(2))).tolist() == [0.0, 0.0]
+    assert RULES[rule](Compared(stack, 1, np.zeros(2), np.zeros(2))).tolist() == [0.0, 0.0]
     alone = Stack([Change(np.array([0]), np.zeros(1))] * 6 + [Change(np.array([1]), np.array([70.0]))], 2)
-    assert RULES[rule](Compared(alone, 0, np.zeros(2))).tolist() == [0.0, 10.0]
+    assert RULES[rule](Compared(alone, 0, np.zeros(2), np.zeros(2))).tolist() == [0.0, 10.0]
 
 
 def test_zero_that_was_sent_is_in_its_bucket_too() -> None:
@@ -271,7 +302,9 @@ def test_device_that_fills_most_of_a_buffer_is_one_vote(strategy, rule) -> None:
         buffer_size=20,
         strategy=strategy,
         max_staleness=0 if strategy == "fedavg" else 6,
-        robust=RobustPlan(rule, 0.12 if rule == "bulyan" else 0.2),
+        robust=RobustPlan(
+            rule, 0.12 if rule == "bulyan" else 0.2, trusted_devices=("d0",) if rule in TRUSTING_RULES else ()
+        ),
     )
     generator = np.random.default_rng(5)
     honest = [1 + generator.normal(0, 0.1, SIZE) for _ in range(7)]
@@ -280,3 +313,51 @@ def test_device_that_fills_most_of_a_buffer_is_one_vote(strategy, rule) -> None:
     state = initial_state(np.zeros(SIZE, np.float32), plan)
     direction = strategy_of(plan).finish(state, tuple(updates), plan).direction
     assert direction.mean() > 0.3
+
+
+@pytest.mark.parametrize("rule", TRUSTING_RULES)
+def test_most_of_a_fleet_may_be_hostile_where_another_device_is_trusted(rule) -> None:
+    """Three of twenty are honest."""
+    wanted, rows = attacked(1)
+    rows = np.concatenate([np.repeat(rows[:1], 17, axis=0), rows[4:7]])
+    direction = found(rule, rows, trusted=wanted)
+    assert direction @ wanted > 0.5 * np.linalg.norm(direction) * np.linalg.norm(wanted) > 0
+
+
+def trusting(rule: str, strategy: str) -> AggregationPlan:
+    robust = RobustPlan(rule, trusted_devices=("mine", "other"))
+    return AggregationPlan(buffer_size=2, strategy=strategy, max_staleness=3, robust=robust)
+
+
+def sent(device: str, *values: float, base: int = 0, samples: int = 3) -> BufferedUpdate:
+    return BufferedUpdate(device, SparseUpdate(np.arange(len(values)), np.array(values, np.float32)), samples, base, 0)
+
+
+@pytest.mark.parametrize("strategy", ["aced", "fedbuff"])
+@pytest.mark.parametrize("rule", TRUSTING_RULES)
+class TestTrustedDevices:
+    def test_judge_later_versions_and_move_none(self, rule, strategy) -> None:
+        """The honest update is brought to the length of the trusted one, which has as much as it has of the way."""
+        plan = trusting(rule, strategy)
+        state = next_state(initial_state(np.zeros(2, np.float32), plan), [sent("mine", 2.0, 0.0)], plan)
+        assert state.weights.tolist() == [0.0, 0.0]
+        buffer = [sent("evil", -9.0, 0.0, base=1), sent("good", 30.0, 40.0, base=1)]
+        np.testing.assert_allclose(next_state(state, buffer, plan).weights, [1.2, 1.6], rtol=1e-6)
+
+    def test_are_averaged_by_samples(self, rule, strategy) -> None:
+        plan = trusting(rule, strategy)
+        state = initial_state(np.zeros(2, np.float32), plan)
+        buffer = [sent("mine", 1.0, 0.0, samples=1), sent("other", 3.0, 0.0), sent("good", 1.0, 0.0)]
+        np.testing.assert_allclose(next_state(state, buffer, plan).weights, [2.5, 0.0], rtol=1e-6)
+
+    @pytest.mark.parametrize(("version", "moved"), [(3, 2.0), (4, 0.0)])
+    def test_judge_no_more_once_they_are_too_stale(self, rule, strategy, version, moved) -> None:
+        plan = trusting(rule, strategy)
+        state = next_state(initial_state(np.zeros(1, np.float32), plan), [sent("mine", 2.0)], plan)
+        state = replace(state, version=version)
+        assert next_state(state, [sent("good", 5.0, base=version)], plan).weights.tolist() == [moved]
+
+    def test_without_any_the_model_stays_as_it_is(self, rule, strategy) -> None:
+        plan = trusting(rule, strategy)
+        state = initial_state(np.zeros(1, np.float32), plan)
+        assert next_state(state, [sent("good", 5.0)], plan).weights.tolist() == [0.0]

@@ -19,14 +19,20 @@ from broker_coordinator.aggregation.strategies import RECENT_VERSIONS, STRATEGIE
 from broker_coordinator.aggregation.strategies.base_mean import Began
 from broker_coordinator.aggregation.strategies.ef21 import Estimate
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.robust_plan import RobustPlan
+from fleet_protocol.robust_plan import TRUSTING_RULES, RobustPlan, RuleName
 from tests.support.updates import SIZE, buffered_updates, dense, update_of
 
 some_updates = st.lists(buffered_updates(), min_size=4, max_size=12)
+
+
+def rule_of(rule: RuleName, bucket_size: int) -> RobustPlan:
+    return RobustPlan(rule, bucket_size=bucket_size, trusted_devices=("barn",) if rule in TRUSTING_RULES else ())
+
+
 MEANS = {name: AggregationPlan(strategy=name) for name in sorted(STRATEGIES)}
 WITH_A_RULE = {
-    f"{strategy}, {rule}": AggregationPlan(strategy=strategy, robust=RobustPlan(rule, bucket_size=size))
-    for strategy, size, rules in (("aced", 1, sorted(RULES)), ("fedbuff", 2, ["median"]))
+    f"{strategy}, {rule}": AggregationPlan(strategy=strategy, robust=rule_of(rule, size))
+    for strategy, size, rules in (("aced", 1, sorted(RULES)), ("fedbuff", 2, ["median", *TRUSTING_RULES]))
     for rule in rules
 }
 EVERY_PLAN = MEANS | WITH_A_RULE

@@ -1,15 +1,38 @@
 """Whether a task's plan suits a fleet of a certain size: sentences on what does not, and on what to set. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from broker_coordinator.aggregation.buffer_size import VERSIONS_LOOKED_AT, Participants
-from fleet_protocol.robust_plan import FEWEST_COMPARED
+from fleet_protocol.robust_plan import FEWEST_COMPARED, TRUSTING_RULES
 from fleet_protocol.task_description import TaskDescription
 
 
 def misfits(task: TaskDescription, devices: int) -> list[str]:
     """Of a fleet of so many devices that take part; none where there is no device yet, or all fits."""
     return [*_of_buffer(task, devices), *_of_cohort(task, devices), *_of_rule(task, devices)] if devices else []
+
+
+def of_trusted(
+    task: TaskDescription, approved: Callable[[], Collection[str]], senders: Collection[str] = ()
+) -> list[str]:
+    """Which of the devices that a rule judges by are not approved, or that none of them is among the last `senders`."""
+    rule = task.aggregation.rule
+    if rule is None or not rule.trusted_devices:
+        return []
+    known = approved()
+    found = [
+        f"aggregation.robust.trusted_devices names {device!r}, which is not approved: enrol and approve it, or name"
+        " another one"
+        for device in rule.trusted_devices
+        if device not in known
+    ]
+    if senders and not set(senders) & set(rule.trusted_devices):
+        found.append(
+            f"none of aggregation.robust.trusted_devices ({', '.join(rule.trusted_devices)}) sent any of the last"
+            f" updates: without them {rule.rule!r} judges by older ones, or leaves the model as it is; see that they"
+            " run and have samples"
+        )
+    return found
 
 
 def _of_buffer(task: TaskDescription, devices: int) -> Iterator[str]:
@@ -49,7 +72,7 @@ def _of_cohort(task: TaskDescription, devices: int) -> Iterator[str]:
 
 def _of_rule(task: TaskDescription, devices: int) -> Iterator[str]:
     rule = task.aggregation.rule
-    if rule is None:
+    if rule is None or rule.rule in TRUSTING_RULES:
         return
     fewest = (FEWEST_COMPARED - 1) * rule.bucket_size + 1
     if devices < fewest:

@@ -2,12 +2,14 @@
 
 from broker_coordinator.aggregation.robust.bulyan import bulyan
 from broker_coordinator.aggregation.robust.centred_clipping import centred_clipping
+from broker_coordinator.aggregation.robust.fltrust import fltrust
 from broker_coordinator.aggregation.robust.geometric_median import geometric_median
 from broker_coordinator.aggregation.robust.krum import krum, multi_krum
 from broker_coordinator.aggregation.robust.median import median
 from broker_coordinator.aggregation.robust.rule import Compared, Rule
 from broker_coordinator.aggregation.robust.spectral import spectral
 from broker_coordinator.aggregation.robust.trimmed_mean import trimmed_mean
+from broker_coordinator.aggregation.robust.zeno import zeno
 from fleet_protocol.robust_plan import RuleName
 
 RULES: dict[RuleName, Rule] = {
@@ -19,6 +21,8 @@ RULES: dict[RuleName, Rule] = {
     "bulyan": bulyan,
     "centred_clipping": centred_clipping,
     "spectral": spectral,
+    "zeno": zeno,
+    "fltrust": fltrust,
 }
 
 __all__ = ["RULES", "Compared", "Rule"]

@@ -77,6 +77,16 @@ class Stack:
         whole = _squared(centre)
         return np.array([math.sqrt(_squared_distance(change, centre, whole)) for change in self.changes])
 
+    def norms(self) -> Vector:
+        """|x_i|, float64 [N]."""
+        return np.array([math.sqrt(_squared(change.values)) for change in self.changes])
+
+    def cosines_to(self, direction: Vector) -> Vector:
+        """cos(x_i, direction), float64 [N]; 0 where either is 0."""
+        along = np.array([float(np.sum(direction[change.indices] * change.values)) for change in self.changes])
+        lengths = self.norms() * math.sqrt(_squared(direction))
+        return np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 0)
+
     def products(self) -> Matrix:
         """<x_i, x_j>, float64 [N, N]."""
         found = np.zeros((len(self), len(self)))

@@ -56,7 +56,7 @@ def test_departure_counts_from_its_version_on() -> None:
     assert history.lineage(2).left == {}
     assert history.lineage(3).left == {"evil": 3}
     assert history.lineage(9).left == {"evil": 7, "other": 5}
-    assert history.lineage(2, {"evil": 9}).left == {"evil": 9}
+    assert history.lineage(2, {"evil": [(0, 9)]}).left == {"evil": 9}
     assert history.lineage(9).through(4).spans == [(0, 4)]
 
 

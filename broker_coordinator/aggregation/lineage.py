@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from fleet_protocol.limits import MAX_SEQUENCE
+
 Without = Mapping[str, Sequence[tuple[int, int]]]
 """By device, spans of versions, first and last: no update of it that one of them holds is taken."""
 
@@ -114,18 +116,22 @@ class History:
 
         `held` are, by device, the versions that hold an update of it.
         """
-        spans = self.spans(version)
-        starts = {each.version: each.replayed_from for each in self.departures if each.replayed_from is not None}
-        behind = {left: start for left, start in starts.items() if overlap(spans, (left + 1, left + 1))}
-        found = set()
-        for departure in self.departures:
-            if departure.replayed_from is not None:
-                first, last = departure.span
-                through = min([last, *(start for left, start in behind.items() if left >= last)])
-                parts = overlap(spans, (first, through))
-                if any(begin <= number <= end for begin, end in parts for number in held.get(departure.device, ())):
-                    found.add(departure.device)
-        return tuple(sorted(found))
+        spans, forgotten = self.spans(version), self.forgotten(MAX_SEQUENCE)
+        replays = [
+            (each.replayed_from, self.forgotten(each.version))
+            for each in self.departures
+            if each.replayed_from is not None and overlap(spans, (each.version + 1, each.version + 1))
+        ]
+
+        def is_in(device: str, number: int) -> bool:
+            taken_out = any(number > start and leaves_out(without, device, number) for start, without in replays)
+            return bool(overlap(spans, (number, number))) and not taken_out
+
+        return tuple(
+            device
+            for device, numbers in sorted(held.items())
+            if any(leaves_out(forgotten, device, number) and is_in(device, number) for number in numbers)
+        )
 
     def numbers_to_average(self, version: int) -> list[int]:
         """The versions that the mean for use may be of, the newest first.

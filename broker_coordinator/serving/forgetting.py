@@ -41,7 +41,7 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be forgotten of a device: what `since`, or a later version, holds, or all; of one task, or of every."""
+    """What is to be forgotten of a device: what `since` or a later version holds, or all; of one task, or every one."""
 
     device: str
     since: int | None = None

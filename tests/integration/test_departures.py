@@ -13,6 +13,7 @@ from tests.support.bundles import TASK
 from tests.support.departing_fleet import EVIL, HONEST, Fleet, Operator
 from tests.support.replay import versions_replayed
 
+
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 @pytest.mark.parametrize("restarts", [False, True])
 def test_revoked_device_leaves_what_is_remembered_and_replay_knows_when(tmp_path, strategy, restarts) -> None:

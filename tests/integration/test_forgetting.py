@@ -1,4 +1,4 @@
-"""`devices revoke NAME --forget`: since a version, as a dry run, killed anywhere, with several shards; what it marks."""
+"""`devices revoke --forget`: since a version, as a dry run, killed anywhere, with several shards; what it marks."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, Pool, event, text
 
 from broker_coordinator import cli
 from broker_coordinator.admission.decisions import Message
@@ -194,7 +194,7 @@ def put_back(kept: Path, database: Path) -> None:
 
 
 def is_killed(after: int, command: list[str]) -> bool:
-    """Run a command in a process that kills itself after so many statements and commits, or rollbacks of readers."""
+    """Run a command in a process that kills itself after so many statements, commits and ends of transactions."""
     child = os.fork()
     if child == 0:
         left = [after]
@@ -204,8 +204,9 @@ def is_killed(after: int, command: list[str]) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
             left[0] -= 1
 
-        for moment in ("before_cursor_execute", "commit", "rollback"):
-            event.listen(Engine, moment, count)
+        event.listen(Engine, "before_cursor_execute", count)
+        event.listen(Engine, "commit", count)
+        event.listen(Pool, "checkin", count)
         os._exit(cli.main(command))
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
@@ -229,7 +230,7 @@ class Shard:
 
 
 def test_of_several_shards_the_leader_alone_goes_on_from_what_is_left(database: Database, tmp_path: Path) -> None:
-    """Honest devices are in the leader's shard, and the evil one is in the other; then a follower takes in from both."""
+    """The honest device is in the leader's shard, the evil one in the other."""
     bundle = write_bundle(tmp_path / "bundle", aggregation=plan_of("fedbuff"))
     leader, follower = (Shard(database, bundle, shard, leads=shard == SHARD) for shard in SHARDS)
     honest, evil = (next(SigningDevice(name) for name in NAMES if shard_of(name, SHARDS) == shard) for shard in SHARDS)

@@ -1,6 +1,4 @@
-"""Over a real Mosquitto, a shipped agent that was taught wrong labels is revoked with --forget, and the fleet goes on from
-what it was without it.
-"""
+"""Over a real Mosquitto, an agent that was taught wrong labels is revoked with --forget; the fleet goes on without."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +86,10 @@ def test_fleet_goes_on_from_what_it_was_without_the_poisoner(fleet: PoisonedFlee
     fleet.train("attic", "barn")
     fleet.reaches(4)
     with fleet.coordinator.journal() as journal:
-        assert {(row.device, row.base_version) for row in journal.held_updates("digits", 4)} == {("attic", 3), ("barn", 3)}
+        assert {(row.device, row.base_version) for row in journal.held_updates("digits", 4)} == {
+            ("attic", 3),
+            ("barn", 3),
+        }
     shown = fleet.coordinator.tasks("show", "digits")["versions"]
     assert [row["number"] for row in shown if row["with_forgotten"]] == [2]
     assert fleet.coordinator.tasks("verify", "digits")

@@ -224,9 +224,9 @@ class Shard:
         self.coordinator = Coordinator(self.journal, [bundle], signer, settings, may_lead=lambda: leads)
 
     def hear(self, device: SigningDevice, message: bytes) -> None:
-        device.identity.move(Place(self._shard, SHARD))
+        """Take what a device sends in this shard."""
         topic = topics.up(FLEET, self._shard, device.name)
-        self.coordinator.handle([Message(topic, device.identity.addressed(message))], 0.0)
+        self.coordinator.handle([Message(topic, message)], 0.0)
 
 
 def test_of_several_shards_the_leader_alone_goes_on_from_what_is_left(database: Database, tmp_path: Path) -> None:
@@ -242,10 +242,11 @@ def test_of_several_shards_the_leader_alone_goes_on_from_what_is_left(database: 
         return leader.journal.newest_number(TASK)
 
     assert made() == 0
+    evil.identity.move(Place(SHARDS[1], SHARD))
     for shard, device in ((leader, honest), (follower, evil)):
         shard.hear(device, device.enrolment())
         for sequence in (1, 2):
-            shard.hear(device, device.update(sequence, life=1))
+            shard.hear(device, device.identity.addressed(device.update(sequence, life=1)))
         made()
     assert made() == 2
     with Journal.open(database) as operators:
@@ -258,7 +259,7 @@ def test_of_several_shards_the_leader_alone_goes_on_from_what_is_left(database: 
     assert not manifests(follower)
     assert made() == 3
     assert manifests(leader) == [3]
-    follower.hear(evil, evil.update(3, base_version=3, life=1))
+    follower.hear(evil, evil.identity.addressed(evil.update(3, base_version=3, life=1)))
     assert follower.journal.overview.update_counts(TASK) == (4, 0), "the other shard refuses it too"
     for sequence in (3, 4):
         leader.hear(honest, honest.update(sequence, base_version=3, life=1))

@@ -26,7 +26,6 @@ class PoisonedFleet:
         self._fed = dict.fromkeys(NAMES, 0)
 
     def end(self) -> None:
-        print("LOG", self.coordinator.log()[-3000:], "AGENT", self.agents["attic"].log()[-2500:])
         for process in (*self.agents.values(), self.coordinator):
             process.kill()
 

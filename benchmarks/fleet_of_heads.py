@@ -12,7 +12,7 @@ from broker_coordinator.admission.decisions import Message
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from broker_coordinator.serving.coordinator import Coordinator
-from broker_coordinator.serving.forgetting import forget_device
+from broker_coordinator.serving.forgetting import Asked, forget_device
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from bundle_runtime.bundle import Bundle, with_description
@@ -78,7 +78,7 @@ class HeadFleet:
         with Journal.open(self.folder / "journal.db") as journal:
             for name in names:
                 DeviceRegistry(journal.engine).forget(name)
-                list(forget_device(journal, name, ()))
+                list(forget_device(journal, Asked(name), ()))
         return self.weights()
 
     def weights(self) -> FloatVector:

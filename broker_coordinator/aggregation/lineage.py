@@ -5,19 +5,36 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-NOBODY: Final[Mapping[str, int]] = MappingProxyType({})
+from fleet_protocol.limits import MAX_SEQUENCE
+
+Without = Mapping[str, Sequence[tuple[int, int]]]
+"""By device, spans of versions, first and last: no update of it that one of them holds is taken."""
+
+NOBODY: Final[Without] = MappingProxyType({})
+
+
+def leaves_out(without: Without, device: str, version: int) -> bool:
+    """Whether an update of a device that a version holds is not taken."""
+    return any(first <= version <= last for first, last in without.get(device, ()))
 
 
 @dataclass(frozen=True, slots=True)
 class Departure:
     """A device left a task when `version` was the newest: later ones remember nothing of what it had sent by then.
 
-    With `replayed_from`, the version after `version` was computed anew from that one on, without the device's updates.
+    With `replayed_from`, the version after `version` was computed anew from that one on, without the device's updates
+    that `since` or a later version holds; without `since`, that any does.
     """
 
     device: str
     version: int
     replayed_from: int | None = None
+    since: int | None = None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The versions whose updates of the device a replay leaves out."""
+        return self.since or 0, self.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +49,13 @@ class Lineage:
 
     def through(self, version: int) -> "Lineage":
         """The part of it that is not newer than a version."""
-        return Lineage([(first, min(last, version)) for first, last in self.spans if first <= version], self.left)
+        return Lineage(overlap(self.spans, (0, version)), self.left)
+
+
+def overlap(spans: Sequence[tuple[int, int]], span: tuple[int, int]) -> list[tuple[int, int]]:
+    """The parts of `spans` within another one."""
+    parts = ((max(first, span[0]), min(last, span[1])) for first, last in spans)
+    return [(first, last) for first, last in parts if first <= last]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +72,12 @@ class History:
     steps: Mapping[int, float] = field(default_factory=dict)
     given: Collection[int] = frozenset()
 
-    def lineage(self, version: int, without: Mapping[str, int] = NOBODY) -> Lineage:
-        """That of a version as the next one is made from it, where those of `without` had left too."""
-        left = dict(without)
+    def lineage(self, version: int, without: Without = NOBODY) -> Lineage:
+        """That of a version as the next one is made from it, where those of `without` had left too: each before the
+        first of its spans.
+        """
+        begun = {device: [last for first, last in spans if first <= version + 1] for device, spans in without.items()}
+        left = {device: max(lasts) for device, lasts in begun.items() if lasts}
         for departure in self.departures:
             if departure.version <= version:
                 left[departure.device] = max(departure.version, left.get(departure.device, 0))
@@ -71,16 +97,41 @@ class History:
         """Whether a device left when this version was the newest."""
         return any(departure.version == version for departure in self.departures)
 
-    def replay_after(self, version: int) -> tuple[int, Mapping[str, int]] | None:
+    def replay_after(self, version: int) -> tuple[int, Without] | None:
         """Where the version after this one was replayed from, and without whose updates; None where it was not."""
         starts = [each.replayed_from for each in self.departures if each.version == version]
         known = [start for start in starts if start is not None]
         return (min(known), self.forgotten(version)) if known else None
 
-    def forgotten(self, version: int) -> Mapping[str, int]:
-        """The devices that were left out of a replay by then, each with the last version that is without it."""
-        replayed = (each for each in self.departures if each.version <= version and each.replayed_from is not None)
-        return {each.device: each.version for each in sorted(replayed, key=lambda each: each.version)}
+    def forgotten(self, version: int) -> Without:
+        """The devices that were left out of replays by then."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for each in self.departures:
+            if each.version <= version and each.replayed_from is not None:
+                found.setdefault(each.device, []).append(each.span)
+        return found
+
+    def still_with(self, version: int, held: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
+        """The devices whose updates a version was made with, though they were forgotten, then or later.
+
+        `held` are, by device, the versions that hold an update of it.
+        """
+        spans, forgotten = self.spans(version), self.forgotten(MAX_SEQUENCE)
+        replays = [
+            (each.replayed_from, self.forgotten(each.version))
+            for each in self.departures
+            if each.replayed_from is not None and overlap(spans, (each.version + 1, each.version + 1))
+        ]
+
+        def is_in(device: str, number: int) -> bool:
+            taken_out = any(number > start and leaves_out(without, device, number) for start, without in replays)
+            return bool(overlap(spans, (number, number))) and not taken_out
+
+        return tuple(
+            device
+            for device, numbers in sorted(held.items())
+            if any(leaves_out(forgotten, device, number) and is_in(device, number) for number in numbers)
+        )
 
     def numbers_to_average(self, version: int) -> list[int]:
         """The versions that the mean for use may be of, the newest first.

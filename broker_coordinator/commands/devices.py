@@ -3,7 +3,7 @@
 import argparse
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 
 from broker_coordinator.admission.fleet_view import Device, DeviceState
@@ -11,18 +11,19 @@ from broker_coordinator.admission.invited import Invited
 from broker_coordinator.commands import invitations
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
-from broker_coordinator.serving.forgetting import forget_device
+from broker_coordinator.serving.forgetting import Asked, Forgotten, check_asked, forget_device, would_forget
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
-from fleet_host.command_line import Verbs, name_of
+from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KEY_ID_BYTES, KeyRing, read_verify_key, write_verify_key
+from fleet_protocol.limits import MAX_SEQUENCE
 from fleet_protocol.topics import check_name
 
 KEY_ID = re.compile(f"[0-9a-f]{{{2 * KEY_ID_BYTES}}}")
-FORGOTTEN = ("task", "version", "replayed_from", "remains")
+FORGOTTEN = ("task", "version", "replayed_from", "updates", "others", "distance", "length", "remains")
 LISTED = ("name", "state", "presence", "key_id", "profile", "software", "note")
 
 
@@ -44,23 +45,52 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compute the versions since its first update anew without it, and publish the result",
     )
+    _add_forgetting_options(revoke)
     forget = verb("forget", "Compute versions anew without what a device has sent; what it sends later counts.")
     forget.add_argument("name", type=name_of("device"), metavar="NAME", help="the device's name")
+    _add_forgetting_options(forget)
 
     invitations.add_verbs(verb)
 
 
+def _add_forgetting_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--since",
+        type=whole_number(1, MAX_SEQUENCE),
+        metavar="VERSION",
+        help="forget what this version and later ones hold of it, not what earlier ones do",
+    )
+    verb.add_argument("--task", type=name_of("task"), metavar="TASK", help="forget it in this task alone")
+    verb.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="change nothing; show what would be computed anew, and its effect",
+    )
+
+
 def run(options: argparse.Namespace) -> None:
-    """Run the verb; a running coordinator notices at its next batch, or within a second."""
+    """Run the verb; a running coordinator notices at its next batch, or within a second.
+
+    Raises:
+        ConfigurationError: naming what can't be done, and why.
+    """
     configuration = load_configuration(options.config)
+    if options.action in {"revoke", "forget"}:
+        _require_forgetting(options)
+        if options.dry_run:
+            with JournalReader.open(configuration.journal()) as reader:
+                _would_forget(reader, options, configuration.keys())
+            return
     opened = Journal.open_to_look if options.action == "list" else Journal.open
     with opened(configuration.journal()) as journal:
         if options.action in invitations.VERBS:
             invitations.VERBS[options.action](journal, options, configuration)
         elif options.action == "revoke" and options.forget:
+            check_asked(journal, _asked(options))
             DeviceRegistry(journal.engine).revoke(options.name)
             _forget(journal, options, configuration.keys())
         elif options.action == "forget":
+            check_asked(journal, _asked(options))
             DeviceRegistry(journal.engine).forget(options.name)
             _forget(journal, options, configuration.keys())
         else:
@@ -95,7 +125,31 @@ def _revoke(journal: Journal, options: argparse.Namespace) -> None:
 
 
 def _forget(journal: Journal, options: argparse.Namespace, keys: KeyRing) -> None:
-    rows = [asdict(each) for each in forget_device(journal, options.name, keys)]
+    _write_forgotten(forget_device(journal, _asked(options), keys), options)
+
+
+def _would_forget(journal: JournalReader, options: argparse.Namespace, keys: KeyRing) -> None:
+    DeviceRegistry(journal.engine).require(options.name)
+    check_asked(journal, _asked(options))
+    _write_forgotten(would_forget(journal, _asked(options), keys), options)
+
+
+def _asked(options: argparse.Namespace) -> Asked:
+    return Asked(options.name, options.since, options.task)
+
+
+def _require_forgetting(options: argparse.Namespace) -> None:
+    """Options that say what to forget say nothing of a device that is revoked alone."""
+    if options.action == "revoke" and not options.forget:
+        given = {"--since": options.since is not None, "--task": options.task is not None, "--dry-run": options.dry_run}
+        if named := [option for option, is_given in given.items() if is_given]:
+            raise ConfigurationError(f"{', '.join(named)}: only with --forget, which computes versions anew; add it")
+
+
+def _write_forgotten(found: Iterable[Forgotten], options: argparse.Namespace) -> None:
+    rows = [asdict(each) for each in found]
+    if not options.json:
+        rows = [row | {key: f"{row[key]:.4g}" for key in ("distance", "length")} for row in rows]
     write_rows(rows, FORGOTTEN, as_json=options.json, when_empty=f"nothing of {options.name} is in any version")
 
 

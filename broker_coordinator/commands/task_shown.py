@@ -78,6 +78,7 @@ def version_row(summary: VersionSummary) -> dict[str, object]:
         "mean_staleness": summary.mean_staleness,
         "restored": summary.restored,
         "given": summary.given,
+        "with_forgotten": ", ".join(summary.with_forgotten),
         "step": summary.step,
         "kept": summary.kept,
         "weights": summary.weights_hash,

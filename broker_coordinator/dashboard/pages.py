@@ -62,7 +62,7 @@ class Overview:
 @dataclass(frozen=True, slots=True)
 class VersionRow:
     """One version. Losses and accuracy are None where nothing tells them, or they are not finite; bytes, where they are
-    dropped.
+    dropped. `with_forgotten` are devices that were forgotten, with whose updates it was made nevertheless.
     """
 
     number: int
@@ -78,6 +78,7 @@ class VersionRow:
     evaluated_samples: int | None
     update_bytes: int | None
     weights_bytes: int | None
+    with_forgotten: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +278,7 @@ def _version_row(summary: VersionSummary, sizes: VersionBytes) -> VersionRow:
         found.samples if found else None,
         sizes.updates,
         sizes.weights,
+        summary.with_forgotten,
     )
 
 

@@ -4,10 +4,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from broker_coordinator.aggregation.lineage import Departure, History
-from broker_coordinator.aggregation.version import version_of
+import numpy as np
+
+from broker_coordinator.aggregation.lineage import Departure, History, leaves_out, overlap
+from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.version import Version, version_of
 from broker_coordinator.serving.replay import Source, source_of, without_devices
 from broker_coordinator.storage.journal import Journal, TasksChangedError
+from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.stored_tasks import StoredTask
 from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.version_registry import VersionRegistry
@@ -20,57 +24,149 @@ from fleet_protocol.kinds import FEATURE_STATISTICS
 class Forgotten:
     """What became of one task. `version` was made, by a replay from `replayed_from` on; None where none was.
 
+    It lacks `updates` of the device, and those of others that the replay took once more are `others`. It is `distance`
+    away from the version before it, whose weights are `length` long (Euclidean norms of weights).
     `remains` says what of the device is still in the newest version, and what can be done about it; empty for nothing.
     """
 
     task: str
     version: int | None
     replayed_from: int | None
+    updates: int = 0
+    others: int = 0
+    distance: float = 0.0
+    length: float = 0.0
     remains: str = ""
 
 
-def forget_device(journal: Journal, device: str, keys: KeyRing) -> Iterator[Forgotten]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be forgotten of a device: what `since` or a later version holds, or all; of one task, or every one."""
+
+    device: str
+    since: int | None = None
+    task: str | None = None
+
+
+Computed = tuple[Forgotten, Version | None]
+"""With the version, which is in no database yet."""
+
+
+def forget_device(journal: Journal, asked: Asked, keys: KeyRing) -> Iterator[Forgotten]:
     """Make a version of every task without the updates of a device, which has left (`note_departure`) before.
 
-    A running coordinator may make versions meanwhile; they are computed anew too.
+    A running coordinator may make versions meanwhile; they are computed anew too. Each task's version is one
+    transaction.
+    """
+    for task in _concerned(journal, asked):
+        while True:
+            told, made = _computed(journal, task, asked, keys)
+            if made is None:
+                break
+            departure = Departure(asked.device, made.number - 1, told.replayed_from, asked.since)
+            with suppress(TasksChangedError):  # what was made meanwhile is computed anew too
+                VersionRegistry(journal.engine).add_without(made, departure)
+                break
+        yield told
+
+
+def would_forget(journal: JournalReader, asked: Asked, keys: KeyRing) -> Iterator[Forgotten]:
+    """What `forget_device` would tell now. Nothing is written."""
+    for task in _concerned(journal, asked):
+        yield _computed(journal, task, asked, keys)[0]
+
+
+def check_asked(journal: JournalReader, asked: Asked) -> None:
+    """Check that a device can be forgotten so.
+
+    Raises:
+        ConfigurationError: there is no such task, or version; or versions of which of several tasks are meant.
     """
     registry = TaskRegistry(journal.engine)
-    for task in registry.tasks():
-        found = None
-        while found is None and journal.holds_updates_of(task.name, device):
-            with suppress(TasksChangedError):  # what was made meanwhile is computed anew too
-                found = _forget(journal, registry, task.name, device, keys)
-        if words := _in_solved_head(journal, task, device):
-            found = found or Forgotten(task.name, None, None)
-            found = replace(found, remains="; ".join(filter(None, (found.remains, words))))
-        if found is not None:
-            yield found
+    if asked.task is not None:
+        registry.task(asked.task)
+    if asked.since is None:
+        return
+    tasks = [task.name for task in _concerned(journal, asked)]
+    if len(tasks) > 1:
+        raise ConfigurationError(
+            f"--since {asked.since}: {asked.device} has updates in versions of {', '.join(tasks)}, and each task counts"
+            " its own; say of which with --task"
+        )
+    for name in tasks:
+        if asked.since > (newest := journal.newest_number(name)):
+            raise ConfigurationError(
+                f"--since {asked.since}: the newest version of task {name!r} is {newest}; see: broker-coordinator tasks"
+                f" show {name}"
+            )
 
 
-def _forget(journal: Journal, registry: TaskRegistry, task: str, device: str, keys: KeyRing) -> Forgotten:
-    bundle = registry.bundle(task)
-    newest = journal.newest_number(task)
+def _concerned(journal: JournalReader, asked: Asked) -> list[StoredTask]:
+    """The tasks that have something of a device."""
+    return [
+        task
+        for task in TaskRegistry(journal.engine).tasks()
+        if asked.task in {None, task.name}
+        and (journal.holds_updates_of(task.name, asked.device) or _in_solved_head(journal, task, asked.device))
+    ]
+
+
+def _computed(journal: JournalReader, task: StoredTask, asked: Asked, keys: KeyRing) -> Computed:
+    told, made = _replayed(journal, task.name, asked, keys)
+    remains = "; ".join(filter(None, (told.remains, _in_solved_head(journal, task, asked.device))))
+    return replace(told, remains=remains), made
+
+
+def _replayed(journal: JournalReader, task: str, asked: Asked, keys: KeyRing) -> Computed:
+    bundle = TaskRegistry(journal.engine).bundle(task)
+    newest, device = journal.newest_number(task), asked.device
     source = source_of(journal, bundle.description, keys)
-    source = replace(source, history=_with(source.history, Departure(device, newest, 0)))
-    forgotten = source.history.forgotten(newest)
-    first = _first_holder(source, device, newest)
+    departure = Departure(device, newest, 0, asked.since)
+    source = replace(source, history=_with(source.history, departure))
+    first = _first_holder(source, departure)
     if first is None:
-        return Forgotten(task, None, None)
+        return Forgotten(task, None, None), None
     state = replace(source.kept(newest).state(bundle.description.version.parameters, {}), version=newest)
     why = ""
     for start in _starts(source, first):
         try:
-            made = without_devices(source, state, start, forgotten)
+            made = without_devices(source, state, start, source.history.forgotten(newest))
         except ConfigurationError as error:
             why = str(error)
             continue
-        VersionRegistry(journal.engine).add_without(version_of(bundle.description, made, bundle.grid()), device, start)
         given = max((each for each in source.history.given if first <= each <= newest), default=None)
-        return Forgotten(task, made.version, start, _remains(task, device, start, first, given))
-    return Forgotten(task, None, None, f"all that {device} sent: {why}; {_remedy(task, first)}")
+        told = Forgotten(
+            task,
+            made.version,
+            start,
+            *_counted(source, departure, start),
+            *_moved(state, made),
+            _remains(task, device, start, first, given),
+        )
+        return told, version_of(bundle.description, made, bundle.grid())
+    words = f"all that {device} sent: {why}; {_remedy(task, first)}"
+    return Forgotten(task, None, None, remains=words), None
 
 
-def _in_solved_head(journal: Journal, task: StoredTask, device: str) -> str:
+def _counted(source: Source, departure: Departure, start: int) -> tuple[int, int]:
+    """How many updates behind `start` a replay leaves out of the device, and how many of others it takes."""
+    newest, without = departure.version, source.history.forgotten(departure.version)
+    left_out = taken = 0
+    spans = overlap(source.history.spans(newest), (start + 1, newest))
+    for device, version, updates in source.journal.held_counts(source.task, spans):
+        if not leaves_out(without, device, version):
+            taken += updates
+        elif device == departure.device:
+            left_out += updates
+    return left_out, taken
+
+
+def _moved(before: ServerState, after: ServerState) -> tuple[float, float]:
+    old = before.weights.astype(np.float64)
+    return float(np.linalg.norm(after.weights - old)), float(np.linalg.norm(old))
+
+
+def _in_solved_head(journal: JournalReader, task: StoredTask, device: str) -> str:
     """What the head that a task's rounds went on from has of a device, and what can be done about it."""
     if task.solved_first is None or task.solved_last is None:
         return ""
@@ -84,17 +180,19 @@ def _in_solved_head(journal: Journal, task: StoredTask, device: str) -> str:
     )
 
 
-def _first_holder(source: Source, device: str, newest: int) -> int | None:
+def _first_holder(source: Source, departure: Departure) -> int | None:
     """The first version with an update that the replay leaves out: the device's, or of those left out of replays that
     this one does again.
     """
-    spans = source.history.spans(newest)
-    first = source.journal.first_holder(source.task, device, spans)
-    others = sorted(source.history.forgotten(newest).items(), key=lambda each: -each[1])
-    for other, left_at in others:
-        held = source.journal.first_holder(source.task, other, spans)
-        if first is not None and held is not None and first <= left_at:
-            first = min(first, held)
+    spans = source.history.spans(departure.version)
+    kept = source.journal.kept_numbers(source.task)
+    first = source.journal.first_holder(source.task, departure.device, overlap(spans, departure.span))
+    replayed = (each for each in source.history.departures if each.replayed_from is not None)
+    for other in sorted(replayed, key=lambda each: -each.version):
+        held = source.journal.first_holder(source.task, other.device, overlap(spans, other.span))
+        if first is not None and held is not None:
+            start = max((number for number in kept if number < first), default=first)
+            first = min(first, held) if start <= other.version else first
     return first
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
 from broker_coordinator.aggregation.device_privacy.version_noise import VersionNoise
-from broker_coordinator.aggregation.lineage import NOBODY, History
+from broker_coordinator.aggregation.lineage import NOBODY, History, Without, leaves_out
 from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.strategies import RECENT_VERSIONS, Recall
 from broker_coordinator.aggregation.version import Version
@@ -53,7 +53,7 @@ class Source:
             )
         return version
 
-    def recalled(self, state: ServerState, without: Mapping[str, int] = NOBODY) -> Remembered:
+    def recalled(self, state: ServerState, without: Without = NOBODY) -> Remembered:
         """What the version of `state`, as the next one is made from it, remembers by the journal.
 
         Raises:
@@ -98,10 +98,11 @@ def replayed(
     keys: KeyRing = (),
     *,
     through: int | None = None,
-    without: Mapping[str, int] = NOBODY,
+    without: Without = NOBODY,
 ) -> Iterator[tuple[int, ServerState]]:
     """Every version after `start`, up to `through` or the newest, with the state that its updates, or its rollback,
-    give it: bit for bit the same. Of devices in `without`, no update is taken that a version up to theirs holds.
+    give it: bit for bit the same. Of devices in `without`, no update is taken that a version of theirs holds, and from
+    the first of these on nothing is remembered.
 
     `start` is a version of the task's bundle (its first where there is none) of which the weights are kept, and the
     updates behind it still have their envelopes. Partials of single updates are added up here, where the coordinator
@@ -128,7 +129,8 @@ def replayed(
         elif replay := source.history.replay_after(number - 1):
             state = _passed(source, state) if without else without_devices(source, state, *replay)
         else:
-            if source.history.departed_at(number - 1) and source.consumer.recall(description) in OF_DEVICES:
+            leaves = source.history.departed_at(number - 1) or _leaves_at(without, number)
+            if leaves and source.consumer.recall(description) in OF_DEVICES:
                 state = replace(state, remembered=source.recalled(state, without))
             state = _next(source, state, without)
         if number in restored:
@@ -136,7 +138,7 @@ def replayed(
         yield number, state
 
 
-def without_devices(source: Source, state: ServerState, start: int, devices: Mapping[str, int]) -> ServerState:
+def without_devices(source: Source, state: ServerState, start: int, devices: Without) -> ServerState:
     """The version after `state`, which is its replay from the version `start` on, without the updates of `devices`.
 
     Raises:
@@ -176,7 +178,11 @@ def require_memory(
         ) from error
 
 
-def _next(source: Source, state: ServerState, without: Mapping[str, int]) -> ServerState:
+def _leaves_at(without: Without, version: int) -> bool:
+    return any(first == version for spans in without.values() for first, _ in spans)
+
+
+def _next(source: Source, state: ServerState, without: Without) -> ServerState:
     """The version that the held updates make; of none, an equal one."""
     consumer, task = source.consumer, source.description
     held = source.journal.held_updates(source.task, state.version + 1)
@@ -184,7 +190,7 @@ def _next(source: Source, state: ServerState, without: Mapping[str, int]) -> Ser
     total = consumer.partial(state, [], task)
     is_empty = True
     for update in held:
-        if without.get(update.device, -1) <= state.version:
+        if not leaves_out(without, update.device, state.version + 1):
             total += consumer.partial(state, [update.item(task, source.keys)], task)
             is_empty = False
         elif noise is not None:
@@ -212,7 +218,7 @@ def _passed(source: Source, state: ServerState) -> ServerState:
     return replace(state, version=state.version + 1, remembered=remembered)
 
 
-def _back_to(source: Source, state: ServerState, old: ServerState, without: Mapping[str, int] = NOBODY) -> ServerState:
+def _back_to(source: Source, state: ServerState, old: ServerState, without: Without = NOBODY) -> ServerState:
     """The version after `state`, with weights and moments of `old`, and its own step if the journal has one.
 
     The last updates of devices are those on the way to `old`. Other memory mirrors the devices, which do not go back.
@@ -226,7 +232,7 @@ def _back_to(source: Source, state: ServerState, old: ServerState, without: Mapp
     return replace(after, weights=old.weights, moments=old.moments, remembered=remembered, step=step)
 
 
-def _stored(source: Source, number: int, without: Mapping[str, int]) -> ServerState:
+def _stored(source: Source, number: int, without: Without) -> ServerState:
     task, plan = source.task, source.description.aggregation
     state = source.kept(number).state(source.description.version.parameters, {})
     state = replace(state, remembered=source.recalled(state, without))

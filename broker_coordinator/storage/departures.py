@@ -1,7 +1,10 @@
 """Devices that leave: in the transaction that revokes or forgets one, what later versions lack is noted."""
 
+from dataclasses import asdict
+
 from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
 
+from broker_coordinator.aggregation.lineage import Departure
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.cluster_registry import leave_clusters
 from broker_coordinator.storage.schema import FACTS, WAITING, departures, payloads, tasks, versions
@@ -18,7 +21,7 @@ def note_departure(connection: Connection, device: str) -> None:
     sent_to = select(payloads.c.task).where(payloads.c.device == device).distinct()
     for task in connection.scalars(sent_to).all():
         newest = select(func.max(versions.c.number)).where(versions.c.task == task)
-        insert_departure(connection, task, device, connection.scalar(newest) or 0)
+        insert_departure(connection, task, Departure(device, connection.scalar(newest) or 0))
     told_kinds = payloads.c.kind.in_([PROMPTS.number, ACTIVATION_SUMMARY.number])
     its_own = and_(payloads.c.device == device, or_(WAITING, told_kinds))
     connection.execute(update(payloads).where(or_(its_own, _said_of(device))).values(set_aside=LEFT))
@@ -33,12 +36,9 @@ def _said_of(device: str) -> ColumnElement[bool]:
     return and_(of_any_task, payloads.c.kind == ACTIVATION_SUMMARY.number, named)
 
 
-def insert_departure(
-    connection: Connection, task: str, device: str, version: int, replayed_from: int | None = None
-) -> None:
-    """Note that a device left a task after a version; again, with where the next one is replayed from."""
-    this = (departures.c.task == task, departures.c.device == device, departures.c.version == version)
-    changed = connection.execute(update(departures).where(*this).values(replayed_from=replayed_from))
-    if not changed.rowcount:
-        row = {"task": task, "device": device, "version": version, "replayed_from": replayed_from}
+def insert_departure(connection: Connection, task: str, departure: Departure) -> None:
+    """Note that a device left a task; again, with the replay without it that the next version is."""
+    row = {"task": task, **asdict(departure)}
+    this = [departures.c[key] == row[key] for key in ("task", "device", "version")]
+    if not connection.execute(update(departures).where(*this).values(row)).rowcount:
         connection.execute(insert(departures).values(row))

@@ -139,9 +139,13 @@ class DeviceRegistry:
             ConfigurationError: there is no such device.
         """
         with writing(self._engine) as connection:
-            if _live_device(connection, name) is None and _revoked_device(connection, name) is None:
-                raise ConfigurationError(f"there is no device {name!r}; see: broker-coordinator devices list")
+            _require_known(connection, name)
             note_departure(connection, name)
+
+    def require(self, name: str) -> None:
+        """Raise ConfigurationError where there is no such device."""
+        with reading(self._engine) as connection:
+            _require_known(connection, name)
 
 
 def hold_back(connection: Connection, public_key: VerifyKey) -> None:
@@ -233,6 +237,11 @@ def _live_device(connection: Connection, name: str) -> Device | None:
     live = select(devices).where(devices.c.name == name, devices.c.state != DeviceState.REVOKED.value)
     row = connection.execute(live).first()
     return device_of_row(row) if row else None
+
+
+def _require_known(connection: Connection, name: str) -> None:
+    if _live_device(connection, name) is None and _revoked_device(connection, name) is None:
+        raise ConfigurationError(f"there is no device {name!r}; see: broker-coordinator devices list")
 
 
 def _revoked_device(connection: Connection, name: str) -> Device | None:

@@ -15,7 +15,7 @@ from sqlalchemy import (
 )
 
 from broker_coordinator.admission.fleet_view import Decided, decided_of
-from broker_coordinator.aggregation.lineage import Departure, History, Lineage
+from broker_coordinator.aggregation.lineage import History, Lineage
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.consumers.masked_update import SumOfMasks
 from broker_coordinator.storage.database import Database, open_database, reading
@@ -29,14 +29,12 @@ from broker_coordinator.storage.schema import (
     FACTS,
     aggregates,
     cohorts,
-    departures,
     payloads,
     refused_payloads,
     tasks,
     versions,
 )
 from broker_coordinator.storage.task_conditions import (
-    first_version,
     held_from_first,
     kept,
     newest_number_in,
@@ -46,6 +44,7 @@ from broker_coordinator.storage.task_conditions import (
     trained_from_first,
     updates_of,
 )
+from broker_coordinator.storage.task_history import history_of
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import KINDS, Signed, decode_payload
 from fleet_protocol.limits import MAX_SEQUENCE
@@ -138,6 +137,14 @@ class JournalReader:
             first: int | None = connection.scalar(query)
             return first
 
+    def held_counts(self, task: str, spans: Sequence[tuple[int, int]]) -> list[tuple[str, int, int]]:
+        """By device and version, for those in `spans`, how many updates a version holds."""
+        held = or_(false(), *(payloads.c.aggregate.between(first, last) for first, last in spans))
+        query = select(payloads.c.device, payloads.c.aggregate, func.count()).where(*updates_of(task), held)
+        with reading(self.engine) as connection:
+            rows = connection.execute(query.group_by(payloads.c.device, payloads.c.aggregate))
+            return [(device, version, count) for device, version, count in rows]
+
     def holds_payload_of(self, task: str, device: str, kind: int, first: int, last: int) -> bool:
         """Whether one of these versions, which another bundle of the task may have had, holds a device's payload."""
         held = (payloads.c.task == task, payloads.c.kind == kind, payloads.c.aggregate.between(first, last))
@@ -147,18 +154,7 @@ class JournalReader:
 
     def history(self, task: str) -> History:
         """What operators did to a task."""
-        rolled_back = select(versions.c.number, versions.c.restored, versions.c.step)
-        rolled_back = rolled_back.where(*of_bundle(task), versions.c.restored.is_not(None))
-        given_numbers = select(versions.c.number).where(*of_bundle(task), versions.c.given.is_not(None))
-        query = select(departures.c.device, departures.c.version, departures.c.replayed_from)
-        with reading(self.engine) as connection:
-            rows = connection.execute(query.where(departures.c.task == task).order_by(departures.c.version))
-            left = [Departure(**row._mapping) for row in rows]
-            first = connection.scalar(select(first_version(task))) or 0
-            made = connection.execute(rolled_back).all()
-            given = frozenset(connection.scalars(given_numbers))
-        rollbacks = {row.number: row.restored for row in made}
-        return History(rollbacks, left, first, {row.number: row.step for row in made}, given)
+        return history_of(self.engine, task)
 
     def at_positions(self, positions: Sequence[int]) -> Iterator[JournalledPayload]:
         """Accepted payloads by their places in the journal, which are in order."""

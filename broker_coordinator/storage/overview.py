@@ -26,6 +26,7 @@ from broker_coordinator.storage.schema import (
 )
 from broker_coordinator.storage.standing import last_position_in
 from broker_coordinator.storage.task_conditions import set_aside_of, trained_from_first, updates_of
+from broker_coordinator.storage.task_history import still_with_forgotten
 from fleet_protocol.errors import Reason
 from fleet_protocol.limits import MAX_SEQUENCE
 
@@ -57,7 +58,10 @@ class Overview:
             updates: dict[int, list[Row[Any]]] = {}
             for row in connection.execute(held):
                 updates.setdefault(row.aggregate, []).append(row)
-        return [_summary(row, updates.get(row.number, []), found.get(row.number)) for row in rows]
+        still = still_with_forgotten(self._engine, task, [row.number for row in rows])
+        return [
+            _summary(row, updates.get(row.number, []), found.get(row.number), still.get(row.number, ())) for row in rows
+        ]
 
     def newest_clip(self, task: str) -> float | None:
         """That of the newest version, where it follows the norms of updates and one has been made."""
@@ -139,7 +143,9 @@ class Overview:
             return {Reason(reason): count for reason, count in connection.execute(query)}
 
 
-def _summary(row: Row[Any], updates: Sequence[Row[Any]], evaluation: Evaluation | None) -> VersionSummary:
+def _summary(
+    row: Row[Any], updates: Sequence[Row[Any]], evaluation: Evaluation | None, with_forgotten: tuple[str, ...]
+) -> VersionSummary:
     losses = [loss for update in updates if (loss := declared_loss(update.kind, update.facts)) is not None]
     return VersionSummary(
         row.number,
@@ -152,4 +158,5 @@ def _summary(row: Row[Any], updates: Sequence[Row[Any]], evaluation: Evaluation 
         mean_of(update.staleness for update in updates) if updates else None,
         evaluation,
         row.given,
+        with_forgotten,
     )

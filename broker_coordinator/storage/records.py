@@ -183,7 +183,8 @@ class Evaluation:
 class VersionSummary:
     """A version without its weights; `step` is the factor on the server's learning rate from there on. `given` says
     what it is, where no updates made it. `updates`, `mean_loss` and `mean_staleness` are of the updates that it holds;
-    None where there is none, or none that tells its loss.
+    None where there is none, or none that tells its loss. `with_forgotten` are devices that were forgotten, with whose
+    updates it was made nevertheless.
     """
 
     number: int
@@ -196,3 +197,4 @@ class VersionSummary:
     mean_staleness: float | None
     evaluation: Evaluation | None
     given: str | None = None
+    with_forgotten: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ from sqlalchemy import (
     cast,
 )
 
-SCHEMA = 19
+SCHEMA = 20
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -265,6 +265,7 @@ departures = Table(
     Column("device", String(48), primary_key=True),
     Column("version", BigInteger, primary_key=True, autoincrement=False, comment="the newest when it left"),
     Column("replayed_from", BigInteger, comment="where the version after it was replayed from without it; else null"),
+    Column("since", BigInteger, comment="the first whose updates of it the replay leaves out; null: the first of all"),
     comment="of devices: later versions remember nothing of what they had sent by then",
 )
 

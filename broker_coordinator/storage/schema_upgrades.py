@@ -10,6 +10,7 @@ from broker_coordinator.storage.schema import (
     SCHEMA,
     clusters,
     cohorts,
+    departures,
     findings,
     helpers,
     invitations,
@@ -130,6 +131,10 @@ def _from_18(connection: Connection) -> None:
     _add_column(connection, versions.c.clip)
 
 
+def _from_19(connection: Connection) -> None:
+    _add_column(connection, departures.c.since)
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -146,5 +151,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     16: _from_16,
     17: _from_17,
     18: _from_18,
+    19: _from_19,
 }
 """By the schema that is there, what makes it the next one."""

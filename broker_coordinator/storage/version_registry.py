@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from sqlalchemy import Engine, func, insert, select, update
 
+from broker_coordinator.aggregation.lineage import Departure
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import writing
@@ -80,19 +81,19 @@ class VersionRegistry:
             count_up(connection, TASKS)
             return restored
 
-    def add_without(self, version: Version, device: str, replayed_from: int) -> None:
+    def add_without(self, version: Version, departure: Departure) -> None:
         """Add a version that is a replay without a device's updates, as the next one of its task.
 
         Raises:
             TasksChangedError: another version was made meanwhile; nothing was committed.
         """
         with writing(self._engine) as connection:
-            if newest_number_in(connection, version.task) != version.number - 1:
+            if newest_number_in(connection, version.task) != departure.version:
                 raise TasksChangedError
             last = select(versions.c.buffer_size).where(versions.c.task == version.task)
             buffer_size = connection.scalar(last.where(versions.c.number == version.number - 1))
             insert_version(connection, replace(version, buffer_size=buffer_size))
-            insert_departure(connection, version.task, device, version.number - 1, replayed_from)
+            insert_departure(connection, version.task, departure)
             count_up(connection, TASKS)
 
     def add_evaluation(self, name: str, found: Evaluation) -> None:

@@ -381,6 +381,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         connection.exec_driver_sql("DROP TABLE queries")
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")
+        connection.exec_driver_sql("ALTER TABLE departures DROP COLUMN since")
         for column in ("given", "clip"):
             connection.exec_driver_sql(f"ALTER TABLE versions DROP COLUMN {column}")
         for column in ("wanted_version", "solved_first", "solved_last"):
@@ -421,6 +422,7 @@ def test_a_database_with_cohorts_of_before_gets_when_they_were_opened(place: Pla
     with writing(bench.journal.engine) as connection:
         connection.exec_driver_sql("DROP TABLE version_noise")
         connection.exec_driver_sql("ALTER TABLE cohorts DROP COLUMN opened")
+        connection.exec_driver_sql("ALTER TABLE departures DROP COLUMN since")
         connection.exec_driver_sql("ALTER TABLE versions DROP COLUMN clip")
         connection.execute(update(schema_number).values(number=17))
     bench.journal.close()
@@ -429,3 +431,4 @@ def test_a_database_with_cohorts_of_before_gets_when_they_were_opened(place: Pla
         assert "version_noise" in tables.get_table_names()
         assert "opened" in {column["name"] for column in tables.get_columns("cohorts")}
         assert "clip" in {column["name"] for column in tables.get_columns("versions")}
+        assert "since" in {column["name"] for column in tables.get_columns("departures")}

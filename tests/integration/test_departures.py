@@ -1,72 +1,17 @@
 """A device that is revoked leaves what strategies remember; with `--forget` it leaves the versions too."""
 
-import json
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from broker_coordinator import cli
 from broker_coordinator.aggregation import retention
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.strategies import STRATEGIES
-from broker_coordinator.serving.replay import replayed, state_of
-from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.serving.replay import replayed
 from broker_coordinator.storage.version_registry import VersionRegistry
-from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.keys import write_signing_key
-from fleet_protocol.update_plan import UpdatePlan
-from tests.support.bench import KEY, OPEN, Bench
-from tests.support.bundles import TASK, write_bundle
-from tests.support.device import SigningDevice
-from tests.support.fleet import FLEET
+from tests.support.bench import Bench
+from tests.support.bundles import TASK
+from tests.support.departing_fleet import EVIL, HONEST, Fleet, Operator
 from tests.support.replay import versions_replayed
-
-HONEST = [SigningDevice(name) for name in ("attic-pi", "barn-pi", "cellar-pi")]
-EVIL = SigningDevice("evil-pi")
-
-
-def plan_of(strategy: str, **more) -> AggregationPlan:
-    return AggregationPlan(
-        buffer_size=1 if strategy == "fedasync" else 2,
-        strategy=strategy,
-        server_learning_rate=0.5,
-        server_momentum=0.5,
-        max_staleness=0 if strategy == "fedavg" else 6,
-        round_seconds=1e9 if strategy == "fedavg" else 0.0,
-        **more,
-    )
-
-
-class Fleet:
-    """Three honest devices and one more take turns; a version after every second update."""
-
-    def __init__(self, folder: Path, strategy: str, name: str = "one", **more) -> None:
-        update = UpdatePlan(0.5, feedback="ef21" if strategy == "ef21" else "residual")
-        self.bundle = write_bundle(folder / "bundle", aggregation=plan_of(strategy), update=update)
-        self.bench = Bench(folder / f"{name}.db", self.bundle, replace(OPEN, keys=(KEY,)), **more)
-        self._sent = dict.fromkeys([device.name for device in (*HONEST, EVIL)], 0)
-        for device in (*HONEST, EVIL):
-            self.bench.handle(device, device.enrolment())
-
-    def turn(self, *devices: SigningDevice) -> None:
-        for device in devices:
-            sequence = self._sent[device.name] = self._sent[device.name] + 1
-            base = self.bench.journal.newest_number(TASK)
-            self.bench.handle(device, device.update(sequence, base_version=base, samples=2 + sequence % 5, life=1))
-            self.bench.make_versions()
-
-    def revoke(self) -> None:
-        DeviceRegistry(self.bench.journal.engine).revoke(EVIL.name)
-        self.bench.make_versions()
-
-    def weights(self) -> bytes:
-        return self.bench.journal.newest_version(TASK).weights
-
-    def remembered(self) -> list[object]:
-        newest = self.bench.journal.newest_version(TASK)
-        return list(state_of(self.bench.journal, self.bundle.description, newest, (KEY,)).remembered)
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
@@ -127,29 +72,6 @@ def test_rollback_restores_what_the_old_version_remembered(tmp_path) -> None:
     assert fleet.remembered() == before
     assert versions_replayed(fleet.bench.journal, TASK) == 7
     assert versions_replayed(fleet.bench.journal, TASK, 5) == 2
-
-
-class Operator:
-    """Runs commands on a fleet's database."""
-
-    def __init__(self, folder: Path, fleet: Fleet, capsys) -> None:
-        self._capsys, self._configuration = capsys, folder / "coordinator.toml"
-        self._configuration.write_text(
-            f'fleet = "{FLEET}"\nkey_file = "key"\ndatabase = "{fleet.bench.database}"\n[broker]\nhost = "localhost"\n'
-        )
-        (folder / "key").touch(mode=0o600)
-        (folder / "key").write_text(write_signing_key(KEY))
-
-    def run(self, noun: str, *arguments: str) -> object:
-        status, said = self.said(noun, *arguments)
-        assert status == 0, said
-        return json.loads(said)
-
-    def said(self, noun: str, *arguments: str) -> tuple[int, str]:
-        """The exit status, and what was printed."""
-        status = cli.main([noun, "--config", str(self._configuration), *arguments, "--json"])
-        said = self._capsys.readouterr()
-        return status, said.out or said.err
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"fedavg"}))

@@ -12,7 +12,7 @@ from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.version import version_of
 from broker_coordinator.commands.export import model_of
 from broker_coordinator.consumers.prompts import read_tally
-from broker_coordinator.serving.forgetting import forget_device
+from broker_coordinator.serving.forgetting import Asked, forget_device
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.given_versions import give_version
 from broker_coordinator.storage.journal import TasksChangedError
@@ -203,7 +203,7 @@ def test_what_a_given_version_holds_of_a_forgotten_device_is_said(bench):
     bench.make_versions()
     before = bench.journal.newest_version(TASK).weights
     DeviceRegistry(bench.journal.engine).forget("kitchen-pi")
-    (forgotten,) = forget_device(bench.journal, "kitchen-pi", (KEY,))
+    (forgotten,) = forget_device(bench.journal, Asked("kitchen-pi"), (KEY,))
     assert "what kitchen-pi sent before version 2, which was trained elsewhere" in forgotten.remains
     assert bench.journal.newest_version(TASK).weights == before
     assert versions_replayed(bench.journal, TASK) == 4

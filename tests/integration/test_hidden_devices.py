@@ -146,7 +146,7 @@ def test_replay_without_a_device_is_refused_as_the_difference_would_tell_its_upd
     fleet = Fleet(tmp_path)
     fleet.send("pi-0", "pi-1")
     with pytest.raises(ConfigurationError, match="the difference would show that update"):
-        list(replayed(fleet.bench.journal, fleet.bundle.description, without={"pi-0": 1}))
+        list(replayed(fleet.bench.journal, fleet.bundle.description, without={"pi-0": [(0, 1)]}))
 
 
 def test_renewed_generation_makes_no_more_versions_and_another_bundle_begins_anew(tmp_path):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.averaging import averaged_numbers
-from broker_coordinator.aggregation.lineage import Departure, History
+from broker_coordinator.aggregation.lineage import Departure, History, leaves_out
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_departure_counts_from_its_version_on() -> None:
     assert history.lineage(2).left == {}
     assert history.lineage(3).left == {"evil": 3}
     assert history.lineage(9).left == {"evil": 7, "other": 5}
-    assert history.lineage(2, {"evil": 9}).left == {"evil": 9}
+    assert history.lineage(2, {"evil": [(0, 9)]}).left == {"evil": 9}
     assert history.lineage(9).through(4).spans == [(0, 4)]
 
 
@@ -73,3 +73,28 @@ def test_departure_counts_from_its_version_on() -> None:
 )
 def test_no_more_than_the_newer_half_of_the_versions_is_averaged(candidates, count, averaged) -> None:
     assert averaged_numbers(candidates, 5, count) == averaged
+
+
+def test_device_that_is_left_out_of_a_replay_leaves_before_the_first_version_that_lacks_it() -> None:
+    without = {"evil": [(4, 9)]}
+    assert History({}).lineage(2, without).left == {}
+    assert History({}).lineage(3, without).left == {"evil": 9}
+    assert [leaves_out(without, "evil", number) for number in (3, 4, 9, 10)] == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("rollbacks", "departures", "marked"),
+    [
+        ({}, [Departure("evil", 7)], []),
+        ({}, [Departure("evil", 7, replayed_from=1)], [2, 3, 4, 5, 6, 7]),
+        ({}, [Departure("evil", 7, replayed_from=4, since=5)], [5, 6, 7]),
+        ({}, [Departure("evil", 7, replayed_from=3)], [2, 3, 4, 5, 6, 7, 8, 9]),
+        ({}, [Departure("evil", 7, replayed_from=3), Departure("other", 8, replayed_from=1)], [2, 3, 4, 5, 6, 7, 8]),
+        ({9: 6}, [Departure("evil", 7, replayed_from=1)], [2, 3, 4, 5, 6, 7, 9]),
+        ({6: 1}, [Departure("evil", 7, replayed_from=1)], [2, 3, 4, 5]),
+    ],
+)
+def test_versions_made_with_what_was_forgotten_are_known(rollbacks, departures, marked) -> None:
+    """Versions 2 and 5 hold an update of the device."""
+    history = History(rollbacks, departures)
+    assert [number for number in range(10) if history.still_with(number, {"evil": [2, 5]})] == marked

@@ -23,6 +23,11 @@ class Selection(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     mean_updates: Amount
     version_seconds: Amount
 
+    @property
+    def takes_everybody(self) -> bool:
+        """Whether every device may train, as often as it likes."""
+        return self.least == 0 and self.drawn_below == EVERYONE
+
     def __post_init__(self) -> None:
         """Raise ValueError for what no figure compares with: nobody would ever train."""
         for name in ("least", "mean_updates", "version_seconds"):

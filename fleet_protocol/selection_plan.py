@@ -59,8 +59,8 @@ class SelectionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """A device that has sent fewer than this share of the mean number of updates since it joined trains whatever it is
     worth. 0: nobody is seen to."""
     patience_seconds: Annotated[float, msgspec.Meta(ge=1, le=1e7)] = 3600.0
-    """When a version is so old and no newer one is made, every device may train; earlier where versions take less than a
-    third of that when everybody trains."""
+    """When a version is so old and no newer one is made, every device may train; earlier where versions take less than
+    a third of that while everybody trains."""
     exploration: Share | None = None
     """Of `utility` and `pisces`: a device that has never trained is drawn with this share of the chance that `share`
     gives. It falls by 2 % with each version, to two ninths of it; left out, from 0.9 to 0.2."""

@@ -72,21 +72,18 @@ class Utilities:
         wanted = math.ceil(self.pace.width * fewest)
         if wanted >= known:
             return self.everyone()
-        worth = {device: told.utility * plan.discount(told.staleness, self._seconds) for device, told in self._told.items()}
+        seconds = self.pace.version_seconds
+        worth = {each: told.utility * plan.discount(told.staleness, seconds) for each, told in self._told.items()}
         below = round(EVERYONE * plan.new_drawn(versions))
         if plan.method == "power_of_choice":
             below = max(round(EVERYONE * plan.drawn_candidates), asking(wanted, task, version, worth))
             worth = {device: each for device, each in worth.items() if is_asked(task, version, device, below)}
         least = sorted(worth.values(), reverse=True)[wanted - 1]
-        return Selection(least, below, self._mean_updates(), self._seconds)
+        return Selection(least, below, self._mean_updates(), seconds)
 
     def everyone(self) -> Selection | None:
         """What lets every device train; None where nothing is known."""
-        return Selection(0.0, EVERYONE, self._mean_updates(), self._seconds) if self._told else None
-
-    @property
-    def _seconds(self) -> float:
-        return self.pace.version_seconds
+        return Selection(0.0, EVERYONE, self._mean_updates(), self.pace.version_seconds) if self._told else None
 
     def _mean_updates(self) -> float:
         most = MOST_TIMES_USUAL * median(self._updates.values())

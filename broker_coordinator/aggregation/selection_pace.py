@@ -17,6 +17,7 @@ from typing import Final
 
 FEWEST_IN_TURN: Final = 3
 MOST_IN_TURN: Final = 100
+VERSIONS_TIMED: Final = 20
 OPEN_TURNS: Final = 2
 """Turns for which everybody is asked: one in which the updates of those come that began before, and one to measure."""
 SELECTED_TURNS: Final = 20
@@ -37,8 +38,8 @@ MOST_TIMES_OTHERS: Final = 4
 
 @dataclass(slots=True)
 class SelectionPace:
-    """`width` is how many times as many devices are asked as if all came. `_seconds` are how long the last versions took,
-    the newest last, and `_usual` how long one takes when everybody is asked; `_versions` are those since everybody was.
+    """`width` is how many times as many devices are asked as if all came. `_seconds` are how long the last versions
+    took, the newest last, `_usual` is how long one takes when everybody is asked, and `_versions` are those since then.
     """
 
     width: float = 1.0
@@ -49,7 +50,8 @@ class SelectionPace:
     @property
     def version_seconds(self) -> float:
         """How long a version takes to come; 0 where that is not known."""
-        return sum(self._seconds) / len(self._seconds) if self._seconds else 0.0
+        last = self._last(VERSIONS_TIMED)
+        return sum(last) / len(last) if last else 0.0
 
     def asks_everyone(self, turn: int) -> bool:
         """Whether the next version is one of those for which everybody is asked."""
@@ -60,7 +62,7 @@ class SelectionPace:
         was_open = self.asks_everyone(turn)
         self._seconds.append(seconds)
         self._versions += 1
-        recent = usual_seconds(list(islice(reversed(self._seconds), turn)))
+        recent = usual_seconds(self._last(turn))
         if was_open:
             self._usual = recent
             return
@@ -71,6 +73,9 @@ class SelectionPace:
             self.width = max(1.0, self.width * math.pow(step, 1 / turn))
         if self._versions >= (OPEN_TURNS + SELECTED_TURNS) * turn:
             self._versions = 0
+
+    def _last(self, count: int) -> list[float]:
+        return list(islice(reversed(self._seconds), count))
 
     def patience(self, most_seconds: float) -> float:
         """How many seconds a version waits for those that it asks, before it asks everybody."""

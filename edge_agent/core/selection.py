@@ -54,8 +54,8 @@ def why_not_selected(
     has_trained: bool,
 ) -> str | None:
     """Why no round from `version` begins, in words; None where one may. `selection` is the manifest's, None where no
-    device has sent an update; `figures` are of the bundle, None before the device's first update. Who `has_trained` from this
-    version is worth as much as before, and would fill the buffer alone: it waits for the next.
+    device has sent an update; `figures` are of the bundle, None before this device's first update. Who `has_trained`
+    from this version is worth as much as before, and would fill the buffer alone: it waits for the next.
     """
     plan = task.selection
     if plan is None or selection is None or selection.takes_everybody:

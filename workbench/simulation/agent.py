@@ -27,7 +27,6 @@ from fleet_protocol.codec import device_model
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import Receipt
-from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import stored_count
 from workbench.simulation.event_queue import Alarm

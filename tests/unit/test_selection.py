@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.selection import FEWEST_KNOWN, MOST_TIMES_USUAL, Told, Utilities
 from broker_coordinator.aggregation.selection_pace import SelectionPace, turn_of, usual_seconds
+from broker_coordinator.consumers.update import UpdateFacts
+from broker_coordinator.serving.served_task import told_by
 from edge_agent.core.selection import RoundFigures, after_round, why_not_selected
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import parse_description
@@ -206,6 +208,26 @@ def test_what_a_device_notes_of_its_rounds():
     later = Selection(1.0, 0, 60.0, 0.0)
     assert after_round(first, later, 9, 0.25, 21.0) == RoundFigures(9, 0.25, 21.0, 2, 6.0)
     assert after_round(None, None, 8, 0.5, 20.0).mean_before == 0.0
+
+
+def test_who_joins_while_everybody_is_asked_is_owed_nothing_for_the_time_before():
+    found = known(dict.fromkeys(NAMES, 1.0))
+    for name in NAMES:
+        found.note(name, Told(1.0, 0), 39)
+    joined = after_round(None, found.everyone(), 8, 0.5, 20.0)
+    assert not joined.missing(SelectionPlan(), Selection(1e9, 0, 40.0, 0.0))
+    assert joined.missing(SelectionPlan(), Selection(1e9, 0, 44.0, 0.0))
+
+
+def test_samples_count_as_the_device_knows_them_too():
+    """Not as its update weighs, which follows what others declare."""
+    plan = msgspec.structs.replace(DIGITS.aggregation, max_samples=50)
+    task = task_of(SelectionPlan(), aggregation=plan)
+    assert told_by(task, UpdateFacts(8, 2.0, 1.0, declared=20), 3) == Told(40.0, 3)
+    assert told_by(task, UpdateFacts(8, 2.0, 1.0), 3) == Told(16.0, 3)
+    assert told_by(task, UpdateFacts(8, 2.0, 1.0, declared=4000), 3) == Told(100.0, 3)
+    assert told_by(task, UpdateFacts(8, None, 1.0), 3) is None
+    assert told_by(DIGITS, UpdateFacts(8, 2.0, 1.0), 3) is None
 
 
 @given(st.lists(st.floats(0, 1e12), min_size=1, max_size=60), st.floats(0.01, 0.99), st.integers(1, 30))

@@ -333,9 +333,7 @@ class ServedTask:
         self.watch = made.watch
         plan = self.description.selection
         if plan is not None and self.began is not None:
-            self.utilities.version_made(
-                max(0.0, now - self.began), self.buffer_size, in_time=not self.asks_everyone
-            )
+            self.utilities.version_made(max(0.0, now - self.began), self.buffer_size, in_time=not self.asks_everyone)
         self.began = now
         self.asks_everyone = False
         for _ in range(made.update_count):

@@ -58,7 +58,9 @@ def test_a_manifest_asks_for_what_the_best_have_told(bench) -> None:
     *open_ones, manifest = bench.manifests()
     assert all(each.selection.takes_everybody for each in open_ones)
     assert manifest.version == 10
-    assert manifest.selection == Selection(8 * 8.0, round(EVERYONE * PLAN.new_drawn(10)), 2.0, 20.1), "three of ten devices"
+    assert manifest.selection == Selection(8 * 8.0, round(EVERYONE * PLAN.new_drawn(10)), 2.0, 20.1), (
+        "three of ten devices"
+    )
 
 
 def test_after_a_restart_it_asks_everybody_until_it_knows_again_how_fast_versions_come(bench) -> None:

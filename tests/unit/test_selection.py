@@ -103,7 +103,9 @@ def test_exploration_falls_from_nine_tenths_to_two():
     assert plan.new_drawn(1) == pytest.approx(0.9 * 0.98 * 0.5)
     assert plan.new_drawn(10**9) == pytest.approx(0.2 * 0.5)
     assert SelectionPlan(share=0.5, exploration=0.45).new_drawn(1000) == pytest.approx(0.1 * 0.5)
-    assert asked(known(dict.fromkeys(NAMES, 1.0)), plan, 2, versions=1).drawn_below == round(EVERYONE * 0.9 * 0.98 * 0.5)
+    assert asked(known(dict.fromkeys(NAMES, 1.0)), plan, 2, versions=1).drawn_below == round(
+        EVERYONE * 0.9 * 0.98 * 0.5
+    )
 
 
 def test_those_with_the_highest_utilities_train():
@@ -253,7 +255,7 @@ def test_power_of_choice_never_asks_fewer_than_the_buffer_takes(devices, buffer_
 def test_equal_devices_are_all_asked_by_their_own_rounds(method, seconds):
     preferred = {"preferred_seconds": 20.0} if method == "utility" else {}
     plan = SelectionPlan(method, share=0.4, exploration=0.0, fairness=0.0, **preferred)
-    found = known({name: 8.0 for name in NAMES[:10]}, staleness=math.ceil(seconds / 100.0))
+    found = known(dict.fromkeys(NAMES[:10], 8.0), staleness=math.ceil(seconds / 100.0))
     for _ in range(20):
         found.version_made(100.0, 2, in_time=True)
     selection = asked(found, plan, buffer_size=2)

@@ -5,6 +5,9 @@ single samples:
 
     utility = |B| sqrt(mean of loss^2) * (T / t)^alpha where t > T
 
+The coordinator knows how long a device's rounds take as far as versions are made meanwhile. So does the device count:
+both have to come to the same utility, or a threshold asks fewer devices than it is to.
+
 docs/selection.md says what stands for each of them.
 """
 
@@ -31,6 +34,8 @@ USUAL_SPEED_WEIGHT: Final = 2.0
 """Oort's alpha."""
 USUAL_STALENESS_WEIGHT: Final = 0.5
 """As Pisces has it."""
+MOST_STALENESS: Final = 1e9
+"""Versions; more are as good as never."""
 USUAL_CANDIDATES: Final = 0.75
 
 SETTINGS: Final[dict[str, frozenset[str]]] = {
@@ -54,12 +59,14 @@ class SelectionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """A device that has sent fewer than this share of the mean number of updates since it joined trains whatever it is
     worth. 0: nobody is seen to."""
     patience_seconds: Annotated[float, msgspec.Meta(ge=1, le=1e7)] = 3600.0
-    """When a version is so old and no newer one is made, every device may train."""
+    """When a version is so old and no newer one is made, every device may train; earlier where versions take less than
+    a third of that while everybody trains."""
     exploration: Share | None = None
     """Of `utility` and `pisces`: a device that has never trained is drawn with this share of the chance that `share`
     gives. It falls by 2 % with each version, to two ninths of it; left out, from 0.9 to 0.2."""
     preferred_seconds: Annotated[float, msgspec.Meta(gt=0, le=1e7)] | None = None
-    """Of `utility`: a device whose rounds take longer is worth less. Left out, its speed does not matter."""
+    """Of `utility`: a device whose rounds take longer is worth less; they count in whole versions that are made
+    meanwhile. Left out, its speed does not matter."""
     speed_weight: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
     """Of `utility` with `preferred_seconds`: how much less, Oort's alpha; left out, 2: a device whose rounds take twice
     as long is worth a quarter."""
@@ -81,20 +88,30 @@ class SelectionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
         return first * falls_to * self.share
 
     def utility(self, samples: int, loss: float) -> float:
-        """What is to be learned from a device whose last round was on so many samples, with that loss at its begin."""
-        return abs(loss) * (1 if self.method == "power_of_choice" else samples)
-
-    def discount(self, round_seconds: float, version_seconds: float) -> float:
-        """By what a device's utility is multiplied, at most 1, where its rounds take so long and a version comes every
-        `version_seconds`; 0 where that is not known.
+        """What is to be learned from a device whose last round was on so many samples, with that loss at its begin; 0
+        where the loss is below 0, as one of the task's own may be.
         """
+        return max(loss, 0.0) * (1 if self.method == "power_of_choice" else samples)
+
+    def discount(self, staleness: int, version_seconds: float) -> float:
+        """By what a device's utility is multiplied, at most 1, where so many versions are made during its round and
+        one comes every `version_seconds`; 1 where that is 0, not known.
+        """
+        if version_seconds <= 0:
+            return 1.0
         if self.method == "utility" and self.preferred_seconds is not None:
             alpha = USUAL_SPEED_WEIGHT if self.speed_weight is None else self.speed_weight
+            round_seconds = staleness * version_seconds
             return math.pow(self.preferred_seconds / max(round_seconds, self.preferred_seconds), alpha)
-        if self.method == "pisces" and version_seconds > 0:
+        if self.method == "pisces":
             beta = USUAL_STALENESS_WEIGHT if self.staleness_weight is None else self.staleness_weight
-            return math.pow(round_seconds / version_seconds + 1.0, -beta)
+            return math.pow(staleness + 1.0, -beta)
         return 1.0
+
+
+def expected_staleness(round_seconds: float, version_seconds: float) -> int:
+    """How many versions are made during a round at least; 0 where it is not known how often one comes."""
+    return math.floor(min(round_seconds / version_seconds, MOST_STALENESS)) if version_seconds > 0 else 0
 
 
 def check_selection(task: "TaskDescription", plan: SelectionPlan, name: str) -> None:

@@ -127,16 +127,21 @@ class ServedTask:
 
     @property
     def selection(self) -> Selection | None:
-        """What devices are asked for; None where everybody is to train. The same until there is another version, or its
-        patience is over.
+        """What devices are asked for; None where nothing is selected by, or nobody has sent anything. The same until
+        there is another version, or its patience is over.
         """
         plan = self.description.selection
-        if plan is None or self.asks_everyone:
+        if plan is None:
             return None
+        if self.asks_everyone:
+            return self.utilities.everyone()
         number, found = self._selected
         if number != self.newest.number:
             number = self.newest.number
-            found = self.utilities.selection(plan, number - self.first_version, self.buffer_size)
+            since_first = number - self.first_version
+            found = self.utilities.selection(
+                plan, self.description.task, number, versions=since_first, buffer_size=self.buffer_size
+            )
             self._selected = number, found
         return found
 
@@ -156,9 +161,9 @@ class ServedTask:
     def _patience_ends(self) -> float | None:
         """When devices that were not selected may train too; None where all may."""
         plan = self.description.selection
-        if plan is None or self.began is None or self.selection is None:
+        if plan is None or self.began is None or (selection := self.selection) is None or selection.takes_everybody:
             return None
-        return self.began + plan.patience_seconds
+        return self.began + self.utilities.pace.patience(plan.patience_seconds)
 
     def _version_deadline(self) -> float | None:
         limit = self._longest_wait()
@@ -326,22 +331,42 @@ class ServedTask:
         self.state = made.state
         self.participants = made.participants
         self.watch = made.watch
+        plan = self.description.selection
+        if plan is not None and self.began is not None:
+            self.utilities.version_made(max(0.0, now - self.began), self.buffer_size, in_time=not self.asks_everyone)
         self.began = now
         self.asks_everyone = False
-        plan = self.description.selection
         for _ in range(made.update_count):
             waiting = self.waiting.popleft()
             device = waiting.device
             self.senders.append(device)
-            if plan is not None and (loss := self._loss(waiting)) is not None:
-                self.utilities.note(device, Told(plan.utility(waiting.facts.samples, loss), waiting.staleness))
+            if (told := told_by(self.description, waiting.facts, waiting.staleness)) is not None:
+                self.utilities.note(device, told)
             if made.noise is not None:
                 before = self.participations.get(device, Participation())
                 self.participations[device] = before.again(made.noise.made)
-        if plan is not None:
-            self.utilities.version_made(now)
         if made.noise is not None:
             self.noise = made.noise
 
-    def _loss(self, waiting: WaitingPayload) -> float | None:
-        return self.consumer.loss(waiting.facts) if self.consumer.loss else None
+    def go_on_from(self, before: "ServedTask") -> None:
+        """Take over from the same task, as it was before it was read again, what no journal holds: how long its version
+        has waited, and what is known of its pace.
+        """
+        is_same = before.bundle.hash == self.bundle.hash and before.generation == self.generation
+        if not is_same or before.newest.number != self.newest.number:
+            return
+        self.began = before.began
+        self.asks_everyone = before.asks_everyone
+        self.utilities.pace = before.utilities.pace
+        self._selected = before._selected
+
+
+def told_by(task: TaskDescription, facts: Any, staleness: int) -> Told | None:
+    """What an update tells of its device's utility; None where the task does not select, or it tells no loss.
+
+    The samples are those that the device declared, which it knows itself, and not how many of them count.
+    """
+    if task.selection is None or facts.loss is None:
+        return None
+    samples = min(facts.declared or facts.samples, task.aggregation.max_samples)
+    return Told(task.selection.utility(samples, facts.loss), staleness)

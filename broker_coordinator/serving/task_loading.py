@@ -2,21 +2,22 @@
 
 from collections import deque
 
+import msgspec
+
 from broker_coordinator.aggregation import buffer_size
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE
-from broker_coordinator.aggregation.selection import MOST_KNOWN, Told, Utilities
+from broker_coordinator.aggregation.selection import MOST_KNOWN, Utilities
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.serving.collapses import Collapses
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import state_of
-from broker_coordinator.serving.served_task import ServedTask
+from broker_coordinator.serving.served_task import ServedTask, told_by
 from broker_coordinator.serving.set_aside import SetAside
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.noise_seeds import new_seed, read_participations, read_series
-from broker_coordinator.storage.recent_updates import recent_updates, updates_of_devices
-from broker_coordinator.storage.records import counted_in, declared_loss
+from broker_coordinator.storage.recent_updates import newest_of_devices
 from broker_coordinator.storage.stored_tasks import StoredTask
 from broker_coordinator.storage.task_registry import Served
 from bundle_runtime.bundle import Bundle
@@ -99,14 +100,13 @@ class TaskLoader:
 
     def _utilities(self, description: TaskDescription) -> Utilities:
         """What the last updates of the bundle have told, where devices are selected by it."""
-        plan, engine = description.selection, self._journal.engine
-        if plan is None:
+        if description.selection is None:
             return Utilities()
-        rows = recent_updates(engine, description.task, MOST_KNOWN)
-        losses = ((row, declared_loss(row.kind, row.facts)) for row in rows)
-        told = (
-            (row.device, Told(plan.utility(counted_in(row.facts), loss), row.staleness))
-            for row, loss in losses
-            if loss is not None
-        )
-        return Utilities.of(told, updates_of_devices(engine, description.task))
+        newest = newest_of_devices(self._journal.engine, description.task, MOST_KNOWN)
+        facts_type = version_consumer(description).facts
+        found = Utilities()
+        for device, staleness, facts, updates in newest:
+            told = told_by(description, msgspec.json.decode(facts, type=facts_type), staleness)
+            if told is not None:
+                found.note(device, told, updates)
+        return found

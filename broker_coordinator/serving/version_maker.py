@@ -98,6 +98,7 @@ class VersionMaker:
         self._cohorts = MaskedCohorts(journal, signer, metrics, self._announcements.announce, draw_below=draw_below)
         self._invited: set[str] = set()
         self._stored: dict[str, StoredTask] | None = None
+        self._tasks: dict[str, ServedTask] = {}
         self._load()
 
     def tasks(self) -> list[str]:
@@ -239,7 +240,9 @@ class VersionMaker:
         self._decoded.forget()  # it was decoded for the tasks as they were
         self._set_aside.try_all_again()
         served, removed = self._registry.served(), self._registry.removed_tasks()
-        self._tasks = self._task_loader.load(served)
+        before, self._tasks = self._tasks, self._task_loader.load(served)
+        for name in before.keys() & self._tasks.keys():
+            self._tasks[name].go_on_from(before[name])
         self._cohorts.reload()
         self._removed = {each.name: farewell(each.first_version, each.bundle, each.generation) for each in removed}
         stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served.readable)]}

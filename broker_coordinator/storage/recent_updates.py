@@ -8,7 +8,7 @@ from sqlalchemy import Engine, func, select
 from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.schema import FACTS, devices, payloads
-from broker_coordinator.storage.task_conditions import trained_from_first, updates_of
+from broker_coordinator.storage.task_conditions import held_from_first, trained_from_first, updates_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,23 @@ def recent_updates(engine: Engine, task: str, count: int) -> list[RecentUpdate]:
     query = query.where(*updates_of(task), trained_from_first(task)).order_by(payloads.c.position.desc())
     with reading(engine) as connection:
         return [RecentUpdate(*row) for row in reversed(connection.execute(query.limit(count)).all())]
+
+
+def newest_of_devices(engine: Engine, task: str, count: int) -> list[tuple[str, int, str, int]]:
+    """Of at most `count` approved devices whose updates of the bundle versions hold, those that sent last: name,
+    staleness and facts of the newest of them, and how many there are; who sent last is last.
+
+    Raises:
+        JournalUnavailableError: the database fails.
+    """
+    last = select(func.max(payloads.c.position).label("position"), func.count().label("number"))
+    last = last.join(devices, devices.c.name == payloads.c.device).where(*updates_of(task), held_from_first(task))
+    last = last.where(devices.c.state == DeviceState.APPROVED.value).group_by(payloads.c.device)
+    of_device = last.order_by(func.max(payloads.c.position).desc()).limit(count).subquery()
+    query = select(payloads.c.device, payloads.c.staleness, FACTS, of_device.c.number)
+    query = query.join(of_device, of_device.c.position == payloads.c.position).order_by(payloads.c.position)
+    with reading(engine) as connection:
+        return [(name, staleness, facts, int(number)) for name, staleness, facts, number in connection.execute(query)]
 
 
 def updates_of_devices(engine: Engine, task: str) -> Iterator[tuple[str, int]]:

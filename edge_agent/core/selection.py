@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fleet_protocol.cohort import is_asked
 from fleet_protocol.kinds import Selection
-from fleet_protocol.selection_plan import SelectionPlan
+from fleet_protocol.selection_plan import SelectionPlan, expected_staleness
 from fleet_protocol.task_description import TaskDescription
 
 
@@ -28,13 +28,16 @@ class RoundFigures:
 
     def utility(self, plan: SelectionPlan, selection: Selection) -> float:
         """What this device is worth now."""
-        return plan.utility(self.samples, self.loss) * plan.discount(self.seconds, selection.version_seconds)
+        staleness = expected_staleness(self.seconds, selection.version_seconds)
+        return plan.utility(self.samples, self.loss) * plan.discount(staleness, selection.version_seconds)
 
 
 def after_round(
     before: RoundFigures | None, selection: Selection | None, samples: int, loss: float, seconds: float
 ) -> RoundFigures:
-    """Those with one more round, trained from a version with this `selection`."""
+    """Those with one more round on so many `samples` as count, which began with this `selection`; None where no device
+    had sent an update by then.
+    """
     if before is None:
         mean_before = selection.mean_updates if selection else 0.0
         return RoundFigures(samples, loss, seconds, 1, mean_before)
@@ -50,12 +53,12 @@ def why_not_selected(
     *,
     has_trained: bool,
 ) -> str | None:
-    """Why no round from `version` begins, in words; None where one may. `selection` is the manifest's, None where it
-    takes everybody; `figures` are of the bundle, None before the device's first update. Who `has_trained` from this
-    version is worth as much as before, and would fill the buffer alone: it waits for the next.
+    """Why no round from `version` begins, in words; None where one may. `selection` is the manifest's, None where no
+    device has sent an update; `figures` are of the bundle, None before this device's first update. Who `has_trained`
+    from this version is worth as much as before, and would fill the buffer alone: it waits for the next.
     """
     plan = task.selection
-    if plan is None or selection is None:
+    if plan is None or selection is None or selection.takes_everybody:
         return None
     if has_trained:
         return f"this device has had its round from version {version}, and others are to have theirs"

@@ -1,17 +1,22 @@
 """A fleet in virtual time whose devices are selected: the cores that ship, through sleep, crashes and stalls."""
 
+from functools import cache
 from statistics import median
 
 import msgspec
 import pytest
 
 from broker_coordinator.aggregation.selection import MOST_TIMES_USUAL, Utilities
+from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.kinds import Selection
 from fleet_protocol.selection_plan import SelectionPlan
+from fleet_protocol.task_description import TaskDescription
 from tests.support.simulated_fleet import HOUR, bundle, fleet, workload
 from workbench.simulation import event_queue
 from workbench.simulation.checkpoint.file import resume, write_checkpoint
+from workbench.simulation.conditions import FleetMember
 from workbench.simulation.simulation import Options, Simulation
+from workbench.simulation.world import as_trained
 
 SLOW, FAST = 10, 10
 MEMBERS = fleet(FAST) + fleet(SLOW, start_seconds=500.0)
@@ -33,9 +38,10 @@ def updates(run: Simulation) -> list[int]:
     return [agent.updates_made for agent in run.agents]
 
 
-@pytest.mark.parametrize("concurrent", [None, 4])
+@pytest.mark.parametrize("concurrent", [None, 6])
 @pytest.mark.parametrize("method", PLANS)
 def test_the_fleet_goes_on_and_nobody_is_left_out(method, concurrent):
+    """Of six places at a time, the slow devices' rounds need more than half if they are to have their share."""
     run = simulation(PLANS[method], concurrent=concurrent, seconds=12 * HOUR)
     summary = run.run().summary
     assert summary.versions > 20
@@ -58,10 +64,58 @@ def test_slow_devices_train_less_often_than_without_selection():
     assert share_of_slow(by_worth_alone) < 0.5 * share_of_slow(None)
 
 
+DEFAULTS = [SelectionPlan(), SelectionPlan("power_of_choice"), SelectionPlan("pisces")]
+FLEETS = [(6, 2), (10, 5), (10, 8), (20, 2), (30, 4)]
+"""Devices, and updates in a buffer."""
+
+
+def versions_of(plan: SelectionPlan | None, members: list[FleetMember], buffer_size: int, tamper=as_trained) -> int:
+    options = Options(seed=3, seconds=5 * HOUR, plain=True)
+    run = Simulation(members, bundle(selection=plan, buffer_size=buffer_size), workload(), options, tamper=tamper)
+    return run.run().summary.versions
+
+
+@cache
+def usual_versions(devices: int, buffer_size: int, **conditions: float) -> int:
+    """In five hours, without selection."""
+    return versions_of(None, fleet(devices, **conditions), buffer_size)
+
+
+@pytest.mark.parametrize("plan", DEFAULTS, ids=lambda plan: plan.method)
+@pytest.mark.parametrize(("devices", "buffer_size"), FLEETS)
+def test_a_healthy_fleet_makes_three_quarters_of_the_versions_that_it_makes_without(plan, devices, buffer_size):
+    assert versions_of(plan, fleet(devices), buffer_size) >= 0.75 * usual_versions(devices, buffer_size)
+
+
+@pytest.mark.parametrize("plan", DEFAULTS, ids=lambda plan: plan.method)
+def test_so_does_one_whose_rounds_take_longer_than_its_samples(plan):
+    usual = usual_versions(10, 5, start_seconds=900.0)
+    assert versions_of(plan, fleet(10, start_seconds=900.0), 5) >= 0.75 * usual
+
+
+def claims_a_huge_loss(device: int, _: TaskDescription, result: TrainingResult) -> TrainingResult:
+    return msgspec.structs.replace(result, loss=1e9 * (1.0 + result.loss)) if device < 4 else result
+
+
+@pytest.mark.parametrize("plan", DEFAULTS, ids=lambda plan: plan.method)
+@pytest.mark.parametrize("tamper", [as_trained, claims_a_huge_loss])
+def test_a_third_that_dies_stops_nothing_whatever_it_said_before(plan, tamper):
+    """Each of them within hours, some later than others."""
+    dies = fleet(4, crashes_per_day=12.0, restart_seconds=1e9)
+    members = dies + fleet(8)
+    without = versions_of(None, members, 3)
+    assert versions_of(plan, members, 3, tamper) >= 0.75 * without
+
+
+@pytest.mark.parametrize("plan", DEFAULTS, ids=lambda plan: plan.method)
+def test_a_third_that_lies_and_goes_on_slows_nobody_down(plan):
+    assert versions_of(plan, fleet(12), 3, claims_a_huge_loss) >= 0.75 * usual_versions(12, 3)
+
+
 @pytest.mark.parametrize("concurrent", [None, 4])
 def test_a_threshold_above_everybodys_utility_stops_nothing(concurrent, monkeypatch):
     impossible = Selection(1e30, 0, 0.0, 0.0)
-    monkeypatch.setattr(Utilities, "selection", lambda *_: impossible)
+    monkeypatch.setattr(Utilities, "selection", lambda *_, **__: impossible)
     plan = SelectionPlan(share=0.2, patience_seconds=600.0)
     summary = simulation(plan, concurrent=concurrent, members=fleet(6)).run().summary
     assert summary.versions >= 20

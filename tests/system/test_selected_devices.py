@@ -21,7 +21,7 @@ PLAN = SelectionPlan(share=0.3, exploration=0.0, fairness=0.0, patience_seconds=
 
 
 class SelectingFleet:
-    """Six devices, of which two train for a version."""
+    """Six devices, of which three are asked for a version, after six that ask everybody."""
 
     def __init__(self, folder: Path, broker: Broker) -> None:
         self.bundle = copy_digits_bundle(folder / "digits", selection=PLAN, buffer_size=2, strategy="fedbuff")
@@ -56,10 +56,10 @@ def fleet(tmp_path: Path, broker: Broker) -> Iterator[SelectingFleet]:
 
 def test_devices_wait_for_their_turn_and_have_it(fleet: SelectingFleet) -> None:
     fleet.feed(0)
-    until(lambda: fleet.updates() == len(NAMES), "everybody trains while nothing is known")
-    for round_number in (1, 2):
+    until(lambda: fleet.updates() == len(NAMES), "everybody trains at first")
+    for round_number in (1, 2, 3, 4):
         fleet.feed(round_number)
-        if round_number == 2:
+        if round_number == 4:
             fleet.coordinator.kill()
             fleet.agents[0].kill()
             fleet.coordinator.start_serving()

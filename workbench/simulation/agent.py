@@ -27,7 +27,6 @@ from fleet_protocol.codec import device_model
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import Receipt
-from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.conditions import DAY_SECONDS, FleetMember
 from workbench.simulation.device_memory import stored_count
 from workbench.simulation.event_queue import Alarm
@@ -408,7 +407,9 @@ class SimulatedAgent:
         if isinstance(result, Withheld):
             self._withhold(result, known, start)
         else:
-            self._spool(self._world.tamper(self.number, task, result), job, known, start)
+            result = self._world.tamper(self.number, task, result)
+            self._note_figures(result, version, start)
+            self._spool(result, job, known, start)
         self._postbox.notify()
         if isinstance(result, TrainingResult):
             if result.statistics:
@@ -435,20 +436,20 @@ class SimulatedAgent:
             )
             memory.spool(row, self._end.sign_row)
             memory.turns = Turns(memory.turns.count + 1, known.version)
-        self._note_figures(result, job.task, start)
         memory.returned = [row for row in memory.returned if row.sequence not in job.returned]
         memory.usual_norm = result.usual_norm
         if result.kept:
             self._count_withheld("unchanged")
         self._end_round(result, known, start, result.kept or "spooled")
 
-    def _note_figures(self, result: TrainingResult, task: TaskDescription, start: StartingPoint) -> None:
+    def _note_figures(self, result: TrainingResult, version: PublishedVersion, start: StartingPoint) -> None:
         """What later rounds are selected by: as `RoundTraining` notes it."""
-        memory = self._memory
+        memory, task = self._memory, version.task
         if task.selection is None or task.scaling.is_awaited or result.kept:
             return
         seconds = round_seconds(task, self._member.conditions, self._stored_count(start.newest_sample))
-        memory.figures = after_round(memory.figures, self._versions.selection, result.samples, result.loss, seconds)
+        counted = min(result.samples, task.aggregation.max_samples)
+        memory.figures = after_round(memory.figures, version.manifest.selection, counted, result.loss, seconds)
 
     def _withhold(self, withheld: Withheld, known: KnownVersion, start: StartingPoint) -> None:
         self._count_withheld(withheld.why)

@@ -11,7 +11,7 @@ from edge_agent.core.version_choice import (
 )
 from fleet_protocol.codec import read_model
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, Selection, WeightsRequest, encode_payload
+from fleet_protocol.kinds import BLOB_REQUEST, WEIGHTS_REQUEST, BlobRequest, WeightsRequest, encode_payload
 from fleet_protocol.topics import PackedWeights
 from workbench.simulation.device_memory import DeviceMemory
 from workbench.simulation.messages import DeviceEnd
@@ -24,7 +24,7 @@ ANY_BLOB = encode_payload(BlobRequest(bytes(32), []))
 class SimulatedVersionFollower:
     """One device's view of its task's versions."""
 
-    __slots__ = ("_end", "_memory", "_world", "selection", "selection_threshold")
+    __slots__ = ("_end", "_memory", "_world", "selection_threshold")
 
     def __init__(
         self, world: SimulatedWorld, end: DeviceEnd, memory: DeviceMemory, selection_threshold: int | None = None
@@ -34,13 +34,10 @@ class SimulatedVersionFollower:
         self._memory = memory
         self.selection_threshold = selection_threshold
         """That of the last manifest, where it is remembered."""
-        self.selection: Selection | None = None
-        """Likewise; None where it takes everybody too."""
 
     def restart(self) -> None:
         """Forget what a device does not store."""
         self.selection_threshold = None
-        self.selection = None
 
     def receive_manifest(self, version: PublishedVersion) -> KnownVersion:
         """Take the newest manifest; those published before it are skipped."""
@@ -52,7 +49,6 @@ class SimulatedVersionFollower:
                 memory.begin_bundle()
             memory.known = version.known
         self.selection_threshold = manifest.selection_threshold
-        self.selection = manifest.selection
         return memory.known
 
     def why_not_asked(self, version: PublishedVersion) -> str | None:

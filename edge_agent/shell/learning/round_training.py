@@ -36,6 +36,7 @@ from edge_agent.worker.supervisor import TrainingWorker
 from fleet_host import seal
 from fleet_host.log_lines import log_line
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.kinds import Selection
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
 from fleet_protocol.task_description import TaskDescription
 
@@ -164,7 +165,7 @@ class RoundTraining:
             self._database.withhold(task, version.bundle, charged.trained_through, charged.epochs)
             return charged
         self._has_stepped = False
-        began = time.monotonic()
+        began, selection = time.monotonic(), self._versions.selection(task)
         memory = self._database.memory(task, version.bundle)
         verdict = await self._run_worker(task, version, memory, charged)
         tries = 1
@@ -184,16 +185,20 @@ class RoundTraining:
         if isinstance(verdict, Withheld):
             self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs, verdict.own)
             return verdict
-        self._spool.put(task, version, memory, verdict, self._figures(version, verdict, time.monotonic() - began))
+        figures = self._figures(version, selection, verdict, time.monotonic() - began)
+        self._spool.put(task, version, memory, verdict, figures)
         return Withheld("unchanged", verdict.kept, verdict.trained_through, verdict.epochs) if verdict.kept else None
 
-    def _figures(self, version: ReadyVersion, result: TrainingResult, seconds: float) -> RoundFigures | None:
+    def _figures(
+        self, version: ReadyVersion, selection: Selection | None, result: TrainingResult, seconds: float
+    ) -> RoundFigures | None:
         """What the next rounds are selected by, where the task selects and the round has sent an update."""
         task = version.description
         if task.selection is None or task.scaling.is_awaited or result.kept:
             return None
         before = self._database.round_figures(task.task, version.bundle)
-        return after_round(before, self._versions.selection(task.task), result.samples, result.loss, seconds)
+        counted = min(result.samples, task.aggregation.max_samples)
+        return after_round(before, selection, counted, result.loss, seconds)
 
     def _has_another_way(self, version: ReadyVersion, verdict: Verdict) -> bool:
         """Whether the round can begin anew in another way: with the whole weights, with another helper, or with less of

@@ -111,7 +111,7 @@ class VersionFollower:
         return self._cohorts.get(task, b"")
 
     def selection(self, task: str) -> Selection | None:
-        """What the task asks devices for, as the newest manifest has it; None where it takes everybody."""
+        """What the task asks devices for, as the newest manifest has it; None where it says nothing."""
         return self._selections.get(task)
 
     def description(self, task: str) -> TaskDescription | None:
@@ -147,7 +147,7 @@ class VersionFollower:
         self._selection_thresholds[task] = manifest.selection_threshold
         has_new_cohort = self._cohorts.get(task, b"") != manifest.cohort
         self._cohorts[task] = manifest.cohort
-        has_new_selection = self._selections.get(task) != manifest.selection
+        has_new_selection = task not in self._selections or self._selections[task] != manifest.selection
         self._selections[task] = manifest.selection
         if news is ManifestNews.NEW_VERSION:
             self._database.set_known_version(task, known_from(manifest))
@@ -335,6 +335,8 @@ class VersionFollower:
         held = self._database.held_version(description.task)
         threshold = self._selection_thresholds.get(description.task, EVERYONE)
         trained_on = held.version if held and is_same_line(held, known) else None
+        if description.selection and description.task not in self._selections:
+            raise NotAskedError(f"no manifest of {description.task} has come since the start, which says who trains")
         figures = self._database.round_figures(description.task, known.bundle) if description.selection else None
         if reason := why_not_asked(
             description,

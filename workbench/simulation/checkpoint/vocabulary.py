@@ -23,6 +23,7 @@ from broker_coordinator.aggregation.collapse import Level, Seen, Watch
 from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution
 from broker_coordinator.aggregation.device_privacy.version_noise import NoiseSeries, VersionNoise
 from broker_coordinator.aggregation.selection import Told, Utilities
+from broker_coordinator.aggregation.selection_pace import SelectionPace
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.base_mean import Began
 from broker_coordinator.aggregation.strategies.ef21 import Estimate
@@ -132,6 +133,7 @@ CLASSES: Final = (
     RoundJob,
     Seen,
     Selection,
+    SelectionPace,
     ServerState,
     SimulatedAgent,
     SimulatedListener,

@@ -113,6 +113,8 @@ def test_trusted_device_that_is_not_approved_is_warned_of(bench, tmp_path, capsy
     write_bundle(tmp_path / "other", task="roses", aggregation=plan)
     configuration = str(configuration_of(bench, tmp_path))
     assert cli.main(["tasks", "--config", configuration, "publish", str(tmp_path / "other"), "--json"]) == 0
-    assert "warning: roses: aggregation.robust.trusted_devices names 'nobody-pi', which is not" in capsys.readouterr().err
+    assert (
+        "warning: roses: aggregation.robust.trusted_devices names 'nobody-pi', which is not" in capsys.readouterr().err
+    )
     found = command(bench, tmp_path, capsys, "tasks", "diagnose", "roses")
     assert any("'nobody-pi', which is not approved" in word for word in found["advice"])

@@ -85,7 +85,7 @@ class Stack:
         """cos(x_i, direction), float64 [N]; 0 where either is 0."""
         along = np.array([float(np.sum(direction[change.indices] * change.values)) for change in self.changes])
         lengths = self.norms() * math.sqrt(_squared(direction))
-        return np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 0)
+        return np.asarray(np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 0))
 
     def products(self) -> Matrix:
         """<x_i, x_j>, float64 [N, N]."""

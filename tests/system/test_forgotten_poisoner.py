@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.agent import AgentProcess, copy_digits_bundle, sample
 from tests.support.broker import Broker
+from tests.support.connected_device import ConnectedDevice
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.waiting import until
 
@@ -23,9 +24,12 @@ class PoisonedFleet:
         self.agents = {name: AgentProcess(folder / name, name, broker, self.coordinator.public_key) for name in NAMES}
         for agent in self.agents.values():
             agent.start()
+        self.awake = ConnectedDevice("awake", broker, self.coordinator.public_key)
+        """Hears each manifest at once, which agents that sleep do not."""
         self._fed = dict.fromkeys(NAMES, 0)
 
     def end(self) -> None:
+        self.awake.close()
         for process in (*self.agents.values(), self.coordinator):
             process.kill()
 
@@ -80,9 +84,7 @@ def test_fleet_goes_on_from_what_it_was_without_the_poisoner(fleet: PoisonedFlee
     assert (row["version"], row["replayed_from"], row["updates"], row["others"], row["remains"]) == (3, 1, 2, 0, "")
     assert row["distance"] > 0
     assert fleet.reaches(3) == honest, "to the last bit"
-    for name in ("attic", "barn"):
-        status = fleet.agents[name].status
-        until(lambda status=status: status()["versions"].get("digits") == 3, f"{name} has heard of version 3")
+    until(lambda: fleet.awake.received.manifests["digits"].version == 3, "version 3 is announced")
     fleet.train("attic", "barn")
     fleet.reaches(4)
     with fleet.coordinator.journal() as journal:

@@ -30,7 +30,8 @@ class FileLock:
             self._close()
         except OSError as error:
             self._close()
-            raise ConfigurationError(f"lock {self._path}: {error.strerror}; let this user write its folder") from error
+            words = "see that its folder is there, and that this user may write to it"
+            raise ConfigurationError(f"lock {self._path}: {error.strerror}; {words}") from error
         # Its holder deletes it before letting go: what is locked may have no name any more.
         return self.is_held()
 

@@ -1,5 +1,6 @@
 """What a version goes back to: which versions and whose updates are in it, after rollbacks and departures. Pure."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -59,6 +60,22 @@ def overlap(spans: Sequence[tuple[int, int]], span: tuple[int, int]) -> list[tup
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Versions `first` to `last` whose updates a version is made of, but for those that a replay left out."""
+
+    first: int
+    last: int
+    without: Without
+
+    def spans_of(self, device: str, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Where this part and `spans` have updates of a device in common."""
+        found = overlap(spans, (self.first, self.last))
+        for first, last in self.without.get(device, ()):
+            found = overlap(found, (0, first - 1)) + overlap(found, (last + 1, MAX_SEQUENCE))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """What was done to a task. `rollbacks`: the versions that they made, each with the one that it restored; `steps`:
     those versions with the factor that they set (`ServerState.step`).
@@ -111,27 +128,44 @@ class History:
                 found.setdefault(each.device, []).append(each.span)
         return found
 
-    def still_with(self, version: int, held: Mapping[str, Sequence[int]]) -> tuple[str, ...]:
-        """The devices whose updates a version was made with, though they were forgotten, then or later.
+    def parts(self, version: int) -> list["Part"]:
+        """What a version is made of, from the newest on.
 
-        `held` are, by device, the versions that hold an update of it.
+        Outside a replay, the way back leads from a rollback to what it restored, and from a replay's version to those
+        that it computed anew and on to the one that it began with. A replay passes over those made before it.
         """
-        spans, forgotten = self.spans(version), self.forgotten(MAX_SEQUENCE)
-        replays = [
-            (each.replayed_from, self.forgotten(each.version))
-            for each in self.departures
-            if each.replayed_from is not None and overlap(spans, (each.version + 1, each.version + 1))
-        ]
+        found = []
+        last, floor, without = version, self.first, NOBODY
+        while last > self.first:
+            others = self.rollbacks.keys() if without else self.rollbacks.keys() | self._replays()
+            made = max((each for each in others if floor < each <= last), default=floor)
+            found.append(Part(made + 1, last, without))
+            if made == floor:
+                last, floor, without = floor, self.first, NOBODY
+            elif made in self.rollbacks:
+                last = self.rollbacks[made]
+                floor, without = (floor, without) if last > floor else (self.first, NOBODY)
+            elif replay := self.replay_after(made - 1):
+                last, (floor, without) = made - 1, replay
+        return found
 
-        def is_in(device: str, number: int) -> bool:
-            taken_out = any(number > start and leaves_out(without, device, number) for start, without in replays)
-            return bool(overlap(spans, (number, number))) and not taken_out
+    def still_held(self, version: int, held: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+        """Of devices that were forgotten by then or later, by name: which of the versions that a version is made of
+        hold updates that are to be forgotten.
 
-        return tuple(
-            device
-            for device, numbers in sorted(held.items())
-            if any(leaves_out(forgotten, device, number) and is_in(device, number) for number in numbers)
-        )
+        `held` are, by device and in ascending order, the versions that hold an update of it.
+        """
+        forgotten, parts = self.forgotten(MAX_SEQUENCE), self.parts(version)
+        found = {}
+        for device, numbers in held.items():
+            spans = [span for part in parts for span in part.spans_of(device, forgotten.get(device, ()))]
+            inside = [numbers[bisect_left(numbers, first) : bisect_right(numbers, last)] for first, last in spans]
+            if any(inside):
+                found[device] = sorted({number for some in inside for number in some})
+        return found
+
+    def _replays(self) -> set[int]:
+        return {each.version + 1 for each in self.departures if each.replayed_from is not None}
 
     def numbers_to_average(self, version: int) -> list[int]:
         """The versions that the mean for use may be of, the newest first.

@@ -60,7 +60,12 @@ def _add_forgetting_options(verb: argparse.ArgumentParser) -> None:
         metavar="VERSION",
         help="forget what this version and later ones hold of it, not what earlier ones do",
     )
-    verb.add_argument("--task", type=name_of("task"), metavar="TASK", help="forget it in this task alone")
+    verb.add_argument(
+        "--task",
+        type=name_of("task"),
+        metavar="TASK",
+        help="compute versions of this task alone anew; what waits of it is set aside in every task",
+    )
     verb.add_argument(
         "--dry-run",
         action="store_true",
@@ -147,7 +152,14 @@ def _require_forgetting(options: argparse.Namespace) -> None:
 
 
 def _write_forgotten(found: Iterable[Forgotten], options: argparse.Namespace) -> None:
-    rows = [asdict(each) for each in found]
+    rows: list[dict[str, object]] = []
+    try:
+        rows += (asdict(each) for each in found)
+    finally:  # what is done in one task is told where another one fails
+        _write_rows_of_tasks(rows, options)
+
+
+def _write_rows_of_tasks(rows: list[dict[str, object]], options: argparse.Namespace) -> None:
     if not options.json:
         rows = [row | {key: f"{row[key]:.4g}" for key in ("distance", "length")} for row in rows]
     write_rows(rows, FORGOTTEN, as_json=options.json, when_empty=f"nothing of {options.name} is in any version")

@@ -1,8 +1,10 @@
 """Takes out of a task's newest version what one device has sent: versions are computed anew without it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final
 
 import numpy as np
 
@@ -13,9 +15,10 @@ from broker_coordinator.serving.replay import Source, source_of, without_devices
 from broker_coordinator.storage.journal import Journal, TasksChangedError
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.stored_tasks import StoredTask
+from broker_coordinator.storage.task_history import versions_holding
 from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.version_registry import VersionRegistry
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.kinds import FEATURE_STATISTICS
 
@@ -39,6 +42,10 @@ class Forgotten:
     remains: str = ""
 
 
+MOST_ATTEMPTS: Final = 10
+"""Of replays, while a running coordinator makes versions faster."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What is to be forgotten of a device: what `since` or a later version holds, or all; of one task, or every one."""
@@ -59,7 +66,7 @@ def forget_device(journal: Journal, asked: Asked, keys: KeyRing) -> Iterator[For
     transaction.
     """
     for task in _concerned(journal, asked):
-        while True:
+        for _ in range(MOST_ATTEMPTS):
             told, made = _computed(journal, task, asked, keys)
             if made is None:
                 break
@@ -67,6 +74,12 @@ def forget_device(journal: Journal, asked: Asked, keys: KeyRing) -> Iterator[For
             with suppress(TasksChangedError):  # what was made meanwhile is computed anew too
                 VersionRegistry(journal.engine).add_without(made, departure)
                 break
+        else:
+            words = (
+                f"all that {asked.device} sent: a version was made during each of {MOST_ATTEMPTS} replays; run"
+                f" broker-coordinator tasks pause {task.name}, this command again, and tasks resume {task.name}"
+            )
+            told = Forgotten(task.name, None, None, remains=words)
         yield told
 
 
@@ -123,15 +136,17 @@ def _replayed(journal: JournalReader, task: str, asked: Asked, keys: KeyRing) ->
     source = source_of(journal, bundle.description, keys)
     departure = Departure(device, newest, 0, asked.since)
     source = replace(source, history=_with(source.history, departure))
-    first = _first_holder(source, departure)
-    if first is None:
+    concerned = {device, *(each.device for each in source.history.departures)}
+    held = versions_holding(journal.engine, task, concerned)
+    if not (own := source.history.still_held(newest, held).get(device)):
         return Forgotten(task, None, None), None
+    first = own[0]
     state = replace(source.kept(newest).state(bundle.description.version.parameters, {}), version=newest)
-    why = ""
-    for start in _starts(source, first):
+    why = "each version that a replay could begin with holds it, or what was forgotten before"
+    for start in _starts(source, device, held, newest):
         try:
             made = without_devices(source, state, start, source.history.forgotten(newest))
-        except ConfigurationError as error:
+        except (ConfigurationError, ProtocolError) as error:
             why = str(error)
             continue
         given = max((each for each in source.history.given if first <= each <= newest), default=None)
@@ -180,32 +195,24 @@ def _in_solved_head(journal: JournalReader, task: StoredTask, device: str) -> st
     )
 
 
-def _first_holder(source: Source, departure: Departure) -> int | None:
-    """The first version with an update that the replay leaves out: the device's, or of those left out of replays that
-    this one does again.
-    """
-    spans = source.history.spans(departure.version)
-    kept = source.journal.kept_numbers(source.task)
-    first = source.journal.first_holder(source.task, departure.device, overlap(spans, departure.span))
-    replayed = (each for each in source.history.departures if each.replayed_from is not None)
-    for other in sorted(replayed, key=lambda each: -each.version):
-        held = source.journal.first_holder(source.task, other.device, overlap(spans, other.span))
-        if first is not None and held is not None:
-            start = max((number for number in kept if number < first), default=first)
-            first = min(first, held) if start <= other.version else first
-    return first
-
-
 def _with(history: History, departure: Departure) -> History:
     return replace(history, departures=[*history.departures, departure])
 
 
-def _starts(source: Source, first: int) -> Iterator[int]:
-    """Where a replay may begin: at the last kept version without the device's updates, or else as soon as can be."""
-    kept = source.journal.kept_numbers(source.task)[:-1]
-    before = [number for number in kept if number < first]
-    yield from before[-1:]
-    yield from (number for number in kept if number >= first)
+def _starts(source: Source, device: str, held: Mapping[str, Sequence[int]], newest: int) -> Iterator[int]:
+    """Where a replay may begin: at the last kept version without the device's updates, or else as soon as can be. Never
+    where something would come back that the newest version is without, nor where nothing of the device would go.
+    """
+    now = source.history.still_held(newest, held)
+    first, kept = now[device][0], source.journal.kept_numbers(source.task)[:-1]
+
+    def is_better(start: int) -> bool:
+        then = source.history.still_held(start, held)
+        nothing_returns = all(set(numbers) <= set(now.get(each, ())) for each, numbers in then.items())
+        return nothing_returns and len(then.get(device, ())) < len(now[device])
+
+    yield from islice(filter(is_better, (number for number in reversed(kept) if number < first)), 1)
+    yield from filter(is_better, (number for number in kept if number >= first))
 
 
 def _remains(task: str, device: str, start: int, first: int, given: int | None) -> str:

@@ -1,6 +1,6 @@
 """What operators did to a task's versions: rollbacks, and devices that left or were forgotten."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Engine, select
 
@@ -34,11 +34,17 @@ def still_with_forgotten(engine: Engine, task: str, numbers: Sequence[int]) -> M
     forgotten = {each.device for each in history.departures if each.replayed_from is not None}
     if not forgotten:
         return {}
-    query = select(payloads.c.device, payloads.c.aggregate).distinct()
-    query = query.where(*updates_of(task), payloads.c.device.in_(forgotten), payloads.c.aggregate.is_not(None))
+    held = versions_holding(engine, task, forgotten)
+    found = {number: tuple(sorted(history.still_held(number, held))) for number in numbers}
+    return {number: devices for number, devices in found.items() if devices}
+
+
+def versions_holding(engine: Engine, task: str, chosen: Collection[str]) -> dict[str, list[int]]:
+    """By device, in ascending order, the versions of a task's bundle that hold an update of it."""
+    query = select(payloads.c.device, payloads.c.aggregate).distinct().order_by(payloads.c.aggregate)
+    query = query.where(*updates_of(task), payloads.c.device.in_(chosen), payloads.c.aggregate.is_not(None))
     held: dict[str, list[int]] = {}
     with reading(engine) as connection:
         for device, version in connection.execute(query):
             held.setdefault(device, []).append(version)
-    found = {number: history.still_with(number, held) for number in numbers}
-    return {number: devices for number, devices in found.items() if devices}
+    return held

@@ -101,6 +101,28 @@ def test_dry_run_changes_nothing_and_tells_what_the_command_does_then(tmp_path, 
     assert row["length"] == pytest.approx(float(np.linalg.norm(old.weights)), rel=1e-4)
 
 
+@pytest.mark.parametrize("again", [EVIL, HONEST[0]])
+def test_what_was_forgotten_never_comes_back_where_envelopes_are_dropped_since(tmp_path, operator_of, again) -> None:
+    """Version 3 holds what was forgotten, and 4 is the first that a later replay could begin with."""
+    fleet = fleet_after_three_turns(tmp_path, "fedbuff")
+    operator, journal = operator_of(fleet), fleet.bench.journal
+    operator.run("devices", "revoke", EVIL.name, "--forget")
+    fleet.turn(*HONEST, HONEST[0])
+    clean = journal.newest_version(TASK)
+    with writing(journal.engine) as connection:
+        connection.execute(text("UPDATE payloads SET envelope = NULL WHERE aggregate <= 4"))
+    (row,) = operator.run("devices", "forget", again.name)
+    if again is EVIL:
+        assert (row["version"], row["remains"]) == (None, ""), "nothing of it was left"
+        assert journal.newest_version(TASK) == clean
+    else:
+        assert row["replayed_from"] >= 10, "the version that is without the other one"
+        assert "into versions" in row["remains"]
+    shown = operator.run("tasks", "show", TASK)["versions"]
+    marked = {each["number"]: each["with_forgotten"] for each in shown if EVIL.name in each["with_forgotten"]}
+    assert marked.keys() == set(range(3, 10))
+
+
 def rows_of(journal: Journal) -> list[list[tuple]]:
     with journal.engine.connect() as connection:
         return [
@@ -180,7 +202,7 @@ def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_a
             found.append(made.number)
             assert versions_replayed(journal, TASK) == made.number
         (row,) = operator.run(*command)
-        assert row["version"] == found[-1] + 1
+        assert row["version"] == (10 if found[-1] == 9 else None), "made once, before it was killed or now"
         with Journal.open(database) as journal:
             assert journal.newest_version(TASK).weights == new
     assert {9, 10} == set(found), "it was killed before the commit and after it"

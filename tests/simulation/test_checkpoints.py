@@ -355,6 +355,15 @@ def test_a_checkpoint_is_of_one_simulation_at_a_time(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_checkpoint_leaves_files_of_a_similar_name_alone(tmp_path):
+    (tmp_path / "run.lock").write_text("a stranger's")
+    with claimed(tmp_path / "run"), claimed(tmp_path / "other"):
+        pass
+    assert (tmp_path / "run.lock").read_text() == "a stranger's"
+    with pytest.raises(ConfigurationError, match=r"this is a folder; name a file in it"), claimed(Path()):
+        pass
+
+
 def test_a_checkpoint_that_can_not_be_written_is_said_before_the_simulation_begins(tmp_path):
     path = tmp_path / "nowhere" / "run.checkpoint"
     wrong = command(tmp_path / "found", "--checkpoint", str(path))

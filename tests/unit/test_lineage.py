@@ -92,9 +92,12 @@ def test_device_that_is_left_out_of_a_replay_leaves_before_the_first_version_tha
         ({}, [Departure("evil", 7, replayed_from=3), Departure("other", 8, replayed_from=1)], [2, 3, 4, 5, 6, 7, 8]),
         ({9: 6}, [Departure("evil", 7, replayed_from=1)], [2, 3, 4, 5, 6, 7, 9]),
         ({6: 1}, [Departure("evil", 7, replayed_from=1)], [2, 3, 4, 5]),
+        ({}, [Departure("evil", 6, replayed_from=1), Departure("other", 8, replayed_from=3)], [2, 3, 4, 5, 6, 9]),
+        ({}, [Departure("evil", 6, replayed_from=1), Departure("other", 8, replayed_from=7)], [2, 3, 4, 5, 6]),
+        ({7: 3}, [Departure("evil", 7, replayed_from=4)], [2, 3, 4, 5, 6, 7, 8, 9]),
     ],
 )
 def test_versions_made_with_what_was_forgotten_are_known(rollbacks, departures, marked) -> None:
     """Versions 2 and 5 hold an update of the device."""
     history = History(rollbacks, departures)
-    assert [number for number in range(10) if history.still_with(number, {"evil": [2, 5]})] == marked
+    assert [number for number in range(10) if history.still_held(number, {"evil": [2, 5]})] == marked

@@ -39,7 +39,9 @@ def claimed(path: Path) -> Iterator[None]:
     Raises:
         ConfigurationError: another simulation has it, or nothing can be written beside it.
     """
-    lock = FileLock(path.with_name(f"{path.name}.lock"))
+    if not path.name:
+        raise ConfigurationError(f"--checkpoint {path}: this is a folder; name a file in it")
+    lock = FileLock(path.with_name(f".{path.name}.edgeflock-lock"))
     if not lock.take():
         raise ConfigurationError(
             f"checkpoint {path}: another simulation writes it; wait, or choose another --checkpoint"

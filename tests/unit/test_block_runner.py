@@ -151,5 +151,5 @@ def test_graph_for_which_there_is_no_room_is_no_damaged_one(bundle: Bundle, monk
         )
 
     monkeypatch.setattr(graph, "open_session", open_session)
-    with pytest.raises(MemoryError, match=r"no room for block_1_forward.onnx"):
+    with pytest.raises(MemoryError, match=r"no room for block_1_backward.onnx"):
         BlockRunner(bundle.description, bundle.files, [1])

@@ -122,7 +122,12 @@ def check_selection(task: "TaskDescription", plan: SelectionPlan, name: str) -> 
             nothing that they could be chosen by.
     """
     _check_settings(plan, name)
+    rule = task.aggregation.rule
     others = {
+        "aggregation.robust.trusted_devices": (
+            rule and (rule.trusted_devices or None),
+            "a device that fits its few samples is worth least, and would not judge",
+        ),
         "[split]": (task.split, "helpers have a part in its rounds"),
         "[solved_head]": (task.solved_head, "every device tells its sums once"),
         "[prompts]": (task.prompts, "devices train no rounds"),

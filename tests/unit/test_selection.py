@@ -19,6 +19,7 @@ from fleet_protocol.cohort import EVERYONE, is_asked
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.kinds import Manifest, Selection, decode_payload, encode_payload
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
+from fleet_protocol.robust_plan import RobustPlan
 from fleet_protocol.selection_plan import SelectionPlan, check_selection, expected_staleness
 from tests.support.digits_rounds import TASK as DIGITS
 from tests.support.hidden_devices import hiding_plan
@@ -357,6 +358,11 @@ def test_settings_without_effect_and_without_sense_are_refused(settings, words):
             DIGITS,
             {"aggregation": AggregationPlan(buffer_size=3, strategy="fedavg", max_staleness=0, round_seconds=60.0)},
             "'fedavg' draws the devices of each round by itself",
+        ),
+        (
+            DIGITS,
+            {"aggregation": AggregationPlan(robust=RobustPlan("fltrust", trusted_devices=("root-pi",)))},
+            "aggregation.robust.trusted_devices does not go with [selection]",
         ),
         (DIGITS, {"privacy": PrivacyPlan(devices=hiding_plan())}, "[privacy.devices] does not go with [selection]"),
     ],

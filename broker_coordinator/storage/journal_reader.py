@@ -127,20 +127,14 @@ class JournalReader:
 
     def holds_updates_of(self, task: str, device: str) -> bool:
         """Whether any version holds an update of a device."""
-        return self.first_holder(task, device, self.history(task).spans(MAX_SEQUENCE)) is not None
-
-    def first_holder(self, task: str, device: str, spans: Sequence[tuple[int, int]]) -> int | None:
-        """The first version in `spans`, of first and last ones, that holds an update of a device."""
-        held = or_(false(), *(payloads.c.aggregate.between(first, last) for first, last in spans))
-        query = select(func.min(payloads.c.aggregate)).where(*updates_of(task), payloads.c.device == device, held)
+        held = _held_in(self.history(task).spans(MAX_SEQUENCE))
+        query = select(payloads.c.position).where(*updates_of(task), payloads.c.device == device, held).limit(1)
         with reading(self.engine) as connection:
-            first: int | None = connection.scalar(query)
-            return first
+            return connection.scalar(query) is not None
 
     def held_counts(self, task: str, spans: Sequence[tuple[int, int]]) -> list[tuple[str, int, int]]:
         """By device and version, for those in `spans`, how many updates a version holds."""
-        held = or_(false(), *(payloads.c.aggregate.between(first, last) for first, last in spans))
-        query = select(payloads.c.device, payloads.c.aggregate, func.count()).where(*updates_of(task), held)
+        query = select(payloads.c.device, payloads.c.aggregate, func.count()).where(*updates_of(task), _held_in(spans))
         with reading(self.engine) as connection:
             rows = connection.execute(query.group_by(payloads.c.device, payloads.c.aggregate))
             return [(device, version, count) for device, version, count in rows]
@@ -294,3 +288,8 @@ _PAYLOADS = select(FACTS, *(column for column in payloads.columns if column is n
 
 def _version(row: Row[Any]) -> Version:
     return Version(**row._mapping)
+
+
+def _held_in(spans: Sequence[tuple[int, int]]) -> ColumnElement[bool]:
+    """Of a payload: a version in one of these spans, of first and last ones, holds it."""
+    return or_(false(), *(payloads.c.aggregate.between(first, last) for first, last in spans))

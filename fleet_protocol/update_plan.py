@@ -1,6 +1,6 @@
 """How a task's updates are compressed."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -32,3 +32,7 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def draws(self) -> bool:
         """Whether something of it is random."""
         return self.selection == "random_k" or self.stochastic_rounding
+
+
+WHOLE_UPDATES: Final = UpdatePlan(keep_fraction=1.0, quantisation="float32", selection="dense")
+"""Nothing is left out, or rounded."""

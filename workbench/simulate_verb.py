@@ -8,6 +8,7 @@ import typer
 from fleet_protocol.aggregation_plan import StrategyName
 from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.gossip import TopologyName
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_SETTING
 from workbench.privacy_modes.modes import PRIVACY_HELP, Mode
 from workbench.simulation.on_ray.cluster import LOCAL
@@ -48,6 +49,13 @@ def simulate(
     strategy: Annotated[
         StrategyName | None, typer.Option(help="How updates become a version, instead of the task's way.")
     ] = None,
+    topology: Annotated[
+        TopologyName | None,
+        typer.Option(help="Without a coordinator: each device exchanges models with its neighbours in this topology."),
+    ] = None,
+    vote: Annotated[
+        bool, typer.Option("--vote", help="With --topology: neighbours vote on the sign of each number, instead of a mean.")
+    ] = False,
     plain: Annotated[
         bool,
         typer.Option("--plain", help="For large fleets: no message is signed, and none is compressed."),
@@ -101,36 +109,40 @@ def simulate(
         raise ConfigurationError(f"--checkpoint-minutes {checkpoint_minutes:g}: --checkpoint FILE missing; add it")
     if ray_address is not None and not ray:
         raise ConfigurationError(f"--ray-address {ray_address}: --ray missing; add it")
-    status = simulate(
-        Request(
-            devices,
-            profile or ["pi-4"],
-            trace,
-            task,
-            data,
-            buffer_size,
-            keep_fraction,
-            differences,
-            precision_bits,
-            out,
-            as_json,
-            privacy,
-            strategy,
-            checkpoint,
-            MINUTES if checkpoint_minutes is None else checkpoint_minutes,
-            (ray_address or LOCAL) if ray else None,
-        ),
-        Options(
-            seed=seed,
-            seconds=3600 * hours,
-            target=target,
-            score_every=score_every,
-            concurrent=concurrent,
-            memory_mib=memory_mib,
-            plain=plain,
-        ),
+    if vote and topology is None:
+        raise ConfigurationError("--vote: neighbours vote where there is no coordinator; add --topology, or leave it out")
+    request = Request(
+        devices,
+        profile or ["pi-4"],
+        trace,
+        task,
+        data,
+        buffer_size,
+        keep_fraction,
+        differences,
+        precision_bits,
+        out,
+        as_json,
+        privacy,
+        strategy,
+        checkpoint,
+        MINUTES if checkpoint_minutes is None else checkpoint_minutes,
+        (ray_address or LOCAL) if ray else None,
     )
-    raise typer.Exit(code=status)
+    options = Options(
+        seed=seed,
+        seconds=3600 * hours,
+        target=target,
+        score_every=score_every,
+        concurrent=concurrent,
+        memory_mib=memory_mib,
+        plain=plain,
+    )
+    if topology is None:
+        raise typer.Exit(code=simulate(request, options))
+    from workbench.simulation.gossip.show import simulate_gossip  # noqa: PLC0415 - as above
+
+    raise typer.Exit(code=simulate_gossip(request, options, topology, "vote" if vote else "mean"))
 
 
 def _require_fitting(context: typer.Context, *, in_docker: bool) -> None:

@@ -27,7 +27,7 @@ from fleet_protocol.codec import device_model
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import Receipt
-from workbench.simulation.conditions import DAY_SECONDS, FleetMember
+from workbench.simulation.conditions import FleetMember
 from workbench.simulation.device_memory import stored_count
 from workbench.simulation.event_queue import Alarm
 from workbench.simulation.manifest_listener import SimulatedListener
@@ -234,13 +234,10 @@ class SimulatedAgent:
         self._versions.restart()
         self._postbox.restart()
         self.samples_counted_at = queue.now
-        closing = conditions.seconds_until_closed(queue.now)
-        crash = math.inf
-        if conditions.crashes_per_day > 0:
-            crash = self._world.generator.exponential(DAY_SECONDS / conditions.crashes_per_day)
-        if min(closing, crash) < math.inf:
-            self._sleepers.crashes[self.number] = crash < closing
-            queue.set_alarm(Alarm.POWER, self.number, min(closing, crash))
+        seconds, crashes = conditions.seconds_on(queue.now, self._world.generator)
+        if seconds < math.inf:
+            self._sleepers.crashes[self.number] = crashes
+            queue.set_alarm(Alarm.POWER, self.number, seconds)
         if self._memory.outbox or self._world.always_connected:
             self._postbox.connect()
         self._idle()

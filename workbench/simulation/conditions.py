@@ -46,6 +46,14 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return math.inf
         return self.open_hours * HOUR_SECONDS - (now - self.opens_at_hour * HOUR_SECONDS) % DAY_SECONDS
 
+    def seconds_on(self, now: float, generator: np.random.Generator) -> tuple[float, bool]:
+        """How long a device that is switched on now stays on, and whether a crash ends that, which `generator` draws."""
+        closing = self.seconds_until_closed(now)
+        crash = math.inf
+        if self.crashes_per_day > 0:
+            crash = generator.exponential(DAY_SECONDS / self.crashes_per_day)
+        return min(closing, crash), crash < closing
+
     def upload_seconds(self, size: int) -> float:
         """From the device to the coordinator, for `size` bytes."""
         return self.latency_ms / 1_000 + size * 8 / (1_000 * self.uplink_kbit_s)

@@ -4,7 +4,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,7 +24,7 @@ from fleet_protocol.codec import read_weights
 from fleet_protocol.downlink_plan import Differences, DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
-from fleet_protocol.update_plan import UpdatePlan
+from fleet_protocol.update_plan import WHOLE_UPDATES
 from workbench.data.narrow_inputs import narrow_inputs
 from workbench.data.samples import read_samples, share_out
 from workbench.privacy_modes.modes import Mode
@@ -34,21 +34,21 @@ from workbench.simulation.checkpoint.asked import as_text, content_of
 from workbench.simulation.checkpoint.file import resume, write_checkpoint
 from workbench.simulation.checkpoint.schedule import Checkpoints, claimed
 from workbench.simulation.checkpoint.state import why_not_kept
+from workbench.simulation.conditions import FleetMember
 from workbench.simulation.fleet_files import draw_fleet, read_trace
 from workbench.simulation.ledger import Summary
 from workbench.simulation.masks.task import with_simulated_helpers, with_usual_masks
 from workbench.simulation.on_ray.spreading import spread_over_ray
 from workbench.simulation.progress import Progress
-from workbench.simulation.simulation import Options, Result, Simulation
+from workbench.simulation.result_files import write_result
+from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.summary_table import print_summary
 from workbench.simulation.verdict import failure
 from workbench.simulation.workload import Workload, synthetic_workload, trained_workload
 
 MOST_LOOKED_AT = 100_000
 """Devices, where something goes over all of them for each version or round."""
-WHOLE_UPDATES: Final = UpdatePlan(keep_fraction=1.0, quantisation="float32", selection="dense")
 WHOLE_VERSIONS: Final = DownlinkPlan(differences="off")
-SUMMARY_FILE, HISTORY_FILE = "summary.json", "history.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,17 +184,20 @@ def prepare(request: Request, options: Options) -> Simulation:
     """The fleet, the bundle and the workload that were asked for."""
     folder = find_bundle(request.task)
     bundle = as_wanted(load_bundle(folder), request, plain=options.plain)
-    fleet = (
-        read_trace(request.trace)
-        if request.trace
-        else draw_fleet([read_profile(name) for name in request.profiles], request.devices, options.seed)
-    )
+    fleet = asked_fleet(request, options.seed)
     _check_size(len(fleet), bundle.description.aggregation.strategy, options)
     if request.privacy == "masks":
         bundle = with_usual_masks(bundle, len(fleet), request.buffer_size)
     elif (plan := bundle.description.masks) is not None:
         bundle = with_simulated_helpers(bundle, plan)
-    return Simulation(fleet, bundle, _workload(folder, bundle, len(fleet), request.data, options.seed), options)
+    return Simulation(fleet, bundle, asked_workload(folder, bundle, len(fleet), request.data, options.seed), options)
+
+
+def asked_fleet(request: Request, seed: int) -> Sequence[FleetMember]:
+    """The devices of the trace, or as many as were asked for."""
+    if request.trace:
+        return read_trace(request.trace)
+    return draw_fleet([read_profile(name) for name in request.profiles], request.devices, seed)
 
 
 def _check_size(devices: int, strategy: StrategyName, options: Options) -> None:
@@ -215,16 +218,6 @@ def _check_size(devices: int, strategy: StrategyName, options: Options) -> None:
             f"strategy {strategy!r} keeps the last update of each of {devices:,} devices, and looks at all of them for"
             f" each version, which is for {MOST_LOOKED_AT:,} at most: add --strategy fedbuff"
         )
-
-
-def write_result(result: Result, out: Path) -> None:
-    """The summary and, one JSON object a line, the history. The same simulation gives the same bytes."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / SUMMARY_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(result.summary), indent=2) + b"\n")
-        (out / HISTORY_FILE).write_bytes(b"".join(msgspec.json.encode(point) + b"\n" for point in result.history))
-    except OSError as error:
-        raise ConfigurationError(f"{out}: can't be written: {error.strerror}; choose another --out") from error
 
 
 def report_failure(summary: Summary) -> int:
@@ -278,7 +271,8 @@ def _check_plain(request: Request, strategy: StrategyName) -> None:
         )
 
 
-def _workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed: int) -> Workload:
+def asked_workload(folder: Path, bundle: Bundle, devices: int, data: str | None, seed: int) -> Workload:
+    """What the devices learn: the bundle's own training on `data`, or the synthetic task."""
     task = bundle.description
     if data is None:
         return synthetic_workload(read_weights(bundle.weights, task.parameters), seed)

@@ -1,11 +1,38 @@
 """Why simulated agents wake: samples arrive, or the experiment keeps a number of them training."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
 from workbench.simulation.agent import SimulatedAgent
-from workbench.simulation.conditions import HOUR_SECONDS
+from workbench.simulation.conditions import HOUR_SECONDS, FleetMember
+
+
+class TakesSamples(Protocol):
+    """What samples wake: a `SimulatedAgent`, whose methods these are, or a device without a coordinator."""
+
+    samples_counted_at: float
+
+    @property
+    def available(self) -> bool: ...
+
+    @property
+    def missing_samples(self) -> int: ...
+
+    @property
+    def member(self) -> FleetMember: ...
+
+    @property
+    def now(self) -> float: ...
+
+    def wait_for_samples(self, count: int, seconds: float) -> None: ...
+
+    def stop_waiting(self) -> int: ...
+
+    def take_samples(self, count: int) -> None: ...
+
+    def trigger(self) -> None: ...
 
 
 class WakeOnSamples:
@@ -18,7 +45,7 @@ class WakeOnSamples:
     def __init__(self, generator: np.random.Generator) -> None:
         self._generator = generator
 
-    def idle(self, agent: SimulatedAgent) -> None:
+    def idle(self, agent: TakesSamples) -> None:
         """See `WakePolicy`. Samples that no round has seen fire at once, others as they come."""
         if not agent.available:
             return
@@ -30,7 +57,7 @@ class WakeOnSamples:
         hours = self._generator.gamma(missing) / agent.member.conditions.samples_per_hour
         agent.wait_for_samples(missing, hours * HOUR_SECONDS)
 
-    def count(self, agent: SimulatedAgent) -> None:
+    def count(self, agent: TakesSamples) -> None:
         """See `WakePolicy`. The last of the samples that a device waits for has not arrived."""
         hours = (agent.now - agent.samples_counted_at) / HOUR_SECONDS
         arrived = int(self._generator.poisson(hours * agent.member.conditions.samples_per_hour))
@@ -39,10 +66,10 @@ class WakeOnSamples:
         agent.samples_counted_at = agent.now
         agent.take_samples(arrived)
 
-    def settled(self, agent: SimulatedAgent) -> None:
+    def settled(self, agent: TakesSamples) -> None:
         """See `WakePolicy`: a receipt wakes no device."""
 
-    def arrive(self, agent: SimulatedAgent) -> None:
+    def arrive(self, agent: TakesSamples) -> None:
         """See `WakePolicy`."""
         agent.samples_counted_at = agent.now
         agent.take_samples(agent.stop_waiting())

@@ -1,0 +1,250 @@
+"""A device without a coordinator in virtual time: the shipped trigger, guards, rounds and gossip, and what is between."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol
+
+import numpy as np
+
+from edge_agent.core.guards import MINUTES_OF_A_DAY, Readings
+from edge_agent.core.lifecycle import IN_A_ROUND, State
+from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
+from edge_agent.core.triggers import Trigger
+from edge_agent.training.gossip import Heard, Peer, Told
+from edge_agent.training.round import DivergedError
+from edge_agent.worker.contract import TrainingResult, Withheld
+from fleet_protocol.codec import decode_update, encode_update
+from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.errors import ProtocolError
+from fleet_protocol.task_description import TaskDescription
+from workbench.simulation.agent import TRIGGER
+from workbench.simulation.conditions import FleetMember
+from workbench.simulation.device_memory import stored_count
+from workbench.simulation.event_queue import Alarm, EventQueue
+from workbench.simulation.ledger import Ledger
+from workbench.simulation.round_job import RoundJob, carried_out
+from workbench.simulation.rounds import round_seconds
+from workbench.simulation.wake_policies import WakeOnSamples
+from workbench.simulation.workload import Workload
+
+ENCODE: Final = partial(encode_update, zstd=False)
+"""A round's result does not travel."""
+
+
+class Neighbourhood(Protocol):
+    """What devices share. `task` is as rounds train it (`local_task`)."""
+
+    queue: EventQueue
+    ledger: Ledger
+    generator: np.random.Generator
+    wake: WakeOnSamples
+    task: TaskDescription
+    workload: Workload
+
+    def publish(self, sender: int, told: Told) -> None:
+        """Tell all neighbours."""
+        ...
+
+    def ask(self, device: int, neighbour: int) -> None:
+        """Ask a neighbour for its whole copy."""
+        ...
+
+    def round_ended(self) -> None:
+        """A device has ended a round."""
+        ...
+
+
+class GossipDevice:
+    """Device `number`, which trains when samples have come, as others do. A crash loses the running round alone."""
+
+    __slots__ = (
+        "_awaited",
+        "_crashes",
+        "_decisions",
+        "_epochs",
+        "_newest_sample",
+        "_power_cycle",
+        "_rounds",
+        "_trained_through",
+        "_world",
+        "is_on",
+        "member",
+        "number",
+        "peer",
+        "samples_counted_at",
+    )
+
+    def __init__(self, number: int, member: FleetMember, peer: Peer, world: Neighbourhood) -> None:
+        self.number = number
+        self.member = member
+        self.peer = peer
+        self.is_on = False
+        self.samples_counted_at = 0.0
+        self._world = world
+        self._awaited = 0
+        self._crashes = False
+        self._epochs = 0.0
+        self._newest_sample = 0
+        self._trained_through = 0
+        self._rounds = 0
+        self._power_cycle = 0
+        self._decisions = self._new_decisions()
+
+    @property
+    def available(self) -> bool:
+        """See `TakesSamples`."""
+        return self.is_on and self._decisions.state is State.SLEEPING
+
+    @property
+    def missing_samples(self) -> int:
+        """See `TakesSamples`."""
+        return self._decisions.missing_samples(self._world.task.task)
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds."""
+        return self._world.queue.now
+
+    def wait_for_samples(self, count: int, seconds: float) -> None:
+        """See `TakesSamples`."""
+        self._awaited = count
+        self._world.queue.set_alarm(Alarm.SAMPLES, self.number, seconds)
+
+    def stop_waiting(self) -> int:
+        """See `TakesSamples`."""
+        awaited, self._awaited = self._awaited, 0
+        if awaited:
+            self._world.queue.stop_alarm(Alarm.SAMPLES, self.number)
+        return awaited
+
+    def take_samples(self, count: int) -> None:
+        """See `TakesSamples`."""
+        self._newest_sample += count
+        self._decisions.samples_arrived(self._world.task.task, count)
+
+    def switch(self) -> None:
+        """It is switched on, or off, or its power fails."""
+        if self.is_on:
+            self._power_off()
+        else:
+            self._power_on()
+
+    def trigger(self) -> None:
+        """Enough samples have come: train, if guards agree."""
+        name = self._world.task.task
+        stored = stored_count(
+            self._newest_sample, self._world.workload.count(self.number), self.member.maximum_samples
+        )
+        refused = self._decisions.begin(name, Readings(stored, 0, minute=int(self.now // 60) % MINUTES_OF_A_DAY))
+        if refused:
+            self._world.ledger.guard_refusals[refused] += 1
+            self._put_off(self.member.guards.recheck_seconds)
+            return
+        start = StartingPoint(self.peer.rounds, "", self._newest_sample)
+        self._decisions.version_ready(name, start)
+        seconds = round_seconds(self._world.task, self.member.conditions, stored)
+        self._later(seconds, partial(self._end_round, self._job()))
+
+    def hear(self, neighbour: int, told: Told) -> None:
+        """A message has come from a neighbour."""
+        try:
+            heard = self.peer.hear(neighbour, told)
+        except ProtocolError as error:
+            self._world.ledger.refuse(error.reason, error.detail)
+            return
+        if heard is Heard.LACKING:
+            self._world.ask(self.number, neighbour)
+
+    def _power_on(self) -> None:
+        queue, conditions = self._world.queue, self.member.conditions
+        if (wait := conditions.seconds_until_open(queue.now)) > 0:
+            queue.set_alarm(Alarm.POWER, self.number, wait)
+            return
+        self.is_on = True
+        self._decisions = self._new_decisions()
+        self.samples_counted_at = queue.now
+        seconds, self._crashes = conditions.seconds_on(queue.now, self._world.generator)
+        if seconds < float("inf"):
+            queue.set_alarm(Alarm.POWER, self.number, seconds)
+        self._world.wake.idle(self)
+
+    def _power_off(self) -> None:
+        self._world.wake.count(self)
+        self._power_cycle += 1
+        self.is_on = False
+        self._world.ledger.rounds_lost += self._decisions.state in IN_A_ROUND
+        self._world.ledger.crashes += self._crashes
+        wait = self.member.conditions.restart_seconds if self._crashes else 0.0
+        self._world.queue.set_alarm(Alarm.POWER, self.number, wait)
+
+    def _new_decisions(self) -> RoundDecisions:
+        trigger = Trigger(TRIGGER, self._newest_sample - self._trained_through)
+        return RoundDecisions(self.member.guards, {self._world.task.task: trigger})
+
+    def _job(self) -> RoundJob:
+        return RoundJob(
+            device=self.number,
+            task=self._world.task,
+            weights=self.peer.model,
+            newest_sample=self._newest_sample,
+            trained_through=self._trained_through,
+            maximum_samples=self.member.maximum_samples,
+            behind=0,
+            residual=b"",
+            returned={},
+            seed=self._rounds,
+            life=1,
+            epochs=self._epochs,
+            usual_norm=0.0,
+            last_weights=None,
+            own=b"",
+            cluster=0,
+        )
+
+    def _end_round(self, job: RoundJob) -> None:
+        """Whatever came of it, the device mixes: so one that diverges leaves where it is."""
+        world, task = self._world, self._world.task
+        try:
+            result = carried_out(job, world.workload, encode=ENCODE)
+        except DivergedError as error:
+            world.ledger.rounds_diverged = world.ledger.rounds_diverged.again(str(error))
+            self.peer.mix()
+            self._put_off(self._decisions.failed(task.task, None, self.now, str(error)))
+            return
+        if isinstance(result, Withheld):
+            world.ledger.rounds_withheld[result.why] += 1
+        else:
+            self.peer.learn(_delta(result, task))
+        self._rounds += 1
+        self._epochs = result.epochs
+        self._trained_through = job.newest_sample
+        told = self.peer.tell()
+        if told is None:
+            world.ledger.rounds_withheld["unchanged"] += 1
+        else:
+            world.publish(self.number, told)
+        self.peer.mix()
+        self._decisions.ended(task.task, self._newest_sample - job.newest_sample, "told" if told else "unchanged")
+        world.round_ended()
+        world.wake.idle(self)
+
+    def _put_off(self, seconds: float) -> None:
+        self._later(seconds, self._retry)
+
+    def _retry(self) -> None:
+        self._decisions.retry_deferred_trigger(self._world.task.task)
+        self._world.wake.idle(self)
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Plan an action that is dropped if the device is switched off before."""
+        self._world.queue.after(seconds, partial(self._act, action, self._power_cycle))
+
+    def _act(self, action: Callable[[], None], power_cycle: int) -> None:
+        if self._power_cycle == power_cycle:
+            action()
+
+
+def _delta(result: TrainingResult, task: TaskDescription) -> FloatVector:
+    delta = np.zeros(task.parameter_count, np.float32)
+    decode_update(result.packed, task.shapes).add_to(delta)
+    return delta

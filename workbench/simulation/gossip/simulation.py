@@ -1,0 +1,215 @@
+"""One simulation without a coordinator: fleet, task, workload and topology in, history and summary out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle_runtime.bundle import Bundle
+from edge_agent.training.gossip import MixingRule, Peer, Told, local_task
+from fleet_protocol.codec import read_weights
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.gossip import TopologyName, check_gossip, topology
+from fleet_protocol.kinds import BLOB_REQUEST, UPDATE, PayloadKind, encode_payload
+from fleet_protocol.limits import MIB
+from workbench.simulation.conditions import FleetMember
+from workbench.simulation.event_queue import Alarm, EventQueue
+from workbench.simulation.gossip.device import GossipDevice
+from workbench.simulation.gossip.summary import GossipPoint, GossipSummary
+from workbench.simulation.ledger import Ledger
+from workbench.simulation.messages import SignedMessages
+from workbench.simulation.simulation import EVENT_STREAM, Options
+from workbench.simulation.wake_policies import WakeOnSamples
+from workbench.simulation.workload import Workload
+
+CHANGE, WHOLE_COPY, REQUEST = "change", "whole copy", "request"
+
+Tamper = Callable[[int, Told], Told]
+"""What the device with this number tells in place of what it would."""
+
+
+def as_told(_device: int, told: Told) -> Told:
+    """What an honest device tells."""
+    return told
+
+
+@dataclass(frozen=True, slots=True)
+class GossipResult:
+    """What a simulation gives."""
+
+    summary: GossipSummary
+    history: list[GossipPoint]
+
+
+class GossipSimulation:
+    """A fleet of which each device exchanges models with its neighbours alone; `options` as of `Simulation`, where
+    updates are devices' rounds.
+
+    Raises:
+        ConfigurationError: the task needs a coordinator, there are too few devices for the topology, or the copies of
+            neighbours' models don't fit into the memory allowed.
+    """
+
+    def __init__(
+        self,
+        fleet: Sequence[FleetMember],
+        bundle: Bundle,
+        workload: Workload,
+        options: Options,
+        name: TopologyName,
+        rule: MixingRule = "mean",
+        *,
+        tamper: Tamper = as_told,
+    ) -> None:
+        task = bundle.description
+        check_gossip(task, task.task)
+        connected = topology(name, len(fleet), options.seed)
+        self._name = name
+        self._rule = rule
+        self._options = options
+        self._tamper = tamper
+        self._messages = SignedMessages(options.seed)
+        self._history: list[GossipPoint] = []
+        self._reached: GossipPoint | None = None
+        self._missed = 0
+        self._initial = read_weights(bundle.weights, task.parameters)
+        self._check_memory(sum(2 + len(connected.neighbours(place)) for place in range(len(fleet))))
+        self.task = local_task(task)
+        self.workload = workload
+        self.ledger = Ledger()
+        self.queue = EventQueue(len(fleet))
+        self.queue.ring = self._ring
+        self.generator = np.random.default_rng((options.seed, EVENT_STREAM))
+        self.wake = WakeOnSamples(self.generator)
+        self.devices = [
+            GossipDevice(
+                number, member, Peer(task, connected, number, self._initial, rule=rule, seed=options.seed), self
+            )
+            for number, member in enumerate(fleet)
+        ]
+
+    def run(self, tick: Callable[[float], None] = lambda _: None) -> GossipResult:
+        """Run to the end; `tick` is called now and then with the virtual seconds that are over."""
+        self._note_point()
+        for device in self.devices:
+            device.switch()
+        self.queue.run(self._options.seconds, lambda: tick(self.queue.now))
+        if self._history[-1].rounds < self.ledger.updates:
+            self._note_point()
+        return GossipResult(self._summary(), self._history)
+
+    def publish(self, sender: int, told: Told) -> None:
+        """See `Neighbourhood`: it goes up once, and from the broker to each."""
+        self._send(sender, self.devices[sender].peer.neighbours, self._tamper(sender, told), CHANGE)
+
+    def ask(self, device: int, neighbour: int) -> None:
+        """See `Neighbourhood`."""
+        asked = self.devices[neighbour]
+        size = self._signed_bytes(device, BLOB_REQUEST, Told(0, b""))
+        self.ledger.up[REQUEST] += size
+        seconds = self.devices[device].member.conditions.upload_seconds(size)
+        seconds += asked.member.conditions.download_seconds(size)
+        self.queue.after(seconds, partial(self._answer, neighbour, device, size))
+
+
+    def round_ended(self) -> None:
+        """See `Neighbourhood`."""
+        self.ledger.updates += 1
+        if self.ledger.updates % self._options.score_every == 0:
+            self._note_point()
+        is_enough = self._options.stop_at_target and self._reached
+        if is_enough or self.ledger.updates == self._options.updates:
+            self.queue.stop()
+
+    def models(self) -> NDArray[np.float32]:
+        """Of all devices, f32[devices, P]."""
+        return np.stack([device.peer.model for device in self.devices])
+
+    def _answer(self, asked: int, device: int, size: int) -> None:
+        if not self.devices[asked].is_on:
+            self._missed += 1
+            return
+        self.ledger.down[REQUEST] += size
+        self._send(asked, [device], self._tamper(asked, self.devices[asked].peer.whole()), WHOLE_COPY)
+
+    def _send(self, sender: int, receivers: Sequence[int], told: Told, what: str) -> None:
+        size = self._signed_bytes(sender, UPDATE, told)
+        self.ledger.up[what] += size
+        upload = self.devices[sender].member.conditions.upload_seconds(size)
+        for receiver in receivers:
+            seconds = upload + self.devices[receiver].member.conditions.download_seconds(size)
+            self.queue.after(seconds, partial(self._deliver, sender, receiver, told, what, size))
+
+    def _deliver(self, sender: int, receiver: int, told: Told, what: str, size: int) -> None:
+        if not self.devices[receiver].is_on:
+            self._missed += 1
+            return
+        self.ledger.down[what] += size
+        self.devices[receiver].hear(sender, told)
+
+    def _signed_bytes(self, sender: int, kind: PayloadKind, told: Told) -> int:
+        """As large as a signed message of that kind with this payload."""
+        return self._messages.end(sender).request_bytes(kind, encode_payload(told), self.task.task)
+
+    def _ring(self, alarm: Alarm, number: int) -> None:
+        device = self.devices[number]
+        if alarm is Alarm.SAMPLES:
+            self.wake.arrive(device)
+        else:
+            device.switch()
+
+    def _check_memory(self, copies: int) -> None:
+        needed = copies * np.dtype(np.float32).itemsize * self._initial.size / MIB
+        if needed > self._options.memory_mib:
+            raise ConfigurationError(
+                f"devices' models and the copies of their neighbours' take {needed:.0f} MiB, more than --memory-mib"
+                f" {self._options.memory_mib}: raise it, or take fewer --devices or --topology ring"
+            )
+
+    def _note_point(self) -> None:
+        models = self.models()
+        mean = models.mean(axis=0, dtype=np.float64)
+        point = GossipPoint(
+            self.queue.now,
+            self.ledger.updates,
+            self.ledger.up.total(),
+            self.ledger.down.total(),
+            score=self.workload.score(mean.astype(np.float32)),
+            worst=min(map(self.workload.score, models)),
+            consensus_distance=float(np.sqrt(np.square(models - mean).sum(axis=1).mean())),
+            way=float(np.linalg.norm(mean - self._initial)),
+        )
+        self._history.append(point)
+        target = self._options.target
+        if self._reached is None and target is not None and point.rounds and point.score >= target:
+            self._reached = point
+
+    def _summary(self) -> GossipSummary:
+        ledger = self.ledger
+        return GossipSummary(
+            devices=len(self.devices),
+            topology=self._name,
+            rule=self._rule,
+            seed=self._options.seed,
+            virtual_seconds=self.queue.now,
+            measure=self.workload.measure,
+            first=self._history[0],
+            last=self._history[-1],
+            target=self._options.target,
+            reached=self._reached,
+            one_answer=self.workload.one_answer,
+            bytes_up=dict(sorted(ledger.up.items())),
+            bytes_down=dict(sorted(ledger.down.items())),
+            missed=self._missed,
+            refused=dict(sorted(ledger.refused.items())),
+            crashes=ledger.crashes,
+            rounds_lost=ledger.rounds_lost,
+            rounds_diverged=ledger.rounds_diverged,
+            rounds_withheld=dict(sorted(ledger.rounds_withheld.items())),
+            guard_refusals=dict(sorted(ledger.guard_refusals.items())),
+            devices_short_of_samples=sum(
+                not device.member.holds_enough(self.workload.count(device.number)) for device in self.devices
+            ),
+        )

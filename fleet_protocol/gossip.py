@@ -157,10 +157,10 @@ def check_gossip(task: TaskDescription, name: str) -> None:
         "[aggregation.robust]": (task.aggregation.rule, "each device bounds its neighbours by its own rounds instead"),
         "running statistics (batch normalisation)": (task.statistics, "they are no part of what neighbours mix"),
         f"versions_from {task.versions_from!r}": (task.versions_from != "update", "devices mix models"),
-        f"sending.rule {task.sending.rule!r}": (task.sending.rule in {"relevant", "better"}, "'changed' goes with it"),
+        f"sending.rule {task.sending.rule!r}": (task.sending.rule in {"relevant", "better"}, "'changed' does"),
         "update.selection 'threshold'": (
             task.update.selection == "threshold",
-            "what stays below it is never sent, and devices never agree; 'top_k' goes with it",
+            "what stays below it is never sent, and devices never agree; 'top_k' does",
         ),
     }
     for what, (found, why) in needed.items():

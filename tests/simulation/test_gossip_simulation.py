@@ -1,0 +1,132 @@
+"""A fleet without a coordinator in virtual time: it learns and agrees, through crashes, nights and hostile neighbours."""
+
+import json
+
+import msgspec
+import numpy as np
+import pytest
+
+from edge_agent.training.gossip import Told
+from fleet_protocol.codec import encode_update
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.update_plan import WHOLE_UPDATES
+from tests.support.simulated_fleet import BUNDLE, HOUR, bundle, fleet, workload
+from workbench.simulation.gossip.show import prepare_gossip, simulate_gossip
+from workbench.simulation.gossip.simulation import GossipSimulation, as_told
+from workbench.simulation.gossip.summary import why_worthless
+from workbench.simulation.show import Request
+from workbench.simulation.simulation import Options
+
+HOSTILE = 0
+
+
+def simulation(
+    topology: str = "ring", rule: str = "mean", *, seed: int = 1, hours: float = 6, tamper=as_told, devices: int = 8, **changes
+) -> GossipSimulation:
+    options = Options(seed=seed, seconds=hours * HOUR, score_every=50)
+    members = fleet(devices, **changes)
+    return GossipSimulation(members, bundle(keep_fraction=0.13), workload(), options, topology, rule, tamper=tamper)
+
+
+@pytest.mark.parametrize(("topology", "rule"), [("ring", "mean"), ("grid", "mean"), ("random", "mean"), ("random", "vote")])
+def test_devices_learn_and_agree(topology, rule):
+    summary = simulation(topology, rule).run().summary
+    assert why_worthless(summary) is None
+    assert summary.last.score > 0.7
+    assert summary.last.consensus_distance < 0.5 * summary.last.way
+    assert summary.refused == {}
+    assert set(summary.bytes_up) == {"change"}
+
+
+def test_the_same_seed_gives_the_same_bytes():
+    def bytes_of(seed: int) -> bytes:
+        result = simulation(seed=seed, hours=3, crashes_per_day=10.0).run()
+        return msgspec.json.encode(result.summary) + msgspec.json.encode(result.history)
+
+    assert bytes_of(1) == bytes_of(1)
+    assert bytes_of(1) != bytes_of(2)
+
+
+def test_what_is_published_once_comes_to_every_neighbour():
+    run = simulation("random", devices=6, hours=3)
+    summary = run.run().summary
+    assert summary.missed == 0
+    on_their_way = summary.bytes_up["change"] * 4 - summary.bytes_down["change"]
+    assert 0 <= on_their_way < 0.05 * summary.bytes_down["change"]
+
+
+def test_devices_that_crash_and_sleep_catch_up_by_whole_copies():
+    summary = simulation("ring", hours=24, crashes_per_day=24.0, open_hours=16.0).run().summary
+    assert summary.crashes > 50
+    assert summary.missed > 0
+    assert summary.bytes_down["whole copy"] > 0
+    assert why_worthless(summary) is None
+    assert summary.last.worst > 0.5
+
+
+def absurd(device: int, told: Told) -> Told:
+    if device != HOSTILE:
+        return told
+    values = np.full(BUNDLE.description.parameter_count, 1e35, np.float32)
+    packed = encode_update(values, BUNDLE.description.shapes, WHOLE_UPDATES, np.random.default_rng(0)).packed
+    return Told(told.number, packed, told.whole)
+
+
+def no_numbers(device: int, told: Told) -> Told:
+    return Told(told.number, b"\x00" * 20, told.whole) if device == HOSTILE else told
+
+
+@pytest.mark.parametrize("rule", ["mean", "vote"])
+def test_absurd_neighbours_are_bounded(rule):
+    """The others' models stay finite, and those that it does not reach learn."""
+    run = simulation("random", rule, tamper=absurd, devices=12)
+    summary = run.run().summary
+    honest = run.models()[1:]
+    assert np.isfinite(honest).all()
+    best = max(run.workload.score(model) for model in honest)
+    assert best > summary.first.score
+    norms = np.linalg.norm(honest, axis=1)
+    assert norms.max() < 100 * np.linalg.norm(run.models()[0])
+
+
+def test_what_is_no_change_is_refused_and_counted():
+    summary = simulation(tamper=no_numbers).run().summary
+    assert sum(count.times for count in summary.refused.values()) > 10
+    assert summary.last.score > 0.5
+
+
+def request(**changes: object) -> Request:
+    given = dict.fromkeys(Request.__dataclass_fields__) | {"devices": 8, "profiles": ["pi-4"], "task": "digits"}
+    return Request(**(given | {"as_json": True} | changes))
+
+
+def test_real_digits_are_learned(capsys):
+    options = Options(seed=1, seconds=24 * HOUR, score_every=1000)
+    assert simulate_gossip(request(data="digits"), options, "random", "mean") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["measure"] == "accuracy"
+    assert summary["last"]["score"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "words"),
+    [
+        ({"buffer_size": 3}, {}, "--buffer-size does not go with --topology"),
+        ({"privacy": "masks"}, {}, "--privacy does not go"),
+        ({"checkpoint": "run.checkpoint"}, {}, "--checkpoint does not go.*in one go"),
+        ({"ray": "local"}, {}, "--ray does not go"),
+        ({}, {"concurrent": 3}, "--concurrent does not go"),
+        ({}, {"plain": True}, "--plain does not go"),
+        ({"devices": 2}, {}, "'ring' of 2 devices: it takes 3 or more"),
+        ({"devices": 5000}, {"memory_mib": 10}, "raise it, or take fewer --devices"),
+    ],
+)
+def test_what_needs_a_coordinator_is_refused_in_words(changes, options, words):
+    asked = Options(**({"seed": 1, "seconds": HOUR} | options))
+    with pytest.raises(ConfigurationError, match=words):
+        simulate_gossip(request(**changes), asked, "ring", "mean")
+
+
+def test_a_fleet_that_never_trains_says_so():
+    run = prepare_gossip(request(), Options(seed=1, seconds=60.0), "ring")
+    assert "no device has trained" in why_worthless(run.run().summary)

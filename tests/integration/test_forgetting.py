@@ -195,7 +195,9 @@ def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_a
     found = []
     while True:
         put_back(kept, database)
-        if not is_killed(stride * len(found), ["devices", "--config", str(tmp_path / "coordinator.toml"), *command[1:]]):
+        if not is_killed(
+            stride * len(found), ["devices", "--config", str(tmp_path / "coordinator.toml"), *command[1:]]
+        ):
             break
         with Journal.open(database) as journal:
             made = journal.newest_version(TASK)

@@ -40,6 +40,9 @@ PYTEST := $(BIN)/python -m pytest
 # Three for two cores: tests that start whole programs wait for half of their time.
 TOGETHER := --numprocesses 3 --dist worksteal
 
+# Where nothing may be kept of it, each of the thousands of processes that tests start compiles every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR: # what was made halfway must not pass for made
 
 .PHONY: accessibility-checker chart-library demo test test-fast test-system test-arm64 deb bundles demo-speech speech-embedding image-features docs check fuzz soak clean

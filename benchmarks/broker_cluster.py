@@ -4,7 +4,8 @@ Agents and a coordinator, each the shipped process, on three NATS servers of thi
 which they know by one name with three addresses; as root, as that name is known in a mount namespace alone. Each node
 in turn is killed with SIGKILL while samples come, and started again when the fleet has gone on. For each kill: the
 longest pause between two accepted updates in the seconds before and behind it, what was lost or counted twice, and
-which node everybody was connected to. Prints one JSON object as its last line.
+which node everybody was connected to. Where a node does not become well again, also with an empty store, no other is
+killed, as the fleet lives on the two that are left; `ended_early` says so. Prints one JSON object as its last line.
 """
 
 import argparse
@@ -53,23 +54,31 @@ def killed(fleet: NatsFleet, number: int) -> dict[str, object]:
     }
 
 
+def killed_in_turn(fleet: NatsFleet, rounds: int) -> tuple[list[dict[str, object]], str]:
+    """The rows of all kills; what ended them early, or nothing."""
+    rows: list[dict[str, object]] = []
+    for number in list(range(len(fleet.cluster.nodes))) * rounds:
+        try:
+            rows.append(killed(fleet, number))
+        except AssertionError as error:  # what `until` waited for has not come about
+            return rows, str(error)
+        print(json.dumps(rows[-1]), flush=True)
+    return rows, ""
+
+
 def main() -> None:
     """Print a line for each kill, then everything as one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3, help="kills of each node")
     options = parser.parse_args()
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         fleet = NatsFleet(Path(folder), options.devices)
         try:
             fleet.start()
             with fleet.fed():
                 until(lambda: fleet.accepted() >= FIRST_UPDATES, "the fleet learns", LEARN_SECONDS)
-                for _ in range(options.rounds):
-                    for number in range(len(fleet.cluster.nodes)):
-                        rows.append(killed(fleet, number))
-                        print(json.dumps(rows[-1]), flush=True)
+                rows, ended_early = killed_in_turn(fleet, options.rounds)
             fleet.finish()
             verdict = fleet.audit()
         finally:
@@ -80,6 +89,7 @@ def main() -> None:
         "kills": rows,
         "median_pause_s": median(pauses),
         "longest_pause_s": max(pauses),
+        "ended_early": ended_early,
     }
     print(json.dumps({"benchmark": "broker_cluster"} | found | {"lost": verdict.lost, "twice": verdict.duplicated}))
 

@@ -140,6 +140,7 @@ def test_each_fault_of_a_bearing_stands_out(tmp_path: Path) -> None:
         assert area > roc_auc_score(is_faulty, errors(untrained, inputs)), fault
 
 
+@pytest.mark.long
 def test_keyword_dscnn_tells_words_apart(tmp_path: Path) -> None:
     random, labels = np.random.default_rng(0), np.arange(1500) % len(WORDS)
     sounds = np.array([inputs_from_sound(utter(random, WORDS[label])) for label in labels])

@@ -1,4 +1,4 @@
-"""A thousand rounds on the real database and postbox, in processes that are killed between any two SQL statements."""
+"""Hundreds of rounds on the real database and postbox, in processes that are killed between any two SQL statements."""
 
 import hashlib
 import os
@@ -23,8 +23,8 @@ from fleet_protocol.keys import SigningKey, write_verify_key
 from fleet_protocol.kinds import UPDATE, Outcome, Receipt, Update, decode_payload, encode_payload
 from fleet_protocol.update_plan import UpdatePlan
 
-ROUNDS = 1000
-LONGEST_LIFE_STATEMENTS = 1000
+ROUNDS = 300
+LONGEST_LIFE_STATEMENTS = 300
 SHAPES, COUNT = [[20, 15], [20]], 320
 BUNDLE = "0f" * 32
 RESIDUAL, EF21 = UpdatePlan(0.05), UpdatePlan(0.05, feedback="ef21")

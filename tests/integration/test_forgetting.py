@@ -178,8 +178,9 @@ def test_what_cant_be_forgotten_is_refused_in_words_and_nothing_is_done(
     assert rows_of(fleet.bench.journal) == before
 
 
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long), 3], ids="every {}".format)
 def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_and_can_be_run_again(
-    tmp_path, operator_of
+    tmp_path, operator_of, stride
 ) -> None:
     fleet = fleet_after_three_turns(tmp_path, "ca2fl")
     old = fleet.weights()
@@ -194,7 +195,9 @@ def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_a
     found = []
     while True:
         put_back(kept, database)
-        if not is_killed(len(found), ["devices", "--config", str(tmp_path / "coordinator.toml"), *command[1:]]):
+        if not is_killed(
+            stride * len(found), ["devices", "--config", str(tmp_path / "coordinator.toml"), *command[1:]]
+        ):
             break
         with Journal.open(database) as journal:
             made = journal.newest_version(TASK)

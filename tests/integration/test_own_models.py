@@ -1,9 +1,9 @@
 """What a device keeps of a model to itself: committed with its round or not at all, through kills and damage."""
 
+import os
+import random
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -33,42 +33,46 @@ def opened(path: Path) -> DeviceDatabase:
     return DeviceDatabase(path / "agent.db")
 
 
-PROGRAM = """
-import os, random, signal, sys
-from pathlib import Path
-from tests.integration.test_own_models import BUNDLE, ROUNDS, opened, play
+def live(path: Path, seed: int) -> None:
+    """One life of the device, up to the statement at which it is killed or to the last round."""
+    left = random.Random(seed).randrange(1, 120)
 
-random.seed(int(sys.argv[2]))
-left = random.randrange(1, 120)
+    def count_down(_: str) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def count_down(_):
-    global left
-    left -= 1
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
+    database = opened(path)
+    database._connection.set_trace_callback(count_down)
+    while (done := database.memory("digits", BUNDLE).rounds) < ROUNDS:
+        play(database, done + 1)
 
-database = opened(Path(sys.argv[1]))
-database._connection.set_trace_callback(count_down)
-while (done := database.memory("digits", BUNDLE).rounds) < ROUNDS:
-    play(database, done + 1)
-"""
+
+def end_of_a_life(path: Path, seed: int) -> int:
+    child = os.fork()
+    if not child:
+        try:
+            live(path, seed)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_killed_between_any_two_statements_it_is_that_of_the_round_whose_update_is_there(tmp_path):
     kills = 0
     for seed in range(200):
-        ended = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(tmp_path), str(seed)], cwd=Path(__file__).parents[2], check=False
-        )
+        end = end_of_a_life(tmp_path, seed)
         database = opened(tmp_path)
         memory = database.memory("digits", BUNDLE)
         rows = [database.read(number).payload for number in database.waiting_numbers()]
         assert rows == [b"update %d" % number for number in range(1, memory.rounds + 1)]
         assert database.own_model("digits", BUNDLE) == (own(memory.rounds) if memory.rounds else b"")
         database.close()
-        if ended.returncode == 0:
+        if end == 0:
             break
-        assert ended.returncode == -signal.SIGKILL
+        assert end == -signal.SIGKILL
         kills += 1
     assert memory.rounds == ROUNDS
     assert kills > 3

@@ -38,7 +38,7 @@ def updates(run: Simulation) -> list[int]:
     return [agent.updates_made for agent in run.agents]
 
 
-@pytest.mark.parametrize("concurrent", [None, 6])
+@pytest.mark.parametrize("concurrent", [None, pytest.param(6, marks=pytest.mark.long)])
 @pytest.mark.parametrize("method", PLANS)
 def test_the_fleet_goes_on_and_nobody_is_left_out(method, concurrent):
     """Of six places at a time, the slow devices' rounds need more than half if they are to have their share."""
@@ -65,7 +65,7 @@ def test_slow_devices_train_less_often_than_without_selection():
 
 
 DEFAULTS = [SelectionPlan(), SelectionPlan("power_of_choice"), SelectionPlan("pisces")]
-FLEETS = [(6, 2), (10, 5), (10, 8), (20, 2), (30, 4)]
+FLEETS = [(6, 2), (10, 8), *(pytest.param(*each, marks=pytest.mark.long) for each in [(10, 5), (20, 2), (30, 4)])]
 """Devices, and updates in a buffer."""
 
 
@@ -98,7 +98,7 @@ def claims_a_huge_loss(device: int, _: TaskDescription, result: TrainingResult) 
 
 
 @pytest.mark.parametrize("plan", DEFAULTS, ids=lambda plan: plan.method)
-@pytest.mark.parametrize("tamper", [as_trained, claims_a_huge_loss])
+@pytest.mark.parametrize("tamper", [pytest.param(as_trained, marks=pytest.mark.long), claims_a_huge_loss])
 def test_a_third_that_dies_stops_nothing_whatever_it_said_before(plan, tamper):
     """Each of them within hours, some later than others."""
     dies = fleet(4, crashes_per_day=12.0, restart_seconds=1e9)
@@ -112,7 +112,7 @@ def test_a_third_that_lies_and_goes_on_slows_nobody_down(plan):
     assert versions_of(plan, fleet(12), 3, claims_a_huge_loss) >= 0.75 * usual_versions(12, 3)
 
 
-@pytest.mark.parametrize("concurrent", [None, 4])
+@pytest.mark.parametrize("concurrent", [None, pytest.param(4, marks=pytest.mark.long)])
 def test_a_threshold_above_everybodys_utility_stops_nothing(concurrent, monkeypatch):
     impossible = Selection(1e30, 0, 0.0, 0.0)
     monkeypatch.setattr(Utilities, "selection", lambda *_, **__: impossible)

@@ -45,7 +45,7 @@ class PostgresqlServer:
                 "listen_addresses=127.0.0.1",
                 "unix_socket_directories=",
                 "max_connections=30",
-                f"fsync={'on' if self._durable else 'off'}",
+                *(["fsync=on"] if self._durable else ["fsync=off", "full_page_writes=off", "max_wal_size=8GB"]),
             ]
             command = [_program("postgres"), "-D", str(self._data)]
             command += [part for setting in settings for part in ("-c", setting)]
@@ -71,8 +71,8 @@ class PostgresqlServer:
         psutil.wait_procs(sessions, timeout=DEADLINE_SECONDS)
 
     def remove(self) -> None:
-        """Stop it and delete its folder."""
-        self.stop()
+        """End it and delete its folder."""
+        self.kill()  # a stop would write out what is deleted next
         shutil.rmtree(self._folder)
 
     def database(self, name: str) -> URL:

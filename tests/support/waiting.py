@@ -9,11 +9,18 @@ Value = TypeVar("Value")
 DEADLINE_SECONDS = 60.0
 """Long enough for a machine that does other things too: only a test that fails waits for it."""
 
+SHORTEST_PAUSE_SECONDS = 0.03
+PAUSE_FOR_EACH_SECOND = 4.0
+"""That asking took: what is waited for needs the processor more."""
+
 
 def until(condition: Callable[[], Value], what: str, seconds: float = DEADLINE_SECONDS) -> Value:
     """Poll `condition` until it returns something true, and return that. Fails, naming `what`, at the deadline."""
     deadline = time.monotonic() + seconds
+    asked = time.monotonic()
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"after {seconds:g} s still not: {what}"
-        time.sleep(0.03)
+        now = time.monotonic()
+        assert now < deadline, f"after {seconds:g} s still not: {what}"
+        time.sleep(max(SHORTEST_PAUSE_SECONDS, PAUSE_FOR_EACH_SECOND * (now - asked)))
+        asked = time.monotonic()
     return value

@@ -123,7 +123,7 @@ def test_devices_add_noise_count_their_updates_across_kills_and_send_no_more_tha
         assert versions_replayed(journal, "digits") == 2
 
 
-@pytest.mark.parametrize(("helpers", "colluding"), [(1, 0), (2, 1)])
+@pytest.mark.parametrize(("helpers", "colluding"), [(1, 0), pytest.param(2, 1, marks=pytest.mark.long)])
 def test_encrypted_updates_with_a_device_that_lacks_tenseal_and_everybody_killed_once(
     fleet_of, helpers, colluding, tmp_path
 ):

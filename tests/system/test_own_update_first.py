@@ -18,7 +18,7 @@ ROUNDS = 5
 def fleet(tmp_path: Path, broker: Broker) -> Iterator[SplitFleet]:
     """Of which two updates make a version, so that there is nearly always one of the others' when a round ends."""
     fleet = SplitFleet(tmp_path, broker)
-    fleet.begin(steps=40, buffer_size=2)
+    fleet.begin(steps=20, buffer_size=2)
     fleet.helper("cellar-pi")
     yield fleet
     fleet.end()

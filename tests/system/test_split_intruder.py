@@ -15,12 +15,12 @@ from tests.support.split_fleet import SplitFleet
 from tests.support.waiting import until
 from tests.support.wiretap import Wiretap
 
-STEPS, SAMPLES = 600, 16
+STEPS, SAMPLES = 150, 16
 ROUND_REQUESTS = 2 * STEPS
 FRAMES = 20
 """Of each topic, that the intruder makes use of."""
 ROUNDS_SECONDS = 240.0
-"""Some 5,000 messages: more than `until` waits for on a busy machine."""
+"""Some thousand messages: more than `until` waits for on a busy machine."""
 KITCHEN, ATTIC, HELPER = "kitchen", "attic", "cellar-pi"
 DEVICES = (KITCHEN, ATTIC)
 DROPPED, REFUSED = "edgeflock_relay_dropped_frames_total", "edgeflock_relay_refused_total"

@@ -7,7 +7,7 @@ from tests.support.cut_link import CutLink
 from tests.support.helper import TASK, HelperProcess, SplitAgent
 from tests.support.waiting import until
 
-MANY_STEPS = 1000
+MANY_STEPS = 300
 """Of a round that something happens in the middle of."""
 
 

@@ -5,7 +5,7 @@ import psutil
 from tests.support.helper import TASK
 from tests.support.waiting import until
 
-STEPS = 600
+STEPS = 200
 
 
 def child_of(pid: int) -> psutil.Process:

@@ -7,7 +7,7 @@ from operator import add
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.chosen_strategy import strategy_of
@@ -23,6 +23,7 @@ from fleet_protocol.robust_plan import TRUSTING_RULES, RobustPlan, RuleName
 from tests.support.updates import SIZE, buffered_updates, dense, update_of
 
 some_updates = st.lists(buffered_updates(), min_size=4, max_size=12)
+of_each_plan = settings(max_examples=25)  # there are thirty plans
 
 
 def rule_of(rule: RuleName, bucket_size: int) -> RobustPlan:
@@ -210,6 +211,7 @@ def test_fedasync_remembers_what_updates_may_be_based_on_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("name", MOST_OF_THEM)
+@of_each_plan
 @given(updates=some_updates, data=st.data())
 def test_order_within_a_buffer_does_not_matter(name, updates, data) -> None:
     """Of different devices: a device's own updates are in the order in which it sent them."""
@@ -230,6 +232,7 @@ def split_buffers(draw) -> tuple[list[BufferedUpdate], list[list[BufferedUpdate]
 
 
 @pytest.mark.parametrize("name", EVERY_PLAN)
+@of_each_plan
 @given(split_buffers())
 def test_partials_of_any_split_of_a_buffer_add_up_to_the_same_step(name, split) -> None:
     """To the last bit update by update, or where updates are kept whole; else within the rounding of another order."""
@@ -252,6 +255,7 @@ def test_partials_of_any_split_of_a_buffer_add_up_to_the_same_step(name, split) 
 
 
 @pytest.mark.parametrize("name", EVERY_PLAN)
+@of_each_plan
 @given(split_buffers())
 def test_partial_of_no_updates_adds_nothing(name, split) -> None:
     earlier, (*_, buffer) = split
@@ -263,6 +267,7 @@ def test_partial_of_no_updates_adds_nothing(name, split) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY_PLAN)
+@of_each_plan
 @given(split_buffers())
 def test_step_remembers_what_a_restart_recalls(name, split) -> None:
     earlier, (*_, buffer) = split

@@ -20,6 +20,8 @@ Graph = tuple[frozenset[int], ...]
 
 FEWEST_DEVICES: Final[Mapping[TopologyName, int]] = {"ring": 3, "grid": 4, "random": 5}
 """Two devices are no ring, a grid has two rows and two columns, and four neighbours are four others."""
+FEWEST_SILENT_ROUNDS: Final = 2
+"""For which a neighbour counts at least."""
 ONE_BIT: Final = frozenset({"ternary", "sign"})
 """Quantisations of which an entry is a sign."""
 NORMAL: Final = NormalDist()
@@ -155,6 +157,10 @@ def check_gossip(task: TaskDescription, name: str) -> None:
         "[selection]": (task.selection, "the coordinator tells who is to train"),
         "[privacy]": (task.privacy, "neighbours see each single device's model"),
         "[aggregation.robust]": (task.aggregation.rule, "each device bounds its neighbours by its own rounds instead"),
+        f"aggregation.max_staleness {task.aggregation.max_staleness}": (
+            task.aggregation.max_staleness < FEWEST_SILENT_ROUNDS,
+            f"neighbours are never in step; {FEWEST_SILENT_ROUNDS} is the least that does",
+        ),
         "running statistics (batch normalisation)": (task.statistics, "they are no part of what neighbours mix"),
         f"versions_from {task.versions_from!r}": (task.versions_from != "update", "devices mix models"),
         f"sending.rule {task.sending.rule!r}": (task.sending.rule in {"relevant", "better"}, "'changed' does"),

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks import bytes_to_accuracy, time_to_accuracy
+from benchmarks import bytes_to_accuracy, gossip, time_to_accuracy
 from benchmarks.mnist import IMAGES_FILE, LABELS_FILE
 from benchmarks.mnist_fleet import Grid, Rates, contenders_bundle, prepared_arena, smoothed
 from bundle_runtime.bundle_folder import load_bundle
@@ -89,3 +89,12 @@ def test_a_race_counts_dense_updates_as_plain_float32(arena, monkeypatch):
     assert told["uplink_ratio"] == round(told["dense_uplink_bytes"] / told["uplink_bytes"], 1)
     assert told["textbook_uplink_ratio"] == told["uplink_ratio"]  # in one arena, with its rates, it is dense
     assert {"total_ratio", "accuracy", "dense_accuracy", "grid", "chosen"} <= told.keys()
+
+
+def test_gossip_and_a_coordinator_are_compared_where_they_have_sent_as_much(capsys):
+    runs = {run.fleet: run for run in gossip.compared(gossip.field(devices=5, seed=0, hours=1.0))}
+    assert runs.keys() == {gossip.COORDINATOR, *gossip.GOSSIP}
+    budget = min(run.at_end.megabytes for run in runs.values())
+    assert all(run.at_equal_bytes.megabytes <= budget for run in runs.values())
+    assert all(run.at_end.rounds > 0 for run in runs.values())
+    assert len(capsys.readouterr().out.splitlines()) == len(runs)

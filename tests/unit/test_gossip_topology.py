@@ -108,6 +108,10 @@ def test_whole_updates_take_the_whole_step_and_the_smallest_share_takes_one():
         ({"scaling": Scaling(inputs=Scale.awaiting(64))}, r"\[scaling\] without a scale"),
         ({"sending": SendingPlan("better", 0.1)}, "'better' does not go with gossip: 'changed' does"),
         ({"update": UpdatePlan(0.1, selection="threshold")}, "devices never agree"),
+        (
+            {"aggregation": msgspec.structs.replace(TASK.aggregation, max_staleness=0)},
+            "max_staleness 0 does not go with gossip: neighbours are never in step; 2 is the least",
+        ),
         ({"versions_from": "statistics"}, "versions_from 'statistics'"),
     ],
 )

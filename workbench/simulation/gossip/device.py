@@ -150,7 +150,7 @@ class GossipDevice:
         try:
             heard = self.peer.hear(neighbour, told)
         except ProtocolError as error:
-            self._world.ledger.refuse(error.reason, error.detail)
+            self._world.ledger.refuse(error.reason.value, error.detail)
             return
         if heard is Heard.LACKING:
             self._world.ask(self.number, neighbour)

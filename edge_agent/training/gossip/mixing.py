@@ -38,7 +38,7 @@ def majority_vote(differences: Differences, _weights: Sequence[float], largest: 
     """
     stacked = np.stack(differences)
     direction = np.sign(np.sign(stacked).sum(axis=0))
-    magnitude = np.median(np.abs(stacked), axis=0)
+    magnitude: NDArray[np.float64] = np.median(np.abs(stacked), axis=0)
     return direction * np.minimum(magnitude, largest / math.sqrt(stacked.shape[1]))
 
 

@@ -28,7 +28,7 @@ def simulate_gossip(request: Request, options: Options, topology: TopologyName, 
         ConfigurationError: with what the user can change.
     """
     _require_no_coordinator(request, options)
-    simulation = prepare_gossip(request, options, topology, rule)
+    simulation = prepare_gossip(request, options, topology, rule=rule)
     started = time.monotonic()
     progress = Progress(Console(stderr=True), started, options.seconds)
     result = simulation.run(progress.tick)

@@ -96,7 +96,7 @@ class Peer:
 
     def tell(self) -> Told | None:
         """What neighbours are told at the end of a round; None where the model has moved too little since the last time
-        for a task that sends what has `changed`. After half of the rounds for which a silent one counts it tells anyway.
+        for a task that sends what has `changed`. After half of the rounds that a silent one counts for it tells anyway.
         """
         difference = self.model - self._own.values
         silent_rounds = self.rounds - self._own.at_round

@@ -1,4 +1,4 @@
-"""A device without a coordinator in virtual time: trigger, guards, rounds and gossip as shipped, and what is between."""
+"""A device without a coordinator in virtual time: shipped trigger, guards, rounds and gossip, and what is between."""
 
 from collections.abc import Callable
 from functools import partial

@@ -52,7 +52,7 @@ def prepare_gossip(
     bundle = as_wanted(load_bundle(folder), request)
     fleet = asked_fleet(request, options.seed)
     workload = asked_workload(folder, bundle, len(fleet), request.data, options.seed)
-    return GossipSimulation(fleet, bundle, workload, options, topology, rule)
+    return GossipSimulation(fleet, bundle, workload, options, topology, rule=rule)
 
 
 def _require_no_coordinator(request: Request, options: Options) -> None:

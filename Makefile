@@ -37,8 +37,8 @@ ARCH ?=
 
 PYTEST := $(BIN)/python -m pytest
 # Each worker takes one part, in order, so that what a module shares is made once; then it takes from the others' parts.
-# Three for two cores: tests that start whole programs wait for half of their time.
-TOGETHER := --numprocesses 3 --dist worksteal
+# Four for two cores: tests that start whole programs wait for more than half of their time.
+TOGETHER := --numprocesses 4 --dist worksteal
 
 # Where nothing may be kept of it, each of the thousands of processes that tests start compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE

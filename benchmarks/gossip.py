@@ -95,7 +95,7 @@ class Field:
         if name == WHOLE:
             bundle = Bundle(msgspec.structs.replace(bundle.description, update=WHOLE_UPDATES), bundle.files)
         topology, rule = GOSSIP[name]
-        simulation = GossipSimulation(self._members, bundle, self._workload(bundle), self.options, topology, rule)
+        simulation = GossipSimulation(self._members, bundle, self._workload(bundle), self.options, topology, rule=rule)
         return [
             _moment(point.bytes_up + point.bytes_down, point.rounds, point.score, point.worst)
             for point in simulation.run().history

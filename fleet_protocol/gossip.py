@@ -126,7 +126,7 @@ def consensus_step(task: TaskDescription) -> float:
     difference's squared norm that one message brings, if entries are normally distributed. docs/gossip.md derives it.
 
     With t the magnitude above which the share k of the entries lies that travels, and phi the normal density:
-    2 t phi(t) + k for numbers, and (2 phi(t))^2 / k for signs with one magnitude. Random entries bring k of what all do.
+    2 t phi(t) + k for numbers, and (2 phi(t))^2 / k for signs with one magnitude. Random entries bring k of all.
     """
     plan = task.update
     kept = 1.0 if plan.selection == "dense" else max(plan.keep_fraction, 1 / task.parameter_count)
@@ -148,7 +148,10 @@ def check_gossip(task: TaskDescription, name: str) -> None:
         ConfigurationError: something in it needs a coordinator or a helper, and what to do.
     """
     needed = {
-        "[scaling] without a scale": (task.scaling.is_awaited, "the coordinator makes the scale of all devices' samples"),
+        "[scaling] without a scale": (
+            task.scaling.is_awaited,
+            "the coordinator makes the scale of all devices' samples",
+        ),
         "[split]": (task.split, "helpers have a part in its rounds"),
         "[solved_head]": (task.solved_head, "the coordinator solves it"),
         "[prompts]": (task.prompts, "the coordinator makes samples of them"),
@@ -171,4 +174,6 @@ def check_gossip(task: TaskDescription, name: str) -> None:
     }
     for what, (found, why) in needed.items():
         if found:
-            raise ConfigurationError(f"{name}: {what} does not go with gossip: {why}; take another task, or a coordinator")
+            raise ConfigurationError(
+                f"{name}: {what} does not go with gossip: {why}; take another task, or a coordinator"
+            )

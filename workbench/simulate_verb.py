@@ -54,7 +54,8 @@ def simulate(
         typer.Option(help="Without a coordinator: each device exchanges models with its neighbours in this topology."),
     ] = None,
     vote: Annotated[
-        bool, typer.Option("--vote", help="With --topology: neighbours vote on the sign of each number, instead of a mean.")
+        bool,
+        typer.Option("--vote", help="With --topology: neighbours vote on the sign of each number, instead of a mean."),
     ] = False,
     plain: Annotated[
         bool,
@@ -110,7 +111,9 @@ def simulate(
     if ray_address is not None and not ray:
         raise ConfigurationError(f"--ray-address {ray_address}: --ray missing; add it")
     if vote and topology is None:
-        raise ConfigurationError("--vote: neighbours vote where there is no coordinator; add --topology, or leave it out")
+        raise ConfigurationError(
+            "--vote: neighbours vote where there is no coordinator; add --topology, or leave it out"
+        )
     request = Request(
         devices,
         profile or ["pi-4"],

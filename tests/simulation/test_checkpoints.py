@@ -298,7 +298,7 @@ TREE = Path(__file__).parents[2]
 OPTIONS = [
     "--plain",
     "--devices",
-    "500",
+    "150",
     "--hours",
     "24",
     "--seed",

@@ -1,4 +1,4 @@
-"""A fleet without a coordinator in virtual time: it learns and agrees, through crashes, nights and hostile neighbours."""
+"""A fleet without a coordinator in virtual time: it learns and agrees through crashes, nights, hostile neighbours."""
 
 import json
 
@@ -21,14 +21,25 @@ HOSTILE = 0
 
 
 def simulation(
-    topology: str = "ring", rule: str = "mean", *, seed: int = 1, hours: float = 6, tamper=as_told, devices: int = 8, **changes
+    topology: str = "ring",
+    rule: str = "mean",
+    *,
+    seed: int = 1,
+    hours: float = 6,
+    tamper=as_told,
+    devices: int = 8,
+    **changes,
 ) -> GossipSimulation:
     options = Options(seed=seed, seconds=hours * HOUR, score_every=50)
     members = fleet(devices, **changes)
-    return GossipSimulation(members, bundle(keep_fraction=0.13), workload(), options, topology, rule, tamper=tamper)
+    return GossipSimulation(
+        members, bundle(keep_fraction=0.13), workload(), options, topology, rule=rule, tamper=tamper
+    )
 
 
-@pytest.mark.parametrize(("topology", "rule"), [("ring", "mean"), ("grid", "mean"), ("random", "mean"), ("random", "vote")])
+@pytest.mark.parametrize(
+    ("topology", "rule"), [("ring", "mean"), ("grid", "mean"), ("random", "mean"), ("random", "vote")]
+)
 def test_devices_learn_and_agree(topology, rule):
     summary = simulation(topology, rule).run().summary
     assert why_worthless(summary) is None

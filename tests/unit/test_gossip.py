@@ -28,9 +28,7 @@ BEGUN = np.linspace(-1, 1, SIZE, dtype=np.float32)
 ABSURD = np.full(SIZE, 3e38, np.float32)
 
 
-def peers(
-    task: TaskDescription = TASK, name: str = "ring", devices: int = 8, rule: str = "mean"
-) -> list[Peer]:
+def peers(task: TaskDescription = TASK, name: str = "ring", devices: int = 8, rule: str = "mean") -> list[Peer]:
     connected = topology(name, devices, seed=1)
     return [Peer(task, connected, place, BEGUN, rule=rule, seed=1) for place in range(devices)]
 
@@ -75,8 +73,9 @@ def test_synchronous_and_whole_it_is_d_psgd():
     assert np.allclose([peer.model for peer in fleet], models, atol=1e-5)
 
 
-@pytest.mark.parametrize("rule", MIXING_RULES)
-@pytest.mark.parametrize("name", ["ring", "grid", "random"])
+@pytest.mark.parametrize(
+    ("name", "rule"), [("ring", "mean"), ("grid", "mean"), ("grid", "vote"), ("random", "mean"), ("random", "vote")]
+)
 @pytest.mark.parametrize("task", [TASK, WHOLE], ids=["compressed", "whole"])
 def test_consensus_is_reached_without_training(task, name, rule):
     fleet = peers(task, name, rule=rule)

@@ -47,7 +47,7 @@ class Conditions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.open_hours * HOUR_SECONDS - (now - self.opens_at_hour * HOUR_SECONDS) % DAY_SECONDS
 
     def seconds_on(self, now: float, generator: np.random.Generator) -> tuple[float, bool]:
-        """How long a device that is switched on now stays on, and whether a crash ends that, which `generator` draws."""
+        """How long a device that is switched on now stays on, and whether a crash ends that; `generator` draws it."""
         closing = self.seconds_until_closed(now)
         crash = math.inf
         if self.crashes_per_day > 0:

@@ -38,8 +38,8 @@ def majority_vote(differences: Differences, _weights: Sequence[float], largest: 
     """
     stacked = np.stack(differences)
     direction = np.sign(np.sign(stacked).sum(axis=0))
-    magnitude = np.median(np.abs(stacked), axis=0)
-    return direction * np.minimum(magnitude, largest / math.sqrt(stacked.shape[1]))
+    furthest = np.minimum(np.median(np.abs(stacked), axis=0), largest / math.sqrt(stacked.shape[1]))
+    return np.asarray(direction * furthest, np.float64)
 
 
 MIXING_RULES: Final[Mapping[MixingRule, Mix]] = {"mean": clipped_mean, "vote": majority_vote}

@@ -82,7 +82,7 @@ class Peer:
         self._mix = MIXING_RULES[rule]
         self._generator = np.random.default_rng((seed, place, ENCODING_STREAM))
         self._own = PublicCopy(0, model, 0)
-        self._copies = {other: self._own for other in topology.neighbours(place)}
+        self._copies = dict.fromkeys(topology.neighbours(place), self._own)
 
     @property
     def neighbours(self) -> list[int]:
@@ -96,7 +96,7 @@ class Peer:
 
     def tell(self) -> Told | None:
         """What neighbours are told at the end of a round; None where the model has moved too little since the last time
-        for a task that sends what has `changed`. After half of the rounds for which a silent one counts, it tells anyway.
+        for a task that sends what has `changed`. After half of the rounds that a silent one counts for it tells anyway.
         """
         difference = self.model - self._own.values
         silent_rounds = self.rounds - self._own.at_round

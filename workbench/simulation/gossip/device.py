@@ -1,4 +1,4 @@
-"""A device without a coordinator in virtual time: the shipped trigger, guards, rounds and gossip, and what is between."""
+"""A device without a coordinator in virtual time: shipped trigger, guards, rounds and gossip, and what is between."""
 
 from collections.abc import Callable
 from functools import partial
@@ -132,9 +132,7 @@ class GossipDevice:
     def trigger(self) -> None:
         """Enough samples have come: train, if guards agree."""
         name = self._world.task.task
-        stored = stored_count(
-            self._newest_sample, self._world.workload.count(self.number), self.member.maximum_samples
-        )
+        stored = stored_count(self._newest_sample, self._world.workload.count(self.number), self.member.maximum_samples)
         refused = self._decisions.begin(name, Readings(stored, 0, minute=int(self.now // 60) % MINUTES_OF_A_DAY))
         if refused:
             self._world.ledger.guard_refusals[refused] += 1

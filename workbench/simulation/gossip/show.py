@@ -28,7 +28,7 @@ def simulate_gossip(request: Request, options: Options, topology: TopologyName, 
         ConfigurationError: with what the user can change.
     """
     _require_no_coordinator(request, options)
-    simulation = prepare_gossip(request, options, topology, rule)
+    simulation = prepare_gossip(request, options, topology, rule=rule)
     started = time.monotonic()
     progress = Progress(Console(stderr=True), started, options.seconds)
     result = simulation.run(progress.tick)
@@ -52,7 +52,7 @@ def prepare_gossip(
     bundle = as_wanted(load_bundle(folder), request)
     fleet = asked_fleet(request, options.seed)
     workload = asked_workload(folder, bundle, len(fleet), request.data, options.seed)
-    return GossipSimulation(fleet, bundle, workload, options, topology, rule)
+    return GossipSimulation(fleet, bundle, workload, options, topology, rule=rule)
 
 
 def _require_no_coordinator(request: Request, options: Options) -> None:

@@ -48,8 +48,8 @@ class GossipSimulation:
     updates are devices' rounds.
 
     Raises:
-        ConfigurationError: the task needs a coordinator, there are too few devices for the topology, or the copies of
-            neighbours' models don't fit into the memory allowed.
+        ConfigurationError: the task needs a coordinator, there are too few devices for the topology, the rule does not
+            go with it, or the copies of neighbours' models don't fit into the memory allowed.
     """
 
     def __init__(
@@ -59,12 +59,16 @@ class GossipSimulation:
         workload: Workload,
         options: Options,
         name: TopologyName,
-        rule: MixingRule = "mean",
         *,
+        rule: MixingRule = "mean",
         tamper: Tamper = as_told,
     ) -> None:
         task = bundle.description
         check_gossip(task, task.task)
+        if rule == "vote" and name == "ring":
+            raise ConfigurationError(
+                "a vote on a ring: two neighbours seldom agree, and devices never meet; take 'random'"
+            )
         connected = topology(name, len(fleet), options.seed)
         self._name = name
         self._rule = rule
@@ -112,7 +116,6 @@ class GossipSimulation:
         seconds = self.devices[device].member.conditions.upload_seconds(size)
         seconds += asked.member.conditions.download_seconds(size)
         self.queue.after(seconds, partial(self._answer, neighbour, device, size))
-
 
     def round_ended(self) -> None:
         """See `Neighbourhood`."""

@@ -93,9 +93,10 @@ class Quarantine:
         recent = self.judged.copy()
         found = {}
         for place, update in enumerate(updates):
-            reason = update.suspicion or peers.reason_against(update, plan.threshold)
-            recent.append(bool(reason))
-            if reason and not update.suspicion:
+            if not (reason := update.suspicion or peers.reason_against(update, plan.threshold)):
+                continue
+            recent.append(True)
+            if not update.suspicion:
                 found[place] = Suspicion(reason, not is_overrun(recent))
         return found
 

@@ -1,14 +1,13 @@
 """`devices revoke --forget`: since a version, as a dry run, killed anywhere, with several shards; what it marks."""
 
-import os
 import shutil
-import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, Pool, event, text
+from sqlalchemy import text
 
 from broker_coordinator import cli
 from broker_coordinator.admission.decisions import Message
@@ -35,6 +34,7 @@ from tests.support.bundles import TASK, write_bundle
 from tests.support.departing_fleet import EVIL, HONEST, Fleet, Operator, plan_of
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
+from tests.support.killed_child import is_killed
 from tests.support.replay import versions_replayed
 
 SINCE = 6
@@ -194,7 +194,8 @@ def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_a
     found = []
     while True:
         put_back(kept, database)
-        if not is_killed(len(found), ["devices", "--config", str(tmp_path / "coordinator.toml"), *command[1:]]):
+        words = ["devices", "--config", str(tmp_path / "coordinator.toml"), *command[1:]]
+        if not is_killed(len(found), lambda words=words: partial(cli.main, words)):
             break
         with Journal.open(database) as journal:
             made = journal.newest_version(TASK)
@@ -213,26 +214,6 @@ def put_back(kept: Path, database: Path) -> None:
     for file in database.parent.glob(f"{database.name}*"):
         file.unlink()
     shutil.copy(kept, database)
-
-
-def is_killed(after: int, command: list[str]) -> bool:
-    """Run a command in a process that kills itself after so many statements, commits and ends of transactions."""
-    child = os.fork()
-    if child == 0:
-        left = [after]
-
-        def count(*_: object) -> None:
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-
-        event.listen(Engine, "before_cursor_execute", count)
-        event.listen(Engine, "commit", count)
-        event.listen(Pool, "checkin", count)
-        os._exit(cli.main(command))
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
 
 
 class Shard:

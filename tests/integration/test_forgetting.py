@@ -21,6 +21,7 @@ from broker_coordinator.serving.forgetting import Asked, forget_device
 from broker_coordinator.storage.database import Database, writing
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.version_registry import VersionRegistry
 from bundle_runtime.bundle import Bundle
 from edge_agent.core.shard_choice import Place
@@ -34,7 +35,7 @@ from tests.support.bundles import TASK, write_bundle
 from tests.support.departing_fleet import EVIL, HONEST, Fleet, Operator, plan_of
 from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET, SHARD
-from tests.support.killed_child import is_killed
+from tests.support.killed_child import is_killed, put_back
 from tests.support.replay import versions_replayed
 
 SINCE = 6
@@ -178,6 +179,20 @@ def test_what_cant_be_forgotten_is_refused_in_words_and_nothing_is_done(
     assert rows_of(fleet.bench.journal) == before
 
 
+def test_device_that_is_forgotten_in_one_task_loses_nothing_that_waits_in_another(tmp_path, operator_of) -> None:
+    fleet = fleet_after_three_turns(tmp_path, "fedbuff")
+    other = write_bundle(tmp_path / "roses", task="roses", aggregation=plan_of("fedbuff"))
+    TaskRegistry(fleet.bench.journal.engine).publish(other)
+    fleet.bench.handle(EVIL, EVIL.update(20, base_version=9, life=1), EVIL.update(21, task="roses", life=1))
+    operator_of(fleet).run("devices", "forget", EVIL.name, "--task", TASK)
+    waiting = {row.task: row.set_aside for row in fleet.bench.journal.payloads() if row.aggregate is None}
+    assert waiting == {TASK: "its device was revoked or forgotten", "roses": None}
+    assert not fleet.bench.journal.history("roses").departures
+    operator_of(fleet).run("devices", "revoke", EVIL.name)
+    (row,) = fleet.bench.journal.payloads("roses")
+    assert row.set_aside == "its device was revoked or forgotten"
+
+
 def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_and_can_be_run_again(
     tmp_path, operator_of
 ) -> None:
@@ -208,12 +223,6 @@ def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_a
             assert journal.newest_version(TASK).weights == new
     assert {9, 10} == set(found), "it was killed before the commit and after it"
     assert found == sorted(found)
-
-
-def put_back(kept: Path, database: Path) -> None:
-    for file in database.parent.glob(f"{database.name}*"):
-        file.unlink()
-    shutil.copy(kept, database)
 
 
 class Shard:

@@ -1,8 +1,10 @@
-"""A child process that kills itself at a statement on its database."""
+"""A child process that kills itself at a statement on its database, and that database as it was before."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 from sqlalchemy import Engine, Pool, event
 
@@ -28,3 +30,10 @@ def is_killed(after: int, prepare: Callable[[], Callable[[], int | None]]) -> bo
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
     return os.WIFSIGNALED(status)
+
+
+def put_back(kept: Path, database: Path) -> None:
+    """Put a copy of a SQLite database in its place."""
+    for file in database.parent.glob(f"{database.name}*"):
+        file.unlink()
+    shutil.copy(kept, database)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -201,22 +202,15 @@ def test_revoked_device_and_a_bundle_of_before_leave_the_quarantine(fleet, tmp_p
     DeviceRegistry(fleet.journal.engine).revoke(EVIL.name)
     assert fleet.states() == [(None, "its device was revoked or forgotten")]
     fleet.turn(HONEST[2], times=REVERSED)
-    other = write_bundle(tmp_path / "other", aggregation=replace_threshold(5.0))
-    TaskRegistry(fleet.journal.engine).publish(other)
+    fleet.turn(HONEST[3])
+    assert fleet.states(HONEST[2])[-1:] == HELD
+    plan = msgspec.structs.replace(PLAN, quarantine=QuarantinePlan(5.0))
+    TaskRegistry(fleet.journal.engine).publish(write_bundle(tmp_path / "other", aggregation=plan))
     assert fleet.states(HONEST[2])[-1] == (None, "the task was published with another bundle")
 
 
-def replace_threshold(threshold: float) -> AggregationPlan:
-    return AggregationPlan(buffer_size=2, max_staleness=3, quarantine=QuarantinePlan(threshold))
-
-
 def test_trusted_device_is_never_held(tmp_path) -> None:
-    plan = AggregationPlan(
-        buffer_size=2,
-        max_staleness=3,
-        quarantine=QuarantinePlan(),
-        robust=RobustPlan("fltrust", trusted_devices=(EVIL.name,)),
-    )
+    plan = msgspec.structs.replace(PLAN, robust=RobustPlan("fltrust", trusted_devices=(EVIL.name,)))
     fleet = Fleet(tmp_path, plan=plan)
     fleet.turn(EVIL, times=REVERSED)
     fleet.turn(HONEST[0])

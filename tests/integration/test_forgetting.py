@@ -10,22 +10,16 @@ import pytest
 from sqlalchemy import text
 
 from broker_coordinator import cli
-from broker_coordinator.admission.decisions import Message
-from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.strategies import STRATEGIES
 from broker_coordinator.dashboard.pages import versions_page
 from broker_coordinator.dashboard.questions import VersionsAsked
-from broker_coordinator.distribution.signed_messages import MessageSigner
-from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.serving.forgetting import Asked, forget_device
 from broker_coordinator.storage.database import Database, writing
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.version_registry import VersionRegistry
-from bundle_runtime.bundle import Bundle
 from edge_agent.core.shard_choice import Place
-from fleet_protocol import topics
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.kinds import MANIFEST, Manifest, decode_payload
 from fleet_protocol.limits import MAX_SIGNED_CHUNK_BYTES
@@ -34,14 +28,14 @@ from tests.support.bench import KEY
 from tests.support.bundles import TASK, write_bundle
 from tests.support.departing_fleet import EVIL, HONEST, Fleet, Operator, plan_of
 from tests.support.device import SigningDevice
-from tests.support.fleet import FLEET, SHARD
+from tests.support.fleet import SHARD
 from tests.support.killed_child import is_killed, put_back
+from tests.support.led_shards import SHARDS, Shard
 from tests.support.replay import versions_replayed
 
 SINCE = 6
 """The second version that the device makes."""
 
-SHARDS = (SHARD, "1")
 NAMES = ("pi-0", "pi-1", "pi-2", "pi-3")
 
 Operators = Callable[[Fleet], Operator]
@@ -223,22 +217,6 @@ def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_a
             assert journal.newest_version(TASK).weights == new
     assert {9, 10} == set(found), "it was killed before the commit and after it"
     assert found == sorted(found)
-
-
-class Shard:
-    """One shard's coordinator, which leads or follows for good, with a connection to the database of its own."""
-
-    def __init__(self, database: Database, bundle: Bundle, shard: str, *, leads: bool) -> None:
-        self._shard = shard
-        self.journal = Journal.open(database)
-        settings = AdmissionSettings(FLEET, shard, open_enrolment=True, maximum_devices=100, shards=SHARDS)
-        signer = MessageSigner(KEY, FLEET, shard, SHARDS)
-        self.coordinator = Coordinator(self.journal, [bundle], signer, settings, may_lead=lambda: leads)
-
-    def hear(self, device: SigningDevice, message: bytes) -> None:
-        """Take what a device sends in this shard."""
-        topic = topics.up(FLEET, self._shard, device.name)
-        self.coordinator.handle([Message(topic, message)], 0.0)
 
 
 def test_of_several_shards_the_leader_alone_goes_on_from_what_is_left(database: Database, tmp_path: Path) -> None:

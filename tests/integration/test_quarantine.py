@@ -18,17 +18,20 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.held_updates import DROPPED, OUTDATED, held_updates, release
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
+from edge_agent.core.shard_choice import Place
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import encode_update
 from fleet_protocol.kinds import Outcome
 from fleet_protocol.quarantine_plan import QuarantinePlan
 from fleet_protocol.robust_plan import RobustPlan
+from fleet_protocol.shards import shard_of
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.departing_fleet import Operator
 from tests.support.device import TINY_SHAPES, SigningDevice
 from tests.support.killed_child import is_killed, put_back
+from tests.support.led_shards import SHARDS, Shard
 from tests.support.replay import versions_replayed
 
 PLAN = AggregationPlan(buffer_size=2, max_staleness=3, server_momentum=0.5, quarantine=QuarantinePlan())
@@ -231,6 +234,44 @@ def test_what_cant_be_done_is_said_and_nothing_changes(tmp_path, fleet, capsys, 
     assert status == 2
     assert words in said
     assert fleet.states() == HELD
+
+
+def test_of_several_shards_the_leader_holds_what_another_one_took_in(database, tmp_path) -> None:
+    """And finds what is released meanwhile, beside what else the other one takes in of the device."""
+    bundle = write_bundle(tmp_path / "bundle", aggregation=PLAN)
+    leader, follower = (Shard(database, bundle, shard, leads=shard == SHARDS[0]) for shard in SHARDS)
+    names = [f"pi-{number}" for number in range(40)]
+    honest = [SigningDevice(name) for name in names if shard_of(name, SHARDS) == SHARDS[0]][:6]
+    evil = next(SigningDevice(name) for name in names if shard_of(name, SHARDS) == SHARDS[1])
+    evil.identity.move(Place(SHARDS[1], SHARDS[0]))
+
+    def made() -> int:
+        for each in (follower, leader):
+            each.coordinator.make_versions(0.0)
+        return leader.journal.newest_number(TASK)
+
+    def evil_sends(sequence: int, times: float) -> None:
+        message = evil.update(sequence, base_version=3, packed=packed(times, sequence))
+        follower.hear(evil, evil.identity.addressed(message))
+
+    for number, device in enumerate(honest):
+        leader.hear(device, device.enrolment())
+        leader.hear(device, device.update(1, packed=packed(1.0, number)))
+    assert made() == 3
+    follower.hear(evil, evil.enrolment())
+    evil_sends(1, REVERSED)
+    leader.hear(honest[0], honest[0].update(2, base_version=3, packed=packed(1.0, 9)))
+    assert made() == 3
+    with Journal.open(database) as operators:
+        (told,) = release(operators.engine, TASK, [evil.name], PLAN.max_staleness)
+        assert told.outcome == "released"
+    evil_sends(2, 1.0)
+    assert made() == 4
+    rows = [(row.device, row.sequence, row.aggregate) for row in leader.journal.payloads()]
+    assert rows[-3:] == [(honest[0].name, 2, 4), (evil.name, 1, 4), (evil.name, 2, None)]
+    assert versions_replayed(leader.journal, TASK) == 4
+    for each in (leader, follower):
+        each.journal.close()
 
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"ef21", "fedavg"}))

@@ -141,8 +141,8 @@ class _Peers:
         cosines = self._cosines(others)
         if (opposite := -_deviations(cosine, cosines, LEAST_OF_COSINE)) > threshold:
             return (
-                f"its cosine with the mean direction of {count} other devices is {cosine:.2f}, {opposite:.1f} deviations"
-                f" below the median {float(np.median(cosines)):.2f} of theirs"
+                f"its cosine with the mean direction of {count} other devices is {cosine:.2f}, {opposite:.1f}"
+                f" deviations below the median {float(np.median(cosines)):.2f} of theirs"
             )
         return ""
 

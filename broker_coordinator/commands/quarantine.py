@@ -1,4 +1,4 @@
-"""`tasks quarantine`: which updates are held back as suspicious, and what becomes of them; and what `tasks show` says."""
+"""`tasks quarantine`: which updates are held as suspicious, and what becomes of them; and what `tasks show` says."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`broker-coordinator tasks publish | list | show | diagnose | quarantine | pause | resume | rollback | aggregate | ...`."""
+"""`broker-coordinator tasks publish | list | show | diagnose | quarantine | pause | rollback | aggregate | ...`."""
 
 import argparse
 import sys

@@ -321,7 +321,7 @@ def test_killed_at_any_statement_each_update_is_held_once_and_the_versions_are_t
         rows = [(row.position, row.device, row.aggregate, row.set_aside) for row in bench.journal.payloads()]
         found.append((rows[-3:], [each.weights_hash for each in bench.journal.versions(TASK)]))
         bench.journal.close()
-    assert len(found) > 9
+    assert len(found) > 6
     assert all(each == found[-1] for each in found)
     assert found[-1][0] == [(9, EVIL.name, *HELD[0]), (10, "pi-0", WARM + 1, None), (11, "pi-1", WARM + 1, None)]
 

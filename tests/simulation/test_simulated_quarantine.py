@@ -23,7 +23,8 @@ def exaggerates(device: int, task: TaskDescription, result: TrainingResult) -> T
     delta = decode_update(result.packed, task.shapes)
     vector = np.zeros(task.parameter_count, np.float32)
     vector[delta.indices] = 30 * delta.values
-    return msgspec.structs.replace(result, packed=encode_update(vector, task.shapes, DENSE, np.random.default_rng(1)).packed)
+    packed = encode_update(vector, task.shapes, DENSE, np.random.default_rng(1)).packed
+    return msgspec.structs.replace(result, packed=packed)
 
 
 def simulation(plan: QuarantinePlan | None) -> Simulation:

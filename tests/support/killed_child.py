@@ -10,22 +10,38 @@ from sqlalchemy import Engine, Pool, event
 
 
 def is_killed(after: int, prepare: Callable[[], Callable[[], int | None]]) -> bool:
-    """Let a child do what it has prepared, and kill itself after so many statements, commits and ends of transactions
-    of that; whether it came to that. What is done returns the exit status.
+    """Let a child do what it has prepared, and kill itself before one of the statements that write, or before or after
+    a commit, when so many of these are over; whether it came to that. What is done returns the exit status.
     """
     child = os.fork()
     if child == 0:
         act = prepare()
-        left = [after]
+        left, writes = after, False
 
-        def count(*_: object) -> None:
-            if left[0] == 0:
+        def count() -> None:
+            nonlocal left
+            if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
+            left -= 1
 
-        event.listen(Engine, "before_cursor_execute", count)
-        event.listen(Engine, "commit", count)
-        event.listen(Pool, "checkin", count)
+        def execute(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            nonlocal writes
+            if not statement.startswith("SELECT"):
+                writes = True
+                count()
+
+        def end(*_: object) -> None:
+            if writes:
+                count()
+
+        def give_back(*_: object) -> None:
+            nonlocal writes
+            end()
+            writes = False
+
+        event.listen(Engine, "before_cursor_execute", execute)
+        event.listen(Engine, "commit", end)
+        event.listen(Pool, "checkin", give_back)
         os._exit(act() or 0)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0

@@ -72,7 +72,7 @@ def test_levels_of_single_updates_begin_before_the_versions_that_are_looked_at()
     watch = Watch()
     for number in range(1, 200):
         watch = watch.after(number, [0.5])
-    assert watch.oldest == 199 - VERSIONS_LOOKED_AT - FEWEST_UPDATES + 1
+    assert watch.oldest == 199 - (VERSIONS_LOOKED_AT - 1) - (FEWEST_UPDATES - 1)
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=12, max_size=12))

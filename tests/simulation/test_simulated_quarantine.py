@@ -22,7 +22,7 @@ def exaggerates(device: int, task: TaskDescription, result: TrainingResult) -> T
         return result
     delta = decode_update(result.packed, task.shapes)
     vector = np.zeros(task.parameter_count, np.float32)
-    vector[delta.indices] = 30 * delta.values
+    vector[delta.indices] = 5 * delta.values
     packed = encode_update(vector, task.shapes, DENSE, np.random.default_rng(1)).packed
     return msgspec.structs.replace(result, packed=packed)
 

@@ -80,7 +80,7 @@ class RobustPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     bucket_size: Annotated[int, msgspec.Meta(ge=1, le=MOST_IN_BUCKET)] = 1
     """Means of so many updates, drawn anew for each version, are compared in the place of single ones (Karimireddy et
     al. 2022): for devices that see different things. So many times as large a share of them may be hostile. At most 256
-    are compared, drawn anew too."""
+    are compared, drawn anew too. Not with `zeno` and `fltrust`, which judge single updates."""
     trusted_devices: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MOST_TRUSTED)] = ()
     """For `zeno` and `fltrust`: devices of the operator's, beside the coordinator or elsewhere, with samples that are
     known to be right, a hundred or more of all classes. What they send judges the others, and moves nothing itself.

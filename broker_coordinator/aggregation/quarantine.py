@@ -108,11 +108,12 @@ def is_overrun(judged: Collection[bool]) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Peers:
-    """What an update is compared with: names, norms as they came, float64 [N], directions and their products."""
+    """What an update is compared with: names, norms as they came, float64 [N], directions, their sum and products."""
 
     devices: Sequence[str]
     norms: Vector
     directions: Stack
+    total: Vector
     products: Matrix
 
     @classmethod
@@ -120,7 +121,7 @@ class _Peers:
         """Those of some devices."""
         directions = Stack([_direction(each.delta) for each in last.values()], size)
         norms = np.array([each.norm for each in last.values()])
-        return cls(list(last), norms, directions, directions.products())
+        return cls(list(last), norms, directions, directions.combined(np.ones(len(last))), directions.products())
 
     def reason_against(self, update: Judged, threshold: float) -> str:
         """Why it is suspicious; empty where it is not, or other devices are too few to say."""
@@ -135,7 +136,7 @@ class _Peers:
                 f"its norm is {update.sent.norm:.3g}, {longer:.1f} deviations above the median {usual:.3g} of {count}"
                 " other devices"
             )
-        cosine = self._cosine(update.sent.delta, others)
+        cosine = self._cosine(update)
         if cosine >= 0:
             return ""
         cosines = self._cosines(others)
@@ -146,10 +147,14 @@ class _Peers:
             )
         return ""
 
-    def _cosine(self, delta: SparseUpdate, others: NDArray[np.bool_]) -> float:
-        """c of an update, with the sum of the directions of `others`."""
-        total = self.directions.combined(others.astype(np.float64))
-        return float(Stack([_direction(delta)], total.size).cosines_to(total)[0])
+    def _cosine(self, update: Judged) -> float:
+        """c of an update."""
+        total = self.total
+        if update.device in self.devices:
+            own = self.directions.changes[self.devices.index(update.device)]
+            total = total.copy()
+            total[own.indices] -= own.values
+        return float(Stack([_direction(update.sent.delta)], total.size).cosines_to(total)[0])
 
     def _cosines(self, others: NDArray[np.bool_]) -> Vector:
         """c of each of `others`, with the sum of those that it is none of: float64 [N]; 0 where either is 0."""

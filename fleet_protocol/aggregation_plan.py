@@ -7,6 +7,7 @@ import msgspec
 
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_SAMPLES_PER_UPDATE, MAX_SETTING
+from fleet_protocol.quarantine_plan import QuarantinePlan, check_quarantine
 from fleet_protocol.robust_plan import RobustPlan, check_robust
 
 StrategyName = Literal["fedbuff", "base_mean", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21"]
@@ -92,6 +93,13 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     from the 40th on, a quarter of all, up to 64. Devices train from the newest one."""
     robust: RobustPlan | msgspec.UnsetType = msgspec.UNSET
     """What takes the place of the mean. Left out of `task.json` where there is none, so that others read it too."""
+    quarantine: QuarantinePlan | msgspec.UnsetType = msgspec.UNSET
+    """What is held back as suspicious. Left out of `task.json` likewise."""
+
+    @property
+    def suspects(self) -> QuarantinePlan | None:
+        """By what updates are held back, if any are."""
+        return None if isinstance(self.quarantine, msgspec.UnsetType) else self.quarantine
 
     @property
     def rule(self) -> RobustPlan | None:
@@ -163,6 +171,8 @@ def check_aggregation(plan: AggregationPlan, name: str) -> None:
         raise ConfigurationError(f"{name}: a setting of aggregation is infinite or not a number")
     if plan.rule is not None:
         check_robust(plan, plan.rule, name)
+    if plan.suspects is not None:
+        check_quarantine(plan, name)
 
 
 def check_feedback(feedback: str, plan: AggregationPlan, name: str) -> None:

@@ -31,7 +31,7 @@ from fleet_protocol.privacy.mask_plan import check_masked_task
 from fleet_protocol.privacy.private_tasks import check_private_task
 from fleet_protocol.prompt_plan import check_prompts
 from fleet_protocol.reading_plan import check_labelled, check_readings
-from fleet_protocol.robust_plan import check_robust_task
+from fleet_protocol.robust_plan import check_robust_task, check_single_updates
 from fleet_protocol.sample_schema import (
     check_label,
     inputs_as_one,
@@ -70,6 +70,8 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     check_aggregation(description.aggregation, name)
     if description.aggregation.rule is not None:
         check_robust_task(description, name)
+    if description.aggregation.suspects is not None:
+        check_single_updates(description, "aggregation.quarantine", name)
     check_feedback(description.update.feedback, description.aggregation, name)
     check_sending(description.sending, description.update.feedback, description.training.validation_share, name)
     check_scaling(description.scaling, description.input_blocks, description.target_blocks, name)

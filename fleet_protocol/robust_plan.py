@@ -80,7 +80,7 @@ class RobustPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     bucket_size: Annotated[int, msgspec.Meta(ge=1, le=MOST_IN_BUCKET)] = 1
     """Means of so many updates, drawn anew for each version, are compared in the place of single ones (Karimireddy et
     al. 2022): for devices that see different things. So many times as large a share of them may be hostile. At most 256
-    are compared, drawn anew too."""
+    are compared, drawn anew too. Not with `zeno` and `fltrust`, which judge single updates."""
     trusted_devices: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MOST_TRUSTED)] = ()
     """For `zeno` and `fltrust`: devices of the operator's, beside the coordinator or elsewhere, with samples that are
     known to be right, a hundred or more of all classes. What they send judges the others, and moves nothing itself.
@@ -129,6 +129,11 @@ def _rules_of_settings(robust: RobustPlan) -> list[tuple[bool, str]]:
             f"has trusted_devices = {list(trusted)}, which names one twice; leave one of them",
         ),
         (
+            robust.rule not in TRUSTING_RULES or robust.bucket_size == 1,
+            f"has bucket_size = {robust.bucket_size}, and rule {robust.rule!r} judges single updates by trusted"
+            " devices: a bucket would mix what it counts with what it leaves out; leave bucket_size out",
+        ),
+        (
             robust.rule in COUNTING_RULES or robust.hostile_share == USUAL_HOSTILE_SHARE,
             f"has hostile_share = {robust.hostile_share:g}, and rule {robust.rule!r} does not use it; leave it out, or"
             f" take {' or '.join(map(repr, COUNTING_RULES))}",
@@ -172,7 +177,21 @@ def _rules_of_strategy(plan: "AggregationPlan", robust: RobustPlan) -> list[tupl
 
 
 def check_robust_task(task: "TaskDescription", name: str) -> None:
-    """Check that the coordinator sees whole single updates, which a rule compares.
+    """Check that a rule has whole single updates to compare, and that nothing goes past it.
+
+    Raises:
+        ConfigurationError: what keeps it from that, and what to write.
+    """
+    check_single_updates(task, "aggregation.robust", name)
+    if task.statistics:
+        raise ConfigurationError(
+            f"{name}: [aggregation.robust] compares no running statistics, and the model has {task.statistics} values"
+            " of them; take GroupNorm, or write batch_norm = 'frozen'"
+        )
+
+
+def check_single_updates(task: "TaskDescription", table: str, name: str) -> None:
+    """Check that the coordinator sees whole single updates, which the table `table` compares.
 
     Raises:
         ConfigurationError: what keeps it from that, and what to write.
@@ -183,19 +202,13 @@ def check_robust_task(task: "TaskDescription", name: str) -> None:
         "split": (task.split, "where an update holds some blocks alone"),
         "clusters": (task.clusters, "where devices train different copies"),
     }
-    for table, (there, why) in tables.items():
+    for other, (there, why) in tables.items():
         if there is not None:
             raise ConfigurationError(
-                f"{name}: [aggregation.robust] compares whole updates with each other, and does not go with [{table}],"
+                f"{name}: [{table}] compares whole updates with each other, and does not go with [{other}],"
                 f" {why}; leave one of them out"
             )
-    if task.statistics:
-        raise ConfigurationError(
-            f"{name}: [aggregation.robust] compares no running statistics, and the model has {task.statistics} values"
-            " of them; take GroupNorm, or write batch_norm = 'frozen'"
-        )
     if task.versions_from != "update":
         raise ConfigurationError(
-            f"{name}: [aggregation.robust] compares updates, and versions are made from {task.versions_from!r}; leave"
-            " it out"
+            f"{name}: [{table}] compares updates, and versions are made from {task.versions_from!r}; leave it out"
         )

@@ -51,7 +51,7 @@ def _finish(
     robust: RobustPlan, strategy: Strategy[Any], state: ServerState, updates: Updates, plan: AggregationPlan
 ) -> Step:
     """By device, so that the order in which updates came means nothing; those of one stay in its own order, and are
-    one vote.
+    one vote. While there is nothing to compare, or nothing to judge it by, neither weights nor moments change.
     """
     remembered = strategy.remember(state, updates, plan)
     trusted = _trusted_direction(robust, state, remembered, plan)
@@ -62,11 +62,11 @@ def _finish(
     if plan.strategy in COMPARES_A_BUFFER:
         whole = one_vote_each(zip((update.device for update in by_device), whole, strict=True), state.weights.size)
     stack = in_buckets(Stack.of(whole, state.weights.size), robust.bucket_size, state.version)
-    direction = np.zeros(state.weights.size)
-    if len(stack):
-        hostile = robust.hostile_of(len(stack))
-        direction = RULES[robust.rule](Compared(stack, hostile, _last_direction(state, plan), trusted))
-    return Step(direction, remembered=remembered)
+    if not len(stack) or trusted is None:
+        size = state.weights.size
+        return Step(np.zeros(size), remembered=remembered, stays=np.ones(size, np.bool_))
+    compared = Compared(stack, robust.hostile_of(len(stack)), _last_direction(state, plan), trusted)
+    return Step(RULES[robust.rule](compared), remembered=remembered)
 
 
 def _judged(robust: RobustPlan, updates: Iterable[BufferedUpdate]) -> list[BufferedUpdate]:
@@ -81,11 +81,17 @@ def _remember_trusted(
     return remember_last(state, (update for update in updates if update.device in robust.trusted_devices), plan)
 
 
-def _trusted_direction(robust: RobustPlan, state: ServerState, remembered: Remembered, plan: AggregationPlan) -> Vector:
-    """The mean, by samples, of what trusted devices sent last, if that is not too stale; zeros where nothing is."""
+def _trusted_direction(
+    robust: RobustPlan, state: ServerState, remembered: Remembered, plan: AggregationPlan
+) -> Vector | None:
+    """The mean of what trusted devices sent last, each with the same say however many samples it claims, if that is not
+    too stale: None where a rule needs it and all is; zeros where no device is trusted.
+    """
     last = [remembered[device] for device in sorted(robust.trusted_devices) if device in remembered]
     fresh = [update for update in last if state.version - update.base_version <= plan.max_staleness]
-    return Stack.of([(float(update.samples), update.delta) for update in fresh], state.weights.size).mean()
+    if robust.trusted_devices and not fresh:
+        return None
+    return Stack.of([(1.0, update.delta) for update in fresh], state.weights.size).mean()
 
 
 def _last_direction(state: ServerState, plan: AggregationPlan) -> Vector:

@@ -82,6 +82,13 @@ class Watch:
         recent = (each for each in self.seen if each.version > version - VERSIONS_LOOKED_AT)
         return Watch(self.first or level, (*recent, replace(newest, level=level)))
 
+    @property
+    def oldest(self) -> int | None:
+        """The oldest version that it may ever go back to; None where that is none yet. A level begins up to as many
+        versions before those that are looked at as it takes to hold FEWEST_UPDATES.
+        """
+        return min((each.version if each.level is None else each.level.since for each in self.seen), default=None)
+
     def anew(self) -> "Watch":
         """Once a version is restored. If its devices find that one wanting too, the data have changed, not the model:
         so what comes is compared with nothing that was before.

@@ -45,15 +45,15 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compute the versions since its first update anew without it, and publish the result",
     )
-    _add_forgetting_options(revoke)
+    _add_forgetting_options(revoke, "what waits of it is set aside in every task")
     forget = verb("forget", "Compute versions anew without what a device has sent; what it sends later counts.")
     forget.add_argument("name", type=name_of("device"), metavar="NAME", help="the device's name")
-    _add_forgetting_options(forget)
+    _add_forgetting_options(forget, "what it sent to others stays as it is")
 
     invitations.add_verbs(verb)
 
 
-def _add_forgetting_options(verb: argparse.ArgumentParser) -> None:
+def _add_forgetting_options(verb: argparse.ArgumentParser, of_other_tasks: str) -> None:
     verb.add_argument(
         "--since",
         type=whole_number(1, MAX_SEQUENCE),
@@ -64,7 +64,7 @@ def _add_forgetting_options(verb: argparse.ArgumentParser) -> None:
         "--task",
         type=name_of("task"),
         metavar="TASK",
-        help="compute versions of this task alone anew; what waits of it is set aside in every task",
+        help=f"compute versions of this task alone anew; {of_other_tasks}",
     )
     verb.add_argument(
         "--dry-run",
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> None:
             _forget(journal, options, configuration.keys())
         elif options.action == "forget":
             check_asked(journal, _asked(options))
-            DeviceRegistry(journal.engine).forget(options.name)
+            DeviceRegistry(journal.engine).forget(options.name, options.task)
             _forget(journal, options, configuration.keys())
         else:
             _VERBS[options.action](journal, options)

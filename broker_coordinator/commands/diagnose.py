@@ -16,6 +16,7 @@ from broker_coordinator.aggregation.diagnostics.findings import Figures, finding
 from broker_coordinator.aggregation.diagnostics.participation import participation, quantiles
 from broker_coordinator.aggregation.diagnostics.plan_fit import misfits, of_trusted
 from broker_coordinator.commands.diagnosed_samples import samples_diagnosed
+from broker_coordinator.commands.quarantine import quarantine_advice
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.consumers.update import UPDATE_CONSUMER
 from broker_coordinator.storage.device_registry import DeviceRegistry
@@ -50,8 +51,9 @@ def diagnosis(journal: JournalReader, name: str, keys: KeyRing) -> dict[str, obj
     samples = samples_diagnosed(journal.engine, name)
     figures = Figures(sum(counts), staleness, _shortened(rows), samples.unlike, sent)
     devices = DeviceRegistry(journal.engine)
-    trusted = of_trusted(task, devices.approved_presences, {row.device for row in rows})
-    words = [*misfits(task, devices.approved_count()), *trusted, *findings(figures, task)]
+    trusted = of_trusted(task, devices.approved_presences, _heard(journal, task))
+    words = [*misfits(task, devices.approved_count()), *trusted, *quarantine_advice(journal, task)]
+    words += findings(figures, task)
     return {
         "task": name,
         "looked_at": len(rows),
@@ -62,6 +64,16 @@ def diagnosis(journal: JournalReader, name: str, keys: KeyRing) -> dict[str, obj
         "dissimilarity": asdict(compared) if isinstance(compared, Dissimilarity) else compared,
         "advice": words,
     } | samples.fields
+
+
+def _heard(journal: JournalReader, task: TaskDescription) -> set[str] | None:
+    """The devices that the newest version may be judged by; None before the first one, or where none judges."""
+    plan = task.aggregation
+    newest = journal.newest_number(task.task)
+    if plan.rule is None or not plan.rule.trusted_devices or newest == journal.first_number(task.task):
+        return None
+    oldest = newest - plan.max_staleness
+    return {device for device, (_, base) in journal.newest_held(task.task, after=oldest - 1).items() if base >= oldest}
 
 
 def _shortened(rows: Sequence[RecentUpdate]) -> float:

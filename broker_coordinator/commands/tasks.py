@@ -1,4 +1,4 @@
-"""`broker-coordinator tasks publish | list | show | diagnose | pause | resume | rollback | aggregate | ...`."""
+"""`broker-coordinator tasks publish | list | show | diagnose | quarantine | pause | rollback | aggregate | ...`."""
 
 import argparse
 import sys
@@ -13,6 +13,7 @@ from broker_coordinator.commands.export import model_of, write_bundle, write_mod
 from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.commands.personal_told import personal_told
+from broker_coordinator.commands.quarantine import add_quarantine_options, quarantine
 from broker_coordinator.commands.refine import refine
 from broker_coordinator.commands.rollback import roll_back
 from broker_coordinator.commands.shard_rules import require_no_masks
@@ -66,6 +67,8 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     verb_of_task(
         "diagnose", "Say how unlike devices are, by their updates and by what queries have found, and what to set."
     )
+    held = verb_of_task("quarantine", "List the updates that are held as suspicious; release or drop those of devices.")
+    add_quarantine_options(held)
     verb_of_task("invite", "Ask devices for a round now: those whose trigger has invitation = true.")
     verb_of_task("pause", "Take no updates of a task for now; devices keep theirs.")
     verb_of_task("resume", "Take updates of a paused task again.")
@@ -147,6 +150,10 @@ def _show(journal: Journal, options: argparse.Namespace, _: CoordinatorConfigura
 
 def _diagnose(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
     write_fields(diagnosis(journal, options.task, configuration.keys()), as_json=options.json)
+
+
+def _quarantine(journal: Journal, options: argparse.Namespace, _: CoordinatorConfiguration) -> None:
+    quarantine(journal, options)
 
 
 def _invite(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
@@ -266,6 +273,7 @@ _VERBS: Mapping[str, Verb] = {
     "publish": _publish,
     "list": _list,
     "diagnose": _diagnose,
+    "quarantine": _quarantine,
     "invite": _invite,
     "show": _show,
     "pause": _pause,
@@ -277,7 +285,7 @@ _VERBS: Mapping[str, Verb] = {
     "remove": _remove,
     "evaluate": _evaluate,
 }
-VERBS_THAT_LOOK = frozenset({"list", "show", "diagnose", "invite"})
+VERBS_THAT_LOOK = frozenset({"list", "show", "diagnose", "quarantine", "invite"})
 _READING_VERBS: Mapping[str, ReadingVerb] = {
     "export": _export,
     "bundle": _bundle,

@@ -127,7 +127,7 @@ def replayed(
             given = source.kept(number).state(description.version.parameters, {})
             state = replace(_passed(source, state), weights=given.weights)
         elif replay := source.history.replay_after(number - 1):
-            state = _passed(source, state) if without else without_devices(source, state, *replay)
+            state = _passed(source, state) if without else _computed_anew(source, state, *replay)
         else:
             leaves = source.history.departed_at(number - 1) or _leaves_at(without, number)
             if leaves and source.consumer.recall(description) in OF_DEVICES:
@@ -136,6 +136,18 @@ def replayed(
         if number in restored:
             restorable[number] = state
         yield number, state
+
+
+def _computed_anew(source: Source, state: ServerState, start: int, devices: Without) -> ServerState:
+    """As `without_devices`, of a version that is there: whoever compares versions may begin with it."""
+    try:
+        return without_devices(source, state, start, devices)
+    except ConfigurationError as error:
+        number, reason = state.version + 1, str(error).partition("; ")[0]
+        raise ConfigurationError(
+            f"version {number} of task {source.task!r} was computed anew from version {start} on, without what was"
+            f" forgotten, and can't be once more: {reason}; begin with that version: --from {number}"
+        ) from error
 
 
 def without_devices(source: Source, state: ServerState, start: int, devices: Without) -> ServerState:

@@ -2,12 +2,13 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from statistics import median
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from broker_coordinator.admission.consumer import AnyVersionConsumer
@@ -22,6 +23,7 @@ from broker_coordinator.aggregation.buffer_size import (
 from broker_coordinator.aggregation.collapse import Watch
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE, NoiseSeries, no_seed
 from broker_coordinator.aggregation.means import mean_of
+from broker_coordinator.aggregation.quarantine import Judged, Quarantine, Sent, Suspicion
 from broker_coordinator.aggregation.selection import Told, Utilities
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import Recall
@@ -75,7 +77,8 @@ class ServedTask:
 
     Of a task whose versions hide each device, `noise` is that of its sums so far, `participations` say in which of
     them devices' updates count, and `draw_seed` gives the secret seed of the next one's. Of one that selects devices,
-    `utilities` are what is known of them.
+    `utilities` are what is known of them. Of one that holds suspicious updates back, `quarantine` is what they are
+    compared with.
     """
 
     bundle: Bundle
@@ -99,6 +102,7 @@ class ServedTask:
     participations: Participations = field(default_factory=dict)
     draw_seed: Callable[[], bytes] = no_seed
     utilities: Utilities = field(default_factory=Utilities)
+    quarantine: Quarantine = field(default_factory=Quarantine)
     _selected: tuple[int, Selection | None] = (-1, None)
 
     @property
@@ -251,6 +255,27 @@ class ServedTask:
                 seen[each.device] = before.again(self.noise.made + 1)
         return found
 
+    def suspicions(self) -> dict[int, Suspicion]:
+        """By position, what of the `buffer` is suspicious and was not known to be. Trusted devices are never."""
+        plan = self.description.aggregation
+        if plan.suspects is None:
+            return {}
+        trusted = plan.rule.trusted_devices if plan.rule else ()
+        buffer = [each for each in self.buffer() if each.device not in trusted]
+        judged = [Judged(each.device, _sent(each), each.suspicion) for each in buffer]
+        found = self.quarantine.suspicions(judged, self.state.weights.size, plan.suspects)
+        return {buffer[place].position: each for place, each in found.items()}
+
+    def hold(self, suspicions: Mapping[int, Suspicion]) -> None:
+        """Let those that are held wait no longer, and note what is known of the others."""
+        held = {position for position, each in suspicions.items() if each.is_held}
+        self.quarantine.held_back(len(held))
+        self.drop(held)
+        reasons = {position: each.reason for position, each in suspicions.items()}
+        self.waiting = deque(
+            msgspec.structs.replace(each, suspicion=reasons.get(each.position, each.suspicion)) for each in self.waiting
+        )
+
     def _is_due(self, now: float) -> bool:
         if self.why_no_more:
             return False
@@ -342,6 +367,8 @@ class ServedTask:
             self.senders.append(device)
             if (told := told_by(self.description, waiting.facts, waiting.staleness)) is not None:
                 self.utilities.note(device, told)
+            if self.description.aggregation.suspects is not None:
+                self.quarantine.note(device, _sent(waiting), suspicious=bool(waiting.suspicion))
             if made.noise is not None:
                 before = self.participations.get(device, Participation())
                 self.participations[device] = before.again(made.noise.made)
@@ -359,6 +386,10 @@ class ServedTask:
         self.asks_everyone = before.asks_everyone
         self.utilities.pace = before.utilities.pace
         self._selected = before._selected
+
+
+def _sent(update: WaitingPayload) -> Sent:
+    return Sent(update.facts.norm, update.item.delta)
 
 
 def told_by(task: TaskDescription, facts: Any, staleness: int) -> Told | None:

@@ -6,6 +6,7 @@ import msgspec
 
 from broker_coordinator.aggregation import buffer_size
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE
+from broker_coordinator.aggregation.quarantine import DEVICES_REMEMBERED, UPDATES_LOOKED_AT, Quarantine, Sent
 from broker_coordinator.aggregation.selection import MOST_KNOWN, Utilities
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.serving.collapses import Collapses
@@ -15,9 +16,11 @@ from broker_coordinator.serving.served_task import ServedTask, told_by
 from broker_coordinator.serving.set_aside import SetAside
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.held_updates import last_judged, last_senders_positions
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.noise_seeds import new_seed, read_participations, read_series
 from broker_coordinator.storage.recent_updates import newest_of_devices
+from broker_coordinator.storage.records import items_together
 from broker_coordinator.storage.stored_tasks import StoredTask
 from broker_coordinator.storage.task_registry import Served
 from bundle_runtime.bundle import Bundle
@@ -96,6 +99,7 @@ class TaskLoader:
             draw_seed=new_seed,
             participations=read_participations(engine, stored.name, size, waiting=False) if hidden else {},
             utilities=self._utilities(bundle.description),
+            quarantine=self._quarantine(bundle.description, newest.number),
         )
 
     def _utilities(self, description: TaskDescription) -> Utilities:
@@ -110,3 +114,19 @@ class TaskLoader:
             if told is not None:
                 found.note(device, told, updates)
         return found
+
+    def _quarantine(self, description: TaskDescription, newest: int) -> Quarantine:
+        """What updates are compared with, where suspicious ones are held back; without what is dropped or damaged."""
+        name = description.task
+        if description.aggregation.suspects is None:
+            return Quarantine()
+        lineage = self._journal.history(name).lineage(newest)
+        positions = last_senders_positions(self._journal.engine, name, lineage, DEVICES_REMEMBERED)
+        rows = list(self._journal.at_positions(positions))
+        last = {
+            row.device: Sent(row.read_facts().norm, item.delta)
+            for row, item in items_together(rows, description, self._keys)
+            if not isinstance(item, Exception)
+        }
+        judged = last_judged(self._journal.engine, name, UPDATES_LOOKED_AT)
+        return Quarantine(last, deque(judged, maxlen=UPDATES_LOOKED_AT))

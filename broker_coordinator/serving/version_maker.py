@@ -26,6 +26,7 @@ from broker_coordinator.serving.awaited_scale import AwaitedScale, NextScale
 from broker_coordinator.serving.collapses import Collapses
 from broker_coordinator.serving.masked_cohorts import MaskedCohorts
 from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.quarantines import Quarantines
 from broker_coordinator.serving.scale_maker import ScaleMaker
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
@@ -89,6 +90,7 @@ class VersionMaker:
         self._on_version = on_version
         self._decoded = decoded
         self._set_aside = SetAside(journal, keys, metrics)
+        self._quarantines = Quarantines(journal, metrics)
         self._collapses = Collapses(journal, keys, metrics)
         self._task_loader = TaskLoader(
             journal, keys, metrics=metrics, set_aside=self._set_aside, collapses=self._collapses
@@ -131,10 +133,12 @@ class VersionMaker:
             pass
 
     def _next_version(self, task: ServedTask, now: float) -> NextVersion | None:
-        if (made := task.next_version(now)) is None or not (out_of_turn := task.out_of_turn()):
-            return made
-        self._set_aside.out_of_turn(task, out_of_turn)
-        return self._next_version(task, now)
+        while (made := task.next_version(now)) is not None:
+            if out_of_turn := task.out_of_turn():
+                self._set_aside.out_of_turn(task, out_of_turn)
+            elif not self._quarantines.hold(task):
+                return made
+        return None
 
     def mask_replied(self, helper: str, reply: MaskReply) -> None:
         """Take what a mask helper says; `make_versions` goes on with it."""
@@ -298,7 +302,8 @@ class VersionMaker:
             if isinstance(item, Exception):
                 failures.setdefault(place, []).append(Failure.of(row, item))
             else:
-                waiting = WaitingPayload(row.position, row.device, row.staleness, row.read_facts(), item)
+                facts, suspicion = row.read_facts(), row.suspicion or ""
+                waiting = WaitingPayload(row.position, row.device, row.staleness, facts, item, suspicion)
                 found.append((*place, waiting))
                 passed[place] += 1
         for place, failed in failures.items():
@@ -369,6 +374,7 @@ class VersionMaker:
         if allowed != (before := self._forgotten.get(name, NOTHING_FORGOTTEN)):
             self._journal.forget(name, allowed, before)
             self._forgotten[name] = allowed
+        self._quarantines.version_made(task)
 
     def _make_scale(self, awaited: AwaitedScale, now: float) -> bool:
         """Begin the generation of a task that has its scale, if enough devices have reported; whether it began."""

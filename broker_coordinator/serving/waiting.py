@@ -11,13 +11,16 @@ MAX_HANDED_OVER = 2_000
 
 
 class WaitingPayload(msgspec.Struct, frozen=True, gc=False):
-    """`facts` and `item` are as the kind's consumer has made them."""
+    """`facts` and `item` are as the kind's consumer has made them. `suspicion`: it waits although it is suspicious, and
+    why it is; else empty.
+    """
 
     position: int
     device: str
     staleness: int
     facts: Any
     item: Any
+    suspicion: str = ""
 
 
 Placed = tuple[str, int, WaitingPayload]

@@ -103,15 +103,16 @@ class ClusterRegistry:
             return _finding(connection, task)
 
 
-def leave_clusters(connection: Connection, device: str) -> None:
-    """What was said of a device counts no more: it leaves the clusters that it was put into by that, and is a newcomer
-    when something is said of it again.
+def leave_clusters(connection: Connection, device: str, task: str | None = None) -> None:
+    """What was said of a device counts no more: it leaves the clusters that it was put into by that, of a task or of
+    all, and is a newcomer when something is said of it again.
     """
-    for task in connection.scalars(select(findings.c.task)).all():
-        last = _finding(connection, task)
+    found_in = select(findings.c.task) if task is None else select(findings.c.task).where(findings.c.task == task)
+    for each in connection.scalars(found_in).all():
+        last = _finding(connection, each)
         if last is not None and device in last.samples:
-            _assign(connection, task, {device: NO_CLUSTER})
-            _store(connection, task, last.without(device))
+            _assign(connection, each, {device: NO_CLUSTER})
+            _store(connection, each, last.without(device))
 
 
 def check_has(task: TaskDescription, *wanted: int) -> None:

@@ -2,30 +2,31 @@
 
 from dataclasses import asdict
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, true, update
 
 from broker_coordinator.aggregation.lineage import Departure
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.cluster_registry import leave_clusters
-from broker_coordinator.storage.schema import FACTS, WAITING, departures, payloads, tasks, versions
+from broker_coordinator.storage.schema import FACTS, HELD, WAITING, departures, payloads, tasks, versions
 from fleet_protocol.kinds import ACTIVATION_SUMMARY, PROMPTS
 
 LEFT = "its device was revoked or forgotten"
 
 
-def note_departure(connection: Connection, device: str) -> None:
-    """Let a device leave every task that it has sent something to: its payloads that wait are set aside, all prompts
-    that it told, and all that was said of activations, by it or of it; it leaves clusters that were found by that; and
-    versions from now on remember nothing of it.
+def note_departure(connection: Connection, device: str, task: str | None = None) -> None:
+    """Let a device leave a task, or every one that it has sent something to: its payloads that wait or are held in
+    quarantine are set aside, all prompts that it told, and all that was said of activations, by it or of it; it leaves
+    clusters that were found by that; and versions from now on remember nothing of it.
     """
-    sent_to = select(payloads.c.task).where(payloads.c.device == device).distinct()
-    for task in connection.scalars(sent_to).all():
-        newest = select(func.max(versions.c.number)).where(versions.c.task == task)
-        insert_departure(connection, task, Departure(device, connection.scalar(newest) or 0))
+    left = true() if task is None else payloads.c.task == task
+    sent_to = select(payloads.c.task).where(payloads.c.device == device, left).distinct()
+    for each in connection.scalars(sent_to).all():
+        newest = select(func.max(versions.c.number)).where(versions.c.task == each)
+        insert_departure(connection, each, Departure(device, connection.scalar(newest) or 0))
     told_kinds = payloads.c.kind.in_([PROMPTS.number, ACTIVATION_SUMMARY.number])
-    its_own = and_(payloads.c.device == device, or_(WAITING, told_kinds))
-    connection.execute(update(payloads).where(or_(its_own, _said_of(device))).values(set_aside=LEFT))
-    leave_clusters(connection, device)
+    its_own = and_(payloads.c.device == device, or_(WAITING, HELD, told_kinds))
+    connection.execute(update(payloads).where(left, or_(its_own, _said_of(device))).values(set_aside=LEFT))
+    leave_clusters(connection, device, task)
     count_up(connection, TASKS)
 
 

@@ -132,15 +132,15 @@ class DeviceRegistry:
                 return device
             return revoke_device(connection, device)
 
-    def forget(self, name: str) -> None:
-        """Make versions from now on without what a device had sent; what it sends later counts.
+    def forget(self, name: str, task: str | None = None) -> None:
+        """Make versions, of a task or of all, from now on without what a device had sent; what it sends later counts.
 
         Raises:
             ConfigurationError: there is no such device.
         """
         with writing(self._engine) as connection:
             _require_known(connection, name)
-            note_departure(connection, name)
+            note_departure(connection, name, task)
 
     def require(self, name: str) -> None:
         """Raise ConfigurationError where there is no such device."""

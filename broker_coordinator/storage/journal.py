@@ -287,7 +287,8 @@ def _hold(connection: Connection, aggregate: Aggregate, *, payload_count: int, l
         )
 
 
-_PAYLOAD_COLUMNS: Final = tuple(column.name for column in payloads.columns if column is not payloads.c.set_aside)
+_FOUND_LATER: Final = ("set_aside", "suspicion")
+_PAYLOAD_COLUMNS: Final = tuple(column.name for column in payloads.columns if column.name not in _FOUND_LATER)
 
 
 def _insert_payloads(connection: Connection, rows: list[tuple[Any, ...]]) -> None:

@@ -119,7 +119,8 @@ class Overview:
 
     def payloads_set_aside(self, task: str, count: int) -> list[PayloadSetAside]:
         """The last `count` payloads of a task that are set aside, oldest first."""
-        columns = (payloads.c.device, payloads.c.sequence, payloads.c.kind, payloads.c.set_aside.label("reason"))
+        reason = (payloads.c.set_aside + func.coalesce(": " + payloads.c.suspicion, "")).label("reason")
+        columns = (payloads.c.device, payloads.c.sequence, payloads.c.kind, reason)
         query = select(*columns).where(*set_aside_of(task)).order_by(payloads.c.position.desc()).limit(count)
         with reading(self._engine) as connection:
             return [PayloadSetAside(**row._mapping) for row in reversed(connection.execute(query).all())]

@@ -22,7 +22,7 @@ class JournalledPayload:
 
     `facts` is JSON of the struct that the kind's consumer names. `envelope` is None once the retention rule has dropped
     it. `aggregate` is the number of the one that holds it, a version where the kind makes those; None while it waits.
-    `set_aside` says why none will.
+    `set_aside` says why none will, `suspicion` why it was found suspicious.
     """
 
     position: int
@@ -37,6 +37,7 @@ class JournalledPayload:
     envelope: bytes | None
     aggregate: int | None
     set_aside: str | None = None
+    suspicion: str | None = None
 
     def is_as_admitted(self) -> bool:
         """Whether the envelope has the bytes that were admitted."""

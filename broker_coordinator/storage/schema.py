@@ -18,9 +18,10 @@ from sqlalchemy import (
     UniqueConstraint,
     and_,
     cast,
+    literal_column,
 )
 
-SCHEMA = 20
+SCHEMA = 21
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -200,6 +201,7 @@ payloads = Table(
     Column("envelope", LargeBinary, comment="null once the retention rule has dropped it"),
     Column("aggregate", BigInteger, comment="number of the one, the version or the query that holds it; else null"),
     Column("set_aside", Text, comment="why it can't be applied, and so no aggregate will hold it; else null"),
+    Column("suspicion", Text, comment="why it was found suspicious, whatever has become of it; else null"),
     UniqueConstraint("device", "sequence"),
     # With `set_aside`, so that what waits is counted at each batch without a look at the rows.
     Index("payloads_by_aggregate", "task", "kind", "aggregate", "position", "set_aside"),
@@ -207,6 +209,12 @@ payloads = Table(
 
 WAITING = and_(payloads.c.aggregate.is_(None), payloads.c.set_aside.is_(None))
 """A payload that waits for its aggregate."""
+
+HELD_IN_QUARANTINE = "held in quarantine"
+"""Why a payload is set aside that an operator may release."""
+
+HELD = payloads.c.set_aside == literal_column(f"'{HELD_IN_QUARANTINE}'")
+"""A payload that is held in quarantine. Spelled out, so that SQLite knows that the index of these serves."""
 
 FACTS = cast(payloads.c.facts, Text).label("facts")
 """A payload's facts, unread: what is damaged in one row does not keep the others from being read."""
@@ -219,6 +227,10 @@ Index(
     payloads.c.position,
     sqlite_where=payloads.c.set_aside.is_not(None),
     postgresql_where=payloads.c.set_aside.is_not(None),
+)
+
+held_payloads = Index(
+    "held_payloads", payloads.c.task, payloads.c.base_version, sqlite_where=HELD, postgresql_where=HELD
 )
 
 aggregates = Table(

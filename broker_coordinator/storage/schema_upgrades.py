@@ -12,9 +12,11 @@ from broker_coordinator.storage.schema import (
     cohorts,
     departures,
     findings,
+    held_payloads,
     helpers,
     invitations,
     metadata,
+    payloads,
     queries,
     restores,
     schema_number,
@@ -135,6 +137,11 @@ def _from_19(connection: Connection) -> None:
     _add_column(connection, departures.c.since)
 
 
+def _from_20(connection: Connection) -> None:
+    _add_column(connection, payloads.c.suspicion)
+    connection.execute(CreateIndex(held_payloads))
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -152,5 +159,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     17: _from_17,
     18: _from_18,
     19: _from_19,
+    20: _from_20,
 }
 """By the schema that is there, what makes it the next one."""

@@ -1,10 +1,11 @@
 """The rows that a task has in the journal: let wait no longer, or deleted, some at a time."""
 
-from sqlalchemy import Connection, Engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, delete, func, insert, or_, select, update
 
 from broker_coordinator.storage.change_counters import CLUSTERS, COHORTS, QUERIES, count_up
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.schema import (
+    HELD,
     WAITING,
     aggregates,
     bundle_files,
@@ -27,8 +28,9 @@ VERSIONS_PER_STEP = 10
 
 
 def set_aside_waiting(connection: Connection, task: str, reason: str) -> None:
-    """Let no aggregate hold what waits; `reason` is for people to read."""
-    connection.execute(update(payloads).where(payloads.c.task == task, WAITING).values(set_aside=reason))
+    """Let no aggregate hold what waits, or is held in quarantine; `reason` is for people to read."""
+    these = (payloads.c.task == task, or_(WAITING, HELD))
+    connection.execute(update(payloads).where(*these).values(set_aside=reason))
 
 
 def stop_queries(connection: Connection, task: str) -> None:

@@ -382,6 +382,8 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         connection.exec_driver_sql("DROP TABLE restores")
         connection.exec_driver_sql("ALTER TABLE invitations DROP COLUMN coordinator_key")
         connection.exec_driver_sql("ALTER TABLE departures DROP COLUMN since")
+        connection.exec_driver_sql("DROP INDEX held_payloads")
+        connection.exec_driver_sql("ALTER TABLE payloads DROP COLUMN suspicion")
         for column in ("given", "clip"):
             connection.exec_driver_sql(f"ALTER TABLE versions DROP COLUMN {column}")
         for column in ("wanted_version", "solved_first", "solved_last"):
@@ -424,6 +426,8 @@ def test_a_database_with_cohorts_of_before_gets_when_they_were_opened(place: Pla
         connection.exec_driver_sql("ALTER TABLE cohorts DROP COLUMN opened")
         connection.exec_driver_sql("ALTER TABLE departures DROP COLUMN since")
         connection.exec_driver_sql("ALTER TABLE versions DROP COLUMN clip")
+        connection.exec_driver_sql("DROP INDEX held_payloads")
+        connection.exec_driver_sql("ALTER TABLE payloads DROP COLUMN suspicion")
         connection.execute(update(schema_number).values(number=17))
     bench.journal.close()
     with Journal.open(place.database) as journal:
@@ -432,3 +436,5 @@ def test_a_database_with_cohorts_of_before_gets_when_they_were_opened(place: Pla
         assert "opened" in {column["name"] for column in tables.get_columns("cohorts")}
         assert "clip" in {column["name"] for column in tables.get_columns("versions")}
         assert "since" in {column["name"] for column in tables.get_columns("departures")}
+        assert "suspicion" in {column["name"] for column in tables.get_columns("payloads")}
+        assert "held_payloads" in {index["name"] for index in tables.get_indexes("payloads")}

@@ -121,6 +121,21 @@ def test_what_retention_has_dropped_cant_be_forgotten_and_it_says_so(tmp_path, c
     np.testing.assert_array_equal(states[row["version"]].weights, made.weights)
 
 
+def test_verifying_from_before_a_replay_that_cant_be_made_again_names_where_to_begin(tmp_path, capsys) -> None:
+    fleet = Fleet(tmp_path, "fedbuff", retention=Retention(envelopes=3))
+    fleet.turn(*HONEST, HONEST[0], EVIL, HONEST[1])
+    operator = Operator(tmp_path, fleet, capsys)
+    (row,) = operator.run("devices", "revoke", EVIL.name, "--forget")
+    made = row["version"]
+    fleet.bench.make_versions()
+    fleet.turn(*HONEST, HONEST[0])
+    status, said = operator.said("tasks", "verify", TASK, "--from", str(made - 1))
+    assert status == 2
+    assert f"version {made} of task '{TASK}' was computed anew from version {row['replayed_from']} on" in said
+    assert f"begin with that version: --from {made}" in said
+    assert operator.run("tasks", "verify", TASK, "--from", str(made))["compared"] == 2
+
+
 def envelopes_kept(bench: Bench) -> set[tuple[str, int]]:
     return {(row.device, row.sequence) for row in bench.journal.updates() if row.envelope is not None}
 

@@ -118,3 +118,24 @@ def test_trusted_device_that_is_not_approved_is_warned_of(bench, tmp_path, capsy
     )
     found = command(bench, tmp_path, capsys, "tasks", "diagnose", "roses")
     assert any("'nobody-pi', which is not approved" in word for word in found["advice"])
+
+
+def test_silent_trusted_device_is_said_as_soon_as_no_version_can_be_judged(tmp_path, capsys) -> None:
+    """And not before: what it sent last judges for `max_staleness` versions."""
+    plan = AggregationPlan(
+        buffer_size=1, max_staleness=2, robust=RobustPlan("fltrust", trusted_devices=(DEVICES[0].name,))
+    )
+    bench = Bench(tmp_path / "trusting.db", write_bundle(tmp_path / "trusting", aggregation=plan))
+
+    def turn(device: SigningDevice, sequence: int) -> list[str]:
+        base = bench.journal.newest_number(TASK)
+        bench.handle(device, device.update(sequence, base_version=base))
+        bench.make_versions()
+        return diagnosis(bench.journal, TASK, KEYS)["advice"]
+
+    for device in DEVICES:
+        bench.handle(device, device.enrolment())
+    assert not any("trusted_devices" in words for words in diagnosis(bench.journal, TASK, KEYS)["advice"])
+    said = [turn(DEVICES[1], 1), turn(DEVICES[0], 1), *(turn(DEVICES[1], number) for number in (2, 3))]
+    is_said = [any("has nothing to judge by" in words for words in each) for each in said]
+    assert is_said == [True, False, False, True]

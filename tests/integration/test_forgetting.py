@@ -1,31 +1,25 @@
 """`devices revoke --forget`: since a version, as a dry run, killed anywhere, with several shards; what it marks."""
 
-import os
 import shutil
-import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, Pool, event, text
+from sqlalchemy import text
 
 from broker_coordinator import cli
-from broker_coordinator.admission.decisions import Message
-from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.strategies import STRATEGIES
 from broker_coordinator.dashboard.pages import versions_page
 from broker_coordinator.dashboard.questions import VersionsAsked
-from broker_coordinator.distribution.signed_messages import MessageSigner
-from broker_coordinator.serving.coordinator import Coordinator
 from broker_coordinator.serving.forgetting import Asked, forget_device
 from broker_coordinator.storage.database import Database, writing
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.version_registry import VersionRegistry
-from bundle_runtime.bundle import Bundle
 from edge_agent.core.shard_choice import Place
-from fleet_protocol import topics
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.kinds import MANIFEST, Manifest, decode_payload
 from fleet_protocol.limits import MAX_SIGNED_CHUNK_BYTES
@@ -34,13 +28,14 @@ from tests.support.bench import KEY
 from tests.support.bundles import TASK, write_bundle
 from tests.support.departing_fleet import EVIL, HONEST, Fleet, Operator, plan_of
 from tests.support.device import SigningDevice
-from tests.support.fleet import FLEET, SHARD
+from tests.support.fleet import SHARD
+from tests.support.killed_child import is_killed, put_back
+from tests.support.led_shards import SHARDS, Shard
 from tests.support.replay import versions_replayed
 
 SINCE = 6
 """The second version that the device makes."""
 
-SHARDS = (SHARD, "1")
 NAMES = ("pi-0", "pi-1", "pi-2", "pi-3")
 
 Operators = Callable[[Fleet], Operator]
@@ -178,9 +173,22 @@ def test_what_cant_be_forgotten_is_refused_in_words_and_nothing_is_done(
     assert rows_of(fleet.bench.journal) == before
 
 
-@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.long), 3], ids="every {}".format)
+def test_device_that_is_forgotten_in_one_task_loses_nothing_that_waits_in_another(tmp_path, operator_of) -> None:
+    fleet = fleet_after_three_turns(tmp_path, "fedbuff")
+    other = write_bundle(tmp_path / "roses", task="roses", aggregation=plan_of("fedbuff"))
+    TaskRegistry(fleet.bench.journal.engine).publish(other)
+    fleet.bench.handle(EVIL, EVIL.update(20, base_version=9, life=1), EVIL.update(21, task="roses", life=1))
+    operator_of(fleet).run("devices", "forget", EVIL.name, "--task", TASK)
+    waiting = {row.task: row.set_aside for row in fleet.bench.journal.payloads() if row.aggregate is None}
+    assert waiting == {TASK: "its device was revoked or forgotten", "roses": None}
+    assert not fleet.bench.journal.history("roses").departures
+    operator_of(fleet).run("devices", "revoke", EVIL.name)
+    (row,) = fleet.bench.journal.payloads("roses")
+    assert row.set_aside == "its device was revoked or forgotten"
+
+
 def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_and_can_be_run_again(
-    tmp_path, operator_of, stride
+    tmp_path, operator_of
 ) -> None:
     fleet = fleet_after_three_turns(tmp_path, "ca2fl")
     old = fleet.weights()
@@ -195,9 +203,8 @@ def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_a
     found = []
     while True:
         put_back(kept, database)
-        if not is_killed(
-            stride * len(found), ["devices", "--config", str(tmp_path / "coordinator.toml"), *command[1:]]
-        ):
+        words = ["devices", "--config", str(tmp_path / "coordinator.toml"), *command[1:]]
+        if not is_killed(len(found), lambda words=words: partial(cli.main, words)):
             break
         with Journal.open(database) as journal:
             made = journal.newest_version(TASK)
@@ -210,48 +217,6 @@ def test_command_that_is_killed_anywhere_leaves_the_old_version_or_the_new_one_a
             assert journal.newest_version(TASK).weights == new
     assert {9, 10} == set(found), "it was killed before the commit and after it"
     assert found == sorted(found)
-
-
-def put_back(kept: Path, database: Path) -> None:
-    for file in database.parent.glob(f"{database.name}*"):
-        file.unlink()
-    shutil.copy(kept, database)
-
-
-def is_killed(after: int, command: list[str]) -> bool:
-    """Run a command in a process that kills itself after so many statements, commits and ends of transactions."""
-    child = os.fork()
-    if child == 0:
-        left = [after]
-
-        def count(*_: object) -> None:
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-
-        event.listen(Engine, "before_cursor_execute", count)
-        event.listen(Engine, "commit", count)
-        event.listen(Pool, "checkin", count)
-        os._exit(cli.main(command))
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
-    return os.WIFSIGNALED(status)
-
-
-class Shard:
-    """One shard's coordinator, which leads or follows for good, with a connection to the database of its own."""
-
-    def __init__(self, database: Database, bundle: Bundle, shard: str, *, leads: bool) -> None:
-        self._shard = shard
-        self.journal = Journal.open(database)
-        settings = AdmissionSettings(FLEET, shard, open_enrolment=True, maximum_devices=100, shards=SHARDS)
-        signer = MessageSigner(KEY, FLEET, shard, SHARDS)
-        self.coordinator = Coordinator(self.journal, [bundle], signer, settings, may_lead=lambda: leads)
-
-    def hear(self, device: SigningDevice, message: bytes) -> None:
-        """Take what a device sends in this shard."""
-        topic = topics.up(FLEET, self._shard, device.name)
-        self.coordinator.handle([Message(topic, message)], 0.0)
 
 
 def test_of_several_shards_the_leader_alone_goes_on_from_what_is_left(database: Database, tmp_path: Path) -> None:

@@ -47,11 +47,11 @@ def test_restart_and_replay_give_the_same_versions(tmp_path, strategy, optimiser
     assert_restart_and_replay_give_the_same_versions(tmp_path, plan, UpdatePlan(0.5, feedback=feedback))
 
 
-BY_A_RULE = [(rule, "aced") for rule in sorted(RULES)] + [(rule, "fedbuff") for rule in TRUSTING_RULES]
+OF_ALL = [(rule, "aced", size) for rule in sorted(RULES.keys() - TRUSTING_RULES) for size in (1, 2)]
+BY_TRUSTED = [(rule, strategy, 1) for rule in TRUSTING_RULES for strategy in ("aced", "fedbuff")]
 
 
-@pytest.mark.parametrize("bucket_size", [1, 2])
-@pytest.mark.parametrize(("rule", "strategy"), BY_A_RULE)
+@pytest.mark.parametrize(("rule", "strategy", "bucket_size"), OF_ALL + BY_TRUSTED)
 def test_restart_and_replay_give_the_same_versions_by_a_rule(tmp_path, rule, strategy, bucket_size) -> None:
     """Over the last updates of all devices, of which the buffer is a part, or by what a trusted one sent last."""
     share = 0.1 if rule in COUNTING_RULES else USUAL_HOSTILE_SHARE

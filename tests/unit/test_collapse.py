@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.aggregation.collapse import LOSS_GROWN, SMALLEST_STEP, STEP_FACTOR, Collapse, Watch, smaller
+from broker_coordinator.aggregation.collapse import (
+    FEWEST_UPDATES,
+    LOSS_GROWN,
+    SMALLEST_STEP,
+    STEP_FACTOR,
+    VERSIONS_LOOKED_AT,
+    Collapse,
+    Watch,
+    smaller,
+)
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_losses.json").read_text())
 """By run, the losses that devices declared in each version of simulated fleets, which end where noticed: means over
@@ -43,6 +52,27 @@ def test_recorded_run_that_learns_raises_no_alarm(run: str) -> None:
 def test_version_to_go_back_to_is_one_of_those_before(versions) -> None:
     if found := watched(versions):
         assert 1 <= found.good <= len(versions) - 3
+
+
+@given(st.lists(st.sampled_from([[], [0.1], [1.0], [9.0], [0.2] * 5, [8.0] * 5]), min_size=80, max_size=200))
+def test_version_to_go_back_to_is_never_older_than_is_said(versions) -> None:
+    """With one update in a version, a level begins before those that are looked at."""
+    watch = Watch()
+    kept: set[int] = set()
+    for number, losses in enumerate(versions, 1):
+        watch = watch.after(number, losses)
+        kept = {each for each in kept | {number} if watch.oldest is not None and each >= watch.oldest}
+        if found := watch.collapse():
+            assert found.good in kept
+            watch = watch.anew()
+            assert watch.oldest is None
+
+
+def test_levels_of_single_updates_begin_before_the_versions_that_are_looked_at() -> None:
+    watch = Watch()
+    for number in range(1, 200):
+        watch = watch.after(number, [0.5])
+    assert watch.oldest == 199 - (VERSIONS_LOOKED_AT - 1) - (FEWEST_UPDATES - 1)
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=12, max_size=12))

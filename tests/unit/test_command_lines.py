@@ -63,7 +63,7 @@ def number_arguments() -> list[tuple[str, argparse.Action]]:
 
 
 def is_name(action: argparse.Action) -> bool:
-    return action.dest in ("name", "task", "shard")
+    return action.dest in ("name", "task", "shard", "release", "drop")
 
 
 @pytest.mark.parametrize(

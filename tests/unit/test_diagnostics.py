@@ -13,6 +13,7 @@ from broker_coordinator.aggregation.diagnostics.participation import Participati
 from broker_coordinator.aggregation.diagnostics.plan_fit import misfits, of_trusted
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import SparseUpdate
+from fleet_protocol.quarantine_plan import QuarantinePlan
 from fleet_protocol.robust_plan import RobustPlan
 from tests.support.bundles import write_bundle
 
@@ -137,6 +138,8 @@ FEDAVG = AggregationPlan(buffer_size=20, strategy="fedavg", round_seconds=60.0, 
         (AggregationPlan(strategy="aced", robust=RobustPlan("zeno", trusted_devices=("mine",))), 2, ()),
         (AggregationPlan(strategy="aced", robust=RobustPlan("median", bucket_size=2)), 8, ("in buckets of 2", "let 9")),
         (AggregationPlan(strategy="aced", robust=RobustPlan("median", bucket_size=2)), 9, ()),
+        (AggregationPlan(quarantine=QuarantinePlan()), 5, ("of 5 devices it holds nothing", "let 6 or more")),
+        (AggregationPlan(quarantine=QuarantinePlan()), 6, ()),
     ],
 )
 def test_a_plan_that_does_not_suit_the_fleet_is_said_with_what_to_set(tmp_path, plan, devices, words):
@@ -146,17 +149,18 @@ def test_a_plan_that_does_not_suit_the_fleet_is_said_with_what_to_set(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("approved", "senders", "words"),
+    ("approved", "heard", "words"),
     [
-        (["mine", "other"], [], []),
+        (["mine", "other"], None, []),
         (["mine", "other", "pi"], ["pi", "other"], []),
-        (["mine"], [], ["names 'other', which is not approved"]),
-        (["mine", "other", "pi"], ["pi"], [r"none of .*trusted_devices \(mine, other\) sent any of the last updates"]),
+        (["mine"], None, ["names 'other', which is not approved"]),
+        (["mine", "other", "pi"], ["pi"], [r"none of .*trusted_devices \(mine, other\) has sent .* last 20 versions"]),
+        (["mine", "other", "pi"], [], ["the model stays as it is"]),
     ],
 )
-def test_trusted_devices_that_are_missing_or_silent_are_named(tmp_path, approved, senders, words):
+def test_trusted_devices_that_are_missing_or_silent_are_named(tmp_path, approved, heard, words):
     plan = AggregationPlan(robust=RobustPlan("fltrust", trusted_devices=("mine", "other")))
-    said = of_trusted(write_bundle(tmp_path / "bundle", aggregation=plan).description, lambda: approved, senders)
+    said = of_trusted(write_bundle(tmp_path / "bundle", aggregation=plan).description, lambda: approved, heard)
     assert len(said) == len(words)
     assert all(re.search(word, each) for word, each in zip(words, said, strict=True))
 

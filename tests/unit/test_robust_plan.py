@@ -43,6 +43,10 @@ ZENO = RobustPlan("zeno", trusted_devices=("mine",))
         ),
         ({"robust": RobustPlan("fltrust", trusted_devices=("mine", "mine"))}, "names one twice"),
         (
+            {"robust": RobustPlan("zeno", bucket_size=2, trusted_devices=("mine",))},
+            "bucket_size = 2, and rule 'zeno' judges single updates .*leave bucket_size out",
+        ),
+        (
             {"strategy": "fedavg", "buffer_size": 20, "max_staleness": 0, "round_seconds": 9.0, "robust": ZENO},
             "'fedavg' a round asks devices by chance.*take 'aced' or 'fedbuff'",
         ),

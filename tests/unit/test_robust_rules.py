@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -344,11 +345,11 @@ class TestTrustedDevices:
         buffer = [sent("evil", -9.0, 0.0, base=1), sent("good", 30.0, 40.0, base=1)]
         np.testing.assert_allclose(next_state(state, buffer, plan).weights, [1.2, 1.6], rtol=1e-6)
 
-    def test_are_averaged_by_samples(self, rule, strategy) -> None:
+    def test_have_the_same_say_whatever_they_claim(self, rule, strategy) -> None:
         plan = trusting(rule, strategy)
         state = initial_state(np.zeros(2, np.float32), plan)
-        buffer = [sent("mine", 1.0, 0.0, samples=1), sent("other", 3.0, 0.0), sent("good", 1.0, 0.0)]
-        np.testing.assert_allclose(next_state(state, buffer, plan).weights, [2.5, 0.0], rtol=1e-6)
+        buffer = [sent("mine", 1.0, 0.0, samples=9), sent("other", 3.0, 0.0), sent("good", 1.0, 0.0)]
+        np.testing.assert_allclose(next_state(state, buffer, plan).weights, [2.0, 0.0], rtol=1e-6)
 
     @pytest.mark.parametrize(("version", "moved"), [(3, 2.0), (4, 0.0)])
     def test_judge_no_more_once_they_are_too_stale(self, rule, strategy, version, moved) -> None:
@@ -361,3 +362,15 @@ class TestTrustedDevices:
         plan = trusting(rule, strategy)
         state = initial_state(np.zeros(1, np.float32), plan)
         assert next_state(state, [sent("good", 5.0)], plan).weights.tolist() == [0.0]
+
+    def test_silent_leave_the_velocity_of_the_server_as_it_is_too(self, rule, strategy) -> None:
+        plan = msgspec.structs.replace(trusting(rule, strategy), server_momentum=0.5)
+        state = initial_state(np.zeros(1, np.float32), plan)
+        state = next_state(state, [sent("mine", 2.0), sent("good", 5.0)], plan)
+        assert state.weights.tolist() == [2.0]
+        stale = replace(state, version=state.version + plan.max_staleness)
+        frozen = next_state(stale, [sent("good", 5.0, base=stale.version)], plan)
+        assert frozen.weights.tolist() == [2.0]
+        assert frozen.moments.tolist() == state.moments.tolist()
+        again = next_state(frozen, [sent("mine", 2.0, base=frozen.version)], plan)
+        assert again.weights.tolist() == ([5.0] if strategy == "aced" else [2.0]), "aced knows what was sent meanwhile"

@@ -12,7 +12,7 @@ from broker_coordinator.admission.fleet_view import DeviceState, FleetView, Task
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
-from broker_coordinator.aggregation.collapse import VERSIONS_LOOKED_AT, smaller
+from broker_coordinator.aggregation.collapse import smaller
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import Recall
@@ -232,7 +232,11 @@ class SimulatedCoordinator:
         served = self._served
         while not self._ledger.stopped:
             try:
-                return served.next_version(now)
+                made = served.next_version(now)
+                if made is None or not (suspicions := served.suspicions()):
+                    return made
+                served.hold(suspicions)
+                self._ledger.held += sum(each.is_held for each in suspicions.values())
             except ArithmeticError as error:
                 buffer = served.buffer()
                 items = [waiting.item for waiting in buffer]
@@ -250,7 +254,9 @@ class SimulatedCoordinator:
     def _keep(self, version: Version) -> None:
         self._weights = read_weights(version.weights, self._parameters)
         self._states[version.number] = self._served.state
-        self._states.pop(version.number - VERSIONS_LOOKED_AT, None)
+        oldest = self._served.watch.oldest
+        for number in [each for each in self._states if oldest is None or each < oldest]:
+            del self._states[number]
         self._files[version.number] = version.weights
         if len(self._files) > Retention().versions:
             self._files.popitem(last=False)

@@ -51,7 +51,8 @@ class Summary(msgspec.Struct, frozen=True):
     `measure` says what a score is; `first_score` is version 0's, `heads` are each head's last, `one_answer` is that of
     the best one answer to all samples, where it is known. `reached`
     is the first point at the score `target`, after an update. `set_aside` accepted updates could not be applied;
-    `stopped` says why no version could be made any more, if so; `collapses` counts returns to the last good version.
+    `held` ones are in quarantine as suspicious. `stopped` says why no version could be made any more, if so;
+    `collapses` counts returns to the last good version.
     `staleness` counts accepted updates by it, `refused` messages by the coordinator's reason, `guard_refusals` deferred
     rounds by what the guard said.
     `rounds_withheld` sent nothing: `spent` samples were not trained on again, validation samples got `worse`, or by the
@@ -89,6 +90,7 @@ class Summary(msgspec.Struct, frozen=True):
     heads: dict[str, float] = {}
     one_answer: float | None = None
     told: list[Told] = []
+    held: int = 0
 
 
 @dataclass(slots=True)
@@ -104,6 +106,7 @@ class Ledger:
     rounds_withheld: Counter[str] = field(default_factory=Counter)
     updates: int = 0
     set_aside: int = 0
+    held: int = 0
     stopped: str = ""
     collapses: int = 0
     crashes: int = 0

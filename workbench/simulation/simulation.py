@@ -242,6 +242,7 @@ class Simulation:
             staleness=dict(sorted(ledger.staleness.items())),
             refused=dict(sorted(ledger.refused.items())),
             set_aside=ledger.set_aside,
+            held=ledger.held,
             stopped=ledger.stopped,
             collapses=ledger.collapses,
             crashes=ledger.crashes,

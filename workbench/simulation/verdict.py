@@ -40,6 +40,8 @@ def remarks(summary: Summary) -> Iterator[str]:
         )
     if summary.set_aside:
         yield f"{summary.set_aside:,} accepted updates were set aside: with them, weights would no longer be finite"
+    if summary.held:
+        yield f"{summary.held:,} accepted updates were held in quarantine as suspicious, and nobody released them"
     if diverged := summary.rounds_diverged:
         yield f"{diverged.times:,} rounds diverged, the first: {diverged.words}"
     if worse := summary.rounds_withheld.get("worse"):

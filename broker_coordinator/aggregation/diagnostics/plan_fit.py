@@ -3,19 +3,25 @@
 from collections.abc import Callable, Collection, Iterator
 
 from broker_coordinator.aggregation.buffer_size import VERSIONS_LOOKED_AT, Participants
+from fleet_protocol.quarantine_plan import FEWEST_OTHERS
 from fleet_protocol.robust_plan import FEWEST_COMPARED, TRUSTING_RULES
 from fleet_protocol.task_description import TaskDescription
 
 
 def misfits(task: TaskDescription, devices: int) -> list[str]:
     """Of a fleet of so many devices that take part; none where there is no device yet, or all fits."""
-    return [*_of_buffer(task, devices), *_of_cohort(task, devices), *_of_rule(task, devices)] if devices else []
+    if not devices:
+        return []
+    found = (_of_buffer, _of_cohort, _of_rule, _of_quarantine)
+    return [words for each in found for words in each(task, devices)]
 
 
 def of_trusted(
-    task: TaskDescription, approved: Callable[[], Collection[str]], senders: Collection[str] = ()
+    task: TaskDescription, approved: Callable[[], Collection[str]], heard: Collection[str] | None = None
 ) -> list[str]:
-    """Which of the devices that a rule judges by are not approved, or that none of them is among the last `senders`."""
+    """Which of the devices that a rule judges by are not approved, or that none of them is among those whose updates
+    are not too stale yet, the ones that are `heard`; None where that is not known.
+    """
     rule = task.aggregation.rule
     if rule is None or not rule.trusted_devices:
         return []
@@ -26,11 +32,11 @@ def of_trusted(
         for device in rule.trusted_devices
         if device not in known
     ]
-    if senders and not set(senders) & set(rule.trusted_devices):
+    if heard is not None and not set(heard) & set(rule.trusted_devices):
         found.append(
-            f"none of aggregation.robust.trusted_devices ({', '.join(rule.trusted_devices)}) sent any of the last"
-            f" updates: without them {rule.rule!r} judges by older ones, or leaves the model as it is; see that they"
-            " run and have samples"
+            f"none of aggregation.robust.trusted_devices ({', '.join(rule.trusted_devices)}) has sent an update that"
+            f" began within the last {task.aggregation.max_staleness} versions: {rule.rule!r} has nothing to judge by,"
+            " and the model stays as it is; see that they run, have samples, and train for each version"
         )
     return found
 
@@ -80,4 +86,12 @@ def _of_rule(task: TaskDescription, devices: int) -> Iterator[str]:
         yield (
             f"aggregation.robust.rule {rule.rule!r} compares devices{of_buckets}, and of {devices} it can't tell which"
             f" are hostile; let {fewest} or more take part, or leave [aggregation.robust] out"
+        )
+
+
+def _of_quarantine(task: TaskDescription, devices: int) -> Iterator[str]:
+    if task.aggregation.suspects is not None and devices <= FEWEST_OTHERS:
+        yield (
+            f"[aggregation.quarantine] compares each device with {FEWEST_OTHERS} others or more, and of {devices}"
+            f" devices it holds nothing; let {FEWEST_OTHERS + 1} or more take part, or leave it out"
         )

@@ -22,6 +22,7 @@ from broker_coordinator.aggregation.buffer_size import Held, Participants
 from broker_coordinator.aggregation.collapse import Level, Seen, Watch
 from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution
 from broker_coordinator.aggregation.device_privacy.version_noise import NoiseSeries, VersionNoise
+from broker_coordinator.aggregation.quarantine import Quarantine, Sent
 from broker_coordinator.aggregation.selection import Told, Utilities
 from broker_coordinator.aggregation.selection_pace import SelectionPace
 from broker_coordinator.aggregation.server_state import ServerState
@@ -120,6 +121,7 @@ CLASSES: Final = (
     PresenceState,
     Publication,
     PublishedVersion,
+    Quarantine,
     RateLimit,
     Reason,
     RecentDevices,
@@ -134,6 +136,7 @@ CLASSES: Final = (
     Seen,
     Selection,
     SelectionPace,
+    Sent,
     ServerState,
     SimulatedAgent,
     SimulatedListener,
@@ -212,6 +215,7 @@ KEPT: Final[Mapping[str, Fields]] = {
         "participants",
         "participations",
         "paused",
+        "quarantine",
         "senders",
         "state",
         "utilities",

@@ -1,0 +1,74 @@
+"""`tasks quarantine`: which updates are held as suspicious, and what becomes of them; and what `tasks show` says."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from broker_coordinator.aggregation.quarantine import UPDATES_LOOKED_AT, is_overrun
+from broker_coordinator.commands.output import write_rows
+from broker_coordinator.storage.held_updates import HeldUpdate, drop, held_updates, last_judged, release
+from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_host.command_line import name_of
+from fleet_protocol.task_description import TaskDescription
+
+LISTED = ("device", "sequence", "staleness", "outcome", "suspicion")
+
+
+def add_quarantine_options(verb: argparse.ArgumentParser) -> None:
+    """What may become of what is held."""
+    options = verb.add_mutually_exclusive_group()
+    device = name_of("device")
+    options.add_argument(
+        "--release", type=device, nargs="+", default=[], metavar="DEVICE", help="let what these sent count after all"
+    )
+    options.add_argument(
+        "--drop", type=device, nargs="+", default=[], metavar="DEVICE", help="let what these sent never count"
+    )
+
+
+def quarantine(journal: Journal, options: argparse.Namespace) -> None:
+    """Release or drop what is held of some devices, or list what is held of all.
+
+    Raises:
+        ConfigurationError: there is no such task, or nothing is held of one of the devices.
+    """
+    write_rows(
+        [asdict(each) for each in _concerned(journal, options)],
+        LISTED,
+        as_json=options.json,
+        when_empty=f"nothing is held in quarantine in task {options.task}",
+    )
+
+
+def _concerned(journal: Journal, options: argparse.Namespace) -> Sequence[HeldUpdate]:
+    if options.drop:
+        return drop(journal.engine, options.task, options.drop)
+    if options.release:
+        task = TaskRegistry(journal.engine).description(options.task)
+        return release(journal.engine, options.task, options.release, task.aggregation.max_staleness)
+    return held_updates(journal.engine, options.task)
+
+
+def quarantine_shown(journal: JournalReader, task: TaskDescription) -> dict[str, object]:
+    """How many updates are held, of a task that holds suspicious ones; of others nothing."""
+    if task.aggregation.suspects is None:
+        return {}
+    return {"held": len(held_updates(journal.engine, task.task))}
+
+
+def quarantine_advice(journal: JournalReader, task: TaskDescription) -> list[str]:
+    """A sentence where more is suspicious than may be held."""
+    plan = task.aggregation.suspects
+    if plan is None:
+        return []
+    judged = last_judged(journal.engine, task.task, UPDATES_LOOKED_AT)
+    if not is_overrun(judged):
+        return []
+    return [
+        f"{sum(judged)} of the last {len(judged)} updates are suspicious, which are too many to hold: all count, until"
+        " half or fewer are; either what devices learn has changed, or most of them are hostile or broken: look at what"
+        f" they send (tasks quarantine {task.task}), or publish with a larger aggregation.quarantine.threshold than"
+        f" {plan.threshold:g}"
+    ]

@@ -1,0 +1,67 @@
+"""Holds suspicious updates back until an operator has looked at them, and says so. docs/decisions/quarantine.md"""
+
+import logging
+
+from broker_coordinator.aggregation.quarantine import UPDATES_LOOKED_AT
+from broker_coordinator.serving.metrics import Metrics
+from broker_coordinator.serving.served_task import ServedTask
+from broker_coordinator.storage.held_updates import drop_outdated, hold
+from broker_coordinator.storage.journal import Journal
+from fleet_host.log_lines import log_line
+
+logger = logging.getLogger(__name__)
+
+
+class Quarantines:
+    """Of all tasks. Every method raises JournalUnavailableError where the database fails; call again later."""
+
+    def __init__(self, journal: Journal, metrics: Metrics) -> None:
+        self._engine = journal.engine
+        self._metrics = metrics
+        self._overrun: set[str] = set()
+        """Tasks of which it was said that nothing is held now."""
+
+    def hold(self, task: ServedTask) -> bool:
+        """Hold, or note, what is newly suspicious of a buffer; whether anything is, and the buffer to be looked at
+        again.
+        """
+        if not (found := task.suspicions()):
+            return False
+        devices = {each.position: each.device for each in task.buffer()}
+        hold(self._engine, found)
+        task.hold(found)
+        name = task.description.task
+        held = {position: each.reason for position, each in found.items() if each.is_held}
+        self._metrics.count_held(name, len(held))
+        for position, reason in held.items():
+            remedy = f"look at the device; then: broker-coordinator tasks quarantine {name} --release or --drop DEVICE"
+            logger.warning(log_line("update_held", task=name, device=devices[position], reason=reason, remedy=remedy))
+        return True
+
+    def version_made(self, task: ServedTask) -> None:
+        """Drop what is too stale by now, and say whether anything is held from here on."""
+        plan = task.description.aggregation
+        if plan.suspects is None:
+            return
+        name = task.description.task
+        if dropped := drop_outdated(self._engine, name, task.newest.number - plan.max_staleness):
+            logger.warning(
+                log_line("held_updates_dropped", task=name, updates=dropped, max_staleness=plan.max_staleness)
+            )
+        if task.quarantine.is_overrun != (name in self._overrun):
+            self._overrun ^= {name}
+            self._say(name, task.quarantine.is_overrun)
+
+    def _say(self, task: str, is_overrun: bool) -> None:
+        if not is_overrun:
+            logger.info(log_line("quarantine_resumed", task=task))
+            return
+        logger.warning(
+            log_line(
+                "quarantine_overrun",
+                task=task,
+                looked_at=UPDATES_LOOKED_AT,
+                remedy="none is held until half of the last updates or fewer are suspicious; look at what devices send"
+                f" with: broker-coordinator tasks quarantine {task}, and at their data; else raise the threshold",
+            )
+        )

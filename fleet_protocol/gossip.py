@@ -160,6 +160,7 @@ def check_gossip(task: TaskDescription, name: str) -> None:
         "[selection]": (task.selection, "the coordinator tells who is to train"),
         "[privacy]": (task.privacy, "neighbours see each single device's model"),
         "[aggregation.robust]": (task.aggregation.rule, "each device bounds its neighbours by its own rounds instead"),
+        "[aggregation.quarantine]": (task.aggregation.suspects, "the coordinator holds updates back"),
         f"aggregation.max_staleness {task.aggregation.max_staleness}": (
             task.aggregation.max_staleness < FEWEST_SILENT_ROUNDS,
             f"neighbours are never in step; {FEWEST_SILENT_ROUNDS} is the least that does",

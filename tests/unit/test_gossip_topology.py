@@ -9,6 +9,7 @@ import pytest
 from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.gossip import Topology, check_gossip, consensus_step, topology
+from fleet_protocol.quarantine_plan import QuarantinePlan
 from fleet_protocol.scaling import Scale, Scaling
 from fleet_protocol.selection_plan import SelectionPlan
 from fleet_protocol.sending_plan import SendingPlan
@@ -111,6 +112,10 @@ def test_whole_updates_take_the_whole_step_and_the_smallest_share_takes_one():
         (
             {"aggregation": msgspec.structs.replace(TASK.aggregation, max_staleness=0)},
             "max_staleness 0 does not go with gossip: neighbours are never in step; 2 is the least",
+        ),
+        (
+            {"aggregation": msgspec.structs.replace(TASK.aggregation, quarantine=QuarantinePlan())},
+            r"\[aggregation.quarantine\] does not go with gossip",
         ),
         ({"versions_from": "statistics"}, "versions_from 'statistics'"),
     ],

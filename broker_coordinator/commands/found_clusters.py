@@ -1,13 +1,16 @@
-"""Finds the clusters of a task's devices by what helpers said of them, and assigns them."""
+"""Finds the clusters of a task's devices by what helpers said of them, or by their updates, and assigns them."""
 
 from collections.abc import Mapping
 
 import msgspec
 
 from broker_coordinator.aggregation.clusters import (
+    Pull,
+    clusters_by_direction,
     find_clusters,
     nearest_clusters,
     numbered,
+    places_of_copies,
     unusable,
 )
 from broker_coordinator.consumers.activation_summary import SummaryFacts
@@ -15,20 +18,25 @@ from broker_coordinator.serving.told_devices import activations, newcomers, told
 from broker_coordinator.storage.cluster_registry import ByDevice, ClusterRegistry, Finding, Found, check_has
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.told_activations import drop_unread
+from broker_coordinator.storage.told_directions import told_directions
 from fleet_protocol.cluster_plan import NO_CLUSTER, ClusterPlan
+from fleet_protocol.codec import read_weights
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
 
 
 def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
-    """Assign those approved devices of which a helper has said something; the others stay where they are. The same
-    journal and clusters give the same clusters.
+    """Assign those approved devices of which a helper has said something, or whose updates tell them apart; the others
+    stay where they are. The same journal and clusters give the same clusters.
 
     Raises:
-        ConfigurationError: the task finds no clusters by activations.
+        ConfigurationError: nothing finds the task's clusters, or its devices choose.
         JournalUnavailableError: the database failed; nothing is assigned.
     """
     plan = _plan(task)
+    if plan.found_by == "directions":
+        return _find_by_directions(journal, task, plan)
     version = journal.newest_number(task.task)
     told = told_devices(journal, task.task)
     found = find_clusters(activations(told))
@@ -45,13 +53,15 @@ def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
 def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
     """Assign those alone that the last finding did not know, each to the cluster that it is nearest to; one that an
     operator has put into a cluster stays there. Where nothing was found yet, only one cluster was, or as many have come
-    since as it was found by, clusters are found anew.
+    since as it was found by, clusters are found anew. By updates, every look moves those alone that are told apart.
 
     Raises:
-        ConfigurationError: the task finds no clusters by activations.
+        ConfigurationError: nothing finds the task's clusters, or its devices choose.
         JournalUnavailableError: the database failed; nothing is assigned.
     """
     plan = _plan(task)
+    if plan.found_by == "directions":
+        return _find_by_directions(journal, task, plan)
     version = journal.newest_number(task.task)
     told = told_devices(journal, task.task)
 
@@ -63,6 +73,34 @@ def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
         return find_and_assign(journal, task)
     drop_unread(journal.engine, task.task)
     return placed
+
+
+def found_by_directions(
+    pulls: Mapping[str, Pull], weights: FloatVector, now: ByDevice, version: int, task: TaskDescription
+) -> Found:
+    """Which devices `now` move by where their updates pull, behind a `version` of these `weights` f32[V], and the
+    finding with them: it has the number of updates of each device that is in a cluster. Pure.
+    """
+    plan = _plan(task)
+    there = {name: plan.cluster(cluster) for name, cluster in now.items()}
+    wanted = clusters_by_direction(pulls, there, places_of_copies(weights, task), plan.most)
+    after = there | wanted
+    updates = {name: pull.updates for name, pull in sorted(pulls.items())}
+    kinds = {cluster for cluster in after.values() if cluster != NO_CLUSTER}
+    return wanted, Finding(version, updates, max(1, len(kinds)))
+
+
+def _find_by_directions(journal: JournalReader, task: TaskDescription, plan: ClusterPlan) -> Found:
+    newest = journal.newest_version(task.task)
+    if newest is None:
+        raise ConfigurationError(f"task {task.task!r} has no version yet, and none of its devices has sent an update")
+    pulls = told_directions(journal, task.task)
+    weights = read_weights(newest.weights, task.version.parameters)
+
+    def numbering(now: ByDevice, _: Finding | None) -> Found:
+        return found_by_directions(pulls, weights, now, newest.number, task)
+
+    return ClusterRegistry(journal.engine).assign_found(task, numbering)
 
 
 def _placed(
@@ -95,10 +133,10 @@ def _samples(told: Mapping[str, SummaryFacts]) -> dict[str, int]:
 
 def _plan(task: TaskDescription) -> ClusterPlan:
     check_has(task)
-    if task.clusters is None or not task.clusters.activations:
+    if task.clusters is None or not task.clusters.by_coordinator:
         raise ConfigurationError(
-            f"task {task.task!r} does not say by which activations clusters are found; export it with"
-            " clusters.activations in task.toml and publish that, or assign devices by hand:"
-            " broker-coordinator clusters assign"
+            f"task {task.task!r} does not say by what the coordinator finds clusters; export it with"
+            ' clusters.activations, or clusters.found_by = "directions", in task.toml and publish that, or assign'
+            " devices by hand: broker-coordinator clusters assign"
         )
     return task.clusters

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import msgspec
 
 from broker_coordinator.aggregation.clusters import (
-    Pull,
     clusters_by_direction,
     find_clusters,
     nearest_clusters,
@@ -21,7 +20,6 @@ from broker_coordinator.storage.told_activations import drop_unread
 from broker_coordinator.storage.told_directions import told_directions
 from fleet_protocol.cluster_plan import NO_CLUSTER, ClusterPlan
 from fleet_protocol.codec import read_weights
-from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
 
@@ -75,30 +73,19 @@ def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
     return placed
 
 
-def found_by_directions(
-    pulls: Mapping[str, Pull], weights: FloatVector, now: ByDevice, version: int, task: TaskDescription
-) -> Found:
-    """Which devices `now` move by where their updates pull, behind a `version` of these `weights` f32[V], and the
-    finding with them: it has the number of updates of each device that is in a cluster. Pure.
-    """
-    plan = _plan(task)
-    there = {name: plan.cluster(cluster) for name, cluster in now.items()}
-    wanted = clusters_by_direction(pulls, there, places_of_copies(weights, task), plan.most)
-    after = there | wanted
-    updates = {name: pull.updates for name, pull in sorted(pulls.items())}
-    kinds = {cluster for cluster in after.values() if cluster != NO_CLUSTER}
-    return wanted, Finding(version, updates, max(1, len(kinds)))
-
-
 def _find_by_directions(journal: JournalReader, task: TaskDescription, plan: ClusterPlan) -> Found:
     newest = journal.newest_version(task.task)
     if newest is None:
         raise ConfigurationError(f"task {task.task!r} has no version yet, and none of its devices has sent an update")
     pulls = told_directions(journal, task.task)
-    weights = read_weights(newest.weights, task.version.parameters)
+    copies = places_of_copies(read_weights(newest.weights, task.version.parameters), task)
+    updates = {name: pulls[name].updates for name in sorted(pulls)}
 
     def numbering(now: ByDevice, _: Finding | None) -> Found:
-        return found_by_directions(pulls, weights, now, newest.number, task)
+        there = {name: plan.cluster(cluster) for name, cluster in now.items()}
+        wanted = clusters_by_direction(pulls, there, copies, plan.most)
+        kinds = set((there | wanted).values()) - {NO_CLUSTER}
+        return wanted, Finding(newest.number, updates, max(1, len(kinds)))
 
     return ClusterRegistry(journal.engine).assign_found(task, numbering)
 

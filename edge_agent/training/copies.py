@@ -1,0 +1,69 @@
+"""Which copy of the parameters a device trains, where devices choose: IFCA (Ghosh, Chung, Yin & Ramchandran 2020). Pure.
+
+    cluster = the one whose copy has the least loss on the device's own samples
+
+IFCA begins with models that are drawn apart. Here all copies begin as copy 0, so a device begins in a cluster drawn at
+random, and moves only from a copy that was trained to another one that was, where that is better by more than chance.
+The training worker runs it on a device, the simulator in its own process.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bundle_runtime.samples import Samples
+from edge_agent.training.validation import STANDARD_ERRORS, Evaluate
+from fleet_protocol.cluster_plan import NO_CLUSTER
+from fleet_protocol.codec import ClusterView
+from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.task_description import TaskDescription
+
+MOST_TRIED: Final = 256
+"""Samples, spread over all that are stored: trying up to eight copies shall take less than a round."""
+FEWEST_TRIED: Final = 2
+"""Of which a standard error can be told."""
+
+
+def chosen_cluster(
+    version: FloatVector, task: TaskDescription, samples: Samples, now: int, life: int, evaluate: Evaluate
+) -> int:
+    """The cluster that a round from `version` f32[V] trains, where devices choose; else `now`.
+
+    A device in none, as it is new or its memory was wiped, begins with the one that the random number `life` names.
+    """
+    plan = task.clusters
+    if plan is None or not plan.by_devices:
+        return now
+    own = plan.cluster(now) or 1 + life % plan.most
+    copies = {cluster: ClusterView.of(task, cluster).weights(version) for cluster in range(1, plan.most + 1)}
+    untrained = ClusterView.of(task, NO_CLUSTER).weights(version).tobytes()
+    trained = {cluster: copy for cluster, copy in copies.items() if copy.tobytes() != untrained}
+    if own not in trained or len(trained) < 2 or len(samples) < FEWEST_TRIED or task.scaling.is_awaited:
+        return own
+    return _best(trained, own, _spread(samples), evaluate)
+
+
+def _best(copies: dict[int, FloatVector], own: int, samples: Samples, evaluate: Evaluate) -> int:
+    """The cluster of the best copy, if it is better than the device's own by more than chance makes of it."""
+    losses = {cluster: evaluate(copy, samples).losses.astype(np.float64) for cluster, copy in copies.items()}
+    finite = [cluster for cluster, found in losses.items() if np.isfinite(found).all()]
+    best = min(finite, key=lambda cluster: (float(losses[cluster].mean()), cluster), default=own)
+    return best if _are_less(losses[best], losses[own]) else own
+
+
+def _are_less(losses: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
+    """Whether losses float64[N] are less by more than `STANDARD_ERRORS` of the mean difference. It is taken sample by
+    sample, so that what makes one sample harder than another falls out.
+    """
+    if not np.isfinite(others).all():
+        return bool(np.isfinite(losses).all())
+    less = others - losses
+    error = float(less.std(ddof=1)) / np.sqrt(less.size)
+    return bool(less.mean() > STANDARD_ERRORS * error)
+
+
+def _spread(samples: Samples) -> Samples:
+    if len(samples) <= MOST_TRIED:
+        return samples
+    return samples.take(np.linspace(0, len(samples) - 1, MOST_TRIED).astype(np.int64))

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 
 from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.aggregation.diagnostics.empty_clusters import empty_clusters
@@ -68,8 +67,8 @@ def run(options: argparse.Namespace) -> None:
             _check_assigned_by_hand(task)
             registry.assign(task, {options.name: options.cluster})
         cluster_of = clusters_now(journal, task)
-        how = _how_found(task, registry.finding(task.task))
-        rows = _rows(cluster_of, DeviceRegistry(journal.engine), how)
+        counted = "updates" if task.clusters and task.clusters.found_by else "samples"
+        rows = _rows(cluster_of, DeviceRegistry(journal.engine), registry.finding(task.task), counted)
     write_rows(rows, SHOWN, as_json=options.json, when_empty="no device is known")
     if rows and task.clusters is not None and not options.json:
         sys.stdout.writelines(f"{words}\n" for words in empty_clusters(task.clusters, cluster_of))
@@ -103,8 +102,10 @@ def _check_assigned_by_hand(task: TaskDescription) -> None:
         )
 
 
-def _rows(cluster_of: dict[str, int], devices: DeviceRegistry, how: Callable[[str], str]) -> list[dict[str, object]]:
-    """Every device that is approved or has a cluster."""
+def _rows(
+    cluster_of: dict[str, int], devices: DeviceRegistry, finding: Finding | None, counted: str
+) -> list[dict[str, object]]:
+    """Every device that is approved or has a cluster; a finding is by so many of what is `counted`."""
     states = {each.name: each.state.value for each in devices.devices() if each.state is not DeviceState.REVOKED}
     approved = {name for name, state in states.items() if state == DeviceState.APPROVED.value}
     return [
@@ -112,21 +113,15 @@ def _rows(cluster_of: dict[str, int], devices: DeviceRegistry, how: Callable[[st
             "device": name,
             "cluster": cluster_of.get(name, NO_CLUSTER),
             "state": states.get(name),
-            "found": how(name),
+            "found": _how(name, finding, counted),
         }
         for name in sorted(approved | cluster_of.keys())
     ]
 
 
-def _how_found(task: TaskDescription, finding: Finding | None) -> Callable[[str], str]:
+def _how(device: str, finding: Finding | None, counted: str) -> str:
     """In words, what the last finding made of a device; empty where that did not know it."""
-    counted = "samples" if task.clusters is None or task.clusters.found_by is None else "updates"
-
-    def how(device: str) -> str:
-        if finding is None or device not in finding.samples:
-            return ""
-        behind = finding.placed.get(device, finding.version)
-        by = f"behind version {behind}, by {finding.samples[device]} {counted}"
-        return f"{by}: {why}" if (why := finding.left_out.get(device)) else by
-
-    return how
+    if finding is None or device not in finding.samples:
+        return ""
+    by = f"behind version {finding.placed.get(device, finding.version)}, by {finding.samples[device]} {counted}"
+    return f"{by}: {why}" if (why := finding.left_out.get(device)) else by

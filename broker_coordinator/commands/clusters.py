@@ -40,7 +40,9 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     verb = add_noun(nouns, "clusters", "Show or change which devices train together.", *parents)
     show = verb("show", "List the devices of a task with the cluster of each.")
     assign = verb("assign", "Put a device into a cluster: from its next receipt on it trains that one's copy.")
-    find = verb("find", "Find clusters by what helpers saw of devices, or by updates, as a coordinator does, and assign them.")
+    find = verb(
+        "find", "Find clusters by what helpers saw of devices, or by updates, as a coordinator does, and assign them."
+    )
     for each in (show, assign, find):
         each.add_argument("task", type=name_of("task"), metavar="TASK", help="a task with [clusters]")
     find.add_argument(

@@ -9,7 +9,6 @@ from broker_coordinator.aggregation.clusters import (
     find_clusters,
     nearest_clusters,
     numbered,
-    places_of_copies,
     unusable,
 )
 from broker_coordinator.consumers.activation_summary import SummaryFacts
@@ -19,7 +18,6 @@ from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.told_activations import drop_unread
 from broker_coordinator.storage.told_directions import told_directions
 from fleet_protocol.cluster_plan import NO_CLUSTER, ClusterPlan
-from fleet_protocol.codec import read_weights
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
 
@@ -74,18 +72,15 @@ def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
 
 
 def _find_by_directions(journal: JournalReader, task: TaskDescription, plan: ClusterPlan) -> Found:
-    newest = journal.newest_version(task.task)
-    if newest is None:
-        raise ConfigurationError(f"task {task.task!r} has no version yet, and none of its devices has sent an update")
+    version = journal.newest_number(task.task)
     pulls = told_directions(journal, task.task)
-    copies = places_of_copies(read_weights(newest.weights, task.version.parameters), task)
     updates = {name: pulls[name].updates for name in sorted(pulls)}
 
-    def numbering(now: ByDevice, _: Finding | None) -> Found:
+    def numbering(now: ByDevice, last: Finding | None) -> Found:
         there = {name: plan.cluster(cluster) for name, cluster in now.items()}
-        wanted = clusters_by_direction(pulls, there, copies, plan.most)
-        kinds = set((there | wanted).values()) - {NO_CLUSTER}
-        return wanted, Finding(newest.number, updates, max(1, len(kinds)))
+        found = clusters_by_direction(pulls, there, last.kinds if last else {}, plan.most)
+        count = len(set((there | found.moved).values()) - {NO_CLUSTER})
+        return dict(found.moved), Finding(version, updates, max(1, count), kinds=dict(found.directions))
 
     return ClusterRegistry(journal.engine).assign_found(task, numbering)
 

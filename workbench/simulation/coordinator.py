@@ -1,7 +1,7 @@
 """The coordinator's cores in virtual time: admission, answers and version making, without a journal."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from broker_coordinator.admission.fleet_view import DeviceState, FleetView, Task
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
-from broker_coordinator.aggregation.clusters import NO_PULL, Pull, clusters_by_direction, places_of_copies
+from broker_coordinator.aggregation.clusters import NO_PULL, Pull, clusters_by_direction
 from broker_coordinator.aggregation.collapse import VERSIONS_LOOKED_AT, smaller
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.server_state import ServerState
@@ -75,6 +75,8 @@ class SimulatedCoordinator:
         self._draw_seed = draw_seed
         self._pulls: dict[str, Pull] = {}
         """By device, where its updates pull, where clusters are found by that; who sent last is last."""
+        self._kinds: Mapping[int, bytes] = {}
+        """Of `clusters_by_direction`."""
         self._looked: int | None = None
         """Behind which version clusters were looked for last."""
         self.serve(bundle, 0, 0)
@@ -165,9 +167,9 @@ class SimulatedCoordinator:
             return
         self._looked = self.version
         now = self._view.clusters.setdefault(served.description.task, {})
-        now |= clusters_by_direction(
-            self._pulls, now, places_of_copies(self._weights, served.description), plan.most
-        )
+        found = clusters_by_direction(self._pulls, now, self._kinds, plan.most)
+        now |= found.moved
+        self._kinds = found.directions
 
     def _waiting(self, device: str, staleness: int, facts: Any, item: Any) -> WaitingPayload:
         self._position += 1
@@ -210,6 +212,7 @@ class SimulatedCoordinator:
         )
         self._view.participations.clear()
         self._pulls.clear()
+        self._kinds = {}
         self._looked = None
         self._files = OrderedDict([(version, own.weights)])
         self._states: dict[int, ServerState] = {}

@@ -243,8 +243,7 @@ class Simulation:
             virtual_seconds=self._world.queue.now,
             versions=self._world.coordinator.version,
             updates=ledger.updates,
-            measure=self._world.workload.measure
-            + (" of devices' models, mean" if self._has_several_models else ""),
+            measure=self._world.workload.measure + (" of devices' models, mean" if self._has_several_models else ""),
             first_score=self._history[0].score,
             score=last.score,
             heads=self._world.workload.heads(self._world.coordinator.model),

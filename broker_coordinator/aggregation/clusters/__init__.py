@@ -8,7 +8,7 @@ from broker_coordinator.aggregation.clusters.clustering import (
     find_clusters,
     unusable,
 )
-from broker_coordinator.aggregation.clusters.directions import NO_PULL, Pull, direction_of, places_of_copies
+from broker_coordinator.aggregation.clusters.directions import NO_PULL, Pull, direction_of
 from broker_coordinator.aggregation.clusters.nearest import nearest_clusters
 from broker_coordinator.aggregation.clusters.numbering import numbered
 
@@ -23,6 +23,5 @@ __all__ = [
     "find_clusters",
     "nearest_clusters",
     "numbered",
-    "places_of_copies",
     "unusable",
 ]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet_protocol.cluster_plan import NO_CLUSTER
-from fleet_protocol.codec import ClusterView, SparseUpdate
+from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector, IndexVector
 from fleet_protocol.task_description import TaskDescription
 
@@ -25,8 +25,8 @@ VALUES: Final = 256
 """Of a sketch: cosines are right to about 0.06, and a row of the journal is longer by 0.7 KB."""
 DECAY: Final = 0.9
 """Of a device's own updates: about its last ten count."""
-BYTES: Final = 2
-"""Of a value among an update's facts: float16, of the sketch of its direction, whose length is about 1."""
+STORED: Final = "<f2"
+"""How directions are kept."""
 
 SEED, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 """Of splitmix64 (Steele, Lea & Flood 2014), which spreads the places of parameters."""
@@ -46,7 +46,7 @@ class Pull:
         """With one more update, of this `direction` and `length`. From another copy on, another sum begins: where
         copies lie differs more than how devices pull.
         """
-        added = length * np.frombuffer(direction, f"<f{BYTES}").astype(np.float64)
+        added = length * unpacked(direction)
         if cluster != self.cluster:
             return Pull(cluster, 1, added)
         return Pull(cluster, self.updates + 1, added + DECAY * self.total)
@@ -57,26 +57,21 @@ NO_PULL: Final = Pull(NO_CLUSTER, 0, np.zeros(VALUES))
 
 
 def direction_of(delta: SparseUpdate, task: TaskDescription) -> bytes:
-    """The sketch of an update's direction, float16[VALUES]; `delta` is of the model's trained tensors, of which those
+    """The sketch of an update's direction, as `packed`; `delta` is of the model's trained tensors, of which those
     that have copies count. Zeros where nothing of them changes.
     """
     indices, values = _copied(delta, task)
-    return _unit(_sketch(indices, values)).astype(f"<f{BYTES}").tobytes()
+    return packed(_unit(_sketch(indices, values)))
 
 
-def places_of_copies(version: FloatVector, task: TaskDescription) -> dict[int, Sketch]:
-    """By cluster, the sketch of the way from copy 0 to its copy, of a version f32[V]; none of a copy that is copy 0."""
-    if task.clusters is None:
-        return {}
-    count = task.trained_count
-    first = ClusterView.of(task).weights(version)[:count].astype(np.float64)
-    found = {}
-    for cluster in range(1, task.clusters.most + 1):
-        way = ClusterView.of(task, cluster).weights(version)[:count] - first
-        places = np.flatnonzero(way)
-        if places.size:
-            found[cluster] = _sketch(places, way[places])
-    return found
+def packed(sketch: Sketch) -> bytes:
+    """Of a direction, whose length is 1 or less: float16[VALUES], as it is kept."""
+    return sketch.astype(STORED).tobytes()
+
+
+def unpacked(data: bytes) -> Sketch:
+    """The other end of `packed`."""
+    return np.frombuffer(data, STORED).astype(np.float64)
 
 
 def directions(sketches: Mapping[str, Sketch]) -> dict[str, Sketch]:

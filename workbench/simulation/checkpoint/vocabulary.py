@@ -201,6 +201,7 @@ KEPT: Final[Mapping[str, Fields]] = {
     "_world.residuals": ("_states",),
     "_world._plain": (
         "_files",
+        "_kinds",
         "_ledger",
         "_looked",
         "_position",

@@ -41,7 +41,7 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     show = verb("show", "List the devices of a task with the cluster of each.")
     assign = verb("assign", "Put a device into a cluster: from its next receipt on it trains that one's copy.")
     find = verb(
-        "find", "Find clusters by what helpers saw of devices, or by updates, as a coordinator does, and assign them."
+        "find", "Find clusters as a coordinator does, by what helpers saw of devices or by updates, and assign."
     )
     for each in (show, assign, find):
         each.add_argument("task", type=name_of("task"), metavar="TASK", help="a task with [clusters]")

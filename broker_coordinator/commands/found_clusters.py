@@ -79,8 +79,9 @@ def _find_by_directions(journal: JournalReader, task: TaskDescription, plan: Clu
     def numbering(now: ByDevice, last: Finding | None) -> Found:
         there = {name: plan.cluster(cluster) for name, cluster in now.items()}
         found = clusters_by_direction(pulls, there, last.kinds if last else {}, plan.most)
-        count = len(set((there | found.moved).values()) - {NO_CLUSTER})
-        return dict(found.moved), Finding(version, updates, max(1, count), kinds=dict(found.directions))
+        moved = dict(found.moved)
+        count = len(set((there | moved).values()) - {NO_CLUSTER})
+        return moved, Finding(version, updates, max(1, count), kinds=dict(found.directions))
 
     return ClusterRegistry(journal.engine).assign_found(task, numbering)
 

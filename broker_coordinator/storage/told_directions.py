@@ -45,8 +45,8 @@ def chosen_clusters(journal: JournalReader, task: str) -> dict[str, int]:
 
 
 def _counted(journal: JournalReader, task: str) -> Iterator[tuple[str, UpdateFacts]]:
-    """Of approved devices, the facts of updates of the bundle that count, oldest first: none that was set aside, or sent
-    before its device was revoked or forgotten.
+    """Of approved devices, the facts of updates of the bundle that count, oldest first: none that was set aside, or
+    sent before its device was revoked or forgotten.
     """
     approved = {each.name for each in DeviceRegistry(journal.engine).devices() if each.state is DeviceState.APPROVED}
     left: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Which copy of the parameters a device trains, where devices choose: IFCA (Ghosh, Chung, Yin & Ramchandran 2020). Pure.
+"""Which copy a device trains, where devices choose: IFCA (Ghosh, Chung, Yin & Ramchandran 2020). Pure.
 
     cluster = the one whose copy has the least loss on the device's own samples
 
@@ -26,7 +26,7 @@ FEWEST_TRIED: Final = 2
 
 
 def chosen_cluster(
-    version: FloatVector, task: TaskDescription, samples: Samples, now: int, life: int, evaluate: Evaluate
+    version: FloatVector, task: TaskDescription, samples: Samples, now: int, *, life: int, evaluate: Evaluate
 ) -> int:
     """The cluster that a round from `version` f32[V] trains, where devices choose; else `now`.
 

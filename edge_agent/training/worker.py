@@ -132,7 +132,9 @@ def run_round(
     if EVALUATE_FILE in files:
         verify_blob(EVALUATE_FILE, files[EVALUATE_FILE].read_bytes(), task.files[EVALUATE_FILE])
     runner = BundleRunner(task, files, job.threads)
-    cluster = chosen_cluster(version, task, stored.training, job.cluster, job.life, runner.evaluate_features)
+    cluster = chosen_cluster(
+        version, task, stored.training, job.cluster, life=job.life, evaluate=runner.evaluate_features
+    )
     weights = _weights_of(job, version, cluster)
     steps = steps_of_round(task.training, len(stored.training))
 

@@ -33,7 +33,8 @@ class RoundJob:
 
     `weights` f32[V] are the version's. Of the device's samples `newest_sample` have come, the newest
     `maximum_samples` are stored, and those up to the number `behind` can't bear another round. `returned` are rejected
-    updates by their numbers, and `cluster` is whose copy of the parameters it trains, or has trained where it chooses. The others are as of `Earlier`.
+    updates by their numbers, and `cluster` is whose copy of the parameters it trains, or trained last where it chooses.
+    The others are as of `Earlier`.
     """
 
     device: int
@@ -84,7 +85,9 @@ def carried_out(
     samples = samples_of_round(job, training)
     if job.task.clusters is None:
         return take_part(training.engine, job.weights, samples, job.task, earlier, evaluate=training.evaluate)
-    cluster = chosen_cluster(job.weights, job.task, samples.training, job.cluster, job.life, training.evaluate)
+    cluster = chosen_cluster(
+        job.weights, job.task, samples.training, job.cluster, life=job.life, evaluate=training.evaluate
+    )
     weights = ClusterView.of(job.task, cluster).weights(job.weights)
     result = take_part(training.engine, weights, samples, job.task, earlier, evaluate=training.evaluate)
     return result if isinstance(result, Withheld) else msgspec.structs.replace(result, cluster=cluster)

@@ -31,8 +31,8 @@ FEWEST_UPDATES: Final = 3
 LEAST_SHARE: Final = 2 / 3
 """Of the devices that train a copy, those that have sent so many: the first ones do not decide for all."""
 MOST_AGREEMENT: Final = 0.25
-"""Where devices agree more, they still learn together: the mean of their directions is longer than half of one. Clustered
-FL waits for that mean to be short beside single updates, by two lengths that depend on the learning rate."""
+"""Where devices agree more, they still learn together: the mean of their directions is longer than half of one.
+Clustered FL waits for that mean to be short beside single updates, by two lengths that depend on the learning rate."""
 SMALLEST: Final = 3
 """Devices of a kind: one or two that are unlike all others, broken or hostile, take no cluster."""
 CLEAR: Final = 0.3
@@ -42,8 +42,8 @@ any other kind, stays in none, and learns with others like it."""
 
 @dataclass(frozen=True, slots=True)
 class Kinds:
-    """`moved` are the devices whose cluster is found, or another one than before. `directions` are by cluster the mean of
-    those in which its devices pulled copy 0 when they were told apart, as `packed` gives it.
+    """`moved` are the devices whose cluster is found, or another one than before. `directions` are by cluster the mean
+    of those in which its devices pulled copy 0 when they were told apart, as `packed` gives it.
     """
 
     moved: Mapping[str, int]

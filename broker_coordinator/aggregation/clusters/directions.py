@@ -115,7 +115,8 @@ def _sketch(indices: IndexVector, values: NDArray[np.floating]) -> Sketch:
     hashed = _spread(indices)
     signs = 1.0 - 2.0 * (hashed >> np.uint64(63)).astype(np.float64)
     buckets = (hashed % np.uint64(VALUES)).astype(np.int64)
-    return np.bincount(buckets, signs * values.astype(np.float64), VALUES)
+    sketch: Sketch = np.bincount(buckets, signs * values.astype(np.float64), VALUES).astype(np.float64)
+    return sketch
 
 
 def _spread(indices: IndexVector) -> NDArray[np.uint64]:

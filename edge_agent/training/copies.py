@@ -2,8 +2,9 @@
 
     cluster = the one whose copy has the least loss on the device's own samples
 
-IFCA begins with models that are drawn apart. Here all copies begin as copy 0, so a device begins in a cluster drawn at
-random, and moves only from a copy that was trained to another one that was, where that is better by more than chance.
+IFCA begins with models that are drawn apart. Here all copies begin as copy 0, so devices are drawn apart: as long as a
+copy is untrained, each round trains one at random. From then on a device moves where another copy is better by more
+than chance.
 The training worker runs it on a device, the simulator in its own process.
 """
 
@@ -26,30 +27,38 @@ FEWEST_TRIED: Final = 2
 
 
 def chosen_cluster(
-    version: FloatVector, task: TaskDescription, samples: Samples, now: int, *, life: int, evaluate: Evaluate
+    version: FloatVector,
+    task: TaskDescription,
+    samples: Samples,
+    now: int,
+    *,
+    draw: tuple[int, int],
+    evaluate: Evaluate,
 ) -> int:
-    """The cluster that a round from `version` f32[V] trains, where devices choose; else `now`.
-
-    A device in none, as it is new or its memory was wiped, begins with the one that the random number `life` names.
+    """The cluster that a round from `version` f32[V] trains, where devices choose; else `now`. `draw` are the device's
+    random number and the round's.
     """
     plan = task.clusters
     if plan is None or not plan.by_devices:
         return now
-    own = plan.cluster(now) or 1 + life % plan.most
     copies = {cluster: ClusterView.of(task, cluster).weights(version) for cluster in range(1, plan.most + 1)}
     untrained = ClusterView.of(task, NO_CLUSTER).weights(version).tobytes()
-    trained = {cluster: copy for cluster, copy in copies.items() if copy.tobytes() != untrained}
-    if own not in trained or len(trained) < 2 or len(samples) < FEWEST_TRIED or task.scaling.is_awaited:
+    own = plan.cluster(now)
+    if any(copy.tobytes() == untrained for copy in copies.values()):
+        return 1 + int(np.random.default_rng(draw).integers(plan.most))
+    if task.scaling.is_awaited or len(samples) < FEWEST_TRIED:
         return own
-    return _best(trained, own, _spread(samples), evaluate)
+    return _best(copies, own, _spread(samples), evaluate)
 
 
 def _best(copies: dict[int, FloatVector], own: int, samples: Samples, evaluate: Evaluate) -> int:
-    """The cluster of the best copy, if it is better than the device's own by more than chance makes of it."""
+    """The cluster of the best copy, if it is better than that of the device's own by more than chance makes of it; a
+    device in none takes the best.
+    """
     losses = {cluster: evaluate(copy, samples).losses.astype(np.float64) for cluster, copy in copies.items()}
     finite = [cluster for cluster, found in losses.items() if np.isfinite(found).all()]
     best = min(finite, key=lambda cluster: (float(losses[cluster].mean()), cluster), default=own)
-    return best if _are_less(losses[best], losses[own]) else own
+    return best if own not in losses or _are_less(losses[best], losses[own]) else own
 
 
 def _are_less(losses: NDArray[np.float64], others: NDArray[np.float64]) -> bool:

@@ -133,7 +133,7 @@ def run_round(
         verify_blob(EVALUATE_FILE, files[EVALUATE_FILE].read_bytes(), task.files[EVALUATE_FILE])
     runner = BundleRunner(task, files, job.threads)
     cluster = chosen_cluster(
-        version, task, stored.training, job.cluster, life=job.life, evaluate=runner.evaluate_features
+        version, task, stored.training, job.cluster, draw=(job.life, job.seed), evaluate=runner.evaluate_features
     )
     weights = _weights_of(job, version, cluster)
     steps = steps_of_round(task.training, len(stored.training))

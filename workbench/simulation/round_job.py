@@ -86,7 +86,7 @@ def carried_out(
     if job.task.clusters is None:
         return take_part(training.engine, job.weights, samples, job.task, earlier, evaluate=training.evaluate)
     cluster = chosen_cluster(
-        job.weights, job.task, samples.training, job.cluster, life=job.life, evaluate=training.evaluate
+        job.weights, job.task, samples.training, job.cluster, draw=(job.life, job.seed), evaluate=training.evaluate
     )
     weights = ClusterView.of(job.task, cluster).weights(job.weights)
     result = take_part(training.engine, weights, samples, job.task, earlier, evaluate=training.evaluate)

@@ -41,7 +41,7 @@ def begun_round(
     """
     residual = world.residuals.get(device)
     begins = world.residuals.begin_lives and not residual
-    joins = version.task.clusters is not None and version.task.clusters.by_devices and not memory.cluster
+    chooses = version.task.clusters is not None and version.task.clusters.by_devices
     return RoundJob(
         device,
         version.task,
@@ -53,7 +53,7 @@ def begun_round(
         residual,
         given_back(memory.returned),
         memory.rounds,
-        world.life(device) if begins or joins else 1,
+        world.life(device) if begins or chooses else 1,
         memory.epochs,
         memory.usual_norm,
         last_weights,

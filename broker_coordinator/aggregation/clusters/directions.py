@@ -57,15 +57,15 @@ NO_PULL: Final = Pull(NO_CLUSTER, 0, np.zeros(VALUES))
 
 
 def direction_of(delta: SparseUpdate, task: TaskDescription) -> bytes:
-    """The sketch of an update's direction, as `packed`; `delta` is of the model's trained tensors, of which those
-    that have copies count. Zeros where nothing of them changes.
+    """The sketch of an update, as a share of its length, as `packed`; `delta` is of the model's trained tensors, of
+    which those that have copies count. Zeros where nothing of them changes.
     """
     indices, values = _copied(delta, task)
-    return packed(_unit(_sketch(indices, values)))
+    return packed(_sketch(indices, values) / (delta.norm() or 1.0))
 
 
 def packed(sketch: Sketch) -> bytes:
-    """Of a direction, whose length is 1 or less: float16[VALUES], as it is kept."""
+    """Of a direction, whose length is about 1 or less: float16[VALUES], as it is kept."""
     return sketch.astype(STORED).tobytes()
 
 

@@ -46,7 +46,7 @@ def chosen_cluster(
     own = plan.cluster(now)
     if any(copy.tobytes() == untrained for copy in copies.values()):
         return 1 + int(np.random.default_rng(draw).integers(plan.most))
-    if task.scaling.is_awaited or len(samples) < FEWEST_TRIED:
+    if len(samples) < FEWEST_TRIED:
         return own
     return _best(copies, own, _spread(samples), evaluate)
 

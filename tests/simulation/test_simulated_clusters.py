@@ -77,7 +77,6 @@ def test_what_is_known_of_clusters_goes_on_from_a_checkpoint(found_by, tmp_path,
 
 def test_how_many_devices_are_in_which_cluster_is_shown(capsys):
 
-
     summary = simulation("devices", updates=20).run().summary
     print_summary(msgspec.structs.replace(summary, devices_in_clusters={0: 3, 2: 7}), Console(width=200), 1.0)
     assert "none: 3, 2: 7" in capsys.readouterr().out

@@ -40,7 +40,7 @@ def check_activations(plan: ClusterPlan, split: SplitPlan | None, name: str) -> 
         ConfigurationError: the task has no such point, or a cut leaves it to devices, or it has no such call.
     """
     if not plan.activations:
-        if plan != ClusterPlan(plan.most, plan.parameters):
+        if plan.found_by is None and plan != ClusterPlan(plan.most, plan.parameters):
             raise ConfigurationError(
                 f"{name}: clusters.call and clusters.every say how clusters are found by clusters.activations, which is"
                 " missing; name a point of [split] there, or leave them out"

@@ -17,7 +17,7 @@ from fleet_protocol.bundle_files import (
     TRAIN_PER_SAMPLE_FILE,
     verify_blob,
 )
-from fleet_protocol.cluster_plan import check_clusters, check_copies
+from fleet_protocol.cluster_plan import check_clusters, check_copies, check_found_by
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.drawing_plan import check_drawing
 from fleet_protocol.errors import ConfigurationError, ProtocolError
@@ -224,6 +224,7 @@ def _check_clusters(description: TaskDescription, name: str) -> None:
         has_prompts=description.prompts is not None,
         name=name,
     )
+    check_found_by(plan, description.sending.rule, name, has_split=description.split is not None)
     check_activations(plan, description.split, name)
     layout = description.version
     check_copies(plan, [each.name for each in layout.parameters], sorted(layout.copied), layout.size, name)

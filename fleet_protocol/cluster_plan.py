@@ -5,7 +5,7 @@ What a version holds is the model's tensors, which are copy 0, and behind them t
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -38,6 +38,9 @@ NOT_COPIED: Final = {
 """Strategies that do not go with copies, and why."""
 
 
+FoundBy = Literal["directions", "devices"]
+
+
 class ClusterPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Which parameters have a copy for each cluster of devices, and how many clusters there are (docs/clusters.md)."""
 
@@ -55,6 +58,20 @@ class ClusterPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     whose discriminator sees made pictures first and a device's second. Left out: there is no such axis."""
     every: Annotated[int, msgspec.Meta(ge=1, le=MAX_VERSIONS_BETWEEN)] = 1
     """Clusters are found behind each so many versions, from the second on."""
+    found_by: FoundBy | None = None
+    """What says who is in which cluster of a task without [split]: "directions", the coordinator by where devices'
+    updates point; "devices", each device by which copy is best on its samples. Left out: `activations`, or an operator.
+    """
+
+    @property
+    def by_devices(self) -> bool:
+        """Whether each device chooses the copy that it trains."""
+        return self.found_by == "devices"
+
+    @property
+    def by_coordinator(self) -> bool:
+        """Whether the coordinator finds clusters behind versions."""
+        return bool(self.activations) or self.found_by == "directions"
 
     def copies(self, name: str, block: int, split: SplitPlan | None) -> bool:
         """Whether the parameter of this name in this block has copies."""
@@ -92,6 +109,32 @@ def check_clusters(
         )
     if len(set(plan.parameters)) < len(plan.parameters):
         raise ConfigurationError(f"{name}: clusters.parameters: a pattern stands there twice; leave one out")
+
+
+def check_found_by(plan: ClusterPlan, sending_rule: str, name: str, *, has_split: bool) -> None:
+    """Raise `ConfigurationError` if a task's other settings contradict how its clusters are found."""
+    if plan.found_by is None:
+        return
+    found_by = f"{name}: clusters.found_by = {plan.found_by!r}"
+    if plan.activations or plan.call is not None:
+        raise ConfigurationError(
+            f"{found_by}: clusters.activations and clusters.call are another way to find them; leave one of them out"
+        )
+    if has_split:
+        raise ConfigurationError(
+            f"{found_by} needs devices that run the whole model, and [split] leaves some blocks to helpers; write"
+            " clusters.activations, or leave [split] out"
+        )
+    if plan.by_devices and plan.every > 1:
+        raise ConfigurationError(
+            f"{found_by}: a device chooses before each of its rounds, and clusters.every says how often the coordinator"
+            " looks; leave it out"
+        )
+    if plan.by_devices and sending_rule == "relevant":
+        raise ConfigurationError(
+            f"{found_by} does not go with sending.rule 'relevant', which compares with the model that a device trained"
+            " from last: it may be another copy; take another rule"
+        )
 
 
 def check_copies(plan: ClusterPlan, names: Sequence[str], copied: Sequence[str], size: int, name: str) -> None:

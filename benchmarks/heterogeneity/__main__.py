@@ -1,4 +1,4 @@
-"""Fleets that disagree: `python -m benchmarks.heterogeneity --data-dir FOLDER [--only METHOD...] [--quick]`.
+"""Fleets that disagree: `python -m benchmarks.heterogeneity --data-dir FOLDER [--only METHOD...] [--small | --quick]`.
 
 100 devices of unequal speed share MNIST's 10,000 test images, ten train at any time, and every method has the same
 number of updates. Divisions: Dirichlet(0.1); two classes a device; and two groups, of which one calls each class like
@@ -45,6 +45,8 @@ class Effort:
 
 
 WHOLE: Final = Effort(10_000, CLIENTS, 600, 200, (0.03, 0.1, 0.3), (0, 1, 2))
+SMALL: Final = Effort(2000, 20, 400, 0, (0.1,), (0, 1))
+"""Twenty rounds of a device: enough to find clusters."""
 QUICK: Final = Effort(2000, 20, 60, 0, (0.1,), (0,))
 """Shows that it works."""
 
@@ -61,6 +63,8 @@ class Outcome(msgspec.Struct, frozen=True):
     own_range: tuple[float, float]
     worst_tenth: float
     refused: float
+    clusters: float
+    alike: float
 
 
 class Contest:
@@ -81,7 +85,7 @@ class Contest:
         found = [self._run(name, division, rate, seed, effort.updates) for seed in effort.seeds]
         means = {
             field: round(statistics.mean(getattr(each, field) for each in found), 2)
-            for field in ("shared", "adapted", "own", "worst_tenth", "refused")
+            for field in ("shared", "adapted", "own", "worst_tenth", "refused", "clusters", "alike")
         }
         own = [each.own for each in found]
         return Outcome(name, division, rate, own_range=(min(own), max(own)), **means)
@@ -105,9 +109,11 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="folder with the MNIST test images (IDX, gzip)")
     parser.add_argument("--only", nargs="*", choices=METHODS, default=list(METHODS), help="these methods")
     parser.add_argument("--division", nargs="*", choices=DIVISIONS, default=list(DIVISIONS), help="these divisions")
-    parser.add_argument("--quick", action="store_true", help="few devices and updates, one seed, one learning rate")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--small", action="store_true", help="20 devices, 400 updates, two seeds, one learning rate")
+    sizes.add_argument("--quick", action="store_true", help="few devices and updates, one seed, one learning rate")
     arguments = parser.parse_args()
-    effort = QUICK if arguments.quick else WHOLE
+    effort = QUICK if arguments.quick else SMALL if arguments.small else WHOLE
     digits = read_mnist(arguments.data_dir)
     images = digits.images.reshape(len(digits.labels), -1)
     samples = Samples(images, digits.labels).take(slice(effort.samples))

@@ -21,10 +21,13 @@ DIVISION_STREAM = 7
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What it trains on, and what it is tested on: samples of the same classes, in the same shares."""
+    """What it trains on, and what it is tested on: samples of the same classes, in the same shares. Devices of one
+    `kind` call the classes alike.
+    """
 
     training: Samples
     held_out: Samples
+    kind: int
 
 
 def devices_of(division: str, samples: Samples, devices: int, seed: int) -> list[Device]:
@@ -36,7 +39,8 @@ def devices_of(division: str, samples: Samples, devices: int, seed: int) -> list
         own = samples.take(generator.permutation(rows))
         own = Samples(own.inputs, labels_of[own.labels], len(own))
         held_out = np.arange(len(own)) % HELD_OUT_OF == 0
-        found.append(Device(own.take(np.flatnonzero(~held_out)), own.take(np.flatnonzero(held_out))))
+        training, tested = own.take(np.flatnonzero(~held_out)), own.take(np.flatnonzero(held_out))
+        found.append(Device(training, tested, int(labels_of[0])))
     return found
 
 

@@ -1,6 +1,7 @@
 """One fleet in virtual time, and what its models are worth to each device."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from edge_agent.training.engine import plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.personal.adaptation import adapt
 from edge_agent.training.personal.own_model import steps_on
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.personal_plan import USUAL_ADAPTATION
 from workbench.simulation.simulation import Options, Simulation
@@ -29,7 +31,8 @@ class Scores(msgspec.Struct, frozen=True):
 
     `shared` is the fleet's model, `adapted` the same after some steps on the device's own samples, `own` what the
     device answers with: its own model where the method gives it one, else the shared one. `worst_tenth` is the mean of
-    the tenth of the devices that are served worst by `own`.
+    the tenth of the devices that are served worst by `own`. `clusters` have a device; `alike` is the share of all
+    devices that are in a cluster and there of the kind that most are of.
     """
 
     shared: float
@@ -37,6 +40,8 @@ class Scores(msgspec.Struct, frozen=True):
     own: float
     worst_tenth: float
     refused: int
+    clusters: int
+    alike: float
 
 
 def run(
@@ -65,13 +70,18 @@ def run(
         pairs = zip(models, devices, strict=True)
         return [runner.evaluate_features(model, each.held_out).accuracy or 0.0 for model, each in pairs]
 
-    own = right(agent.model(shared) for agent in simulation.agents)
+    own = right(simulation.model_of(agent) for agent in simulation.agents)
+    kinds = Counter((agent.cluster, device.kind) for agent, device in zip(simulation.agents, devices, strict=True))
+    joined = {cluster for cluster, _ in kinds if cluster != NO_CLUSTER}
+    alike = sum(max(count for (each, _), count in kinds.items() if each == cluster) for cluster in joined)
     return Scores(
         shared=_per_cent(right(shared for _ in devices)),
         adapted=_per_cent(right(map(adapted, devices))),
         own=_per_cent(own),
         worst_tenth=_per_cent(sorted(own)[: max(1, len(own) // 10)]),
         refused=sum(count.times for count in refused.values()),
+        clusters=len(joined),
+        alike=round(100 * alike / len(devices), 2),
     )
 
 

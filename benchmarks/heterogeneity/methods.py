@@ -8,6 +8,7 @@ import msgspec
 
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import parse_description
+from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.task_description import TaskDescription
@@ -31,6 +32,7 @@ class Method:
     proximal: float = 0.0
     training: Mapping[str, Any] = field(default_factory=dict)
     personal: PersonalPlan | None = None
+    clusters: ClusterPlan | None = None
 
     @property
     def graphs(self) -> "Graphs":
@@ -49,6 +51,7 @@ class Method:
             downlink=DownlinkPlan("off"),
             training=training,
             personal=self.personal,
+            clusters=self.clusters,
         )
         return parse_description(msgspec.json.encode(changed))
 
@@ -78,4 +81,6 @@ METHODS: Final[Mapping[str, Method]] = {
     "ditto": Method(personal=PersonalPlan("ditto")),
     "reptile": Method(personal=PersonalPlan("reptile")),
     "per-fedavg": Method(personal=PersonalPlan("maml")),
+    "clusters-cfl": Method(clusters=ClusterPlan(4, found_by="directions")),
+    "clusters-ifca": Method(clusters=ClusterPlan(2, found_by="devices")),
 }

@@ -314,10 +314,12 @@ class FleetView:
         )
 
     def cluster(self, task: str, device: str) -> int | None:
-        """The one that a device is in; None of a task without clusters, or that is not served."""
+        """The one that a device is in; None of a task without clusters, whose devices choose, or that is not served."""
         progress = self.tasks.get(task)
         plan = progress.description.clusters if progress else None
-        return plan.cluster(self.clusters.get(task, {}).get(device, NO_CLUSTER)) if plan else None
+        if plan is None or plan.by_devices:
+            return None
+        return plan.cluster(self.clusters.get(task, {}).get(device, NO_CLUSTER))
 
     def devices_changed_in(self, branch: "FleetView") -> list[Device]:
         """The devices that differ in `branch`, or have enrolled in it and await approval."""

@@ -1,17 +1,22 @@
 """`broker-coordinator clusters show | assign | find`: which devices of a task train which copy of its parameters."""
 
 import argparse
+import sys
 
 from broker_coordinator.admission.fleet_view import DeviceState
+from broker_coordinator.aggregation.diagnostics.empty_clusters import empty_clusters
 from broker_coordinator.commands.found_clusters import find_and_assign, place_newcomers
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
 from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding, check_has
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.told_directions import chosen_clusters
 from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.cluster_plan import NO_CLUSTER
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_CLUSTERS
 from fleet_protocol.task_description import TaskDescription
 
@@ -35,7 +40,9 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     verb = add_noun(nouns, "clusters", "Show or change which devices train together.", *parents)
     show = verb("show", "List the devices of a task with the cluster of each.")
     assign = verb("assign", "Put a device into a cluster: from its next receipt on it trains that one's copy.")
-    find = verb("find", "Find clusters by what helpers saw of devices, as a coordinator does, and assign them.")
+    find = verb(
+        "find", "Find clusters as a coordinator does, by what helpers saw of devices or by updates, and assign."
+    )
     for each in (show, assign, find):
         each.add_argument("task", type=name_of("task"), metavar="TASK", help="a task with [clusters]")
     find.add_argument(
@@ -59,10 +66,14 @@ def run(options: argparse.Namespace) -> None:
             _find(journal, task, newcomers=options.newcomers, as_json=options.json)
             return
         if options.action == "assign":
+            _check_assigned_by_hand(task)
             registry.assign(task, {options.name: options.cluster})
-        assigned = registry.assigned().get(task.task, {})
-        rows = _rows(assigned, DeviceRegistry(journal.engine), registry.finding(task.task))
+        cluster_of = clusters_now(journal, task)
+        counted = "updates" if task.clusters and task.clusters.found_by else "samples"
+        rows = _rows(cluster_of, DeviceRegistry(journal.engine), registry.finding(task.task), counted)
     write_rows(rows, SHOWN, as_json=options.json, when_empty="no device is known")
+    if rows and task.clusters is not None and not options.json:
+        sys.stdout.writelines(f"{words}\n" for words in empty_clusters(task.clusters, cluster_of))
 
 
 def _find(journal: Journal, task: TaskDescription, *, newcomers: bool, as_json: bool) -> None:
@@ -78,24 +89,41 @@ def _find(journal: Journal, task: TaskDescription, *, newcomers: bool, as_json: 
     write_fields(row, as_json=as_json)
 
 
-def _rows(assigned: dict[str, int], devices: DeviceRegistry, finding: Finding | None) -> list[dict[str, object]]:
-    """Every device that is approved or has a cluster."""
+def clusters_now(journal: JournalReader, task: TaskDescription) -> dict[str, int]:
+    """The cluster of each device that is in one, whoever says it; of devices that choose, that of the last update."""
+    if task.clusters is not None and task.clusters.by_devices:
+        return chosen_clusters(journal, task.task)
+    return ClusterRegistry(journal.engine).assigned().get(task.task, {})
+
+
+def _check_assigned_by_hand(task: TaskDescription) -> None:
+    if task.clusters is not None and task.clusters.by_devices:
+        raise ConfigurationError(
+            f"devices of task {task.task!r} choose their cluster themselves (clusters.found_by = 'devices'); leave that"
+            " out of task.toml and publish again to assign them by hand"
+        )
+
+
+def _rows(
+    cluster_of: dict[str, int], devices: DeviceRegistry, finding: Finding | None, counted: str
+) -> list[dict[str, object]]:
+    """Every device that is approved or has a cluster; a finding is by so many of what is `counted`."""
     states = {each.name: each.state.value for each in devices.devices() if each.state is not DeviceState.REVOKED}
     approved = {name for name, state in states.items() if state == DeviceState.APPROVED.value}
     return [
         {
             "device": name,
-            "cluster": assigned.get(name, NO_CLUSTER),
+            "cluster": cluster_of.get(name, NO_CLUSTER),
             "state": states.get(name),
-            "found": _how(name, finding),
+            "found": _how(name, finding, counted),
         }
-        for name in sorted(approved | assigned.keys())
+        for name in sorted(approved | cluster_of.keys())
     ]
 
 
-def _how(device: str, finding: Finding | None) -> str:
+def _how(device: str, finding: Finding | None, counted: str) -> str:
     """In words, what the last finding made of a device; empty where that did not know it."""
     if finding is None or device not in finding.samples:
         return ""
-    by = f"behind version {finding.placed.get(device, finding.version)}, by {finding.samples[device]} samples"
+    by = f"behind version {finding.placed.get(device, finding.version)}, by {finding.samples[device]} {counted}"
     return f"{by}: {why}" if (why := finding.left_out.get(device)) else by

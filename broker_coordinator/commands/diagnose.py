@@ -12,9 +12,11 @@ from broker_coordinator.aggregation.diagnostics.dissimilarity import (
     Dissimilarity,
     dissimilarity,
 )
+from broker_coordinator.aggregation.diagnostics.empty_clusters import empty_clusters
 from broker_coordinator.aggregation.diagnostics.findings import Figures, findings
 from broker_coordinator.aggregation.diagnostics.participation import participation, quantiles
 from broker_coordinator.aggregation.diagnostics.plan_fit import misfits, of_trusted
+from broker_coordinator.commands.clusters import clusters_now
 from broker_coordinator.commands.diagnosed_samples import samples_diagnosed
 from broker_coordinator.commands.quarantine import quarantine_advice
 from broker_coordinator.consumers import version_consumer
@@ -52,7 +54,8 @@ def diagnosis(journal: JournalReader, name: str, keys: KeyRing) -> dict[str, obj
     figures = Figures(sum(counts), staleness, _shortened(rows), samples.unlike, sent)
     devices = DeviceRegistry(journal.engine)
     trusted = of_trusted(task, devices.approved_presences, _heard(journal, task))
-    words = [*misfits(task, devices.approved_count()), *trusted, *quarantine_advice(journal, task)]
+    clusters = empty_clusters(task.clusters, clusters_now(journal, task)) if task.clusters and rows else []
+    words = [*misfits(task, devices.approved_count()), *trusted, *quarantine_advice(journal, task), *clusters]
     words += findings(figures, task)
     return {
         "task": name,

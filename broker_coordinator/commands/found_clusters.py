@@ -1,10 +1,11 @@
-"""Finds the clusters of a task's devices by what helpers said of them, and assigns them."""
+"""Finds the clusters of a task's devices by what helpers said of them, or by their updates, and assigns them."""
 
 from collections.abc import Mapping
 
 import msgspec
 
 from broker_coordinator.aggregation.clusters import (
+    clusters_by_direction,
     find_clusters,
     nearest_clusters,
     numbered,
@@ -15,20 +16,23 @@ from broker_coordinator.serving.told_devices import activations, newcomers, told
 from broker_coordinator.storage.cluster_registry import ByDevice, ClusterRegistry, Finding, Found, check_has
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.told_activations import drop_unread
+from broker_coordinator.storage.told_directions import told_directions
 from fleet_protocol.cluster_plan import NO_CLUSTER, ClusterPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
 
 
 def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
-    """Assign those approved devices of which a helper has said something; the others stay where they are. The same
-    journal and clusters give the same clusters.
+    """Assign those approved devices of which a helper has said something, or whose updates tell them apart; the others
+    stay where they are. The same journal and clusters give the same clusters.
 
     Raises:
-        ConfigurationError: the task finds no clusters by activations.
+        ConfigurationError: nothing finds the task's clusters, or its devices choose.
         JournalUnavailableError: the database failed; nothing is assigned.
     """
     plan = _plan(task)
+    if plan.found_by == "directions":
+        return _find_by_directions(journal, task, plan)
     version = journal.newest_number(task.task)
     told = told_devices(journal, task.task)
     found = find_clusters(activations(told))
@@ -45,13 +49,15 @@ def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
 def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
     """Assign those alone that the last finding did not know, each to the cluster that it is nearest to; one that an
     operator has put into a cluster stays there. Where nothing was found yet, only one cluster was, or as many have come
-    since as it was found by, clusters are found anew.
+    since as it was found by, clusters are found anew. By updates, every look moves those alone that are told apart.
 
     Raises:
-        ConfigurationError: the task finds no clusters by activations.
+        ConfigurationError: nothing finds the task's clusters, or its devices choose.
         JournalUnavailableError: the database failed; nothing is assigned.
     """
     plan = _plan(task)
+    if plan.found_by == "directions":
+        return _find_by_directions(journal, task, plan)
     version = journal.newest_number(task.task)
     told = told_devices(journal, task.task)
 
@@ -63,6 +69,21 @@ def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
         return find_and_assign(journal, task)
     drop_unread(journal.engine, task.task)
     return placed
+
+
+def _find_by_directions(journal: JournalReader, task: TaskDescription, plan: ClusterPlan) -> Found:
+    version = journal.newest_number(task.task)
+    pulls = told_directions(journal, task.task)
+    updates = {name: pulls[name].updates for name in sorted(pulls)}
+
+    def numbering(now: ByDevice, last: Finding | None) -> Found:
+        there = {name: plan.cluster(cluster) for name, cluster in now.items()}
+        found = clusters_by_direction(pulls, there, last.kinds if last else {}, plan.most)
+        moved = dict(found.moved)
+        count = len(set((there | moved).values()) - {NO_CLUSTER})
+        return moved, Finding(version, updates, max(1, count), kinds=dict(found.directions))
+
+    return ClusterRegistry(journal.engine).assign_found(task, numbering)
 
 
 def _placed(
@@ -95,10 +116,10 @@ def _samples(told: Mapping[str, SummaryFacts]) -> dict[str, int]:
 
 def _plan(task: TaskDescription) -> ClusterPlan:
     check_has(task)
-    if task.clusters is None or not task.clusters.activations:
+    if task.clusters is None or not task.clusters.by_coordinator:
         raise ConfigurationError(
-            f"task {task.task!r} does not say by which activations clusters are found; export it with"
-            " clusters.activations in task.toml and publish that, or assign devices by hand:"
-            " broker-coordinator clusters assign"
+            f"task {task.task!r} does not say by what the coordinator finds clusters; export it with"
+            ' clusters.activations, or clusters.found_by = "directions", in task.toml and publish that, or assign'
+            " devices by hand: broker-coordinator clusters assign"
         )
     return task.clusters

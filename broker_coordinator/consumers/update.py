@@ -11,6 +11,7 @@ from broker_coordinator.admission.consumer import Admitted, Offered, VersionCons
 from broker_coordinator.aggregation.block_weights import BlockLayout, BlockWeights
 from broker_coordinator.aggregation.bounds import NORM_FACTOR, SAMPLES_FACTOR, norm_bound, scaled
 from broker_coordinator.aggregation.chosen_strategy import strategy_of
+from broker_coordinator.aggregation.clusters import direction_of
 from broker_coordinator.aggregation.contribution import NO_STATISTICS, BufferedUpdate
 from broker_coordinator.aggregation.device_privacy import clipped_sum
 from broker_coordinator.aggregation.device_privacy.clipped_sum import ClippedSum
@@ -24,6 +25,7 @@ from broker_coordinator.aggregation.unmoved_parameters import unmoved
 from broker_coordinator.aggregation.untrained_copies import following
 from broker_coordinator.consumers.held import check_cluster, cut_of
 from broker_coordinator.consumers.peers import Declared, Peers
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.codec import (
     ClusterView,
     HeldBlocks,
@@ -50,6 +52,8 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     `norm` is the delta's Euclidean norm as it came. `declared` are the samples that the device declared, 0 where they
     all count. The delta counts `scale` times. `cut` is the one of the task's `split` that left other blocks to a
     helper; or the update is that of a `helper`. `noise` is what the update says of it.
+    `cluster` is whose copy of the parameters it trained, and `direction` where it points, in a task that finds clusters
+    by that.
     """
 
     samples: int
@@ -60,6 +64,8 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     cut: str = ""
     helper: bool = False
     noise: float | None = None
+    cluster: int = NO_CLUSTER
+    direction: bytes = b""
 
 
 def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
@@ -72,7 +78,8 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
     _check_numbers(update)
     check_noise_claim(update.noise, offered.task)
     is_helpers = offered.from_helper and bool(update.held)
-    check_cluster(update, offered.task, offered.device, _told(update, offered.task) if is_helpers else offered.cluster)
+    chooses = is_helpers or (offered.task.clusters is not None and offered.task.clusters.by_devices)
+    check_cluster(update, offered.task, offered.device, _told(update, offered.task) if chooses else offered.cluster)
     cut = cut_of(update, offered.task, offered.device, from_helper=offered.from_helper)
     delta = _delta(offered) if offered.decoded is None else offered.decoded
     norm = delta.norm()
@@ -82,12 +89,19 @@ def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
             Reason.OUT_OF_BOUNDS, f"the delta's norm is {norm:.4g}; max_delta_norm is {most:.4g}: {STEADIER_TRAINING}"
         )
     facts = _helpers_facts(offered, norm) if is_helpers else _facts(offered, norm, cut)
+    if not is_helpers and offered.task.clusters is not None:
+        facts = msgspec.structs.replace(facts, cluster=update.cluster, direction=_direction(delta, offered.task))
     return Admitted(facts, _buffered(offered, facts, delta))
 
 
 def _told(update: Update, task: TaskDescription) -> int | None:
-    """Of a helper's update: it serves devices of all clusters that there are."""
+    """Of whoever may train the copy of any cluster that there is: a helper, and a device that chooses."""
     return task.clusters.cluster(update.cluster) if task.clusters else None
+
+
+def _direction(delta: SparseUpdate, task: TaskDescription) -> bytes:
+    found_by = task.clusters.found_by if task.clusters else None
+    return direction_of(delta, task) if found_by == "directions" else b""
 
 
 def _check_numbers(update: Update) -> None:

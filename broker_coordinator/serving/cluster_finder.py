@@ -21,7 +21,7 @@ LOGGED = ("task", "version", "devices", "clusters")
 
 
 class ClusterFinder(BehindVersions):
-    """Runs `clusters find` behind versions of tasks whose description says by which activations: of those that are due,
+    """Runs `clusters find` behind versions of tasks whose description says by what: of those that are due,
     and with `--newcomers` of those behind which there are devices that the last finding did not know.
     """
 
@@ -45,7 +45,7 @@ class ClusterFinder(BehindVersions):
                 if is_everybody_due(task, number):
                     return True
                 plan, federations = tasks.bundle(task).description.clusters, number - tasks.task(task).first_version
-                if not may_be_found_behind(plan, federations):
+                if plan is None or not plan.activations or not may_be_found_behind(plan, federations):
                     return False
                 return has_newcomers(journal, task) or (is_again_due(federations) and is_undivided(journal, task))
             except (ConfigurationError, JournalUnavailableError):  # removed meanwhile, say; or the next version's turn
@@ -63,7 +63,7 @@ class ClusterFinder(BehindVersions):
 
 def may_be_found_behind(plan: ClusterPlan | None, federations: int) -> bool:
     """Whether clusters are found at all when so many versions were made since the bundle's own; the first are plain."""
-    return plan is not None and bool(plan.activations) and federations >= PLAIN_FEDERATIONS
+    return plan is not None and plan.by_coordinator and federations >= PLAIN_FEDERATIONS
 
 
 def is_again_due(federations: int) -> bool:

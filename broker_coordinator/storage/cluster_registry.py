@@ -22,6 +22,7 @@ class Finding(msgspec.Struct, frozen=True):
     """What clusters were found by, when `version` was the newest: the `samples` behind each device's activation, how
     many `clusters` there were before any was left out as one too many, and whose activation was of no use, and why.
     Those of the devices that came later and were `placed` into these clusters have the version behind which they were.
+    Where clusters are found by updates, `samples` counts these, and `kinds` are of `aggregation.clusters.Kinds`.
     """
 
     version: int
@@ -29,6 +30,7 @@ class Finding(msgspec.Struct, frozen=True):
     clusters: int
     left_out: dict[str, str] = {}
     placed: dict[str, int] = {}
+    kinds: dict[int, bytes] = {}
 
     def bears_newcomers(self, count: int) -> bool:
         """Whether so many devices more may be placed into its clusters: there are two at least, and all that came

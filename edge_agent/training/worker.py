@@ -26,6 +26,7 @@ from edge_agent.core.budget_rules import SpentBudget, rests
 from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.agent_pipe import AgentPipe
 from edge_agent.training.confinement import hold_open, limit, shut_in
+from edge_agent.training.copies import chosen_cluster
 from edge_agent.training.engine import EngineError, TrainingEngine
 from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
@@ -56,7 +57,7 @@ from edge_agent.worker.usable_samples import BUDGETS_OF_TASK, FIRST_NUMBERS_OF_T
 from fleet_host.child_process import die_with
 from fleet_host.seal import encryptions_of_zero
 from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, KEY_HOLDER_FILE, verify_blob
-from fleet_protocol.codec import read_model
+from fleet_protocol.codec import ClusterView, read_model, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.privacy.encryption_plan import chunks_of
@@ -117,7 +118,7 @@ def run_round(
     if job.packed is not None:
         rebuild(job.packed, Path(job.weights), task.version.parameters)
     mask = _mask_of(job, files)
-    weights = _weights_of(job)
+    version = _version_of(job)
     last_weights = _last_weights(job)
     if task.backbone is None:
         stored, computed = _samples_of(job), 0
@@ -131,6 +132,10 @@ def run_round(
     if EVALUATE_FILE in files:
         verify_blob(EVALUATE_FILE, files[EVALUATE_FILE].read_bytes(), task.files[EVALUATE_FILE])
     runner = BundleRunner(task, files, job.threads)
+    cluster = chosen_cluster(
+        version, task, stored.training, job.cluster, draw=(job.life, job.seed), evaluate=runner.evaluate_features
+    )
+    weights = _weights_of(job, version, cluster)
     steps = steps_of_round(task.training, len(stored.training))
 
     def on_progress(done: int, losses: FloatVector) -> None:
@@ -165,7 +170,7 @@ def run_round(
     )
     if isinstance(result, Withheld):
         return result
-    return msgspec.structs.replace(result, features_computed=computed, cluster=job.cluster)
+    return msgspec.structs.replace(result, features_computed=computed, cluster=cluster)
 
 
 def _mask_of(job: TrainingJob, files: Mapping[str, Path]) -> Mask | None:
@@ -208,12 +213,17 @@ def _samples_of(job: TrainingJob) -> StoredSamples:
     return read_samples(store, task, job.trained_through, validation_share=share, among=job.among, budgets=job.budgets)
 
 
-def _weights_of(job: TrainingJob) -> FloatVector:
-    """f32[P]; of a round that a helper takes part in, those of the device's blocks, and 0 for the others."""
+def _version_of(job: TrainingJob) -> FloatVector:
+    """f32[V]; of a round that a helper takes part in, f32[P] of the device's blocks, and 0 for the others."""
     task, path = job.description, Path(job.weights)
     if task.split is None or not job.cut.helper:
-        return read_model(path.read_bytes(), task, job.cluster)
+        return read_weights(path.read_bytes(), task.version.parameters)
     return read_own_weights(path, task, device_blocks(task.split, job.cut), job.cluster)
+
+
+def _weights_of(job: TrainingJob, version: FloatVector, cluster: int) -> FloatVector:
+    """Those of a cluster's devices, f32[P], out of what `_version_of` has read."""
+    return version if job.cut.helper else ClusterView.of(job.description, cluster).weights(version)
 
 
 def _last_weights(job: TrainingJob) -> FloatVector | None:

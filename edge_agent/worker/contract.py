@@ -58,7 +58,8 @@ def files_for(engine: EngineName, task: TaskDescription, cut: Cut | None = None)
         files = tuple(sorted(split_files(task, device_blocks(task.split, cut))))
     else:
         files = engine_files(engine, task)
-        files += (EVALUATE_FILE,) if task.training.validation_share else ()
+        tries = task.clusters is not None and task.clusters.by_devices
+        files += (EVALUATE_FILE,) if task.training.validation_share or tries else ()
     files += (KEY_HOLDER_FILE,) if task.masks and task.masks.key_holder else ()
     return (*files, BACKBONE_FILE) if task.backbone else files
 
@@ -159,7 +160,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
     told: bytes = b""
     """The mark of the prompts that were told last."""
     cluster: int = NO_CLUSTER
-    """Whose copy of the parameters the round trains, where the task has copies."""
+    """Whose copy of the parameters the round trains, where the task has copies; where devices choose, of the last."""
     cohort: JoinedCohort | None = None
     """Of a task with masks: the cohort that the round is for."""
     own: bytes = b""

@@ -266,7 +266,7 @@ def test_verbs_say_how_clusters_were_found(telling, tmp_path, capsys):
 def test_a_task_that_names_no_activation_is_refused_with_what_to_do(tmp_path):
     bundle = copy_split_bundle(tmp_path / "bundle", clusters=ClusterPlan(2))
     bench = Bench(tmp_path / "coordinator.db", bundle)
-    with pytest.raises(ConfigurationError, match="does not say by which activations"):
+    with pytest.raises(ConfigurationError, match="does not say by what the coordinator finds"):
         find_and_assign(bench.journal, bundle.description)
 
 

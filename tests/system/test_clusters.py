@@ -9,6 +9,7 @@ import pytest
 from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.told_directions import chosen_clusters
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.codec import read_model
 from tests.support.agent import AgentProcess, copy_digits_bundle, sample
@@ -26,8 +27,8 @@ MOST_ROUNDS = 8
 class ClusteredFleet:
     """Four devices of a task with copies of all parameters, of which the second two call each digit the next one."""
 
-    def __init__(self, folder: Path, broker: Broker) -> None:
-        copy_digits_bundle(folder / "digits", clusters=ClusterPlan(2), buffer_size=len(NAMES))
+    def __init__(self, folder: Path, broker: Broker, plan: ClusterPlan) -> None:
+        copy_digits_bundle(folder / "digits", clusters=plan, buffer_size=len(NAMES))
         self.coordinator = CoordinatorProcess(folder / "coordinator", broker, [folder / "digits"])
         self.coordinator.start_serving()
         self.agents = [
@@ -82,7 +83,14 @@ class ClusteredFleet:
 
 @pytest.fixture
 def clustered(tmp_path: Path, broker: Broker) -> Iterator[ClusteredFleet]:
-    fleet = ClusteredFleet(tmp_path, broker)
+    fleet = ClusteredFleet(tmp_path, broker, ClusterPlan(2))
+    yield fleet
+    fleet.end()
+
+
+@pytest.fixture
+def choosing(tmp_path: Path, broker: Broker) -> Iterator[ClusteredFleet]:
+    fleet = ClusteredFleet(tmp_path, broker, ClusterPlan(2, found_by="devices"))
     yield fleet
     fleet.end()
 
@@ -108,6 +116,21 @@ def test_each_cluster_learns_its_own_names_and_every_version_replays_after_kills
     verified = fleet.coordinator.tasks("verify", "digits")
     assert verified["equal"], verified
     assert verified["compared"] == fleet.version()
+
+
+def test_devices_choose_copies_and_keep_them_through_kills(choosing: ClusteredFleet) -> None:
+    fleet = choosing
+    fleet.killed_round()
+    kept = {agent.name: agent.status()["clusters"]["digits"] for agent in fleet.agents}
+    assert set(kept.values()) <= {1, 2}
+    with fleet.coordinator.journal() as journal:
+        assert chosen_clusters(journal, "digits") == kept
+        rows = list(journal.updates("digits"))
+    for agent in fleet.agents:
+        agent.stop()
+    verdict = audit({agent.name: agent.ledger() for agent in fleet.agents}, rows)
+    assert (verdict.lost, verdict.duplicated, verdict.rejected, verdict.waiting) == (0, 0, 0, 0)
+    assert fleet.coordinator.tasks("verify", "digits")["equal"]
 
 
 @pytest.mark.long

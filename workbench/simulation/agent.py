@@ -9,8 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
-import msgspec
-
 from edge_agent.core.guards import MINUTES_OF_A_DAY, Readings
 from edge_agent.core.lifecycle import State
 from edge_agent.core.outbox import OutboxRow
@@ -23,6 +21,7 @@ from edge_agent.core.version_choice import KnownVersion
 from edge_agent.producers import kept_of, produce
 from edge_agent.training.round import DivergedError
 from edge_agent.worker.contract import TrainingResult, Withheld
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.codec import device_model
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError
@@ -210,6 +209,12 @@ class SimulatedAgent:
     def model(self, shared: FloatVector) -> FloatVector:
         """What it answers with where the fleet shares the model `shared`, both f32[P]."""
         return device_model(shared, self._memory.own, self._world.task)
+
+    @property
+    def cluster(self) -> int:
+        """The one that it is in, as far as it knows."""
+        plan = self._world.task.clusters
+        return plan.cluster(self._memory.cluster) if plan else NO_CLUSTER
 
     @property
     def member(self) -> FleetMember:
@@ -418,7 +423,9 @@ class SimulatedAgent:
     def _spool(self, result: TrainingResult, job: RoundJob, known: KnownVersion, start: StartingPoint) -> None:
         task = self._world.task
         memory = self._memory
-        for kind, payload in produce(task, msgspec.structs.replace(result, cluster=job.cluster)):
+        if task.clusters is not None and task.clusters.by_devices:
+            memory.cluster = result.cluster
+        for kind, payload in produce(task, result):
             number, recipient = self._end.address(kind)
             row = OutboxRow(
                 memory.sequence + 1,

@@ -1,7 +1,7 @@
 """The coordinator's cores in virtual time: admission, answers and version making, without a journal."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,20 +12,24 @@ from broker_coordinator.admission.fleet_view import DeviceState, FleetView, Task
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
+from broker_coordinator.aggregation.clusters import NO_PULL, Pull, clusters_by_direction
 from broker_coordinator.aggregation.collapse import smaller
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import Recall
 from broker_coordinator.aggregation.version import Version, version_of, version_zero
 from broker_coordinator.consumers import CONSUMERS, STATISTICS_CONSUMER, version_consumer
+from broker_coordinator.consumers.update import UpdateFacts
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.awaited_scale import AwaitedScale
+from broker_coordinator.serving.cluster_finder import is_look_due
 from broker_coordinator.serving.culprits import culprits
 from broker_coordinator.serving.served_task import NextVersion, ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
 from broker_coordinator.storage.records import Aggregate
 from bundle_runtime.bundle import Bundle
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.codec import read_model, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.kinds import STATISTICS, Manifest, PayloadKind, PresenceState
@@ -69,6 +73,12 @@ class SimulatedCoordinator:
         self._rescaled = rescaled
         self._prepared = prepared
         self._draw_seed = draw_seed
+        self._pulls: dict[str, Pull] = {}
+        """By device, where its updates pull, where clusters are found by that; who sent last is last."""
+        self._kinds: Mapping[int, bytes] = {}
+        """Of `clusters_by_direction`."""
+        self._looked: int | None = None
+        """Behind which version clusters were looked for last."""
         self.serve(bundle, 0, 0)
 
     @property
@@ -100,7 +110,11 @@ class SimulatedCoordinator:
         """The weights to use, float32 [P]: the mean of as many of the last versions as the task says, once there are so
         many; of a task with clusters, those of devices without one.
         """
-        return read_model(self._recent.model(self._parameters), self._served.description)
+        return self.model_of(NO_CLUSTER)
+
+    def model_of(self, cluster: int) -> FloatVector:
+        """The same as devices of a cluster have it."""
+        return read_model(self._recent.model(self._parameters), self._served.description, cluster)
 
     def manifest(self) -> Manifest:
         """What devices are told of the newest version."""
@@ -132,11 +146,30 @@ class SimulatedCoordinator:
             case Accepted(device, header, staleness=staleness, facts=facts, item=item) if self._is_update(header.kind):
                 self._ledger.updates += 1
                 self._ledger.staleness[staleness] += 1
+                self._note_pull(device, facts)
                 self._served.waiting.append(self._waiting(device, staleness, facts, item))
                 self.make_versions(now)
             case Refused(reason=reason, detail=detail):
                 self._ledger.refuse(reason.value, detail)
         return self._receipts.receipt(decision, view, now)
+
+    def _note_pull(self, device: str, facts: Any) -> None:
+        if isinstance(facts, UpdateFacts) and facts.direction:
+            before = self._pulls.pop(device, NO_PULL)
+            self._pulls[device] = before.after(facts.cluster, facts.direction, facts.norm * facts.scale)
+
+    def _find_clusters(self) -> None:
+        """What the verb `clusters find` does behind a version."""
+        served = self._served
+        plan, first = served.description.clusters, served.first_version
+        looked = None if self._looked is None else self._looked - first
+        if plan is None or plan.found_by != "directions" or not is_look_due(plan, self.version - first, looked):
+            return
+        self._looked = self.version
+        now = self._view.clusters.setdefault(served.description.task, {})
+        found = clusters_by_direction(self._pulls, now, self._kinds, plan.most)
+        now |= found.moved
+        self._kinds = found.directions
 
     def _waiting(self, device: str, staleness: int, facts: Any, item: Any) -> WaitingPayload:
         self._position += 1
@@ -178,6 +211,9 @@ class SimulatedCoordinator:
             draw_seed=self._draw_seed,
         )
         self._view.participations.clear()
+        self._pulls.clear()
+        self._kinds = {}
+        self._looked = None
         self._files = OrderedDict([(version, own.weights)])
         self._states: dict[int, ServerState] = {}
         self._weights = read_weights(own.weights, self._parameters)
@@ -195,6 +231,7 @@ class SimulatedCoordinator:
             self._keep(made.version)
             if collapse := self._served.watch.collapse():
                 self._go_back(collapse.good)
+            self._find_clusters()
             self._made()
         self._served.ask_everyone(now)
 

@@ -58,6 +58,7 @@ class Summary(msgspec.Struct, frozen=True):
     `rounds_withheld` sent nothing: `spent` samples were not trained on again, validation samples got `worse`, or by the
     task's rule of sending (`unchanged`, `irrelevant`, `no_better`).
     `told` is what was told in the end of a sample or a device, where the task bounds that.
+    `devices_in_clusters` are counts by cluster, 0 for none, where devices' clusters are found.
     `rounds_lost` ended with a crash or a closing hour. `devices_short_of_samples` can never store what their guards
     want.
     """
@@ -91,6 +92,7 @@ class Summary(msgspec.Struct, frozen=True):
     one_answer: float | None = None
     told: list[Told] = []
     held: int = 0
+    devices_in_clusters: dict[int, int] = {}
 
 
 @dataclass(slots=True)

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import msgspec
 import numpy as np
 
 from bundle_runtime.gaussian_integers import Draw
 from edge_agent.training.compression import Encode
+from edge_agent.training.copies import chosen_cluster
 from edge_agent.training.own_limits import take_part
 from edge_agent.training.private.randomness import OF_THE_SYSTEM
 from edge_agent.training.round import Earlier, Mask
@@ -31,7 +33,8 @@ class RoundJob:
 
     `weights` f32[V] are the version's. Of the device's samples `newest_sample` have come, the newest
     `maximum_samples` are stored, and those up to the number `behind` can't bear another round. `returned` are rejected
-    updates by their numbers, and `cluster` is whose copy of the parameters it trains. The others are as of `Earlier`.
+    updates by their numbers, and `cluster` is whose copy of the parameters it trains, or trained last where it chooses.
+    The others are as of `Earlier`.
     """
 
     device: int
@@ -79,11 +82,15 @@ def carried_out(
         mask=mask,
         own=job.own,
     )
-    weights = job.weights
-    if job.task.clusters is not None:
-        weights = ClusterView.of(job.task, job.cluster).weights(weights)
     samples = samples_of_round(job, training)
-    return take_part(training.engine, weights, samples, job.task, earlier, evaluate=training.evaluate)
+    if job.task.clusters is None:
+        return take_part(training.engine, job.weights, samples, job.task, earlier, evaluate=training.evaluate)
+    cluster = chosen_cluster(
+        job.weights, job.task, samples.training, job.cluster, draw=(job.life, job.seed), evaluate=training.evaluate
+    )
+    weights = ClusterView.of(job.task, cluster).weights(job.weights)
+    result = take_part(training.engine, weights, samples, job.task, earlier, evaluate=training.evaluate)
+    return result if isinstance(result, Withheld) else msgspec.structs.replace(result, cluster=cluster)
 
 
 def samples_of_round(job: RoundJob, training: LocalTraining) -> StoredSamples:

@@ -40,6 +40,8 @@ def begun_round(
     `last_weights` f32[P] as of `Earlier`.
     """
     residual = world.residuals.get(device)
+    begins = world.residuals.begin_lives and not residual
+    chooses = version.task.clusters is not None and version.task.clusters.by_devices
     return RoundJob(
         device,
         version.task,
@@ -51,7 +53,7 @@ def begun_round(
         residual,
         given_back(memory.returned),
         memory.rounds,
-        world.life(device) if world.residuals.begin_lives and not residual else 1,
+        world.life(device) if begins or chooses else 1,
         memory.epochs,
         memory.usual_norm,
         last_weights,

@@ -1,6 +1,7 @@
 """One simulation: fleet, task and workload in, history and summary out. The same input gives the same output."""
 
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from fleet_protocol.codec import encode_update
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from workbench.report.privacy_told import Told, told_so_far
-from workbench.simulation.agent import WakePolicy
+from workbench.simulation.agent import SimulatedAgent, WakePolicy
 from workbench.simulation.conditions import FleetMember
 from workbench.simulation.fleet import SimulatedFleet
 from workbench.simulation.ledger import Point, Summary
@@ -198,13 +199,29 @@ class Simulation:
         return point
 
     def _score_of_models(self) -> float:
-        """That of the shared model or, where devices have parts of their own, the mean of some devices' models."""
+        """That of the shared model or, where devices have models of their own or of a cluster, the mean of some's."""
         world = self._world
         model = world.coordinator.model
-        if not world.task.own_parameters:
+        if not self._has_several_models:
             return world.workload.score(model)
-        models = [agent.model(model) for agent in self._fleet.awake if agent.keeps_something][:DEVICES_SCORED]
+        devices = [agent for agent in self._fleet.awake if agent.keeps_something or agent.cluster][:DEVICES_SCORED]
+        models = [self.model_of(agent) for agent in devices]
         return float(np.mean([world.workload.score(each) for each in models or [model]]))
+
+    @property
+    def _has_several_models(self) -> bool:
+        task = self._world.task
+        return bool(task.own_parameters) or (task.clusters is not None and task.clusters.found_by is not None)
+
+    def model_of(self, agent: SimulatedAgent) -> FloatVector:
+        """What a device answers with, f32[P]."""
+        return agent.model(self._world.coordinator.model_of(agent.cluster))
+
+    def _devices_in_clusters(self) -> dict[int, int]:
+        plan = self._world.task.clusters
+        if plan is None or plan.found_by is None:
+            return {}
+        return dict(sorted(Counter(agent.cluster for agent in self._fleet).items()))
 
     @property
     def model(self) -> FloatVector:
@@ -226,8 +243,7 @@ class Simulation:
             virtual_seconds=self._world.queue.now,
             versions=self._world.coordinator.version,
             updates=ledger.updates,
-            measure=self._world.workload.measure
-            + (" of devices' models, mean" if self._world.task.own_parameters else ""),
+            measure=self._world.workload.measure + (" of devices' models, mean" if self._has_several_models else ""),
             first_score=self._history[0].score,
             score=last.score,
             heads=self._world.workload.heads(self._world.coordinator.model),
@@ -251,6 +267,7 @@ class Simulation:
             rounds_withheld=dict(sorted(ledger.rounds_withheld.items())),
             guard_refusals=dict(sorted(ledger.guard_refusals.items())),
             devices_short_of_samples=self._fleet.short_of_samples,
+            devices_in_clusters=self._devices_in_clusters(),
         )
 
 

@@ -33,6 +33,9 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str]]:
         yield name, f"{value} {note}"
     for head, score in summary.heads.items():
         yield head, f"{score:.4f}"
+    if summary.devices_in_clusters:
+        found = (f"{cluster or 'none'}: {count:,}" for cluster, count in summary.devices_in_clusters.items())
+        yield "devices in clusters", ", ".join(found)
     if summary.target is not None:
         yield f"{summary.target:g} reached", _reached(summary.reached)
     yield "sent up", _by_kind(summary.bytes_up)

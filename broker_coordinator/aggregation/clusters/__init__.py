@@ -1,5 +1,6 @@
-"""Devices that are alike: found by an activation (docs/split-gan.md). Pure."""
+"""Devices that are alike: found by an activation (docs/split-gan.md), or by updates (docs/clusters.md). Pure."""
 
+from broker_coordinator.aggregation.clusters.by_direction import clusters_by_direction
 from broker_coordinator.aggregation.clusters.clustering import (
     PLAIN_FEDERATIONS,
     Activation,
@@ -7,13 +8,18 @@ from broker_coordinator.aggregation.clusters.clustering import (
     find_clusters,
     unusable,
 )
+from broker_coordinator.aggregation.clusters.directions import NO_PULL, Pull, direction_of
 from broker_coordinator.aggregation.clusters.nearest import nearest_clusters
 from broker_coordinator.aggregation.clusters.numbering import numbered
 
 __all__ = [
+    "NO_PULL",
     "PLAIN_FEDERATIONS",
     "Activation",
     "Clusters",
+    "Pull",
+    "clusters_by_direction",
+    "direction_of",
     "find_clusters",
     "nearest_clusters",
     "numbered",

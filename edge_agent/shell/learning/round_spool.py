@@ -70,6 +70,7 @@ class RoundSpool:
                 noised=noised_update(version.bundle, description),
                 own=result.own,
                 figures=figures,
+                cluster=result.cluster if description.clusters and description.clusters.by_devices else None,
             ),
             self._sign,
         )

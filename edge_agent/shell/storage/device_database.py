@@ -68,7 +68,8 @@ class SpooledRound:
 
     `counts_turn`: its task takes few updates of one device. `noised`: what they tell of the device, if noise hides it.
     `own` is what the device keeps of the model to itself from now on, None where that stays as it is; `figures` are
-    what the next rounds are selected by, None where the task selects none.
+    what the next rounds are selected by, None where the task selects none. `cluster` is the one that it trained, where
+    devices choose.
     """
 
     task: str
@@ -84,6 +85,7 @@ class SpooledRound:
     noised: Sent | None = None
     own: bytes | None = None
     figures: RoundFigures | None = None
+    cluster: int | None = None
 
 
 NO_QUERY = 0
@@ -197,7 +199,7 @@ class DeviceDatabase:
         return use if number and self._seals.is_sound("sample_use", number) else SampleUse()
 
     def cluster(self, task: str) -> int:
-        """The cluster of a task's devices that this one is in; 0: none, or no receipt has said it yet."""
+        """The cluster of a task's devices that this one is in; 0: none, or nobody has said it yet."""
         number, cluster = read_cluster(self._connection, task)
         return cluster if number and self._seals.is_sound("clusters", number) else 0
 
@@ -279,6 +281,8 @@ class DeviceDatabase:
             forget_kept(self._connection)
             write_own(self._connection, finished.task, finished.bundle, finished.own)
             write_figures(self._connection, finished.task, finished.bundle, finished.figures)
+            if finished.cluster is not None:
+                write_cluster(self._connection, finished.task, finished.cluster)
             if finished.counts_turn and rows:
                 take_turn(self._connection, finished.task, finished.bundle, finished.base_version)
             if finished.noised is not None and rows:

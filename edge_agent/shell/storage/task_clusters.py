@@ -1,4 +1,5 @@
-"""Which cluster of a task's devices this one is in, as the coordinator's last receipt has said: a table of agent.db."""
+"""Which cluster of a task's devices this one is in, as the last receipt has said, or as it chose itself: a table of
+agent.db."""
 
 import logging
 import sqlite3
@@ -18,7 +19,7 @@ def read_cluster(connection: sqlite3.Connection, task: str) -> tuple[int, int]:
 
 
 def write_cluster(connection: sqlite3.Connection, task: str, cluster: int) -> None:
-    """Store it, and say it, where another one is stored: most receipts say what the one before has said."""
+    """Store it, and say it, where another one is stored: mostly it is the same."""
     if read_cluster(connection, task)[1] != cluster:
         connection.execute("INSERT OR REPLACE INTO clusters VALUES (?, ?)", (task, cluster))
         logger.info(log_line("cluster_changed", task=task, cluster=cluster))

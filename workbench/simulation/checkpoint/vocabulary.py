@@ -19,6 +19,7 @@ from broker_coordinator.admission.shares import RecentDevices
 from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.aggregation.block_weights import BlockLayout, BlockWeights
 from broker_coordinator.aggregation.buffer_size import Held, Participants
+from broker_coordinator.aggregation.clusters import Pull
 from broker_coordinator.aggregation.collapse import Level, Seen, Watch
 from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution
 from broker_coordinator.aggregation.device_privacy.version_noise import NoiseSeries, VersionNoise
@@ -122,6 +123,7 @@ CLASSES: Final = (
     Publication,
     PublishedVersion,
     Quarantine,
+    Pull,
     RateLimit,
     Reason,
     RecentDevices,
@@ -200,7 +202,17 @@ KEPT: Final[Mapping[str, Fields]] = {
         "now",
     ),
     "_world.residuals": ("_states",),
-    "_world._plain": ("_files", "_ledger", "_position", "_recent", "_states", "_weights"),
+    "_world._plain": (
+        "_files",
+        "_kinds",
+        "_ledger",
+        "_looked",
+        "_position",
+        "_pulls",
+        "_recent",
+        "_states",
+        "_weights",
+    ),
     "_world._plain._awaited": ("_looked_at", "_next_look", "began", "newest", "waiting"),
     "_world._plain._receipts": ("_unverified", "recent"),
     "_world._plain._served": (

@@ -14,6 +14,7 @@ from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_protocol import topics
+from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.codec import read_model, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.envelope import read_envelope
@@ -64,7 +65,11 @@ class MaskedCoordinator:
     @property
     def model(self) -> FloatVector:
         """The weights to use, float32 [P]: the mean of as many of the last versions as the task says."""
-        return read_model(self._recent.model(self._parameters), self._task)
+        return self.model_of(NO_CLUSTER)
+
+    def model_of(self, cluster: int) -> FloatVector:
+        """The same: a task with masks has no clusters."""
+        return read_model(self._recent.model(self._parameters), self._task, cluster)
 
     def published(self, _: str, version: int) -> bytes | None:
         """The weights file of a version of the one task; None where it is no longer kept."""

@@ -1,0 +1,171 @@
+"""Clusters of an ordinary task before a real journal: by where updates point, and as devices choose."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from sqlalchemy import select, update
+
+from broker_coordinator.cli import main
+from broker_coordinator.commands.diagnose import diagnosis
+from broker_coordinator.commands.found_clusters import find_and_assign, place_newcomers
+from broker_coordinator.consumers.update import UpdateFacts
+from broker_coordinator.serving.replay import replayed
+from broker_coordinator.storage.cluster_registry import ClusterRegistry
+from broker_coordinator.storage.database import reading, writing
+from broker_coordinator.storage.device_registry import DeviceRegistry
+from broker_coordinator.storage.schema import FACTS, payloads
+from broker_coordinator.storage.told_directions import told_directions
+from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.cluster_plan import ClusterPlan
+from fleet_protocol.codec import encode_update
+from fleet_protocol.errors import ConfigurationError, Reason
+from fleet_protocol.kinds import Outcome
+from fleet_protocol.parameter import Parameter
+from fleet_protocol.update_plan import UpdatePlan
+from tests.support.bench import Bench
+from tests.support.bundles import TASK, write_bundle
+from tests.support.device import SigningDevice
+
+PARAMETERS = [Parameter("shared", [40]), Parameter("own", [60])]
+SPARSE = UpdatePlan(0.5, "float32")
+DARK, LIGHT = ([SigningDevice(f"{kind}-{number}") for number in range(5)] for kind in ("dark", "light"))
+WAY = np.random.default_rng(5).standard_normal(100)
+KINDS = {device.name: 1 for device in DARK} | {device.name: 2 for device in LIGHT}
+
+
+def served(folder: Path, **plan) -> Bench:
+    aggregation = AggregationPlan(strategy="fedbuff", buffer_size=10, averaged_versions=1, max_staleness=100)
+    clusters = ClusterPlan(3, ("own",), **plan)
+    bundle = write_bundle(
+        folder / "bundle", parameters=PARAMETERS, aggregation=aggregation, update=SPARSE, clusters=clusters
+    )
+    bench = Bench(folder / "coordinator.db", bundle)
+    for device in DARK + LIGHT:
+        bench.handle(device, device.enrolment())
+    bench.said()
+    return bench
+
+
+def send(bench: Bench, device: SigningDevice, sequence: int, cluster: int = 0, scale: float = 0.1):
+    """An update as one of the device's kind; its receipt."""
+    noise = np.random.default_rng((sequence, *device.name.encode())).standard_normal(100)
+    delta = scale * (WAY * (1 if device.name.startswith("dark") else -1) + 0.5 * noise)
+    shapes = bench.description.trained_shapes
+    packed = encode_update(delta.astype(np.float32), shapes, SPARSE, np.random.default_rng(sequence)).packed
+    base = bench.journal.newest_number(TASK)
+    bench.handle(device, device.update(sequence, base_version=base, packed=packed, cluster=cluster))
+    (receipt,) = bench.receipts()
+    assert receipt.outcome is Outcome.ACCEPTED, receipt.detail
+    return receipt
+
+
+def rounds(bench: Bench, first: int, last: int, devices=(*DARK, *LIGHT), clusters=None) -> None:
+    for sequence in range(first, last + 1):
+        for device in devices:
+            send(bench, device, sequence, (clusters or {}).get(device.name, 0))
+        bench.make_versions()
+
+
+def assigned(bench: Bench) -> dict[str, int]:
+    return ClusterRegistry(bench.journal.engine).assigned().get(TASK, {})
+
+
+def test_two_kinds_are_told_apart_by_their_updates_through_a_restart_and_replay(tmp_path):
+    bench = served(tmp_path, found_by="directions")
+    rounds(bench, 1, 2)
+    find_and_assign(bench.journal, bench.description)
+    assert assigned(bench) == {}, "each has sent two"
+    bench.restart()
+    rounds(bench, 3, 3)
+    before = told_directions(bench.journal, TASK)
+    found, finding = find_and_assign(bench.journal, bench.description)
+    assert found == KINDS == assigned(bench)
+    assert (finding.clusters, finding.samples) == (2, dict.fromkeys(KINDS, 3))
+    bench.restart()
+    again = told_directions(bench.journal, TASK)
+    assert all(again[name].total.tobytes() == before[name].total.tobytes() for name in KINDS)
+    assert send(bench, DARK[0], 4).cluster == 1
+    rounds(bench, 5, 6, clusters=KINDS)
+    assert find_and_assign(bench.journal, bench.description)[0] == {}, "nobody moves"
+    for number, state in replayed(bench.journal, bench.description):
+        stored = bench.journal.version(TASK, number).state(bench.description.version.parameters, {})
+        assert stored.weights.tobytes() == state.weights.tobytes()
+
+
+def test_who_comes_later_goes_to_its_kind_and_what_a_device_sent_before_it_was_forgotten_counts_no_more(tmp_path):
+    bench = served(tmp_path, found_by="directions")
+    late = DARK[-1]
+    rounds(bench, 1, 4, devices=[device for device in DARK + LIGHT if device is not late])
+    find_and_assign(bench.journal, bench.description)
+    kinds = assigned(bench)
+    for sequence in (1, 2, 3):
+        send(bench, late, sequence)
+    assert place_newcomers(bench.journal, bench.description)[0] == {late.name: kinds[DARK[0].name]}
+    bench.make_versions()
+    DeviceRegistry(bench.journal.engine).forget(late.name)
+    assert late.name not in assigned(bench)
+    assert late.name not in told_directions(bench.journal, TASK)
+
+
+def test_damaged_facts_and_those_that_were_set_aside_cost_no_other_device(tmp_path):
+    bench = served(tmp_path, found_by="directions")
+    rounds(bench, 1, 3)
+    first = payloads.c.device == DARK[0].name
+    with writing(bench.journal.engine) as connection:
+        connection.execute(update(payloads).where(first).values(facts={"samples": "many"}))
+        of_second = payloads.c.device == DARK[1].name
+        connection.execute(update(payloads).where(of_second).values(set_aside="a test"))
+    assert set(told_directions(bench.journal, TASK)) == KINDS.keys() - {DARK[0].name, DARK[1].name}
+
+
+def test_only_a_task_that_finds_clusters_so_has_directions_among_its_facts(tmp_path):
+    for place, plan in enumerate([{}, {"found_by": "devices"}, {"found_by": "directions"}]):
+        bench = served(tmp_path / str(place), **plan)
+        send(bench, DARK[0], 1)
+        with reading(bench.journal.engine) as connection:
+            facts = msgspec.json.decode(connection.scalars(select(FACTS)).one(), type=UpdateFacts)
+        assert bool(facts.direction) is (plan.get("found_by") == "directions")
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> Bench:
+    """A coordinator of a task whose devices choose."""
+    (tmp_path / "coordinator.toml").write_text(
+        'fleet = "lab"\nkey_file = "key"\ndatabase = "coordinator.db"\n[broker]\nhost = "localhost"\n'
+    )
+    return served(tmp_path, found_by="devices")
+
+
+def run(bench: Bench, *words: str) -> int:
+    noun, *others = words
+    return main([noun, "--config", str(bench.database.parent / "coordinator.toml"), *others])
+
+
+def test_a_device_that_chooses_may_train_any_copy_and_its_receipt_tells_none(chosen, capsys):
+    for sequence, cluster in enumerate((2, 1, 0, 1), 1):
+        assert send(chosen, DARK[0], sequence, cluster).cluster is None
+    send(chosen, LIGHT[0], 1, 2)
+    assert run(chosen, "clusters", "show", TASK, "--json") == 0
+    shown = {row["device"]: row["cluster"] for row in json.loads(capsys.readouterr().out)}
+    assert {name: cluster for name, cluster in shown.items() if cluster} == {"dark-0": 1, "light-0": 2}
+    chosen.handle(DARK[1], DARK[1].update(1, cluster=4, shapes=chosen.description.trained_shapes))
+    assert [receipt.reason for receipt in chosen.receipts()] == [Reason.WRONG_CLUSTER.value]
+
+
+def test_a_cluster_that_nobody_joins_is_said_with_what_to_do(chosen, capsys):
+    rounds(chosen, 1, 1, clusters=KINDS)
+    assert run(chosen, "clusters", "show", TASK) == 0
+    words = "nobody is in cluster 3 of 3: every version holds a copy that nobody trains; set clusters.most to 2"
+    assert words in capsys.readouterr().out
+    advice = diagnosis(chosen.journal, TASK, ())["advice"]
+    assert [each for each in advice if words in each]
+
+
+def test_nobody_else_says_which_copy_a_device_that_chooses_trains(chosen, capsys):
+    assert run(chosen, "clusters", "assign", TASK, "dark-0", "1") == 2
+    assert "choose their cluster themselves" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError, match="does not say by what the coordinator finds"):
+        find_and_assign(chosen.journal, chosen.description)

@@ -5,7 +5,7 @@ from pathlib import Path
 from benchmarks.occupancy_fleet import ROOMS, Plan, run_fleet
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "occupancy"
-HOURS = 2
+HOURS = 3
 FILLING = 9
 """Readings until a window of ten is full."""
 

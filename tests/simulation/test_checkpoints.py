@@ -295,10 +295,11 @@ def test_the_number_of_a_device_is_in_its_name():
 
 
 TREE = Path(__file__).parents[2]
+DEVICES = "150"
 OPTIONS = [
     "--plain",
     "--devices",
-    "150",
+    DEVICES,
     "--hours",
     "24",
     "--seed",
@@ -375,10 +376,10 @@ def test_a_checkpoint_of_other_options_is_refused_by_the_command(tmp_path):
     path = tmp_path / "run.checkpoint"
     resumed = command(tmp_path / "found", "--checkpoint", str(path), "--checkpoint-minutes", "0")
     killed_once_there_is_a_checkpoint(resumed, path, 1)
-    other = [each if each != "500" else "501" for each in resumed]
+    other = [each if each != DEVICES else "501" for each in resumed]
     done = subprocess.run(other, check=False, cwd=TREE, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "with --devices 500, and now it is 501" in done.stderr
+    assert f"with --devices {DEVICES}, and now it is 501" in done.stderr
     alone = subprocess.run(
         command(tmp_path, "--checkpoint-minutes", "3"), check=False, cwd=TREE, capture_output=True, text=True
     )

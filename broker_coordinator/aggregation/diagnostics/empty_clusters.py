@@ -14,7 +14,7 @@ def empty_clusters(plan: ClusterPlan, cluster_of: Mapping[str, int]) -> list[str
     if not empty:
         return []
     numbers = ", ".join(map(str, empty))
-    most = max(2, len(joined))
+    most = max(2, *joined)  # a smaller one would put those of the last cluster in none
     remedy = f"set clusters.most to {most} and publish again" if most < plan.most else "more devices may come"
     return [f"nobody is in cluster {numbers} of {plan.most}: every version holds a copy that nobody trains; {remedy}"]
 

@@ -92,7 +92,8 @@ class Peer:
     def learn(self, delta: FloatVector) -> None:
         """Training has changed the model by `delta` f32[P]."""
         self.model = self.model + delta
-        self.usual_norm = running_norm(self.usual_norm, float(np.linalg.norm(delta)))
+        norm = min(float(np.linalg.norm(delta.astype(np.float64))), self._task.largest_delta_norm)
+        self.usual_norm = running_norm(self.usual_norm, norm)
 
     def tell(self) -> Told | None:
         """What neighbours are told at the end of a round; None where the model has moved too little since the last time

@@ -119,7 +119,9 @@ def run(options: argparse.Namespace) -> int:
     if reading := _READING_VERBS.get(options.action):
         with JournalReader.open(configuration.journal()) as reader:
             return reading(reader, options, configuration)
-    opened = Journal.open_to_look if options.action in VERBS_THAT_LOOK else Journal.open
+    changes_held = options.action == "quarantine" and (options.release or options.drop)
+    looks = options.action in VERBS_THAT_LOOK and not changes_held
+    opened = Journal.open_to_look if looks else Journal.open
     with opened(configuration.journal()) as journal:
         _VERBS[options.action](journal, options, configuration)
         return 0

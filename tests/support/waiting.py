@@ -9,7 +9,7 @@ Value = TypeVar("Value")
 DEADLINE_SECONDS = 60.0
 """Long enough for a machine that does other things too: only a test that fails waits for it."""
 
-SHORTEST_PAUSE_SECONDS = 0.03
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.03, 0.5
 PAUSE_FOR_EACH_SECOND = 4.0
 """That asking took: what is waited for needs the processor more."""
 
@@ -21,6 +21,7 @@ def until(condition: Callable[[], Value], what: str, seconds: float = DEADLINE_S
     while not (value := condition()):
         now = time.monotonic()
         assert now < deadline, f"after {seconds:g} s still not: {what}"
-        time.sleep(max(SHORTEST_PAUSE_SECONDS, PAUSE_FOR_EACH_SECOND * (now - asked)))
+        pause = PAUSE_FOR_EACH_SECOND * (now - asked)
+        time.sleep(min(max(SHORTEST_PAUSE_SECONDS, pause), LONGEST_PAUSE_SECONDS))
         asked = time.monotonic()
     return value

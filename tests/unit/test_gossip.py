@@ -221,3 +221,9 @@ def test_the_majority_says_where_to_go_and_nobody_how_far():
     bounded = MIXING_RULES["vote"](differences, [0.1, 0.1, 0.1], 0.3)
     assert np.allclose(np.sign(bounded), [1, -1, 1])
     assert np.linalg.norm(bounded) == pytest.approx(0.3)
+
+
+def test_an_absurd_round_of_its_own_does_not_take_the_bound_away():
+    (peer, *_) = peers()
+    peer.learn(np.full(BEGUN.size, 1e19, np.float32))
+    assert peer.usual_norm == TASK.largest_delta_norm

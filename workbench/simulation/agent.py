@@ -111,13 +111,11 @@ class SimulatedAgent:
         self._on = bool(sleepers.is_on[number])
         self._memory = sleepers.memory(number)
         self._end.boot = sleepers.boots[number]
-        self._postbox = SimulatedPostbox(
-            world, end, self._memory, member.conditions, answered=self._answered, received=self.rest
-        )
+        self._postbox = SimulatedPostbox(world, end, self._memory, member.conditions, self)
         self._postbox.connected = self._on and world.always_connected
         self._decisions = self._new_decisions()
         self._versions = SimulatedVersionFollower(world, end, self._memory, sleepers.selection_threshold(number))
-        self._listener = SimulatedListener(world, number, self._hear_of_version, has_heard=sleepers.has_heard(number))
+        self._listener = SimulatedListener(world, number, has_heard=sleepers.has_heard(number))
         self._deferred = False
         self._awaits_scale = False
         self._power_cycle = 0
@@ -310,6 +308,7 @@ class SimulatedAgent:
             has_heard=self._listener.has_heard,
         )
         self._fell_asleep = None  # what is still planned for this object finds nothing to do
+        self._postbox.let_go()
         fell_asleep(self)
 
     @property
@@ -335,7 +334,9 @@ class SimulatedAgent:
 
     def _listen(self) -> None:
         waits = self._decisions.waits_for_version(self._world.task.task, self._memory.known, self.now)
-        self._listener.follow(connected=self._postbox.connected, waits=waits or self._awaits_scale)
+        self._listener.follow(
+            self._hear_of_version, connected=self._postbox.connected, waits=waits or self._awaits_scale
+        )
 
     def _idle(self) -> None:
         self._deferred = self._deferred or self._held
@@ -504,7 +505,8 @@ class SimulatedAgent:
             self._retry_deferred_trigger(recheck)
             self._listen()
 
-    def _answered(self, row: OutboxRow, receipt: Receipt) -> None:
+    def answered(self, row: OutboxRow, receipt: Receipt) -> None:
+        """See `PostboxOwner`."""
         after = self._decisions.answered(row, receipt, self._memory.known, self.now)
         if after.wait_seconds is not None:
             self._put_off(after.wait_seconds)
@@ -524,7 +526,7 @@ class SimulatedAgent:
         self._turn(on=False)
         self._postbox.disconnect()
         self._deferred = False
-        self._listener.follow(connected=False, waits=False)
+        self._listener.follow(self._hear_of_version, connected=False, waits=False)
         self._world.ledger.rounds_lost += self._decisions.state in {State.FETCHING, State.TRAINING}
         self._world.ledger.crashes += crashed
         self._world.queue.set_alarm(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from edge_agent.core.delivery import Delivery, Remedy
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts, must_enrol_again
@@ -14,21 +15,30 @@ from workbench.simulation.messages import DeviceEnd, Parcel
 from workbench.simulation.world import SimulatedWorld
 
 
+class PostboxOwner(Protocol):
+    """Whom a postbox tells what has come."""
+
+    def answered(self, row: OutboxRow, receipt: Receipt) -> None:
+        """A payload that waited has its receipt."""
+        ...
+
+    def rest(self) -> None:
+        """Something has come, and was acted on."""
+        ...
+
+
 class SimulatedPostbox:
-    """The sending side of one device. `answered` is called with each receipt for a payload that waited, and `received`
-    after whatever comes.
-    """
+    """The sending side of one device."""
 
     __slots__ = (
-        "_answered",
         "_attempts",
         "_conditions",
         "_connection",
         "_delivery",
         "_end",
         "_memory",
+        "_owner",
         "_planned",
-        "_received",
         "_world",
         "connected",
     )
@@ -39,17 +49,14 @@ class SimulatedPostbox:
         end: DeviceEnd,
         memory: DeviceMemory,
         conditions: Conditions,
-        *,
-        answered: Callable[[OutboxRow, Receipt], None],
-        received: Callable[[], None],
+        owner: PostboxOwner,
     ) -> None:
         self.connected = False
         self._world = world
         self._end = end
         self._memory = memory
         self._conditions = conditions
-        self._answered = answered
-        self._received = received
+        self._owner: PostboxOwner | None = owner
         self._connection = 0
         self._planned: float | None = None
         self.restart()
@@ -78,6 +85,11 @@ class SimulatedPostbox:
             self.connected = False
             self._connection += 1
 
+    def let_go(self) -> None:
+        """Its device is a row from now on: the agent, which leads here, is no longer led to, and is freed at once."""
+        self.connected = False
+        self._owner = None
+
     def notify(self) -> None:
         """The outbox has changed."""
         self._delivery.schedule.changed(self._world.queue.now)
@@ -85,11 +97,11 @@ class SimulatedPostbox:
 
     def receive(self, data: bytes) -> None:
         """Act on a message on the device's own topic; a device that is off receives none."""
-        if self.connected:
-            self._act_on(self._end.receipt(data))
-            self._received()
+        if self.connected and self._owner is not None:
+            self._act_on(self._end.receipt(data), self._owner)
+            self._owner.rest()
 
-    def _act_on(self, receipt: Receipt) -> None:
+    def _act_on(self, receipt: Receipt, owner: PostboxOwner) -> None:
         if must_enrol_again(receipt):
             self._memory.enrolled = False
         if received := self._delivery.receive(receipt):
@@ -97,7 +109,7 @@ class SimulatedPostbox:
             if meant is Remedy.AWAIT:
                 self._delivery.schedule.awaits(row.sequence, self._world.queue.now)
             self.notify()
-            self._answered(row, receipt)
+            owner.answered(row, receipt)
         elif self._attempts.receive(receipt) is Answer.ACCEPTED:
             self._memory.enrolled = True
 

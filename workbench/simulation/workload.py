@@ -14,7 +14,6 @@ from edge_agent.training.engine import BatchPlan, OnProgress, Rates, ignore_prog
 from edge_agent.training.private.engine import PrivateEngine
 from edge_agent.training.stored_samples import identities
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.limits import MIB
 from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.local_training import Ingredients, LocalTraining
 from workbench.simulation.scores import scorer
@@ -23,9 +22,7 @@ SYNTHETIC_SAMPLES = 64
 GOLDEN_RATIO = np.uint64(0x9E3779B97F4A7C15)
 """As a share of 2**64, whose multiples are evenly spread (Knuth, The Art of Computer Programming 3, 6.4)."""
 NOISE_SEED = 4
-DIFFERENT_OPTIMA = 10_000
-MOST_KEPT_BYTES = 128 * MIB
-"""Of devices' optima: others are drawn again."""
+DIFFERENT_OPTIMA = 1 << 20
 DISAGREEMENT = 0.5
 """How far a device's own optimum lies from the fleet's, as a share of the way from version 0 to the fleet's."""
 
@@ -57,6 +54,19 @@ class AlikeSamples(Samples):
         if len(inputs) < len(labels):
             inputs = np.broadcast_to(self.inputs[:1], (len(labels), *self.inputs.shape[1:]))
         return AlikeSamples(inputs, labels, self.newest)
+
+
+def _alike(sample: FloatVector, count: int) -> AlikeSamples:
+    """So many of one sample. `np.broadcast_to` takes several times as long."""
+    inputs = np.ndarray((count, sample.size), np.float32, sample, strides=(0, sample.itemsize))
+    return AlikeSamples(inputs, _no_labels(count))
+
+
+@lru_cache(64)
+def _no_labels(count: int) -> NDArray[np.int64]:
+    labels = np.zeros(count, np.int64)
+    labels.flags.writeable = False
+    return labels
 
 
 @lru_cache(64)
@@ -108,7 +118,8 @@ class QuadraticEngine:
 
 def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
     """Each of the first `DIFFERENT_OPTIMA` devices has its own optimum near a common one, and the next ones have these
-    again; the score is the fraction of the distance covered towards the common one.
+    again; the score is the fraction of the distance covered towards the common one. Where a device's own optimum lies
+    from the common one is a window on one long row of random numbers: two of them have nothing in common but by chance.
 
     The way is about as long as the initial weights, as training's is. A score can be negative: further off than
     version 0 was.
@@ -118,17 +129,12 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
     way = magnitude * np.random.default_rng((seed, 0)).standard_normal(size, dtype=np.float32)
     optimum = initial + way
 
-    @lru_cache(max(1, MOST_KEPT_BYTES // (np.dtype(np.float32).itemsize * size)))
-    def alike(place: int) -> AlikeSamples:
-        own = np.random.default_rng((seed, 1, place)).standard_normal(size, dtype=np.float32)
-        inputs = optimum + np.float32(DISAGREEMENT) * magnitude * own
-        return AlikeSamples(np.broadcast_to(inputs, (SYNTHETIC_SAMPLES, size)), np.zeros(SYNTHETIC_SAMPLES, np.int64))
+    noise = np.random.default_rng((seed, 1)).standard_normal(DIFFERENT_OPTIMA + size, dtype=np.float32)
+    disagreement = np.float32(DISAGREEMENT) * magnitude * noise
 
     def samples(device: int, rows: NDArray[np.int64]) -> Samples:
-        kept = alike(device % DIFFERENT_OPTIMA)
-        if rows.size <= SYNTHETIC_SAMPLES:
-            return kept.take(slice(rows.size))
-        return AlikeSamples(np.broadcast_to(kept.inputs[:1], (rows.size, size)), np.zeros(rows.size, np.int64))
+        place = device % DIFFERENT_OPTIMA
+        return _alike(optimum + disagreement[place : place + size], rows.size)
 
     workload = Workload(
         engine=QuadraticEngine(),

@@ -166,13 +166,11 @@ ACTIONS: Final = frozenset(
     {
         (Simulation, "_power_on"),
         (SimulatedAgent, "_act"),
-        (SimulatedAgent, "_answered"),
         (SimulatedAgent, "_fetched"),
         (SimulatedAgent, "_hear_of_version"),
         (SimulatedAgent, "_heard_of_version"),
         (SimulatedAgent, "_recheck_due"),
         (SimulatedAgent, "_train"),
-        (SimulatedAgent, "rest"),
         (SimulatedCoordinator, "make_scale"),
         (SimulatedFleet, "_put_back"),
         (SimulatedPostbox, "_act"),

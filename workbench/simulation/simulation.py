@@ -33,9 +33,9 @@ STARTED_TOGETHER, SECONDS_BETWEEN_STARTS = 10_000, 1.0
 """So many devices start at one time, and the next ones after so long: each is an agent until it has enrolled."""
 DEVICES_SCORED = 10
 """Where each has a model of its own."""
-NEW_OBJECTS = 100_000
-"""Between two looks for what leads back to itself. Every agent that has fallen asleep does; Python's own 700 would be
-some twenty of them, and old objects, of which a large fleet has many, were looked through again and again."""
+NEW_OBJECTS = 1_000_000
+"""Between two looks for what leads back to itself: hardly anything does. Python's own 700 would be some twenty agents,
+and ten thousand that start together, or the old objects of a large fleet, were looked through again and again."""
 LIFE_STREAM = 3
 """Of an error feedback's `life`, which a real device draws at random."""
 

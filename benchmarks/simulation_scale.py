@@ -9,8 +9,9 @@ all modules are loaded. What is done once for each device, drawing it and lettin
 compressed. All four fleets take half an hour of a core, nearly all of it the largest.
 
 `--flower` also runs Flower's simulation engine in an environment of its own, with a client that adds 1 to as many
-weights: rounds of `FLOWER_CLIENTS` clients on all cores, counted from the end of the first round on. Prints one JSON
-object as its last line; `cost_over_smallest` compares the CPU seconds of a device with those in the smallest fleet.
+weights: rounds of `FLOWER_CLIENTS` clients on all cores, counted from the end of the first round on, as the updates that
+it is compared with are counted from the end of the start. Prints one JSON object as its last line;
+`cost_over_smallest` compares the CPU seconds of a device with those in the smallest fleet.
 """
 
 import argparse
@@ -150,7 +151,7 @@ def main() -> None:
     found = {"fleets": fleets, "cost_over_smallest": costs, "as_shipped": shipped}
     if peer is not None:
         clients = peer["clients_per_cpu_second"]
-        times = {fleet["devices"]: round(fleet["updates_per_cpu_second"] / clients, 1) for fleet in fleets}
+        times = {fleet["devices"]: round(1e3 / fleet["cpu_ms_per_update"] / clients, 1) for fleet in fleets}
         found |= {"flower": peer, "times_as_many_as_flower": times}
     print(json.dumps({"benchmark": "simulation_scale", **found}))
 

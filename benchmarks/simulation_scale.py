@@ -9,8 +9,8 @@ all modules are loaded. What is done once for each device, drawing it and lettin
 compressed. All four fleets take half an hour of a core, nearly all of it the largest.
 
 `--flower` also runs Flower's simulation engine in an environment of its own, with a client that adds 1 to as many
-weights: rounds of `FLOWER_CLIENTS` clients on all cores, counted from the end of the first round on, as the updates that
-it is compared with are counted from the end of the start. Prints one JSON object as its last line;
+weights: rounds of `FLOWER_CLIENTS` clients on all cores, counted from the end of the first round on, as the updates
+that it is compared with are counted from the end of the start. Prints one JSON object as its last line;
 `cost_over_smallest` compares the CPU seconds of a device with those in the smallest fleet.
 """
 

@@ -114,6 +114,7 @@ def simulate(
         raise ConfigurationError(
             "--vote: neighbours vote where there is no coordinator; add --topology, or leave it out"
         )
+    _require_one_fleet(context, trace)
     request = Request(
         devices,
         profile or ["pi-4"],
@@ -157,6 +158,14 @@ def _require_fitting(context: typer.Context, *, in_docker: bool) -> None:
         option = "--json" if wrong[0] == "as_json" else f"--{wrong[0].replace('_', '-')}"
         where = "virtual time: leave it or --docker out" if in_docker else "containers: add --docker, or leave it out"
         raise ConfigurationError(f"{option} is for a fleet in {where}")
+
+
+def _require_one_fleet(context: typer.Context, trace: Path | None) -> None:
+    """Refuse options that say what a trace says."""
+    sources = {name: context.get_parameter_source(name) for name in ("devices", "profile")}
+    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    if trace is not None and given:
+        raise ConfigurationError(f"--trace {trace}: its lines are the devices; leave out --{given[0]}")
 
 
 def _in_docker(fleet: Path | None, faults: list[str], seed: int, out: Path | None, *, keep: bool) -> None:

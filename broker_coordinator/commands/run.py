@@ -23,7 +23,7 @@ from broker_coordinator.serving.takeover import take_over
 from broker_coordinator.storage.database import DatabaseSetBackError, JournalUnavailableError
 from broker_coordinator.storage.database_size import database_bytes
 from broker_coordinator.storage.journal import Journal
-from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError, intake_of
+from broker_coordinator.storage.lease import HANGING_SECONDS, VERSIONS, Lease, LeaseLostError, intake_of
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_host.broker_settings import MAX_PORT
@@ -100,7 +100,7 @@ def _serve(options: argparse.Namespace, manager: ServiceManager, stopping: threa
     journal = Journal.open(configuration.journal())
     shards = configuration.served_shards
     jobs = [intake_of(configuration.shard), *([VERSIONS] if len(shards) == 1 else [])]
-    lease = Lease(journal.engine, jobs)
+    lease = Lease(journal.engine, jobs, HANGING_SECONDS)
     manager.status("waits for its database: another coordinator has it, or it does not answer")
     if not take_over(lease, stopping):
         return 0

@@ -114,6 +114,8 @@ def read_body(body: bytes, shape: type[Question]) -> Question:
     Raises:
         ConfigurationError: naming the value, and what may stand there.
     """
+    if b"\\u0000" in body:
+        raise ConfigurationError("the request can't be read: no name has the character NUL")
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -187,6 +187,7 @@ class _Told:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request; what it raises behind the first byte of an answer, and what is a mistake of ours, goes on."""
         try:
+            _require_text(scope)
             await self._router({**scope, "app": self}, receive, send)
         except HTTPException as error:
             await JSONResponse({"error": error.detail}, error.status_code)(scope, receive, send)
@@ -195,6 +196,11 @@ class _Told:
         except JournalUnavailableError as error:
             words = f"the database can't be read or written now: {error}; this page tries again by itself"
             await JSONResponse({"error": words}, 503)(scope, receive, send)
+
+
+def _require_text(scope: Scope) -> None:
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:  # PostgreSQL has no text with it
+        raise ConfigurationError("the address can't be answered: no name has the character NUL")
 
 
 async def _in(executor: Executor, work: Callable[[], Answer]) -> Answer:

@@ -1,4 +1,4 @@
-"""A lease: this process alone does some jobs on a database. It ends with the process; no clock counts.
+"""A lease: this process alone does some jobs on a database. It ends with the process, or where that hangs.
 
 Two things make it. A lock that the kernel or the PostgreSQL server takes back when its holder dies keeps others
 waiting: a file beside a SQLite database, a session's advisory lock in PostgreSQL. And a number in the table `leases`
@@ -32,6 +32,14 @@ KEEPALIVE = ("tcp_keepalives_idle = 10", "tcp_keepalives_interval = 5", "tcp_kee
 """Of the session that holds a lock: the server ends it 25 s after the holder's machine has gone."""
 
 
+HANGING_SECONDS = 60.0
+"""A holder that keeps its lease and has not looked at its lock for so long hangs: PostgreSQL ends its session, and
+another one takes over. No step of a coordinator takes as long; where one does and nobody waits, it takes it again."""
+
+FIRST_WITH_IDLE_TIMEOUT = 140_000
+"""PostgreSQL 14: an older one knows no end of a session that asks nothing."""
+
+
 def intake_of(shard: str) -> str:
     """The job of taking in what the devices of a shard send."""
     return f"intake-{shard}"
@@ -52,12 +60,15 @@ class _Lock(Protocol):
 
 
 class Lease:
-    """The right to do all of `jobs` on the database of `engine`."""
+    """The right to do all of `jobs` on the database of `engine`. A lock in PostgreSQL is lost `hanging_seconds` after
+    the last `keep`, where they are given.
+    """
 
-    def __init__(self, engine: Engine, jobs: Sequence[str]) -> None:
+    def __init__(self, engine: Engine, jobs: Sequence[str], hanging_seconds: float | None = None) -> None:
         self._engine = engine
         self._jobs = sorted(jobs)
-        self._locks = {job: _lock(engine, job) for job in self._jobs}
+        self._hanging_seconds = hanging_seconds
+        self._locks = {job: _lock(engine, job, hanging_seconds) for job in self._jobs}
         self._numbers: dict[str, int] = {}
         self._checked_at = 0.0
 
@@ -85,7 +96,7 @@ class Lease:
             JournalUnavailableError: the database failed.
             ConfigurationError: a lock file can't be written.
         """
-        lock = _lock(self._engine, job)
+        lock = _lock(self._engine, job, self._hanging_seconds)
         if not lock.take():
             return f"{job}: {self._holder(job)}"
         try:
@@ -158,9 +169,9 @@ def _count_up(connection: Connection, job: str) -> int:
     return number
 
 
-def _lock(engine: Engine, job: str) -> _Lock:
+def _lock(engine: Engine, job: str, hanging_seconds: float | None) -> _Lock:
     if engine.dialect.name != "sqlite":
-        return _SessionLock(engine, job)
+        return _SessionLock(engine, job, hanging_seconds)
     database = Path(engine.url.database or "").resolve()  # by whatever name a configuration has it
     return FileLock(database.with_name(f"{database.name}.{job}.lock"))
 
@@ -168,8 +179,9 @@ def _lock(engine: Engine, job: str) -> _Lock:
 class _SessionLock:
     """An advisory lock of a PostgreSQL session that does nothing else."""
 
-    def __init__(self, engine: Engine, job: str) -> None:
+    def __init__(self, engine: Engine, job: str, hanging_seconds: float | None) -> None:
         self._engine = engine
+        self._hanging_seconds = hanging_seconds
         key = zlib.crc32(job.encode())
         self._keys = (LOCK_CLASS, key - (1 << 32) if key >> 31 else key)
         self._session: Any = None
@@ -182,7 +194,7 @@ class _SessionLock:
                 connection.detach()
                 self._session = connection.dbapi_connection
                 self._session.autocommit = True
-                for setting in KEEPALIVE:
+                for setting in (*KEEPALIVE, *self._end_of_silence()):
                     self._session.execute(f"SET {setting}")
                 found = self._session.execute("SELECT pg_try_advisory_lock(%s, %s)", self._keys).fetchone()
             except self._engine.dialect.loaded_dbapi.Error as error:
@@ -191,6 +203,11 @@ class _SessionLock:
         if not found[0]:
             self.release()
         return bool(found[0])
+
+    def _end_of_silence(self) -> Sequence[str]:
+        if self._hanging_seconds is None or self._session.info.server_version < FIRST_WITH_IDLE_TIMEOUT:
+            return ()
+        return (f"idle_session_timeout = {round(1000 * self._hanging_seconds)}",)
 
     def is_held(self) -> bool:
         if self._session is None:

@@ -1,10 +1,12 @@
 """The shipped coordinator with its journal on a PostgreSQL server that comes and goes."""
 
-import pytest
-from sqlalchemy import create_engine
+import time
 
-from broker_coordinator.storage.database import JournalUnavailableError, open_database
-from broker_coordinator.storage.lease import VERSIONS, Lease
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from broker_coordinator.storage.database import JournalUnavailableError, open_database, reading
+from broker_coordinator.storage.lease import VERSIONS, Lease, LeaseLostError
 from fleet_protocol.kinds import Outcome
 from tests.support.bundles import TASK
 from tests.support.connected_device import ConnectedDevice
@@ -78,3 +80,39 @@ def test_lease_on_a_server_that_is_away_is_an_unavailable_journal_and_is_taken_w
     assert lease.take() is None
     lease.release()
     engine.dispose()
+
+
+def test_lease_of_a_holder_that_hangs_is_taken_by_another_and_one_that_is_kept_is_not(postgresql) -> None:
+    engine = open_database(postgresql.database("hanging"))
+    kept, hanging, other = Lease(engine, ["kept"]), Lease(engine, ["hanging"], 1.0), Lease(engine, ["hanging"], 1.0)
+    assert kept.take() is None
+    assert hanging.take() is None
+    assert "hanging: process" in (other.take() or "")
+    until(lambda: other.take() is None, "the session of whoever has not looked for a second is ended")
+    with pytest.raises(LeaseLostError, match="has taken over"):
+        hanging.keep(time.monotonic())
+    assert Lease(engine, ["kept"]).take(), "a lease without an end of silence is one for ever"
+    other.release()
+    kept.release()
+    engine.dispose()
+
+
+def test_holder_that_hung_takes_its_lease_again_where_nobody_else_did(postgresql) -> None:
+    engine = open_database(postgresql.database("hung"))
+    lease = Lease(engine, [VERSIONS], 1.0)
+    assert lease.take() is None
+    until(lambda: not sessions_with_locks(engine), "its session is ended")
+    lease.keep(time.monotonic())
+    assert sessions_with_locks(engine) == 1
+    lease.release()
+    engine.dispose()
+
+
+def sessions_with_locks(engine: Engine) -> int:
+    """How many advisory locks are held in the database."""
+    query = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with reading(engine) as connection:
+        return connection.scalar(text(query)) or 0

@@ -162,6 +162,8 @@ async def test_ten_thousand_devices_are_searched_and_sorted_a_page_at_a_time(cli
         f"/api/tasks/{TASK}/model?version=7",
         "/api/refused?device=<script>",
         "/api/refused?reason=boredom",
+        "/api/tasks/%00/versions",
+        "/api/devices?search=a%00b",
     ],
 )
 async def test_absurd_question_is_refused_in_words(client, address) -> None:
@@ -202,6 +204,8 @@ async def test_device_is_approved_and_revoked_as_the_commands_do_it(client, benc
         ("/api/invitations", b'{"name": "<b>"}'),
         ("/api/invitations", b'{"name": "new-pi", "hours": 0}'),
         ("/api/invitations", b"\xff\xfe"),
+        ("/api/tasks/%00/pause", b"{}"),
+        ("/api/devices/kitchen-pi/approve", b'{"key": "\\u0000"}'),
     ],
 )
 async def test_bad_change_is_refused_in_words_and_changes_nothing(client, bench, path, body) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: a simulation that goes on from one ends as one that was never stopped, to the last bit."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -131,10 +132,10 @@ def test_every_byte_of_a_checkpoint_is_checked(tmp_path):
     content = path.read_bytes()
     for place in range(0, len(content), len(content) // 50):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(ConfigurationError, match=r"run\.checkpoint is (damaged|none)"):
+        with pytest.raises(ConfigurationError, match=r"run\.checkpoint(: this is no checkpoint| is damaged)"):
             resume(path, {"--seed": "1"}, run)
         path.write_bytes(content[:place])
-        with pytest.raises(ConfigurationError, match=r"run\.checkpoint is (damaged|none)"):
+        with pytest.raises(ConfigurationError, match=r"run\.checkpoint(: this is no checkpoint| is damaged)"):
             resume(path, {"--seed": "1"}, run)
 
 
@@ -145,14 +146,36 @@ def test_a_checkpoint_of_another_form_or_of_something_else_is_refused_in_words(t
         resume(path, {"--seed": "2"}, run)
     with pytest.raises(ConfigurationError, match="with --plain -, and now it is True"):
         resume(path, {"--seed": "1", "--plain": "True"}, run)
-    path.write_bytes(FIRST_LINE.replace(b"form 1", b"form 9") + path.read_bytes()[len(FIRST_LINE) :])
+    path.write_bytes(FIRST_LINE.replace(b"form 2", b"form 9") + path.read_bytes()[len(FIRST_LINE) :])
     with pytest.raises(ConfigurationError, match="of another form: go on with the release that wrote it"):
         resume(path, {"--seed": "1"}, run)
     path.write_bytes(b"")
-    with pytest.raises(ConfigurationError, match="is none, or choose another --checkpoint"):
+    with pytest.raises(ConfigurationError, match="this is no checkpoint: choose another --checkpoint"):
         resume(path, {}, run)
-    with pytest.raises(ConfigurationError, match="can't be read"):
-        resume(tmp_path, {}, run)
+    os.mkfifo(tmp_path / "fifo")
+    for other in (tmp_path, tmp_path / "fifo", Path("/dev/full")):
+        with pytest.raises(ConfigurationError, match="this is no file, but something else; name a file"):
+            resume(other, {}, run)
+
+
+def test_a_checkpoint_of_which_frames_are_missing_or_doubled_is_damaged_although_its_hash_is_right(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    a_checkpoint(path)
+    whole = frames_of(path)
+    for frames in (whole[:-1], whole[:-2] + whole[-1:], whole[:2], whole + whole[-1:], whole[:-1] + whole[-2:]):
+        content = b"".join(len(each).to_bytes(4) + each for each in frames)
+        path.write_bytes(FIRST_LINE + hashlib.sha256(content).digest() + content)
+        with pytest.raises(ConfigurationError, match=r"is damaged|not as many as were written"):
+            resume(path, {"--seed": "1"}, simulation(fleet(3), Options(seed=1, seconds=HOUR)))
+
+
+def frames_of(path: Path) -> list[bytes]:
+    left, found = path.read_bytes()[len(FIRST_LINE) + 32 :], []
+    while left:
+        end = 4 + int.from_bytes(left[:4])
+        found.append(left[4:end])
+        left = left[end:]
+    return found
 
 
 def test_a_checkpoint_of_another_release_is_refused(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from broker_coordinator.distribution.signed_messages import MessageSigner
 from bundle_runtime.bundle import Bundle
@@ -22,6 +23,7 @@ from fleet_protocol.topics import PackedWeights
 from fleet_protocol.update_plan import UpdatePlan
 from tests.kinds.installed import installed
 from tests.support.simulated_fleet import BUNDLE, HOUR, STEADY, bundle, fleet, workload
+from workbench.cli import app
 from workbench.simulation.conditions import Conditions, FleetMember
 from workbench.simulation.coordinator import SimulatedCoordinator
 from workbench.simulation.event_queue import EventQueue
@@ -256,6 +258,20 @@ def test_a_trace_gives_a_device_per_line(tmp_path):
     trace.write_text(f"{header}\n1000,5,fast,2000,20,60,8,12,0.5,60\n")
     with pytest.raises(ConfigurationError, match=r"line 2.*uplink_kbit_s"):
         read_trace(trace)
+    trace.write_text(f"\ufeff{header}\n1000,5,1000,2000,20,60,8,12,0.5,60\n", encoding="utf-8")
+    assert len(read_trace(trace)) == 1  # as a spreadsheet writes it
+    trace.write_text(f"{header}\n1000,5,1000,2000,20,60,8,12,0.5,60,7\n")
+    with pytest.raises(ConfigurationError, match="line 2: more values than the 10 columns"):
+        read_trace(trace)
+    trace.write_text(f"{header},latency_ms\n1000,5,1000,2000,20,60,8,12,0.5,60,20\n")
+    with pytest.raises(ConfigurationError, match="the column 'latency_ms' is there twice"):
+        read_trace(trace)
+
+
+def test_what_a_trace_says_is_not_said_beside_it():
+    for option in (["--devices", "7"], ["--profile", "pi-4"]):
+        ended = CliRunner().invoke(app, ["simulate", "--trace", "fleet.csv", *option])
+        assert "--trace fleet.csv: its lines are the devices" in str(ended.exception or ended.output)
 
 
 @pytest.mark.parametrize(

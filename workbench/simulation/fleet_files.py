@@ -1,6 +1,7 @@
 """Where a simulated fleet comes from: the profiles that ship, files like them, or a trace with a line per device."""
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
@@ -51,14 +52,21 @@ def read_trace(path: Path) -> list[FleetMember]:
         ConfigurationError: it can't be read, or names the line and the field that is wrong.
     """
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a byte order mark
+            reader = csv.DictReader(file, strict=True)
+            rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"trace {path}: can't be read: {error}") from error
     if not rows:
         raise ConfigurationError(f"trace {path}: no line with a device")
+    if twice := [name for name, times in Counter(reader.fieldnames).items() if times > 1]:
+        raise ConfigurationError(f"trace {path}: the column {twice[0]!r} is there twice; leave one out")
     members = []
     for number, row in enumerate(rows, start=2):
+        if None in row:
+            raise ConfigurationError(
+                f"trace {path}, line {number}: more values than the {len(row) - 1} columns of the header"
+            )
         try:
             members.append(FleetMember(msgspec.convert(row, Conditions, strict=False), GuardSettings()))
         except msgspec.ValidationError as error:

@@ -2,10 +2,12 @@
 
     first line | SHA-256 of all behind it | frames: length (4 bytes, big-endian), a msgpack value in a zstd frame
 
-The first frame is what was asked for, by the names of the options; the second a heading, the others are chunks.
+The first frame is what was asked for, by the names of the options; the second a heading, the next ones are chunks, and
+the last one says how many these are.
 """
 
 import hashlib
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +21,12 @@ from workbench.simulation.checkpoint.graph import Line
 from workbench.simulation.checkpoint.state import Heading, take_over, written
 from workbench.simulation.simulation import Simulation
 
-FIRST_LINE: Final = b"edgeflock simulation checkpoint, form 1\n"
+FIRST_LINE: Final = b"edgeflock simulation checkpoint, form 2\n"
 """Another number for another form of what is behind it."""
 NO_CHECKPOINT: Final = (
     StopIteration,
+    LookupError,
+    RecursionError,
     msgspec.DecodeError,
     zstandard.ZstdError,
     AttributeError,
@@ -61,6 +65,8 @@ def resume(path: Path, asked: Asked, simulation: Simulation) -> bool:
         ConfigurationError: the file can't be read, is damaged, or is of something else than was asked for now.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigurationError(f"checkpoint {path}: this is no file, but something else; name a file")
         content = path.read_bytes()
     except FileNotFoundError:
         return False
@@ -69,7 +75,7 @@ def resume(path: Path, asked: Asked, simulation: Simulation) -> bool:
     frames = _checked(path, content)
     try:
         _require_same(msgspec.convert(next(frames), dict[str, str]), asked)
-        take_over(simulation, msgspec.convert(next(frames), Heading), frames)
+        take_over(simulation, msgspec.convert(next(frames), Heading), _up_to_end(frames))
     except ConfigurationError as error:
         raise ConfigurationError(f"checkpoint {path}: {error}") from error
     except NO_CHECKPOINT as error:
@@ -79,17 +85,27 @@ def resume(path: Path, asked: Asked, simulation: Simulation) -> bool:
 
 def _frames(asked: Asked, heading: Heading, chunks: Iterable[list[Line]]) -> Iterator[bytes]:
     compressor = zstandard.ZstdCompressor(level=_QUICK)
-    for part in (asked, heading, *chunks):
-        frame = compressor.compress(msgspec.msgpack.encode(part))
-        yield len(frame).to_bytes(_LENGTH_BYTES)
-        yield frame
+
+    def frame(part: object) -> bytes:
+        compressed = compressor.compress(msgspec.msgpack.encode(part))
+        return len(compressed).to_bytes(_LENGTH_BYTES) + compressed
+
+    yield frame(asked)
+    yield frame(heading)
+    number = 0
+    for number, chunk in enumerate(chunks, 1):  # noqa: B007 - their number is written behind them
+        yield frame(chunk)
+    yield frame(number)
 
 
 def _checked(path: Path, content: bytes) -> Iterator[Any]:
     if not content.startswith(FIRST_LINE):
         begun = FIRST_LINE.split(b",")[0]
-        form = "is of another form: go on with the release that wrote it" if content.startswith(begun) else "is none"
-        raise ConfigurationError(f"checkpoint {path} {form}, or choose another --checkpoint")
+        if content.startswith(begun):
+            remedy = "is of another form: go on with the release that wrote it, or choose another --checkpoint"
+        else:
+            remedy = "is no checkpoint: choose another --checkpoint"
+        raise ConfigurationError(f"checkpoint {path}: this {remedy}")
     begin = len(FIRST_LINE) + _HASH_BYTES
     if hashlib.sha256(content[begin:]).digest() != content[len(FIRST_LINE) : begin]:
         raise _damaged(path)
@@ -102,6 +118,23 @@ def _read_frames(left: memoryview) -> Iterator[Any]:
         end = _LENGTH_BYTES + int.from_bytes(left[:_LENGTH_BYTES])
         yield msgspec.msgpack.decode(decompressor.decompress(left[_LENGTH_BYTES:end]))
         left = left[end:]
+
+
+def _up_to_end(frames: Iterator[Any]) -> Iterator[Any]:
+    """The chunks.
+
+    Raises:
+        msgspec.DecodeError: there are not as many as the last frame says, or it is not the last.
+    """
+    number = 0
+    for frame in frames:
+        if isinstance(frame, int):
+            if frame != number or next(frames, None) is not None:
+                break
+            return
+        number += 1
+        yield frame
+    raise msgspec.DecodeError(f"{number} chunks are not as many as were written")
 
 
 def _damaged(path: Path) -> ConfigurationError:

@@ -16,7 +16,8 @@ class RandomFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """The features."""
-        return self.directions((images - MEAN_BRIGHTNESS) * CONTRAST).tanh()
+        turned: Tensor = self.directions((images - MEAN_BRIGHTNESS) * CONTRAST)
+        return turned.tanh()
 
 
 class RandomFeatureModel(nn.Sequential):

@@ -118,7 +118,7 @@ class Recipe:
                 part.eval()
 
     def _trained(self) -> dict[str, nn.Parameter]:
-        """As they are in the module: names and shapes are asked for while graphs are traced, where an operator costs."""
+        """As the module has them: names and shapes are asked for while graphs are traced, where operators cost."""
         names = names_of_parameters(self.module)
         values = dict(self.module.named_parameters())
         return {first: values[first] for first, each in names.items() if any(map(self.trains, each))}

@@ -1,4 +1,4 @@
-"""While a program imports, and of what it has imported, nothing is looked through for rubbish; of what it makes, all."""
+"""While a program imports, and of what it imported, nothing is looked through for rubbish; of what it makes, all."""
 
 import gc
 import weakref

@@ -40,6 +40,8 @@ PYTEST := $(BIN)/python -m pytest
 # Four for two cores: tests that start whole programs wait for more than half of their time.
 TOGETHER := --numprocesses 4 --dist worksteal
 
+# `make --jobs` is for what stands below, not for those that tests start.
+unexport MAKEFLAGS
 # Where nothing may be kept of it, each of the thousands of processes that tests start compiles every module anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -56,8 +58,8 @@ demo-speech: $(SPEECH_BUNDLE) ## watch eight speakers' devices tell ten words ap
 
 test: $(VENV)/.test $(ORT_VENV)/.ready $(COSE_VENV)/.ready system-packages check ## everything that CI runs
 	$(COSE_VENV)/bin/python tests/vectors/second_opinion.py
+	$(PYTEST) -m 'quiet and not long' # first: what it compiles of the tests, the many do not compile four times
 	$(PYTEST) $(TOGETHER) -m 'not quiet and not long'
-	$(PYTEST) -m 'quiet and not long'
 
 test-fast: $(VENV)/.test ## what needs no other process, in about a minute
 	$(PYTEST) --numprocesses 2 --dist worksteal tests/pair tests/unit # nothing waits here
@@ -67,7 +69,7 @@ test-system: $(VENV)/.test $(HASS_VENV)/.ready system-packages ## what starts ot
 	@[ "$$(id -u)" != 0 ] || sh tests/support/system_packages.sh debootstrap systemd-container debhelper lintian qemu-user-static
 	$(HASS_VENV)/bin/python tests/vectors/home_assistant_opinion.py
 	$(PYTEST) $(TOGETHER) -m 'not quiet' tests/integration tests/broker tests/system
-	$(PYTEST) $(TOGETHER) -m 'long and not quiet' tests/arm64 tests/export tests/fuzz
+	$(PYTEST) $(TOGETHER) -m 'long and not quiet' --ignore tests/integration --ignore tests/broker --ignore tests/system
 	$(PYTEST) -m 'long and quiet'
 
 check: $(VENV)/.test
@@ -170,25 +172,25 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.made
 	@touch $@ $(VENV)/.demo
 
 # The extra brings both packages, which overwrite each other's files: one leaves, the other is laid down again.
-$(ORT_VENV)/.ready: pyproject.toml
+$(ORT_VENV)/.ready: pyproject.toml | $(VENV)/.made
 	$(ORT_PYTHON) -m venv --clear $(ORT_VENV)
 	$(ORT_VENV)/bin/python -m pip install --quiet --editable '.[ort-training]'
 	$(ORT_VENV)/bin/python -m pip uninstall --quiet --yes onnxruntime
 	$(ORT_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps $(ORT_TRAINING)
 	@touch $@
 
-$(COSE_VENV)/.ready: Makefile
+$(COSE_VENV)/.ready: Makefile | $(VENV)/.made
 	$(PYTHON) -m venv --clear $(COSE_VENV)
 	$(COSE_VENV)/bin/python -m pip install --quiet $(COSE)
 	@touch $@
 
-$(HASS_VENV)/.ready: Makefile
+$(HASS_VENV)/.ready: Makefile | $(VENV)/.made
 	$(PYTHON) -m venv --clear $(HASS_VENV)
 	$(HASS_VENV)/bin/python -m pip install --quiet $(HASS)
 	@touch $@
 
 .PHONY: system-packages
-system-packages:
+system-packages: | $(VENV)/.made # which may ask apt too, and apt serves one at a time
 	@sh tests/support/system_packages.sh $(APT_PACKAGES)
 
 clean:

@@ -16,6 +16,7 @@ from fleet_host.command_line import (
 )
 from fleet_host.extras import missing_extra_named
 from fleet_host.key_files import read_key_ring_file
+from fleet_host.lasting_imports import lasting_imports
 from fleet_host.log_lines import configure_logging
 from fleet_host.services import add_service_verbs
 from fleet_protocol.errors import ConfigurationError, ProtocolError
@@ -25,7 +26,7 @@ PROGRAM = "broker-coordinator"
 CONFIGURATION = Path("/etc/broker-coordinator/coordinator.toml")
 """Read where `--config` doesn't name another; the same as in systemd/broker-coordinator.service."""
 
-with missing_extra_named(PROGRAM):
+with missing_extra_named(PROGRAM), lasting_imports():
     from broker_coordinator.commands import (
         analytics,
         authority,

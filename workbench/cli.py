@@ -9,6 +9,7 @@ import msgspec
 
 from fleet_host.command_line import DISTRIBUTION, write_error
 from fleet_host.extras import missing_extra_named
+from fleet_host.lasting_imports import lasting_imports
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.errors import ConfigurationError, ProtocolError, why_unreadable
@@ -17,7 +18,7 @@ from workbench.recipe_folder import find_bundle, find_recipe
 
 PROGRAM = "edgeflock"
 
-with missing_extra_named(PROGRAM):
+with missing_extra_named(PROGRAM), lasting_imports():
     import typer
 
     from workbench.dashboard_verb import dashboard
@@ -77,10 +78,11 @@ def export(
 ) -> None:
     """Turn a torch model into a task bundle that devices can train without torch."""
     folder = find_recipe(recipe)
-    import torch  # noqa: PLC0415 - it takes seconds to import
+    with lasting_imports():
+        import torch  # noqa: PLC0415 - it takes seconds to import
 
-    from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - imports torch
-    from workbench.inspection.trial_round import try_round  # noqa: PLC0415
+        from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - imports torch
+        from workbench.inspection.trial_round import try_round  # noqa: PLC0415
 
     torch.set_num_threads(1)  # threads that wait for one another take half of a small model's export
     description = export_bundle(folder, out, ort_training, data=data)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fleet_host.lasting_imports import lasting_imports
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_SETTING
 from workbench.recipe_folder import find_bundle, find_recipe
@@ -70,9 +71,10 @@ def _bundle(task: str) -> Iterator[Path]:
     else:
         yield found
         return
-    import torch  # noqa: PLC0415 - it takes seconds to import
+    with lasting_imports():
+        import torch  # noqa: PLC0415 - it takes seconds to import
 
-    from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - imports torch
+        from workbench.export.bundle_writer import export_bundle  # noqa: PLC0415 - imports torch
 
     print(
         f"edgeflock: {task} has no bundle and is exported for this plan, which takes a minute or two; to keep one:"

@@ -7,7 +7,8 @@ import pytest
 
 from session_relay.helper.cli import main as helper_main
 from tests.support.helper import CUT, TASK, HelperProcess, copy_split_bundle, sample
-from tests.support.managed_server import PATIENCE_SECONDS, JoinedAgent, Server, program, running_server
+from tests.support.in_process import program
+from tests.support.managed_server import PATIENCE_SECONDS, JoinedAgent, Server, running_server
 from tests.support.process import RestartableProcess
 from tests.support.waiting import until
 

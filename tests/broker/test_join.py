@@ -23,7 +23,8 @@ from fleet_protocol.kinds import ENROLMENT, Enrolment, SessionReason, encode_pay
 from tests.support.agent import copy_digits_bundle
 from tests.support.asked_relay import ask_relay
 from tests.support.bundles import THREE_BLOCKS, write_bundle
-from tests.support.managed_server import JoinedAgent, RefusedError, Server, program, running_server
+from tests.support.in_process import program
+from tests.support.managed_server import JoinedAgent, RefusedError, Server, running_server
 from tests.support.waiting import DEADLINE_SECONDS, until
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from broker_coordinator.cli import main as coordinator_main
 from fleet_protocol.device_invitation import read_invitation
-from tests.support.managed_server import JoinedAgent, Server, program, running_server
+from tests.support.in_process import program
+from tests.support.managed_server import JoinedAgent, Server, running_server
 from tests.support.waiting import until
 
 

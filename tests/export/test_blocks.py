@@ -144,14 +144,14 @@ MODELS: Mapping[str, Model] = {
     "pictures": Model(
         PICTURES,
         PICTURE,
-        ("2", "4", "7", "10"),
+        ("2", "7"),
         "[label]\nclasses = 4\n",
         'optimiser = "momentum"\nweight_decay = 0.01\n',
     ),
     "sequences": Model(
         SEQUENCES,
         SEQUENCE,
-        ("first", "second", "third"),
+        ("first", "second"),
         '[label]\nkind = "regression"\nvalues = 2\n',
         'optimiser = "adam"\nproximal = 0.1\n',
     ),

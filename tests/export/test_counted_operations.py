@@ -98,14 +98,24 @@ def check(task: TaskDescription, files: Mapping[str, bytes]) -> None:
         assert 0.66 < found / (BACKWARD_GRAPH * once) < 1.34
 
 
-def test_of_a_pair_that_trains_in_turn(tmp_path: Path):
-    exported = pair_with_costs(tmp_path)
-    check(exported.task, exported.files)
-    last = len(exported.task.split.blocks) - 1
-    assert exported.task.split.parts == ["discriminator", "generator"]
-    assert counted(exported.task, exported.files, [last_file(last, "discriminator")]) > counted(
-        exported.task, exported.files, [last_file(last, "generator")]
+def check_pair(task: TaskDescription, files: Mapping[str, bytes]) -> None:
+    check(task, files)
+    last = len(task.split.blocks) - 1
+    assert task.split.parts == ["discriminator", "generator"]
+    assert counted(task, files, [last_file(last, "discriminator")]) > counted(
+        task, files, [last_file(last, "generator")]
     ), "its weights are trained in its own part's turn alone"
+
+
+@pytest.mark.long
+def test_of_a_pair_of_linear_layers_that_trains_in_turn(tmp_path: Path):
+    exported = pair_with_costs(tmp_path)
+    check_pair(exported.task, exported.files)
+
+
+def test_of_a_shipped_pair_that_trains_in_turn():
+    bundle = load_bundle(find_bundle("mnist_gan"))
+    check_pair(bundle.description, bundle.files)
 
 
 def test_of_a_shipped_network():

@@ -7,8 +7,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import InputSchema
@@ -22,6 +20,15 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory) -> Path:
+    # Here, as both take seconds to import: of the processes that collect tests, one makes a pipeline.
+    from diffusers import (  # noqa: PLC0415
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # noqa: PLC0415
+
     folder = tmp_path_factory.mktemp("pipeline")
     torch.manual_seed(0)
     characters = [chr(number) for number in range(33, 127)]

@@ -9,6 +9,7 @@ from torch.fft import fft, fft2, fftshift, ifft, irfft, irfft2, rfft, rfft2
 
 from tests.export.refused_models import IMAGE, Apply, Make, behind
 from tests.export.test_layers import SIGNAL
+from tests.support.cases import cases
 from tests.support.training import build, check_training
 
 WINDOW = torch.hann_window(6)
@@ -75,6 +76,10 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+SAME_OF_OTHERS = {"magnitude", "parts", "long_convolution", "autocorrelation", "rotary_positions"}
+SAME_OF_OTHERS |= {"short_time_parts", "mixed_tokens"}
+
+
+@pytest.mark.parametrize("name", cases(LAYERS, long=SAME_OF_OTHERS))
 def test_transform_trains_as_torchs(name: str):
     check_training(*build(*LAYERS[name]))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests.support.cases import cases
 from tests.support.training import (
     TOLERANCE,
     Rates,
@@ -184,7 +185,13 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+SAME_OF_OTHERS = {"conv1d", "conv2d_dilated", "conv_transpose1d", "max_pool1d", "avg_pool1d", "adaptive_avg_pool1d"}
+SAME_OF_OTHERS |= {"dropout1d", "relu6", "gelu_tanh", "silu", "hardswish", "sigmoid", "tanh", "softmax"}
+SAME_OF_OTHERS |= {"residual_block", "inverted_residual", "keyword_spotting"}
+"""On one axis what another does on two, functions of each value that `torch.onnx` translates, and layers together."""
+
+
+@pytest.mark.parametrize("name", cases(LAYERS, long=SAME_OF_OTHERS))
 def test_layer_trains_as_torch_does(name: str):
     check_training(*build(*LAYERS[name]))
 

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 
 from tests.export.refused_models import Apply, Make, behind, between
 from tests.export.test_layers import IMAGE, SIGNAL, VECTOR, Tokens
+from tests.support.cases import cases
 from tests.support.training import (
     TOLERANCE,
     Rates,
@@ -164,7 +165,13 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+SAME_OF_OTHERS = {"written_every_other", "taken_places", "replicate_1d", "reflect_1d", "adaptive_max_1d"}
+SAME_OF_OTHERS |= {"spectral_norm_convolution", "cumsum", "deviation", "threshold", "upsample_corners"}
+SAME_OF_OTHERS |= {"upsample_nearest", "upsample_bicubic", "bag_padded"}
+"""On one axis what another does on two, and functions that `torch.onnx` translates."""
+
+
+@pytest.mark.parametrize("name", cases(LAYERS, long=SAME_OF_OTHERS))
 def test_layer_trains_as_torch_does(name: str):
     check_training(*build(*LAYERS[name]))
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from bundle_runtime.graph_admission import check_graph
 from fleet_protocol.bundle_files import EVALUATE_FILE, PREDICT_FILE, TRAIN_FILE
+from tests.support.cases import cases
 from tests.support.training import build, check_training, export, make_recipe, with_head
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.graphs.inference_graphs import evaluation_graph, prediction_graph
@@ -75,7 +76,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", cases(LAYERS, long={"attention_weights", "gru", "lstm", "rnn_relu"}))
 def test_layer_trains_as_torch_does(name: str):
     check_training(*build(*LAYERS[name]))
 
@@ -89,7 +90,7 @@ def test_export_leaves_the_module_as_it_was():
     torch.testing.assert_close(module.eval()(inputs), expected)
 
 
-@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("kind", [nn.GRU, *(pytest.param(each, marks=pytest.mark.long) for each in (nn.LSTM, nn.RNN))])
 def test_graph_of_a_recurrent_layer_is_as_large_for_many_steps_as_for_few(kind: type[nn.RNNBase]):
     sizes = []
     for steps in (4, 40):
@@ -105,7 +106,7 @@ def test_graph_of_a_recurrent_layer_is_as_large_for_many_steps_as_for_few(kind: 
     ("file", "graph"),
     [(TRAIN_FILE, training_graph), (EVALUATE_FILE, evaluation_graph), (PREDICT_FILE, prediction_graph)],
 )
-@pytest.mark.parametrize("layer", ["lstm_projected", "gru_deep"])
+@pytest.mark.parametrize("layer", cases(["lstm_projected", "gru_deep"], long={"gru_deep"}))
 def test_each_graph_of_a_recurrent_layer_passes_the_check_of_graphs(layer, file, graph):
     recipe = make_recipe(*build(*LAYERS[layer]))
     recipe.set_training(file == TRAIN_FILE)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fleet_protocol.errors import ConfigurationError
+from tests.support.cases import cases
 from tests.support.training import Rates, batches, build, export, make_recipe, run_training, with_head
 from workbench.export.bundle_writer import bundle_files
 from workbench.export.conversion.decompositions import decomposition_table
@@ -133,7 +134,10 @@ NOISE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", NOISE)
+OF_THE_SAME_NUMBERS = {"randn", "rand", "drop_path", "gumbel_softmax", "torch_dropout", "distribution"}
+
+
+@pytest.mark.parametrize("name", cases(NOISE, long=OF_THE_SAME_NUMBERS))
 def test_noise_follows_the_seed_of_the_step(name: str):
     recipe = make_recipe(*build(lambda: between(NOISE[name]), VECTOR))
     session = export(recipe)
@@ -221,6 +225,10 @@ ATTRIBUTES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", ATTRIBUTES)
+TRAINED_ELSEWHERE = {"average_without_padding", "circular_padding", "reflected_padding", "transposed_dilated"}
+TRAINED_ELSEWHERE |= {"bilinear", "bilinear_aligned", "nearest"}
+
+
+@pytest.mark.parametrize("name", cases(ATTRIBUTES, long=TRAINED_ELSEWHERE))
 def test_what_a_layer_is_told_reaches_the_graph(name: str):
     assert "train.onnx" in exported(ATTRIBUTES[name], IMAGE)

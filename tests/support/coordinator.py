@@ -3,19 +3,20 @@
 import json
 import resource
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from broker_coordinator.cli import main
 from broker_coordinator.storage.database import Database
 from broker_coordinator.storage.journal_reader import JournalReader
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key
 from tests.support.broker import Address
 from tests.support.fleet import FLEET, SHARD
-from tests.support.process import RestartableProcess, environment
+from tests.support.in_process import program
+from tests.support.process import RestartableProcess
 from tests.support.waiting import until
 
 LOG_ROOM_BYTES = 4096
@@ -118,17 +119,7 @@ class CoordinatorProcess(RestartableProcess):
         return self._ask("tasks", *arguments)
 
     def _ask(self, noun: str, *arguments: str) -> Any:
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            self.program,
-            noun,
-            "--config",
-            str(self.configuration),
-            *arguments,
-            "--json",
-        ]
-        done = subprocess.run(command, capture_output=True, check=True, env=environment() | self.variables)
-        assert b"level=ERROR" not in done.stderr, done.stderr
+        done = program(main, noun, "--config", str(self.configuration), *arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        assert "level=ERROR" not in done.stderr, done.stderr
         return json.loads(done.stdout)

@@ -1,13 +1,12 @@
 """A server as `broker-coordinator setup --host` makes it: Mosquitto with its rules, coordinator, and commands."""
 
 import contextlib
-import io
 import json
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from fleet_protocol.keys import SigningKey, write_verify_key
 from tests.support.agent import AgentProcess
 from tests.support.broker import MOSQUITTO, free_port, security_plugin
 from tests.support.coordinator import CoordinatorProcess
+from tests.support.in_process import program
 from tests.support.process import RestartableProcess, environment
 from tests.support.waiting import DEADLINE_SECONDS, until
 
@@ -33,17 +33,6 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS, env=environment()
     )
-
-
-def program(main: Callable[[Sequence[str]], int | None], *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """What a command does, in this process: a Python of its own for each would take a second."""
-    words, said, complained = list(map(str, arguments)), io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-        try:
-            status = main(words) or 0
-        except SystemExit as ended:
-            status = int(ended.code or 0)
-    return subprocess.CompletedProcess(words, status, said.getvalue(), complained.getvalue())
 
 
 class RefusedError(Exception):

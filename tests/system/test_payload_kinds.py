@@ -1,10 +1,14 @@
 """Kinds that only tests have travel from the rounds of real agents into aggregates, whoever is killed meanwhile."""
 
+import json
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +21,7 @@ from tests.soak.trap import Trap
 from tests.support.agent import AgentProcess, copy_digits_bundle
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
-from tests.support.process import RestartableProcess
+from tests.support.process import RestartableProcess, environment
 from tests.support.waiting import until
 from workbench.demo.audit import audit
 
@@ -34,6 +38,14 @@ class Coordinator(CoordinatorProcess):
         super().__init__(folder, *arguments, **options)
         self.trap = Trap(folder / "trap")
         self.variables = self.trap.environment
+
+    def _ask(self, noun: str, *arguments: str) -> Any:
+        """Of a process of its own: this one has no such kinds."""
+        words = [noun, "--config", str(self.configuration), *arguments, "--json"]
+        command = [sys.executable, "-P", "-m", self.program, *words]
+        done = subprocess.run(command, capture_output=True, check=True, env=environment() | self.variables)
+        assert b"level=ERROR" not in done.stderr, done.stderr
+        return json.loads(done.stdout)
 
 
 class Agent(AgentProcess):

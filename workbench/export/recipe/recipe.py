@@ -101,7 +101,8 @@ class Recipe:
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
         """Name to initial value of each of `parameters`."""
-        return self._trained() | self._changing()
+        trained = {name: value.detach() for name, value in self._trained().items()}
+        return trained | self._changing()
 
     @property
     def moving_buffers(self) -> set[str]:
@@ -116,10 +117,11 @@ class Recipe:
             if not self.moving_buffers.issuperset(buffers):
                 part.eval()
 
-    def _trained(self) -> dict[str, torch.Tensor]:
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """As the module has them: names and shapes are asked for while graphs are traced, where operators cost."""
         names = names_of_parameters(self.module)
         values = dict(self.module.named_parameters())
-        return {first: values[first].detach() for first, each in names.items() if any(map(self.trains, each))}
+        return {first: values[first] for first, each in names.items() if any(map(self.trains, each))}
 
     def _changing(self) -> dict[str, torch.Tensor]:
         return {name: value for name, value in changing_buffers(self.module).items() if self.trains(name)}

@@ -4,9 +4,8 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from broker_coordinator.aggregation.quarantine import UPDATES_LOOKED_AT, is_overrun
 from broker_coordinator.commands.output import write_rows
-from broker_coordinator.storage.held_updates import HeldUpdate, drop, held_updates, last_judged, release
+from broker_coordinator.storage.held_updates import HeldUpdate, drop, held_updates, last_verdicts, release
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
@@ -47,7 +46,7 @@ def _concerned(journal: Journal, options: argparse.Namespace) -> Sequence[HeldUp
         return drop(journal.engine, options.task, options.drop)
     if options.release:
         task = TaskRegistry(journal.engine).description(options.task)
-        return release(journal.engine, options.task, options.release, task.aggregation.max_staleness)
+        return release(journal.engine, options.task, options.release, task.aggregation)
     return held_updates(journal.engine, options.task)
 
 
@@ -63,12 +62,13 @@ def quarantine_advice(journal: JournalReader, task: TaskDescription) -> list[str
     plan = task.aggregation.suspects
     if plan is None:
         return []
-    judged = last_judged(journal.engine, task.task, UPDATES_LOOKED_AT)
-    if not is_overrun(judged):
+    lineage = journal.history(task.task).lineage(journal.newest_number(task.task))
+    verdicts = last_verdicts(journal.engine, task.task, lineage.left)
+    if not verdicts.are_overrun:
         return []
     return [
-        f"{sum(judged)} of the last {len(judged)} updates are suspicious, which are too many to hold: all count, until"
-        " half or fewer are; either what devices learn has changed, or most of them are hostile or broken: look at what"
-        f" they send (tasks quarantine {task.task}), or publish with a larger aggregation.quarantine.threshold than"
-        f" {plan.threshold:g}"
+        f"{verdicts.suspicious} of the last {len(verdicts.of_devices)} devices are suspicious by what they"
+        " sent last, which is more than half: all updates count, until half or fewer are; either what devices learn has"
+        " changed, or most of them are hostile or broken: look at what they send (tasks quarantine"
+        f" {task.task}), or publish with a larger aggregation.quarantine.threshold than {plan.threshold:g}"
     ]

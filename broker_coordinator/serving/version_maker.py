@@ -19,17 +19,21 @@ import msgspec
 from broker_coordinator.admission.consumer import ScaleConsumer
 from broker_coordinator.admission.fleet_view import devices_taking_part
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
+from broker_coordinator.aggregation.staleness import is_foreseen
 from broker_coordinator.consumers import journalled_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.announcements import Announcements
 from broker_coordinator.serving.awaited_scale import AwaitedScale, NextScale
 from broker_coordinator.serving.collapses import Collapses
+from broker_coordinator.serving.due import ask_everyone, deadline
+from broker_coordinator.serving.judging import out_of_turn
+from broker_coordinator.serving.making import NextVersion, advance, next_version
 from broker_coordinator.serving.masked_cohorts import MaskedCohorts
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.quarantines import Quarantines
 from broker_coordinator.serving.scale_maker import ScaleMaker
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
-from broker_coordinator.serving.served_task import NextVersion, ServedTask
+from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.serving.set_aside import Failure, Place, SetAside, place_of
 from broker_coordinator.serving.task_changes import begun_generations, say_changes
 from broker_coordinator.serving.task_loading import TaskLoader
@@ -122,7 +126,7 @@ class VersionMaker:
                     continue
                 while made := self._made(task, partial(self._next_version, task, now)):
                     self._commit(task, made, now)
-                if task.ask_everyone(now):
+                if ask_everyone(task, now):
                     self._announcements.announce(task.description.task)
         except TasksChangedError:
             self._load()
@@ -133,9 +137,9 @@ class VersionMaker:
             pass
 
     def _next_version(self, task: ServedTask, now: float) -> NextVersion | None:
-        while (made := task.next_version(now)) is not None:
-            if out_of_turn := task.out_of_turn():
-                self._set_aside.out_of_turn(task, out_of_turn)
+        while (made := next_version(task, now)) is not None:
+            if reasons := out_of_turn(task):
+                self._set_aside.out_of_turn(task, reasons)
             elif not self._quarantines.hold(task):
                 return made
         return None
@@ -215,7 +219,7 @@ class VersionMaker:
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _deadline(self, task: ServedTask) -> float | None:
-        return self._cohorts.deadline(task) if task.description.masks is not None else task.deadline()
+        return self._cohorts.deadline(task) if task.description.masks is not None else deadline(task)
 
     def _awaited_scales(self) -> list[AwaitedScale]:
         return [served for served in self._aggregates.values() if isinstance(served, AwaitedScale)]
@@ -342,6 +346,7 @@ class VersionMaker:
             last_position=made.last_position,
             tasks_counter=self._tasks_counter,
             seed=made.noise.own_seed if made.noise is not None else None,
+            settles_staleness=not is_foreseen(task.description.aggregation),
         )
         self._take_over(task, made, now)
         if words := task.why_no_more:
@@ -350,7 +355,7 @@ class VersionMaker:
     def _take_over(self, task: ServedTask, made: NextVersion, now: float) -> None:
         """A version is committed."""
         name, number = task.description.task, made.version.number
-        task.advance(made, now)
+        advance(task, made, now)
         self._announcements.announce(name)
         self._metrics.count_version(name)
         self._metrics.show_task(task)

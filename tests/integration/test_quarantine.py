@@ -173,7 +173,7 @@ def test_an_update_that_may_count_no_more_is_dropped(fleet, run, caplog) -> None
     fleet.turn(*HONEST[2:6])
     assert fleet.newest() == WARM + PLAN.max_staleness
     assert fleet.states() == HELD
-    (told,) = release(fleet.journal.engine, TASK, [EVIL.name], PLAN.max_staleness - 1)
+    (told,) = release(fleet.journal.engine, TASK, [EVIL.name], msgspec.structs.replace(PLAN, max_staleness=2))
     assert told.outcome == f"{OUTDATED}: max_staleness is 2"
     assert fleet.states() == [(None, OUTDATED)]
     fleet.evil_turn()
@@ -184,15 +184,17 @@ def test_an_update_that_may_count_no_more_is_dropped(fleet, run, caplog) -> None
 
 def test_a_quarantine_that_would_hold_most_holds_nothing_and_goes_on_by_itself(fleet, run, caplog) -> None:
     caplog.set_level("INFO")
-    fleet.turn(*HONEST, times=REVERSED)
-    assert len(held_updates(fleet.journal.engine, TASK)) == len(HONEST), "half of what was judged so far"
-    fleet.turn(*HONEST[:2], times=REVERSED)
+    fleet.turn(*HONEST[:6], times=REVERSED)
+    assert len(held_updates(fleet.journal.engine, TASK)) == 4, "half of the devices that were judged so far"
     assert fleet.newest() == WARM + 1, "the others count"
     assert "event=quarantine_overrun" in caplog.text
     for verb in ("show", "diagnose"):
         advice = run("tasks", verb, TASK)["advice"]
-        assert any("10 of the last 18 updates are suspicious, which are too many to hold" in words for words in advice)
-    fleet.turn(*HONEST[2:], *HONEST, times=REVERSED)
+        assert any(
+            "6 of the last 8 devices are suspicious by what they sent last, which is more than half" in words
+            for words in advice
+        )
+    fleet.turn(*HONEST[6:], *HONEST, *HONEST[:4], times=REVERSED)
     assert "event=quarantine_resumed" in caplog.text, "what is usual has changed"
     assert not any("suspicious" in words for words in run("tasks", "show", TASK)["advice"])
     fleet.turn(EVIL, HONEST[0], times=1.0)
@@ -263,7 +265,7 @@ def test_of_several_shards_the_leader_holds_what_another_one_took_in(database, t
     leader.hear(honest[0], honest[0].update(2, base_version=3, packed=packed(1.0, 9)))
     assert made() == 3
     with Journal.open(database) as operators:
-        (told,) = release(operators.engine, TASK, [evil.name], PLAN.max_staleness)
+        (told,) = release(operators.engine, TASK, [evil.name], PLAN)
         assert told.outcome == "released"
     evil_sends(2, 1.0)
     assert made() == 4
@@ -291,7 +293,7 @@ def test_restarts_and_replays_give_the_same_versions(tmp_path, strategy) -> None
         fleet.evil_turn()
         assert fleet.states() == HELD
         fleet.turn(*HONEST[2:4])
-        assert release(fleet.journal.engine, TASK, [EVIL.name], 9)
+        assert release(fleet.journal.engine, TASK, [EVIL.name], plan)
         fleet.evil_turn()
         fleet.turn(*HONEST[2:6])
         (first, why), second = fleet.states()
@@ -340,7 +342,7 @@ def test_release_that_is_killed_at_any_statement_is_done_or_not_and_can_be_run_a
         with Journal.open(database) as journal:
             found.append(len(held_updates(journal.engine, TASK)))
             if found[-1]:
-                release(journal.engine, TASK, [EVIL.name], PLAN.max_staleness)
+                release(journal.engine, TASK, [EVIL.name], PLAN)
         bench = Bench(database, fleet.bundle, replace(OPEN, keys=(KEY,)))
         (evil,) = [row for row in bench.journal.payloads() if row.device == EVIL.name]
         assert (evil.position, evil.staleness, evil.set_aside) == (12, 1, None)

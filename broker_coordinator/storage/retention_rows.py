@@ -32,7 +32,9 @@ def forget_envelopes(
     through = allowed.envelopes_through
     if through <= after.envelopes_through:
         return
-    held = [payloads.c.kind.in_(version_kinds())]  # an earlier bundle's versions may be of another one
+    held: list[ColumnElement[bool]] = [
+        payloads.c.kind.in_(version_kinds())
+    ]  # an earlier bundle's versions may be of another one
     if stay := _that_stay(connection, task, history, allowed):
         # What stayed the last time may not be its device's newest any more.
         held += [payloads.c.aggregate <= through, *stay]
@@ -54,7 +56,8 @@ def _that_stay(
     connection: Connection, task: str, history: History, allowed: Forgettable
 ) -> Sequence[ColumnElement[bool]]:
     """Conditions that leave out what a start reads again, whatever its age."""
-    newest, through, stay = newest_number_in(connection, task), allowed.envelopes_through, []
+    newest, through = newest_number_in(connection, task), allowed.envelopes_through
+    stay: list[ColumnElement[bool]] = []
     if allowed.last_updates_stay:
         # What the newest version remembers, and what a replay that begins behind the dropped ones does.
         lineages = [history.lineage(version).through(through) for version in (newest, through)]

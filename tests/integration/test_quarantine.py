@@ -176,6 +176,21 @@ def test_what_cant_be_done_is_said_and_nothing_changes(tmp_path, fleet, capsys, 
     assert fleet.states() == HELD
 
 
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (AggregationPlan(), "write [aggregation.quarantine] into task.toml"),
+        (AggregationPlan(max_staleness=0), "off, and this task can have none: task.toml: "),
+    ],
+)
+def test_task_without_a_quarantine_says_so_and_what_to_do(tmp_path, capsys, plan, words) -> None:
+    operator = Operator(tmp_path, Fleet(tmp_path, plan=plan), capsys)
+    assert words in operator.run("tasks", "show", TASK)["quarantine"]
+    assert operator.run("tasks", "quarantine", TASK) == []
+    assert cli.main(["tasks", "--config", str(tmp_path / "coordinator.toml"), "quarantine", TASK]) == 0
+    assert words in capsys.readouterr().out
+
+
 def test_of_several_shards_the_leader_holds_what_another_one_took_in(database, tmp_path) -> None:
     """And finds what is released meanwhile, beside what else the other one takes in of the device."""
     bundle = write_bundle(tmp_path / "bundle", aggregation=PLAN)

@@ -20,6 +20,7 @@ from benchmarks.byzantine.fleets import Field, Scenario, prepared
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.quarantine_plan import QuarantinePlan
 from fleet_protocol.robust_plan import RobustPlan
+from workbench.data.partition import DIRICHLET_CONCENTRATION
 
 
 def _aced(robust: RobustPlan) -> AggregationPlan:
@@ -80,16 +81,21 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=100)
     parser.add_argument("--updates", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--hostile", type=int, help="devices; left out: a fifth")
+    parser.add_argument("--concentration", type=float, default=DIRICHLET_CONCENTRATION, help="of devices' labels")
     parser.add_argument("--quick", action="store_true", help="some of it, within a minute")
     given = parser.parse_args()
     plans = given.plans or (QUICK_PLANS if given.quick else list(PLANS))
     attacks = given.attacks or (QUICK_ATTACKS if given.quick else ATTACKS)
     updates = QUICK_UPDATES if given.quick else given.updates
-    scenario = Scenario(given.devices, given.devices // FLEET_SHARE, updates, given.seed)
+    hostile = given.devices // FLEET_SHARE if given.hostile is None else given.hostile
+    scenario = Scenario(given.devices, hostile, updates, given.seed, given.concentration)
     with prepared(given.data, given.data_dir) as field:
         found = measured(field, list(plans), list(attacks), scenario)
+        classes = round(field.classes_a_device(scenario), 2)
     about = {"data": given.data, "devices": scenario.devices, "hostile": scenario.hostile, "updates": scenario.updates}
-    print(json.dumps(about | {"seed": scenario.seed, "accuracy": found}))
+    about |= {"seed": scenario.seed, "concentration": scenario.concentration, "classes_a_device": classes}
+    print(json.dumps(about | {"accuracy": found}))
 
 
 if __name__ == "__main__":

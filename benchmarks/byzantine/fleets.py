@@ -6,7 +6,7 @@ updates are stale. The model to use is scored, on a fifth of the samples.
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from edge_agent.core.guards import GuardSettings
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.robust_plan import TRUSTING_RULES
+from workbench.data.partition import DIRICHLET_CONCENTRATION
 from workbench.data.samples import FEWEST_SAMPLES, read_samples, share_out
 from workbench.export.bundle_writer import export_bundle
 from workbench.simulation.messages import device_name
@@ -47,12 +48,15 @@ TRUSTED_ROUND: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Which devices there are, and how long they train: `updates` accepted ones."""
+    """Which devices there are, how long they train (`updates` accepted ones), and how much their labels differ:
+    `concentration` is that of the Dirichlet distributions.
+    """
 
     devices: int
     hostile: int
     updates: int
     seed: int
+    concentration: float = DIRICHLET_CONCENTRATION
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,7 @@ class Field:
         """A fleet whose versions are made as `plan` says, or as the recipe does, under an attack."""
         bundle = _with(self.bundle, _naming_trusted(plan, scenario))
         task = bundle.description
-        rows = np.random.default_rng((scenario.seed, 4)).permutation(len(self.samples))
-        trusted, others = self.samples.take(rows[:TRUSTED_SAMPLES]), self.samples.take(rows[TRUSTED_SAMPLES:])
-        parts, held_out = share_out(others, task, scenario.devices, scenario.seed)
+        trusted, parts, held_out = self._shared_out(scenario)
         if attack in OF_LABELS:
             parts = [
                 flipped(part, task.label.classes) if device < scenario.hostile else part
@@ -93,6 +95,19 @@ class Field:
             fleet += [replace(fleet[-1], conditions=beside)] * TRUSTED_DEVICES
         workload = trained_workload(self.folder, task, parts, held_out)
         return Simulation(fleet, bundle, workload, options, tamper=adversary.tamper).run()
+
+    def classes_a_device(self, scenario: Scenario) -> float:
+        """How many classes a device has samples of, in the mean."""
+        return float(np.mean([np.unique(part.labels).size for part in self._shared_out(scenario)[1]]))
+
+    def _shared_out(self, scenario: Scenario) -> tuple[Samples, Sequence[Samples], Samples]:
+        """What trusted devices have, what each of the others has, and what is held out."""
+        rows = np.random.default_rng((scenario.seed, 4)).permutation(len(self.samples))
+        trusted, others = self.samples.take(rows[:TRUSTED_SAMPLES]), self.samples.take(rows[TRUSTED_SAMPLES:])
+        parts, held_out = share_out(
+            others, self.bundle.description, scenario.devices, scenario.seed, concentration=scenario.concentration
+        )
+        return trusted, parts, held_out
 
 
 @contextmanager

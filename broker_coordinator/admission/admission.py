@@ -65,6 +65,7 @@ from broker_coordinator.admission.room import note_accepted, take_room
 from broker_coordinator.admission.senders import is_told_newest_boot, sender_of
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.admission.turns import check_turn, note_turn
+from broker_coordinator.aggregation.staleness import staleness_at
 from fleet_protocol import topics
 from fleet_protocol.envelope import Header, digest, read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
@@ -311,7 +312,7 @@ def _require_generation(header: Header, progress: TaskProgress) -> None:
 
 
 def _checked_staleness(header: Header, progress: TaskProgress) -> int:
-    staleness = progress.version - header.base_version
+    staleness = staleness_at(progress.version, header.base_version)
     if not progress.first_version <= header.base_version <= progress.version:
         raise ProtocolError(
             Reason.UNKNOWN_VERSION,

@@ -13,6 +13,7 @@ from broker_coordinator.admission.overlay import Copyable, Overlay, changes_in, 
 from broker_coordinator.admission.participation import Participation
 from broker_coordinator.admission.shares import RecentDevices
 from broker_coordinator.aggregation.buffer_size import is_full
+from broker_coordinator.aggregation.staleness import is_foreseen, versions_ahead
 from fleet_host.rate_limit import UNLIMITED, TokenBucket
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.errors import Reason
@@ -59,7 +60,8 @@ class Device:
 
 
 class TaskProgress(msgspec.Struct, frozen=True, gc=False):
-    """Where a task stands once all full buffers are made into versions: its version, and how many updates wait then.
+    """Where a task stands once all full buffers are made into versions, as far as these are foreseen
+    (`aggregation.staleness`): its version, and how many updates wait then.
 
     `buffer_size` is that of the next version. Where it follows the fleet, those after that may be a little larger or
     smaller: then a staleness that is predicted within a batch is a little off.
@@ -100,16 +102,16 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
         renewed: bool = False,
     ) -> "TaskProgress":
         """That of a task whose newest version is `newest`, while so many updates wait, and others go `along`."""
-        full, buffered = divmod(waiting, buffer_size)
+        ahead = versions_ahead(description.aggregation, waiting, buffer_size)
         return cls(
             description,
-            newest + full,
+            newest + ahead,
             buffer_size,
-            buffered,
+            waiting - ahead * buffer_size,
             paused,
             generation,
             first_version,
-            unmade=full,
+            unmade=ahead,
             along=along,
             sums_after=sums_after,
             renewed=renewed,
@@ -121,9 +123,11 @@ class TaskProgress(msgspec.Struct, frozen=True, gc=False):
         return self.version + 1 - self.sums_after
 
     def after_one(self, *, takes_place: bool = True) -> "TaskProgress":
-        """The progress once one more payload is journalled: a full buffer is as good as a version."""
+        """The progress once one more payload is journalled: a full buffer is as good as a version, where these are
+        foreseen.
+        """
         buffered, along = self.buffered + takes_place, self.along + (not takes_place)
-        full = is_full(buffered, along, self.buffer_size)
+        full = is_foreseen(self.description.aggregation) and is_full(buffered, along, self.buffer_size)
         return msgspec.structs.replace(
             self, version=self.version + full, buffered=0 if full else buffered, along=0 if full else along
         )

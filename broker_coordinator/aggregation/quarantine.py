@@ -6,14 +6,14 @@
 |u| is an update's norm, as it came. Its c(u) is the cosine with the sum of d_j = u_j / |u_j|, where u_j is the last
 update of device j that a version holds; that of d_j itself is with the sum of the others, without its own. z is the
 robust z-score of Iglewicz & Hoaglin 1993, who also say the usual threshold; 1.4826 makes the median distance of
-Gaussians their deviation. A device is never compared with itself, and counts once however much it sends.
+Gaussians their deviation. A device is never compared with itself, and counts once however much it sends. Updates of
+norm 0 have no direction and no scale: they say nothing of what is usual.
 
-Of the last UPDATES_LOOKED_AT updates at most half may be suspicious: where more are, what is usual has changed, or the
-honest are the few. Then nothing is held until that is over (docs/decisions/quarantine.md).
+Of the last devices that were judged at most half may be suspicious (`verdicts`): where more are, nothing is held until
+that is over (docs/decisions/quarantine.md).
 """
 
-from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,13 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from broker_coordinator.aggregation.robust.stack import Change, Matrix, Stack, Vector
+from broker_coordinator.aggregation.verdicts import Verdicts
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.quarantine_plan import FEWEST_OTHERS, QuarantinePlan
 
 DEVICES_REMEMBERED: Final = 32
 """Those of which versions held an update last."""
-UPDATES_LOOKED_AT: Final = 32
-"""Of which at most half may be suspicious."""
 TO_DEVIATION: Final = 1.4826
 LEAST_OF_NORM: Final = 0.25
 """Smallest deviation of norms, times their median: devices that are alike to a hair are no reason to suspect one that
@@ -46,9 +45,10 @@ class Sent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """An update that is judged; `suspicion` says what is known against it already."""
+    """An update that is judged, at its place in the journal; `suspicion` says what is known against it already."""
 
     device: str
+    position: int
     sent: Sent
     suspicion: str = ""
 
@@ -63,47 +63,37 @@ class Suspicion:
 
 @dataclass(slots=True)
 class Quarantine:
-    """`last` are the last updates of devices that versions hold, who sent last is last; `judged` says of each of the
-    last updates that versions hold or that were held back whether it was suspicious.
+    """`last` are the last updates of devices that versions hold, who sent last is last; `verdicts` are on updates that
+    versions hold, and on those that are suspicious, whatever becomes of them.
     """
 
     last: dict[str, Sent] = field(default_factory=dict)
-    judged: deque[bool] = field(default_factory=lambda: deque(maxlen=UPDATES_LOOKED_AT))
+    verdicts: Verdicts = field(default_factory=Verdicts)
 
     @property
     def is_overrun(self) -> bool:
-        """Whether so many updates are suspicious that none is held."""
-        return is_overrun(self.judged)
+        """Whether so many devices are suspicious that nothing is held."""
+        return self.verdicts.are_overrun
 
-    def note(self, device: str, sent: Sent, *, suspicious: bool) -> None:
+    def note(self, update: Judged) -> None:
         """A version holds an update."""
-        self.last.pop(device, None)
+        self.last.pop(update.device, None)
         if len(self.last) == DEVICES_REMEMBERED:
             del self.last[next(iter(self.last))]
-        self.last[device] = sent
-        self.judged.append(suspicious)
-
-    def held_back(self, count: int) -> None:
-        """So many updates are held."""
-        self.judged.extend([True] * count)
+        self.last[update.device] = update.sent
+        self.verdicts.note(update.device, update.position, suspicious=bool(update.suspicion))
 
     def suspicions(self, updates: Sequence[Judged], size: int, plan: QuarantinePlan) -> Mapping[int, Suspicion]:
         """By their place, those that are suspicious and were not known to be. `size` is the length of the weights."""
         peers = _Peers.of(self.last, size)
-        recent = self.judged.copy()
+        verdicts = self.verdicts.copy()
         found = {}
         for place, update in enumerate(updates):
-            if not (reason := update.suspicion or peers.reason_against(update, plan.threshold)):
-                continue
-            recent.append(True)
-            if not update.suspicion:
-                found[place] = Suspicion(reason, not is_overrun(recent))
+            reason = update.suspicion or peers.reason_against(update, plan.threshold)
+            verdicts.note(update.device, update.position, suspicious=bool(reason))
+            if reason and not update.suspicion:
+                found[place] = Suspicion(reason, not verdicts.are_overrun)
         return found
-
-
-def is_overrun(judged: Collection[bool]) -> bool:
-    """Whether more than half of these updates are suspicious."""
-    return 2 * sum(judged) > len(judged)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,10 +108,11 @@ class _Peers:
 
     @classmethod
     def of(cls, last: Mapping[str, Sent], size: int) -> "_Peers":
-        """Those of some devices."""
-        directions = Stack([_direction(each.delta) for each in last.values()], size)
-        norms = np.array([each.norm for each in last.values()])
-        return cls(list(last), norms, directions, directions.combined(np.ones(len(last))), directions.products())
+        """Those of some devices, without updates that move nothing."""
+        moving = {device: sent for device, sent in last.items() if sent.norm > 0}
+        directions = Stack([_direction(each.delta) for each in moving.values()], size)
+        norms = np.array([each.norm for each in moving.values()])
+        return cls(list(moving), norms, directions, directions.combined(np.ones(len(moving))), directions.products())
 
     def reason_against(self, update: Judged, threshold: float) -> str:
         """Why it is suspicious; empty where it is not, or other devices are too few to say."""

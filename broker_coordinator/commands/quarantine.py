@@ -4,13 +4,18 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from broker_coordinator.aggregation.quarantine import UPDATES_LOOKED_AT, is_overrun
+import msgspec
+
 from broker_coordinator.commands.output import write_rows
-from broker_coordinator.storage.held_updates import HeldUpdate, drop, held_updates, last_judged, release
+from broker_coordinator.storage.held_updates import HeldUpdate, drop, held_updates, last_verdicts, release
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.command_line import name_of
+from fleet_protocol.aggregation_plan import check_aggregation
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.quarantine_plan import QuarantinePlan
+from fleet_protocol.robust_plan import check_single_updates
 from fleet_protocol.task_description import TaskDescription
 
 LISTED = ("device", "sequence", "staleness", "outcome", "suspicion")
@@ -34,11 +39,14 @@ def quarantine(journal: Journal, options: argparse.Namespace) -> None:
     Raises:
         ConfigurationError: there is no such task, or nothing is held of one of the devices.
     """
+    found = _concerned(journal, options)
+    task = TaskRegistry(journal.engine).description(options.task)
+    off = "" if task.aggregation.suspects is not None else f", whose quarantine is {_why_off(task)}"
     write_rows(
-        [asdict(each) for each in _concerned(journal, options)],
+        [asdict(each) for each in found],
         LISTED,
         as_json=options.json,
-        when_empty=f"nothing is held in quarantine in task {options.task}",
+        when_empty=f"nothing is held in quarantine in task {options.task}{off}",
     )
 
 
@@ -47,15 +55,28 @@ def _concerned(journal: Journal, options: argparse.Namespace) -> Sequence[HeldUp
         return drop(journal.engine, options.task, options.drop)
     if options.release:
         task = TaskRegistry(journal.engine).description(options.task)
-        return release(journal.engine, options.task, options.release, task.aggregation.max_staleness)
+        return release(journal.engine, options.task, options.release, task.aggregation)
     return held_updates(journal.engine, options.task)
 
 
 def quarantine_shown(journal: JournalReader, task: TaskDescription) -> dict[str, object]:
-    """How many updates are held, of a task that holds suspicious ones; of others nothing."""
+    """How many updates are held, of a task that holds suspicious ones; of others, that none is, and what to do."""
     if task.aggregation.suspects is None:
-        return {}
+        return {"quarantine": _why_off(task)}
     return {"held": len(held_updates(journal.engine, task.task))}
+
+
+def _why_off(task: TaskDescription) -> str:
+    """Of a task without [aggregation.quarantine]: how to have one, or why it can't."""
+    try:
+        check_aggregation(msgspec.structs.replace(task.aggregation, quarantine=QuarantinePlan()), "task.toml")
+        check_single_updates(task, "aggregation.quarantine", "task.toml")
+    except ConfigurationError as error:
+        return f"off, and this task can have none: {error}"
+    return (
+        "off: no update is held as suspicious; to have those held, write [aggregation.quarantine] into task.toml,"
+        " export the bundle, and run: broker-coordinator tasks publish FOLDER"
+    )
 
 
 def quarantine_advice(journal: JournalReader, task: TaskDescription) -> list[str]:
@@ -63,12 +84,13 @@ def quarantine_advice(journal: JournalReader, task: TaskDescription) -> list[str
     plan = task.aggregation.suspects
     if plan is None:
         return []
-    judged = last_judged(journal.engine, task.task, UPDATES_LOOKED_AT)
-    if not is_overrun(judged):
+    lineage = journal.history(task.task).lineage(journal.newest_number(task.task))
+    verdicts = last_verdicts(journal.engine, task.task, lineage.left)
+    if not verdicts.are_overrun:
         return []
     return [
-        f"{sum(judged)} of the last {len(judged)} updates are suspicious, which are too many to hold: all count, until"
-        " half or fewer are; either what devices learn has changed, or most of them are hostile or broken: look at what"
-        f" they send (tasks quarantine {task.task}), or publish with a larger aggregation.quarantine.threshold than"
-        f" {plan.threshold:g}"
+        f"{verdicts.suspicious} of the last {len(verdicts.of_devices)} devices are suspicious by what they"
+        " sent last, which is more than half: all updates count, until half or fewer are; either what devices learn has"
+        " changed, or most of them are hostile or broken: look at what they send (tasks quarantine"
+        f" {task.task}), or publish with a larger aggregation.quarantine.threshold than {plan.threshold:g}"
     ]

@@ -7,7 +7,8 @@ from statistics import median
 import numpy as np
 
 from broker_coordinator.consumers.masked_update import SumOfMasks
-from broker_coordinator.serving.served_task import NextVersion, ServedTask
+from broker_coordinator.serving.making import NextVersion
+from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
 from broker_coordinator.storage.cohort_registry import StoredCohort
 from fleet_protocol.kinds import Signed

@@ -69,7 +69,7 @@ class Leading:
 
     def names(self) -> set[str]:
         """Of all tasks, the removed ones too."""
-        return self._version_maker.names()
+        return self._version_maker.manifests.names()
 
     def advance(self, now: float) -> None:
         """Make and commit every version that is due, and begin every round of queries."""
@@ -86,7 +86,7 @@ class Leading:
 
     def repeat(self, now: float) -> None:
         """Publish what is retained again, soon: a device has come."""
-        self._version_maker.repeat_versions(now)
+        self._version_maker.manifests.repeat(now)
         self._query_rounds.repeat(now)
         self._successions.repeat(now)
 
@@ -95,7 +95,7 @@ class Leading:
         if self._accounts:
             self._accounts.connected()
         self._successions.announce()
-        self._version_maker.announce_versions()
+        self._version_maker.manifests.announce()
         self._query_rounds.announce()
 
     def receive_account_answer(self, data: bytes) -> None:

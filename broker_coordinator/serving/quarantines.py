@@ -2,7 +2,9 @@
 
 import logging
 
-from broker_coordinator.aggregation.quarantine import UPDATES_LOOKED_AT
+from broker_coordinator.aggregation.staleness import oldest_that_counts
+from broker_coordinator.aggregation.verdicts import DEVICES_JUDGED
+from broker_coordinator.serving import judging
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.storage.held_updates import drop_outdated, hold
@@ -25,11 +27,11 @@ class Quarantines:
         """Hold, or note, what is newly suspicious of a buffer; whether anything is, and the buffer to be looked at
         again.
         """
-        if not (found := task.suspicions()):
+        if not (found := judging.suspicions(task)):
             return False
         devices = {each.position: each.device for each in task.buffer()}
         hold(self._engine, found)
-        task.hold(found)
+        judging.hold(task, found)
         name = task.description.task
         held = {position: each.reason for position, each in found.items() if each.is_held}
         self._metrics.count_held(name, len(held))
@@ -44,7 +46,7 @@ class Quarantines:
         if plan.suspects is None:
             return
         name = task.description.task
-        if dropped := drop_outdated(self._engine, name, task.newest.number - plan.max_staleness):
+        if dropped := drop_outdated(self._engine, name, oldest_that_counts(plan, task.newest.number)):
             logger.warning(
                 log_line("held_updates_dropped", task=name, updates=dropped, max_staleness=plan.max_staleness)
             )
@@ -60,8 +62,8 @@ class Quarantines:
             log_line(
                 "quarantine_overrun",
                 task=task,
-                looked_at=UPDATES_LOOKED_AT,
-                remedy="none is held until half of the last updates or fewer are suspicious; look at what devices send"
+                looked_at=DEVICES_JUDGED,
+                remedy="none is held until half of the last devices or fewer are suspicious; look at what devices send"
                 f" with: broker-coordinator tasks quarantine {task}, and at their data; else raise the threshold",
             )
         )

@@ -6,7 +6,7 @@ import msgspec
 
 from broker_coordinator.aggregation import buffer_size
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE
-from broker_coordinator.aggregation.quarantine import DEVICES_REMEMBERED, UPDATES_LOOKED_AT, Quarantine, Sent
+from broker_coordinator.aggregation.quarantine import DEVICES_REMEMBERED, Quarantine, Sent
 from broker_coordinator.aggregation.selection import MOST_KNOWN, Utilities
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.serving.collapses import Collapses
@@ -16,7 +16,7 @@ from broker_coordinator.serving.served_task import ServedTask, told_by
 from broker_coordinator.serving.set_aside import SetAside
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
-from broker_coordinator.storage.held_updates import last_judged, last_senders_positions
+from broker_coordinator.storage.held_updates import last_senders_positions, last_verdicts
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.noise_seeds import new_seed, read_participations, read_series
 from broker_coordinator.storage.recent_updates import newest_of_devices
@@ -128,5 +128,4 @@ class TaskLoader:
             for row, item in items_together(rows, description, self._keys)
             if not isinstance(item, Exception)
         }
-        judged = last_judged(self._journal.engine, name, UPDATES_LOOKED_AT)
-        return Quarantine(last, deque(judged, maxlen=UPDATES_LOOKED_AT))
+        return Quarantine(last, last_verdicts(self._journal.engine, name, lineage.left))

@@ -8,59 +8,55 @@ what lies between, of other shards' intakes, is.
 
 import logging
 import secrets
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import chain, islice
-from typing import Any, TypeVar
-
-import msgspec
+from itertools import chain
+from typing import TypeVar
 
 from broker_coordinator.admission.consumer import ScaleConsumer
-from broker_coordinator.admission.fleet_view import devices_taking_part
 from broker_coordinator.aggregation.retention import NOTHING_FORGOTTEN, Forgettable, Retention, forgettable
+from broker_coordinator.aggregation.staleness import is_foreseen
 from broker_coordinator.consumers import journalled_consumer
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
 from broker_coordinator.serving.announcements import Announcements
 from broker_coordinator.serving.awaited_scale import AwaitedScale, NextScale
 from broker_coordinator.serving.collapses import Collapses
+from broker_coordinator.serving.due import ask_everyone, deadline
+from broker_coordinator.serving.judging import out_of_turn
+from broker_coordinator.serving.making import NextVersion, advance, next_version
+from broker_coordinator.serving.manifests import Manifests
 from broker_coordinator.serving.masked_cohorts import MaskedCohorts
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.quarantines import Quarantines
 from broker_coordinator.serving.scale_maker import ScaleMaker
 from broker_coordinator.serving.served_aggregate import NextAggregate, ServedAggregate
-from broker_coordinator.serving.served_task import NextVersion, ServedTask
-from broker_coordinator.serving.set_aside import Failure, Place, SetAside, place_of
-from broker_coordinator.serving.task_changes import begun_generations, say_changes
+from broker_coordinator.serving.served_task import ServedTask
+from broker_coordinator.serving.set_aside import SetAside, place_of
 from broker_coordinator.serving.task_loading import TaskLoader
 from broker_coordinator.serving.waiting import DecodedBatches, Placed, WaitingPayload
+from broker_coordinator.serving.waiting_rows import WaitingRows
 from broker_coordinator.storage.change_counters import TASKS, read_change_counters
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal, TasksChangedError
-from broker_coordinator.storage.records import JournalledPayload, items_together
 from broker_coordinator.storage.standing import NewlyWaiting, check_not_set_back, read_waiting
-from broker_coordinator.storage.stored_manifests import farewell
-from broker_coordinator.storage.stored_tasks import StoredTask
 from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.log_lines import log_line
 from fleet_protocol.keys import KeyRing
-from fleet_protocol.kinds import Invitation, Manifest, MaskReply
+from fleet_protocol.kinds import MaskReply
 
 OnVersion = Callable[[str, int], None]
 """Called with each version that is made: the task, and its number."""
 
 Made = TypeVar("Made", NextVersion, NextAggregate, NextScale)
 
-READ_TOGETHER = 500
-"""Payloads that are decoded together, and whose envelopes are in memory at a time."""
-
 logger = logging.getLogger(__name__)
 
 
 class VersionMaker:
-    """Serves every task in `registry`. `keys` open encrypted payloads, `signer` signs manifests, `draw_below` draws the
-    numbers of cohorts.
+    """Serves every task in `registry`; `manifests` tell of them. `keys` open encrypted payloads, `signer` signs
+    manifests, `draw_below` draws the numbers of cohorts.
 
     Raises:
         JournalUnavailableError: the database can't be read.
@@ -81,15 +77,14 @@ class VersionMaker:
     ) -> None:
         self._journal = journal
         self._registry = registry
-        self._devices = DeviceRegistry(journal.engine)
-        self._scales = ScaleMaker(registry, self._devices)
-        self._signer = signer
-        self._keys = keys
+        devices = DeviceRegistry(journal.engine)
+        self._scales = ScaleMaker(registry, devices)
         self._retention = retention
         self._metrics = metrics
         self._on_version = on_version
         self._decoded = decoded
         self._set_aside = SetAside(journal, keys, metrics)
+        self._waiting_rows = WaitingRows(journal, keys, self._set_aside)
         self._quarantines = Quarantines(journal, metrics)
         self._collapses = Collapses(journal, keys, metrics)
         self._task_loader = TaskLoader(
@@ -98,14 +93,9 @@ class VersionMaker:
         self._forgotten: dict[str, Forgettable] = {}
         self._announcements = Announcements()
         self._cohorts = MaskedCohorts(journal, signer, metrics, self._announcements.announce, draw_below=draw_below)
-        self._invited: set[str] = set()
-        self._stored: dict[str, StoredTask] | None = None
+        self.manifests = Manifests(signer, devices, self._cohorts, self._announcements)
         self._tasks: dict[str, ServedTask] = {}
         self._load()
-
-    def tasks(self) -> list[str]:
-        """The names of the tasks that are served."""
-        return list(self._tasks)
 
     def make_versions(self, now: float) -> None:
         """Make and commit every version for which enough updates wait, or of which the round is over; and every other
@@ -122,7 +112,7 @@ class VersionMaker:
                     continue
                 while made := self._made(task, partial(self._next_version, task, now)):
                     self._commit(task, made, now)
-                if task.ask_everyone(now):
+                if ask_everyone(task, now):
                     self._announcements.announce(task.description.task)
         except TasksChangedError:
             self._load()
@@ -133,9 +123,9 @@ class VersionMaker:
             pass
 
     def _next_version(self, task: ServedTask, now: float) -> NextVersion | None:
-        while (made := task.next_version(now)) is not None:
-            if out_of_turn := task.out_of_turn():
-                self._set_aside.out_of_turn(task, out_of_turn)
+        while (made := next_version(task, now)) is not None:
+            if reasons := out_of_turn(task):
+                self._set_aside.out_of_turn(task, reasons)
             elif not self._quarantines.hold(task):
                 return made
         return None
@@ -158,51 +148,10 @@ class VersionMaker:
         else:
             self._take(handed_over.payloads, found)
 
-    def announce_versions(self) -> None:
-        """Queue the manifest of every task: the broker may have lost the retained one."""
-        for name in (*self._removed, *self._tasks):
-            self._announcements.announce(name)
-
-    def repeat_versions(self, now: float) -> None:
-        """Publish the manifest of every task again soon: a device has come."""
-        self._announcements.repeat((*self._removed, *self._tasks), now)
-
     def publications(self, limit: int, now: float) -> list[Publication]:
-        """Take at most `limit` manifests and invitations; where the database fails, the others stay queued."""
+        """Take at most `limit` messages: of cohorts, manifests, and invitations."""
         taken = self._cohorts.publications(limit)
-        while len(taken) < limit and (name := self._announcements.next_name(now)) is not None:
-            try:
-                manifest = self._manifest(name)
-            except JournalUnavailableError:
-                break
-            if manifest is not None:
-                taken.append(self._signer.manifest(name, manifest))
-            self._announcements.done(name, now)
-        return taken + (self._invitations(limit - len(taken)) if self._invited else [])
-
-    def _invitations(self, limit: int) -> list[Publication]:
-        """Behind the manifests that devices look at then."""
-        manifests = self.manifests()
-        names = sorted(self._invited)[:limit]
-        self._invited -= set(names)
-        at = {name: manifests[name] for name in names if name in manifests}
-        return [self._signer.invitation(name, Invitation(each.version, each.generation)) for name, each in at.items()]
-
-    def names(self) -> set[str]:
-        """Of all tasks, the removed ones too."""
-        return self._tasks.keys() | self._removed.keys()
-
-    def manifests(self) -> dict[str, Manifest]:
-        """How each task is, the removed ones too."""
-        return self._removed | {name: task.manifest(list) for name, task in self._tasks.items()}
-
-    def _manifest(self, name: str) -> Manifest | None:
-        """None where the task is being removed this moment: then it is announced once that is read."""
-        task = self._tasks.get(name)
-        if task is None:
-            return self._removed.get(name)
-        manifest = task.manifest(self._devices_taking_part)
-        return msgspec.structs.replace(manifest, cohort=self._cohorts.open_manifest(name))
+        return taken + self.manifests.publications(limit - len(taken), now)
 
     def next_due(self) -> float | None:
         """When `make_versions` or `publications` will next have something that they have not now, or None."""
@@ -215,13 +164,10 @@ class VersionMaker:
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def _deadline(self, task: ServedTask) -> float | None:
-        return self._cohorts.deadline(task) if task.description.masks is not None else task.deadline()
+        return self._cohorts.deadline(task) if task.description.masks is not None else deadline(task)
 
     def _awaited_scales(self) -> list[AwaitedScale]:
         return [served for served in self._aggregates.values() if isinstance(served, AwaitedScale)]
-
-    def _devices_taking_part(self) -> Iterable[str]:
-        return devices_taking_part(self._devices.approved_presences())
 
     def _served_tasks(self) -> list[ServedTask]:
         """Those of which versions are made."""
@@ -248,15 +194,9 @@ class VersionMaker:
         for name in before.keys() & self._tasks.keys():
             self._tasks[name].go_on_from(before[name])
         self._cohorts.reload()
-        self._removed = {each.name: farewell(each.first_version, each.bundle, each.generation) for each in removed}
-        stored_now = {task.name: task for task in [*removed, *(stored for stored, _ in served.readable)]}
-        if self._stored is not None:
-            say_changes(self._stored, stored_now)
-        self._invited |= begun_generations(self._stored or {}, stored_now)
-        self._stored = stored_now
         self._tasks_counter = tasks_counter
         self._aggregates: dict[tuple[str, int], ServedAggregate] = {}
-        self.announce_versions()
+        self.manifests.serve(self._tasks, served, removed)
         self._take([], read_waiting(self._journal.engine, after=0))
 
     def _take(self, handed_over: Sequence[Placed], found: NewlyWaiting) -> None:
@@ -265,7 +205,7 @@ class VersionMaker:
         queues = {place: queue for place in new_places if (queue := self._queue(*place)) is not None}
         known = self._decoded.take_through(found.last_position)
         wanted = [position for position, task, kind in found.rows if (task, kind) in queues]
-        read = self._read([position for position in wanted if position not in known])
+        read = self._waiting_rows.read([each for each in wanted if each not in known], self._tasks)
         behind = sorted(
             [*read, *(known[each] for each in wanted if each in known)], key=lambda placed: placed[2].position
         )
@@ -293,34 +233,6 @@ class VersionMaker:
             self._aggregates[task, kind] = kind_served(consumer, served.description, newest)
         return self._aggregates[task, kind].waiting
 
-    def _read(self, positions: Sequence[int]) -> list[Placed]:
-        """What waits at these positions, without payloads of which no item can be made."""
-        found: list[Placed] = []
-        failures: dict[Place, list[Failure]] = {}
-        passed = Counter[Place]()
-        for place, row, item in self._items(positions):
-            if isinstance(item, Exception):
-                failures.setdefault(place, []).append(Failure.of(row, item))
-            else:
-                facts, suspicion = row.read_facts(), row.suspicion or ""
-                waiting = WaitingPayload(row.position, row.device, row.staleness, facts, item, suspicion)
-                found.append((*place, waiting))
-                passed[place] += 1
-        for place, failed in failures.items():
-            self._set_aside.unread(place, failed, passed[place], self._tasks[place[0]].description)
-        return found
-
-    def _items(self, positions: Sequence[int]) -> Iterator[tuple[Place, JournalledPayload, Any]]:
-        """Rows, oldest first of each task and kind, each with its item, or with why none can be made of it."""
-        rows = self._journal.at_positions(positions)
-        while some := list(islice(rows, READ_TOGETHER)):
-            places: dict[Place, list[JournalledPayload]] = {}
-            for row in some:
-                places.setdefault((row.task, row.kind), []).append(row)
-            for place, of_place in places.items():
-                for row, item in items_together(of_place, self._tasks[place[0]].description, self._keys):
-                    yield place, row, item
-
     def _advance_cohort(self, task: ServedTask, now: float) -> None:
         """Go on with a cohort of masked updates, and commit the version that it makes."""
         try:
@@ -342,6 +254,7 @@ class VersionMaker:
             last_position=made.last_position,
             tasks_counter=self._tasks_counter,
             seed=made.noise.own_seed if made.noise is not None else None,
+            settles_staleness=not is_foreseen(task.description.aggregation),
         )
         self._take_over(task, made, now)
         if words := task.why_no_more:
@@ -350,7 +263,7 @@ class VersionMaker:
     def _take_over(self, task: ServedTask, made: NextVersion, now: float) -> None:
         """A version is committed."""
         name, number = task.description.task, made.version.number
-        task.advance(made, now)
+        advance(task, made, now)
         self._announcements.announce(name)
         self._metrics.count_version(name)
         self._metrics.show_task(task)

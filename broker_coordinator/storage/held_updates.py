@@ -9,20 +9,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, or_, select, update
 
 from broker_coordinator.aggregation.lineage import Lineage
 from broker_coordinator.aggregation.quarantine import Suspicion
+from broker_coordinator.aggregation.staleness import oldest_that_counts, staleness_at
+from broker_coordinator.aggregation.verdicts import DEVICES_JUDGED, Verdicts
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import HELD, HELD_IN_QUARANTINE, WAITING, payloads
 from broker_coordinator.storage.standing import last_position_in
 from broker_coordinator.storage.stored_tasks import served_task
 from broker_coordinator.storage.task_conditions import (
+    last_senders,
     newest_number_in,
-    newest_positions,
     trained_from_first,
     updates_of,
 )
+from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import ConfigurationError
 
 OUTDATED = "dropped from quarantine as too stale"
@@ -78,9 +81,9 @@ def held_updates(engine: Engine, task: str) -> list[HeldUpdate]:
         return [_told(row, newest, "held") for row in _held(connection, task)]
 
 
-def release(engine: Engine, task: str, devices: Iterable[str], max_staleness: int) -> list[HeldUpdate]:
-    """Let updates of devices wait for the next version, with the staleness that they have now; those that are staler
-    than may be are dropped.
+def release(engine: Engine, task: str, devices: Iterable[str], plan: AggregationPlan) -> list[HeldUpdate]:
+    """Let updates of devices wait for the next version; those that are staler now than may be are dropped. With which
+    staleness they count is settled once that version is made.
 
     Raises:
         ConfigurationError: there is no such task, or nothing is held of one of the devices; nothing was changed.
@@ -91,8 +94,8 @@ def release(engine: Engine, task: str, devices: Iterable[str], max_staleness: in
         newest = newest_number_in(connection, task)
         for row in _held_of(connection, task, devices):
             told = _told(row, newest, "released")
-            if told.staleness > max_staleness:
-                told = _told(row, newest, f"{OUTDATED}: max_staleness is {max_staleness}")
+            if row.base_version < oldest_that_counts(plan, newest):
+                told = _told(row, newest, f"{OUTDATED}: max_staleness is {plan.max_staleness}")
                 _change(connection, row, {"set_aside": OUTDATED})
             else:
                 place = {"position": last_position_in(connection) + 1, "staleness": told.staleness}
@@ -116,17 +119,34 @@ def drop(engine: Engine, task: str, devices: Iterable[str]) -> list[HeldUpdate]:
         return [_told(row, newest, DROPPED) for row in found]
 
 
-def last_judged(engine: Engine, task: str, count: int) -> list[bool]:
-    """Of the last `count` updates of a task's bundle that were judged, oldest first: whether each was suspicious.
+def last_verdicts(engine: Engine, task: str, left: Mapping[str, int]) -> Verdicts:
+    """Those on the last updates of a task's bundle, without what devices had sent before they `left` (`Lineage`).
 
     Raises:
         JournalUnavailableError: the database failed.
     """
     judged = or_(payloads.c.aggregate.is_not(None), payloads.c.suspicion.is_not(None))
-    query = select(payloads.c.suspicion).where(*updates_of(task), trained_from_first(task), judged)
+    these = (*updates_of(task), trained_from_first(task), judged, *_sent_since(left))
+    newest = func.max(payloads.c.position)
+    last = select(newest.label("position")).where(*these).group_by(payloads.c.device)
+    last_devices = last.order_by(newest.desc()).limit(DEVICES_JUDGED).subquery()
+    query = select(payloads.c.device, payloads.c.position, payloads.c.suspicion)
     with reading(engine) as connection:
-        found = connection.scalars(query.order_by(payloads.c.position.desc()).limit(count)).all()
-    return [suspicion is not None for suspicion in reversed(found)]
+        rows = connection.execute(query.join(last_devices, last_devices.c.position == payloads.c.position)).all()
+    return Verdicts.of((row.device, row.position, row.suspicion is not None) for row in rows)
+
+
+def _sent_since(left: Mapping[str, int]) -> list[ColumnElement[bool]]:
+    """Of payloads that may be in no version: what waits or is held when a device leaves is set aside for good."""
+    may_count = or_(WAITING, HELD)
+    return [
+        or_(
+            payloads.c.device != device,
+            payloads.c.aggregate > version,
+            and_(payloads.c.aggregate.is_(None), or_(may_count, payloads.c.base_version > version)),
+        )
+        for device, version in sorted(left.items())
+    ]
 
 
 def last_senders_positions(engine: Engine, task: str, lineage: Lineage, count: int) -> list[int]:
@@ -135,9 +155,8 @@ def last_senders_positions(engine: Engine, task: str, lineage: Lineage, count: i
     Raises:
         JournalUnavailableError: the database failed.
     """
-    query = newest_positions(task, lineage).order_by(func.max(payloads.c.position).desc()).limit(count)
     with reading(engine) as connection:
-        return sorted(connection.scalars(query))
+        return sorted(connection.scalars(last_senders(task, lineage, count)))
 
 
 def _outdated(task: str, oldest: int) -> tuple[ColumnElement[bool], ...]:
@@ -167,4 +186,4 @@ def _change(connection: Connection, row: Row[Any], values: Mapping[str, object])
 
 
 def _told(row: Row[Any], newest: int, outcome: str) -> HeldUpdate:
-    return HeldUpdate(row.device, row.sequence, newest - row.base_version, outcome, row.suspicion)
+    return HeldUpdate(row.device, row.sequence, staleness_at(newest, row.base_version), outcome, row.suspicion)

@@ -14,7 +14,6 @@ from broker_coordinator.admission.decisions import Accepted, Decision, Enrolled,
 from broker_coordinator.admission.fleet_view import Device
 from broker_coordinator.aggregation.retention import Forgettable
 from broker_coordinator.aggregation.version import Version
-from broker_coordinator.consumers import version_kinds
 from broker_coordinator.storage.change_counters import TASKS, change_counters_in, count_up
 from broker_coordinator.storage.database import Database, DatabaseSetBackError, DiskFullError, open_database, writing
 from broker_coordinator.storage.device_registry import (
@@ -26,11 +25,11 @@ from broker_coordinator.storage.device_registry import (
 from broker_coordinator.storage.invitation_registry import bind_password, note_refused_invitation, spend_invitation
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.noise_seeds import insert_seed
-from broker_coordinator.storage.old_masks import forget_masks
 from broker_coordinator.storage.records import Aggregate
+from broker_coordinator.storage.retention_rows import forget_envelopes, forget_weights
 from broker_coordinator.storage.schema import WAITING, aggregates, payloads, refused_payloads, rejections, versions
 from broker_coordinator.storage.standing import decided_after, decided_by
-from broker_coordinator.storage.task_conditions import first_version, newest_number_in, newest_positions
+from broker_coordinator.storage.task_conditions import newest_number_in
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.limits import MAX_SEQUENCE
 
@@ -183,11 +182,13 @@ class Journal(JournalReader):
         last_position: int,
         tasks_counter: int,
         seed: bytes | None = None,
+        settles_staleness: bool = False,
     ) -> None:
         """Commit a version with the waiting payloads of `kind` that it holds: `update_count`, up to `last_position`.
 
         `tasks_counter` is that of the tasks (`change_counters`) when they were last read. `seed` is that of its noise,
-        where it hides each device.
+        where it hides each device. Where it `settles_staleness`, the updates get that which they have in it
+        (`aggregation.staleness`).
 
         Raises:
             TasksChangedError: they were changed since; nothing was committed.
@@ -206,7 +207,8 @@ class Journal(JournalReader):
             if seed is not None:
                 insert_seed(connection, version.task, version.number, seed)
             held = Aggregate(version.task, kind, version.number, b"")
-            _hold(connection, held, payload_count=update_count, last_position=last_position)
+            settled = {"staleness": newest - payloads.c.base_version} if settles_staleness else {}
+            _hold(connection, held, settled, payload_count=update_count, last_position=last_position)
 
     def add_aggregate(self, aggregate: Aggregate, *, payload_count: int, last_position: int) -> None:
         """Commit the aggregate of a kind that makes no versions; else as `add_version`."""
@@ -230,35 +232,10 @@ class Journal(JournalReader):
         Raises:
             JournalUnavailableError: nothing of it was committed.
         """
-        number = versions.c.number
-        old_weights = [
-            versions.c.task == task,
-            number.between(after.weights_through + 1, allowed.weights_through),
-            number != first_version(task),
-            versions.c.restored.is_(None),
-            versions.c.given.is_(None),
-            *([number % allowed.every != 0] if allowed.every else []),
-        ]
-        old_envelopes = [
-            payloads.c.task == task,
-            payloads.c.kind.in_(version_kinds()),  # an earlier bundle's versions may be of another one
-            payloads.c.aggregate.between(after.envelopes_through + 1, allowed.envelopes_through),
-        ]
-        if allowed.last_updates_stay:
-            # An update that stayed the last time may not be its device's newest any more.
-            old_envelopes[-1] = payloads.c.aggregate <= allowed.envelopes_through
-            old_envelopes.append(payloads.c.envelope.is_not(None))
-            history = self.history(task)
-            # What the newest version remembers, and what a replay that begins behind the dropped ones does.
-            for version in (self.newest_number(task), allowed.envelopes_through):
-                lineage = history.lineage(version).through(allowed.envelopes_through)
-                old_envelopes.append(payloads.c.position.not_in(newest_positions(task, lineage)))
-        drops_envelopes = allowed.envelopes_through > after.envelopes_through
+        history = self.history(task)
         with writing(self.engine) as connection:
-            connection.execute(update(versions).where(*old_weights).values(weights=None, moments=None, unrounded=b""))
-            if drops_envelopes:
-                connection.execute(update(payloads).where(*old_envelopes).values(envelope=None))
-                forget_masks(connection, task, allowed.envelopes_through)
+            forget_weights(connection, task, allowed, after)
+            forget_envelopes(connection, task, history, allowed, after)
 
 
 def insert_version(connection: Connection, version: Version) -> None:
@@ -269,17 +246,19 @@ def insert_version(connection: Connection, version: Version) -> None:
 def insert_aggregate(connection: Connection, aggregate: Aggregate, *, payload_count: int, last_position: int) -> None:
     """As `Journal.add_aggregate`, in a transaction that is open."""
     connection.execute(insert(aggregates).values(asdict(aggregate)))
-    _hold(connection, aggregate, payload_count=payload_count, last_position=last_position)
+    _hold(connection, aggregate, {}, payload_count=payload_count, last_position=last_position)
 
 
-def _hold(connection: Connection, aggregate: Aggregate, *, payload_count: int, last_position: int) -> None:
+def _hold(
+    connection: Connection, aggregate: Aggregate, more: Mapping[str, object], *, payload_count: int, last_position: int
+) -> None:
     waiting = (
         payloads.c.task == aggregate.task,
         payloads.c.kind == aggregate.kind,
         WAITING,
         payloads.c.position <= last_position,
     )
-    held = connection.execute(update(payloads).where(*waiting).values(aggregate=aggregate.number))
+    held = connection.execute(update(payloads).where(*waiting).values(aggregate=aggregate.number, **more))
     if held.rowcount != payload_count:
         raise RuntimeError(
             f"aggregate {aggregate.number} of {aggregate.task} should hold {payload_count} payloads, the journal has"

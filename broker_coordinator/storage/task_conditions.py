@@ -24,6 +24,11 @@ def newest_positions(task: str, lineage: Lineage) -> Select[Any]:
     return query.group_by(payloads.c.device)
 
 
+def last_senders(task: str, lineage: Lineage, count: int) -> Select[Any]:
+    """Of the last `count` devices whose updates a lineage holds, the position of the last update of each."""
+    return newest_positions(task, lineage).order_by(func.max(payloads.c.position).desc()).limit(count)
+
+
 def still_there(left: Mapping[str, int]) -> list[ColumnElement[bool]]:
     return [
         or_(payloads.c.device != device, payloads.c.aggregate > version) for device, version in sorted(left.items())

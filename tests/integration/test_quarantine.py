@@ -1,14 +1,11 @@
 """Suspicious updates are held: receipted, listed, released or dropped; never lost, never counted twice."""
 
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
 from broker_coordinator import cli
@@ -20,77 +17,18 @@ from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
 from edge_agent.core.shard_choice import Place
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.codec import encode_update
 from fleet_protocol.kinds import Outcome
 from fleet_protocol.quarantine_plan import QuarantinePlan
 from fleet_protocol.robust_plan import RobustPlan
 from fleet_protocol.shards import shard_of
-from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.departing_fleet import Operator
-from tests.support.device import TINY_SHAPES, SigningDevice
+from tests.support.device import SigningDevice
 from tests.support.killed_child import is_killed, put_back
 from tests.support.led_shards import SHARDS, Shard
+from tests.support.quarantined_fleet import EVIL, HONEST, PLAN, REVERSED, WARM, Fleet, packed
 from tests.support.replay import versions_replayed
-
-PLAN = AggregationPlan(buffer_size=2, max_staleness=3, server_momentum=0.5, quarantine=QuarantinePlan())
-DENSE = UpdatePlan(1.0, quantisation="float32", selection="dense")
-USUAL = np.linspace(0.1, 0.2, 36)
-HONEST = [SigningDevice(f"pi-{number}") for number in range(8)]
-EVIL = SigningDevice("evil-pi")
-REVERSED = -1.0
-"""Times the usual direction."""
-WARM = 4
-"""The version behind which all honest devices have sent something."""
-
-
-def packed(times: float, seed: int) -> bytes:
-    generator = np.random.default_rng(seed)
-    delta = times * USUAL + generator.normal(0, 0.02, USUAL.size)
-    return encode_update(delta.astype(np.float32), TINY_SHAPES, DENSE, generator).packed
-
-
-class Fleet:
-    """Eight honest devices, which have all sent something, and one more."""
-
-    def __init__(self, folder: Path, name: str = "one", plan: AggregationPlan = PLAN, **options) -> None:
-        self.bundle = write_bundle(folder / "bundle", aggregation=plan)
-        self.bench = Bench(folder / f"{name}.db", self.bundle, replace(OPEN, keys=(KEY,)), **options)
-        self._sent = Counter[str]()
-        self.restarts = False
-        for device in (*HONEST, EVIL):
-            self.bench.handle(device, device.enrolment())
-        self.turn(*HONEST)
-
-    @property
-    def journal(self) -> Journal:
-        return self.bench.journal
-
-    def newest(self) -> int:
-        return self.journal.newest_number(TASK)
-
-    def message(self, device: SigningDevice, times: float = 1.0) -> bytes:
-        self._sent[device.name] += 1
-        sequence = self._sent[device.name]
-        seed = 100 * sequence + (HONEST.index(device) if device in HONEST else 99)
-        return device.update(sequence, base_version=self.newest(), packed=packed(times, seed))
-
-    def turn(self, *devices: SigningDevice, times: float = 1.0) -> None:
-        for device in devices:
-            if self.restarts:
-                self.bench.restart()
-            self.bench.handle(device, self.message(device, times))
-            self.bench.make_versions()
-
-    def evil_turn(self) -> None:
-        """One update that is held, beside honest ones of which the next version is made."""
-        self.turn(EVIL, times=REVERSED)
-        self.turn(*HONEST[:2])
-
-    def states(self, device: SigningDevice = EVIL) -> list[tuple[int | None, str | None]]:
-        """Of each of its updates: the version that holds it, and why it is set aside."""
-        return [(row.aggregate, row.set_aside) for row in self.journal.payloads() if row.device == device.name]
 
 
 @pytest.fixture
@@ -173,7 +111,7 @@ def test_an_update_that_may_count_no_more_is_dropped(fleet, run, caplog) -> None
     fleet.turn(*HONEST[2:6])
     assert fleet.newest() == WARM + PLAN.max_staleness
     assert fleet.states() == HELD
-    (told,) = release(fleet.journal.engine, TASK, [EVIL.name], PLAN.max_staleness - 1)
+    (told,) = release(fleet.journal.engine, TASK, [EVIL.name], msgspec.structs.replace(PLAN, max_staleness=2))
     assert told.outcome == f"{OUTDATED}: max_staleness is 2"
     assert fleet.states() == [(None, OUTDATED)]
     fleet.evil_turn()
@@ -184,15 +122,17 @@ def test_an_update_that_may_count_no_more_is_dropped(fleet, run, caplog) -> None
 
 def test_a_quarantine_that_would_hold_most_holds_nothing_and_goes_on_by_itself(fleet, run, caplog) -> None:
     caplog.set_level("INFO")
-    fleet.turn(*HONEST, times=REVERSED)
-    assert len(held_updates(fleet.journal.engine, TASK)) == len(HONEST), "half of what was judged so far"
-    fleet.turn(*HONEST[:2], times=REVERSED)
+    fleet.turn(*HONEST[:6], times=REVERSED)
+    assert len(held_updates(fleet.journal.engine, TASK)) == 4, "half of the devices that were judged so far"
     assert fleet.newest() == WARM + 1, "the others count"
     assert "event=quarantine_overrun" in caplog.text
     for verb in ("show", "diagnose"):
         advice = run("tasks", verb, TASK)["advice"]
-        assert any("10 of the last 18 updates are suspicious, which are too many to hold" in words for words in advice)
-    fleet.turn(*HONEST[2:], *HONEST, times=REVERSED)
+        assert any(
+            "6 of the last 8 devices are suspicious by what they sent last, which is more than half" in words
+            for words in advice
+        )
+    fleet.turn(*HONEST[6:], *HONEST, *HONEST[:4], times=REVERSED)
     assert "event=quarantine_resumed" in caplog.text, "what is usual has changed"
     assert not any("suspicious" in words for words in run("tasks", "show", TASK)["advice"])
     fleet.turn(EVIL, HONEST[0], times=1.0)
@@ -236,6 +176,21 @@ def test_what_cant_be_done_is_said_and_nothing_changes(tmp_path, fleet, capsys, 
     assert fleet.states() == HELD
 
 
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        (AggregationPlan(), "write [aggregation.quarantine] into task.toml"),
+        (AggregationPlan(max_staleness=0), "off, and this task can have none: task.toml: "),
+    ],
+)
+def test_task_without_a_quarantine_says_so_and_what_to_do(tmp_path, capsys, plan, words) -> None:
+    operator = Operator(tmp_path, Fleet(tmp_path, plan=plan), capsys)
+    assert words in operator.run("tasks", "show", TASK)["quarantine"]
+    assert operator.run("tasks", "quarantine", TASK) == []
+    assert cli.main(["tasks", "--config", str(tmp_path / "coordinator.toml"), "quarantine", TASK]) == 0
+    assert words in capsys.readouterr().out
+
+
 def test_of_several_shards_the_leader_holds_what_another_one_took_in(database, tmp_path) -> None:
     """And finds what is released meanwhile, beside what else the other one takes in of the device."""
     bundle = write_bundle(tmp_path / "bundle", aggregation=PLAN)
@@ -263,7 +218,7 @@ def test_of_several_shards_the_leader_holds_what_another_one_took_in(database, t
     leader.hear(honest[0], honest[0].update(2, base_version=3, packed=packed(1.0, 9)))
     assert made() == 3
     with Journal.open(database) as operators:
-        (told,) = release(operators.engine, TASK, [evil.name], PLAN.max_staleness)
+        (told,) = release(operators.engine, TASK, [evil.name], PLAN)
         assert told.outcome == "released"
     evil_sends(2, 1.0)
     assert made() == 4
@@ -291,7 +246,7 @@ def test_restarts_and_replays_give_the_same_versions(tmp_path, strategy) -> None
         fleet.evil_turn()
         assert fleet.states() == HELD
         fleet.turn(*HONEST[2:4])
-        assert release(fleet.journal.engine, TASK, [EVIL.name], 9)
+        assert release(fleet.journal.engine, TASK, [EVIL.name], plan)
         fleet.evil_turn()
         fleet.turn(*HONEST[2:6])
         (first, why), second = fleet.states()
@@ -340,7 +295,7 @@ def test_release_that_is_killed_at_any_statement_is_done_or_not_and_can_be_run_a
         with Journal.open(database) as journal:
             found.append(len(held_updates(journal.engine, TASK)))
             if found[-1]:
-                release(journal.engine, TASK, [EVIL.name], PLAN.max_staleness)
+                release(journal.engine, TASK, [EVIL.name], PLAN)
         bench = Bench(database, fleet.bundle, replace(OPEN, keys=(KEY,)))
         (evil,) = [row for row in bench.journal.payloads() if row.device == EVIL.name]
         assert (evil.position, evil.staleness, evil.set_aside) == (12, 1, None)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from broker_coordinator.serving.due import ALONE_SECONDS
 from broker_coordinator.serving.replay import replayed
-from broker_coordinator.serving.served_task import ALONE_SECONDS
 from broker_coordinator.storage.helper_registry import HelperRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.codec import encode_update

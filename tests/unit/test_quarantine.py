@@ -12,11 +12,11 @@ from broker_coordinator.aggregation.quarantine import (
     LEAST_OF_COSINE,
     LEAST_OF_NORM,
     TO_DEVIATION,
-    UPDATES_LOOKED_AT,
     Judged,
     Quarantine,
     Sent,
 )
+from broker_coordinator.aggregation.verdicts import DEVICES_JUDGED, Verdicts
 from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.cluster_plan import ClusterPlan
@@ -44,12 +44,16 @@ def sent(row: np.ndarray) -> Sent:
 def known(rows: np.ndarray) -> Quarantine:
     found = Quarantine()
     for number, row in enumerate(rows):
-        found.note(f"pi-{number}", sent(row), suspicious=False)
+        found.note(judged(f"pi-{number}", row, number))
     return found
 
 
+def judged(device: str, row: np.ndarray, position: int = 1000) -> Judged:
+    return Judged(device, position, sent(row))
+
+
 def reason(quarantine: Quarantine, row: np.ndarray, device: str = "new-pi", plan: QuarantinePlan = PLAN) -> str:
-    found = quarantine.suspicions([Judged(device, sent(row))], SIZE, plan)
+    found = quarantine.suspicions([judged(device, row)], SIZE, plan)
     return found[0].reason if found else ""
 
 
@@ -99,9 +103,9 @@ def test_a_device_is_not_compared_with_itself() -> None:
 def test_one_device_counts_once_and_the_last_devices_count() -> None:
     quarantine = known(rows_of(1, DEVICES_REMEMBERED))
     for _ in range(9):
-        quarantine.note("pi-0", sent(rows_of(2, 1)[0]), suspicious=False)
+        quarantine.note(judged("pi-0", rows_of(2, 1)[0]))
     assert len(quarantine.last) == DEVICES_REMEMBERED
-    quarantine.note("new-pi", sent(rows_of(3, 1)[0]), suspicious=False)
+    quarantine.note(judged("new-pi", rows_of(3, 1)[0]))
     assert "pi-1" not in quarantine.last
     assert list(quarantine.last)[-2:] == ["pi-0", "new-pi"]
 
@@ -123,39 +127,69 @@ def test_updates_that_are_all_zero_or_absurd_are_judged() -> None:
     assert not reason(huge, rows[0])
 
 
+@pytest.mark.parametrize("still", [4, 8])
+def test_updates_that_move_nothing_say_nothing_of_what_is_usual(still: int) -> None:
+    """However many devices send them: others are judged as without them."""
+    moving = rows_of(1, 9)
+    rows = np.vstack([np.zeros((still, SIZE)), moving])
+    for row in (9 * moving[0], -moving[0], moving[1]):
+        assert reason(known(rows), row) == reason(known(moving), row)
+    assert reason(known(rows), 9 * moving[0])
+    assert not reason(known(rows[: still + 4]), 9 * moving[0]), "four that move say nothing of another"
+
+
 @settings(max_examples=25)
-@given(st.lists(st.booleans(), min_size=20, max_size=60), st.integers(1, 6))
-def test_more_than_half_of_the_last_updates_are_never_held(hostile: list[bool], size: int) -> None:
-    """Whatever comes in which order, in buffers of any size."""
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=30, max_size=90), st.integers(1, 6))
+def test_nothing_is_held_while_more_than_half_of_the_last_devices_are_suspicious(
+    hostile: list[tuple[int, bool]], size: int
+) -> None:
+    """Whatever comes in which order from whom, in buffers of any size."""
     rows = rows_of(1, 6)
     quarantine = known(rows)
-    held: list[bool] = [False] * len(rows)
-    waiting = [Judged("new-pi", sent(-rows[0] if each else rows[1])) for each in hostile]
-    while len(waiting) >= size:
-        found = quarantine.suspicions(waiting[:size], SIZE, PLAN)
-        for place, each in found.items():
-            waiting[place] = Judged("new-pi", waiting[place].sent, each.reason)
-        passed = [each for place, each in enumerate(waiting[:size]) if place not in found or not found[place].is_held]
-        quarantine.held_back(size - len(passed))
-        held += [True] * (size - len(passed))
-        waiting = passed + waiting[size:]
-        if not found:
-            for each in waiting[:size]:
-                quarantine.judged.append(bool(each.suspicion))  # peers stay as they are
-            held += [False] * size
-            waiting = waiting[size:]
-        assert 2 * sum(held[-UPDATES_LOOKED_AT:]) <= len(held[-UPDATES_LOOKED_AT:])
+    judging = dict(quarantine.last)
+    waiting = [
+        judged(f"new-{device}", -rows[0] if is_hostile else rows[1], 100 + place)
+        for place, (device, is_hostile) in enumerate(hostile)
+    ]
+    for begin in range(0, len(waiting), size):
+        buffer = waiting[begin : begin + size]
+        found = quarantine.suspicions(buffer, SIZE, PLAN)
+        for place, update in enumerate(buffer):
+            quarantine.verdicts.note(update.device, update.position, suspicious=place in found)
+            assert place not in found or found[place].is_held != quarantine.is_overrun
+        quarantine.last = dict(judging)  # peers stay as they are
+
+
+@given(st.permutations(range(60)), st.integers(1, 50))
+def test_verdicts_are_the_same_in_whatever_order_they_are_noted(order: list[int], devices: int) -> None:
+    """So a restart, which reads the journal, finds those of the process before it."""
+    updates = [(f"pi-{number % devices}", number, number % 3 == 0) for number in range(60)]
+    noted = Verdicts.of(updates[number] for number in order)
+    assert noted.of_devices == Verdicts.of(updates).of_devices
+    assert len(noted.of_devices) == min(devices, DEVICES_JUDGED)
+    assert all(each.position >= 60 - len(noted.of_devices) for each in noted.of_devices.values())
+
+
+@pytest.mark.parametrize("sends", [1, 40])
+def test_one_device_never_stops_it_however_often_it_sends(sends: int) -> None:
+    """Not even one that nobody has seen before, beside as few as judge at all."""
+    rows = rows_of(1, 5)
+    updates = [judged("new-pi", -rows[0], 100 + number) for number in range(sends)]
+    found = known(rows).suspicions(updates, SIZE, PLAN)
+    assert [each.is_held for each in found.values()] == [True] * sends
 
 
 def test_it_stops_holding_and_goes_on_by_itself() -> None:
     rows = rows_of(1, 9)
     quarantine = known(rows)
-    quarantine.judged.extend([True] * 10)
+    for number in range(10):
+        quarantine.verdicts.note(f"other-{number}", 100 + number, suspicious=True)
     assert quarantine.is_overrun
-    (found,) = quarantine.suspicions([Judged("new-pi", sent(-rows[0]))], SIZE, PLAN).values()
+    (found,) = quarantine.suspicions([judged("new-pi", -rows[0])], SIZE, PLAN).values()
     assert not found.is_held
-    quarantine.judged.extend([False] * 3)
-    (found,) = quarantine.suspicions([Judged("new-pi", sent(-rows[0]))], SIZE, PLAN).values()
+    for number in range(2):
+        quarantine.verdicts.note(f"other-{number}", 200 + number, suspicious=False)
+    (found,) = quarantine.suspicions([judged("new-pi", -rows[0])], SIZE, PLAN).values()
     assert found.is_held
 
 

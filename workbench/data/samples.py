@@ -14,7 +14,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import LabelKind, runs
 from fleet_protocol.task_description import TaskDescription
 from workbench.data.named_readings import holds_readings, prepare_table
-from workbench.data.partition import dirichlet_parts, even_parts
+from workbench.data.partition import DIRICHLET_CONCENTRATION, dirichlet_parts, even_parts
 
 HELD_OUT_FRACTION = 0.2
 FEWEST_SAMPLES = 8
@@ -35,11 +35,19 @@ def read_samples(data: str | Path, task: TaskDescription) -> Samples:
     return prepare_table(path, task).samples if holds_readings(path, task) else sample_file.read_samples(path, task)
 
 
-def share_out(samples: Samples, task: TaskDescription, devices: int, seed: int) -> tuple[Sequence[Samples], Samples]:
+def share_out(
+    samples: Samples,
+    task: TaskDescription,
+    devices: int,
+    seed: int,
+    *,
+    concentration: float = DIRICHLET_CONCENTRATION,
+) -> tuple[Sequence[Samples], Samples]:
     """A part for each device, and what is held out.
 
     Devices differ in their labels, by a Dirichlet distribution for each of them: the class, the combination of labels,
-    or the tenth in which the first number lies. Samples without a label are split evenly.
+    or the tenth in which the first number lies; the smaller `concentration`, the more. Samples without a label are
+    split evenly.
 
     Raises:
         ConfigurationError: too many devices.
@@ -51,7 +59,7 @@ def share_out(samples: Samples, task: TaskDescription, devices: int, seed: int) 
         raise ConfigurationError(f"{len(samples)} samples are too few to hold some out; give at least 3")
     strata = _strata(samples.labels[pooled], task)
     if np.unique(strata).size > 1:
-        parts = dirichlet_parts(strata, devices, generator, fewest=FEWEST_SAMPLES)
+        parts = dirichlet_parts(strata, devices, generator, fewest=FEWEST_SAMPLES, concentration=concentration)
     else:
         parts = even_parts(len(pooled), devices, fewest=FEWEST_SAMPLES)
     return [samples.take(pooled[part]) for part in parts], samples.take(held_out)

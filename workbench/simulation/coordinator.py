@@ -25,7 +25,10 @@ from broker_coordinator.serving.answers import Receipts
 from broker_coordinator.serving.awaited_scale import AwaitedScale
 from broker_coordinator.serving.cluster_finder import is_look_due
 from broker_coordinator.serving.culprits import culprits
-from broker_coordinator.serving.served_task import NextVersion, ServedTask
+from broker_coordinator.serving.due import ask_everyone, deadline
+from broker_coordinator.serving.judging import hold, suspicions
+from broker_coordinator.serving.making import NextVersion, advance, next_version
+from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
 from broker_coordinator.storage.records import Aggregate
 from bundle_runtime.bundle import Bundle
@@ -130,7 +133,7 @@ class SimulatedCoordinator:
 
     def deadline(self) -> float | None:
         """When `make_versions` is due although no update comes."""
-        return self._served.deadline()
+        return deadline(self._served)
 
     def handle(self, parcel: Parcel, now: float) -> Publication | None:
         """Decide on a message, make the versions that it completes, and answer with a receipt where one is due."""
@@ -226,14 +229,14 @@ class SimulatedCoordinator:
     def make_versions(self, now: float) -> None:
         """Make every version that is due; at a deadline without a report, ask every device."""
         while made := self._next_version(now):
-            self._served.advance(made, now)
+            advance(self._served, made, now)
             self._recent.add(made.version.number, made.version.weights)
             self._keep(made.version)
             if collapse := self._served.watch.collapse():
                 self._go_back(collapse.good)
             self._find_clusters()
             self._made()
-        self._served.ask_everyone(now)
+        ask_everyone(self._served, now)
 
     def _go_back(self, good: int) -> None:
         """Restore a version, as `serving.collapses` does with a journal."""
@@ -269,20 +272,20 @@ class SimulatedCoordinator:
         served = self._served
         while not self._ledger.stopped:
             try:
-                made = served.next_version(now)
-                if made is None or not (suspicions := served.suspicions()):
+                made = next_version(served, now)
+                if made is None or not (found := suspicions(served)):
                     return made
-                served.hold(suspicions)
-                self._ledger.held += sum(each.is_held for each in suspicions.values())
+                hold(served, found)
+                self._ledger.held += sum(each.is_held for each in found.values())
             except ArithmeticError as error:
                 buffer = served.buffer()
                 items = [waiting.item for waiting in buffer]
-                found = culprits(served.consumer, served.state, items, served.description, served.check)
-                if len(found) == len(buffer):
+                failed = culprits(served.consumer, served.state, items, served.description, served.check)
+                if len(failed) == len(buffer):
                     self._ledger.stopped = str(error)
                 else:
-                    served.drop({buffer[index].position for index in found})
-                    self._ledger.set_aside += len(found)
+                    served.drop({buffer[index].position for index in failed})
+                    self._ledger.set_aside += len(failed)
         return None
 
     def _is_update(self, kind: PayloadKind) -> bool:

@@ -29,6 +29,7 @@ from broker_coordinator.aggregation.selection_pace import SelectionPace
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.base_mean import Began
 from broker_coordinator.aggregation.strategies.ef21 import Estimate
+from broker_coordinator.aggregation.verdicts import Verdict, Verdicts
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.consumers.feature_statistics import FeatureStatisticsFacts, LastNumbers
 from broker_coordinator.consumers.peers import Declared, Peers
@@ -155,6 +156,8 @@ CLASSES: Final = (
     Turns,
     UpdateFacts,
     Utilities,
+    Verdict,
+    Verdicts,
     Version,
     VersionNoise,
     Wait,

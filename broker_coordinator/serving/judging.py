@@ -1,0 +1,65 @@
+"""What of a task's buffer must not count in the next version, or not yet. Pure."""
+
+from collections import deque
+from collections.abc import Mapping
+
+import msgspec
+
+from broker_coordinator.admission.participation import Participation, require_turn
+from broker_coordinator.aggregation.quarantine import Judged, Sent, Suspicion
+from broker_coordinator.serving.served_task import ServedTask
+from broker_coordinator.serving.waiting import WaitingPayload
+from fleet_protocol.errors import ProtocolError
+
+
+def suspicions(task: ServedTask) -> dict[int, Suspicion]:
+    """By position, what of the `buffer` is suspicious and was not known to be. Trusted devices are never."""
+    plan = task.description.aggregation
+    if plan.suspects is None:
+        return {}
+    _note_known(task)
+    trusted = plan.rule.trusted_devices if plan.rule else ()
+    buffer = [as_judged(each) for each in task.buffer() if each.device not in trusted]
+    found = task.quarantine.suspicions(buffer, task.state.weights.size, plan.suspects)
+    return {buffer[place].position: each for place, each in found.items()}
+
+
+def hold(task: ServedTask, found: Mapping[int, Suspicion]) -> None:
+    """Note what is known of those that wait, and let those that are held wait no longer."""
+    reasons = {position: each.reason for position, each in found.items()}
+    task.waiting = deque(
+        msgspec.structs.replace(each, suspicion=reasons.get(each.position, each.suspicion)) for each in task.waiting
+    )
+    _note_known(task)
+    task.drop({position for position, each in found.items() if each.is_held})
+
+
+def as_judged(update: WaitingPayload) -> Judged:
+    """One that waits."""
+    return Judged(update.device, update.position, Sent(update.facts.norm, update.item.delta), update.suspicion)
+
+
+def out_of_turn(task: ServedTask) -> dict[int, str]:
+    """By position, what must not count in the next version, and why: admission has foreseen another one for it, as
+    something was set aside meanwhile.
+    """
+    plan = task.description.device_privacy
+    if plan is None:
+        return {}
+    found, seen = {}, dict[str, Participation]()
+    for each in task.buffer():
+        before = seen.get(each.device) or task.participations.get(each.device, Participation())
+        try:
+            require_turn(each.device, task.description.task, plan, before, task.noise.made + 1)
+        except ProtocolError as error:
+            found[each.position] = str(error)
+        else:
+            seen[each.device] = before.again(task.noise.made + 1)
+    return found
+
+
+def _note_known(task: ServedTask) -> None:
+    """The verdicts on all that waits and is known to be suspicious: a restart finds these in the journal."""
+    for each in task.waiting:
+        if each.suspicion:
+            task.quarantine.verdicts.note(each.device, each.position, suspicious=True)

@@ -7,6 +7,7 @@ import msgspec
 from broker_coordinator.aggregation.clusters import (
     clusters_by_direction,
     find_clusters,
+    heard_from,
     nearest_clusters,
     numbered,
     unusable,
@@ -15,8 +16,8 @@ from broker_coordinator.consumers.activation_summary import SummaryFacts
 from broker_coordinator.serving.told_devices import activations, newcomers, told_devices
 from broker_coordinator.storage.cluster_registry import ByDevice, ClusterRegistry, Finding, Found, check_has
 from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.pulls import told_directions
 from broker_coordinator.storage.told_activations import drop_unread
-from broker_coordinator.storage.told_directions import told_directions
 from fleet_protocol.cluster_plan import NO_CLUSTER, ClusterPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
@@ -73,15 +74,18 @@ def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
 
 def _find_by_directions(journal: JournalReader, task: TaskDescription, plan: ClusterPlan) -> Found:
     version = journal.newest_number(task.task)
-    pulls = told_directions(journal, task.task)
+    pulls = told_directions(journal.engine, task.task)
     updates = {name: pulls[name].updates for name in sorted(pulls)}
+    heard = heard_from(version, len(pulls), task.aggregation)
 
     def numbering(now: ByDevice, last: Finding | None) -> Found:
         there = {name: plan.cluster(cluster) for name, cluster in now.items()}
-        found = clusters_by_direction(pulls, there, last.kinds if last else {}, plan.most)
+        found = clusters_by_direction(pulls, there, last.kinds if last else {}, plan.most, heard=heard)
         moved = dict(found.moved)
         count = len(set((there | moved).values()) - {NO_CLUSTER})
-        return moved, Finding(version, updates, max(1, count), kinds=dict(found.directions))
+        return moved, Finding(
+            version, updates, max(1, count), kinds={cluster: dict(kind) for cluster, kind in found.directions.items()}
+        )
 
     return ClusterRegistry(journal.engine).assign_found(task, numbering)
 

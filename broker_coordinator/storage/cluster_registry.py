@@ -7,6 +7,7 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
+from broker_coordinator.aggregation.clusters import without
 from broker_coordinator.storage.change_counters import CLUSTERS, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import clusters, findings
@@ -23,6 +24,7 @@ class Finding(msgspec.Struct, frozen=True):
     many `clusters` there were before any was left out as one too many, and whose activation was of no use, and why.
     Those of the devices that came later and were `placed` into these clusters have the version behind which they were.
     Where clusters are found by updates, `samples` counts these, and `kinds` are of `aggregation.clusters.Kinds`.
+    `put` are the devices that are in a cluster by this finding or one before, of an earlier bundle even.
     """
 
     version: int
@@ -30,7 +32,8 @@ class Finding(msgspec.Struct, frozen=True):
     clusters: int
     left_out: dict[str, str] = {}
     placed: dict[str, int] = {}
-    kinds: dict[int, bytes] = {}
+    kinds: dict[int, dict[str, bytes]] = {}
+    put: tuple[str, ...] = ()
 
     def bears_newcomers(self, count: int) -> bool:
         """Whether so many devices more may be placed into its clusters: there are two at least, and all that came
@@ -45,6 +48,8 @@ class Finding(msgspec.Struct, frozen=True):
             samples={name: rows for name, rows in self.samples.items() if name != device},
             left_out={name: why for name, why in self.left_out.items() if name != device},
             placed={name: version for name, version in self.placed.items() if name != device},
+            kinds=without(self.kinds, device),
+            put=tuple(name for name in self.put if name != device),
         )
 
 
@@ -96,7 +101,10 @@ class ClusterRegistry:
                 wanted, finding = found
                 check_has(task, *wanted.values())
                 _assign(connection, task.task, wanted)
-                _store(connection, task.task, finding)
+                last = _finding(connection, task.task, of_any_bundle=True)
+                by_findings = {*wanted, *(last.put if last else ())}
+                put = sorted(_now(connection, task.task).keys() & by_findings)
+                _store(connection, task.task, msgspec.structs.replace(finding, put=tuple(put)))
             return found
 
     def finding(self, task: str) -> Finding | None:
@@ -111,8 +119,8 @@ def leave_clusters(connection: Connection, device: str, task: str | None = None)
     """
     found_in = select(findings.c.task) if task is None else select(findings.c.task).where(findings.c.task == task)
     for each in connection.scalars(found_in).all():
-        last = _finding(connection, each)
-        if last is not None and device in last.samples:
+        last = _finding(connection, each, of_any_bundle=True)
+        if last is not None and (device in last.samples or device in last.put):
             _assign(connection, each, {device: NO_CLUSTER})
             _store(connection, each, last.without(device))
 
@@ -148,9 +156,9 @@ def _assign(connection: Connection, task: str, wanted: Mapping[str, int]) -> Non
     count_up(connection, CLUSTERS)
 
 
-def _finding(connection: Connection, task: str) -> Finding | None:
-    of_bundle = findings.c.task == task, findings.c.version >= first_version(task)
-    document = connection.scalar(select(findings.c.document).where(*of_bundle))
+def _finding(connection: Connection, task: str, *, of_any_bundle: bool = False) -> Finding | None:
+    of_bundle = [] if of_any_bundle else [findings.c.version >= first_version(task)]
+    document = connection.scalar(select(findings.c.document).where(findings.c.task == task, *of_bundle))
     with suppress(msgspec.MsgspecError):  # a damaged row: clusters are found anew
         return msgspec.json.decode(document, type=Finding) if document else None
     return None

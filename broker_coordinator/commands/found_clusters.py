@@ -1,6 +1,7 @@
 """Finds the clusters of a task's devices by what helpers said of them, or by their updates, and assigns them."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 
@@ -78,16 +79,24 @@ def _find_by_directions(journal: JournalReader, task: TaskDescription, plan: Clu
     updates = {name: pulls[name].updates for name in sorted(pulls)}
     heard = heard_from(version, len(pulls), task.aggregation)
 
-    def numbering(now: ByDevice, last: Finding | None) -> Found:
+    registry = ClusterRegistry(journal.engine)
+    while True:
+        now, last = before = registry.stand(task.task)
         there = {name: plan.cluster(cluster) for name, cluster in now.items()}
-        found = clusters_by_direction(pulls, there, last.kinds if last else {}, plan.most, heard=heard)
-        moved = dict(found.moved)
-        count = len(set((there | moved).values()) - {NO_CLUSTER})
-        return moved, Finding(
-            version, updates, max(1, count), kinds={cluster: dict(kind) for cluster, kind in found.directions.items()}
-        )
+        kinds = clusters_by_direction(pulls, there, last.kinds if last else {}, plan.most, heard=heard)
+        count = len(set((there | kinds.moved).values()) - {NO_CLUSTER})
+        directions = {cluster: dict(kind) for cluster, kind in kinds.directions.items()}
+        found = dict(kinds.moved), Finding(version, updates, max(1, count), kinds=directions)
+        # Comparing hundreds of devices takes half a minute: it is done outside of the transaction that assigns them.
+        if assigned := registry.assign_found(task, partial(_unless_changed, found, before)):
+            return assigned
 
-    return ClusterRegistry(journal.engine).assign_found(task, numbering)
+
+def _unless_changed(
+    found: Found, before: tuple[ByDevice, Finding | None], now: ByDevice, last: Finding | None
+) -> Found | None:
+    """What was found, unless an operator has moved a device meanwhile, or one has left."""
+    return found if (now, last) == before else None
 
 
 def _placed(

@@ -107,6 +107,11 @@ class ClusterRegistry:
                 _store(connection, task.task, msgspec.structs.replace(finding, put=tuple(put)))
             return found
 
+    def stand(self, task: str) -> tuple[ByDevice, Finding | None]:
+        """The clusters that devices of a task are in now, and what was found last."""
+        with reading(self._engine) as connection:
+            return _now(connection, task), _finding(connection, task)
+
     def finding(self, task: str) -> Finding | None:
         """What the clusters of the task's bundle were found by last; None where they never were, or it is damaged."""
         with reading(self._engine) as connection:

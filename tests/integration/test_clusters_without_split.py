@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import delete, func, insert, select, update
 
 from broker_coordinator.cli import main
+from broker_coordinator.commands import found_clusters
 from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.found_clusters import find_and_assign, place_newcomers
 from broker_coordinator.consumers.update import UpdateFacts
@@ -161,6 +162,26 @@ def test_a_device_that_leaves_while_others_read_does_not_come_back(tmp_path, mon
 
     monkeypatch.setattr(pulls_of_journal, "_added_up", meanwhile)
     assert set(told_directions(bench.journal.engine, TASK)) == KINDS.keys() - {DARK[0].name}
+
+
+def test_updates_are_taken_and_devices_leave_while_directions_are_compared(tmp_path, monkeypatch):
+    """A comparison takes half a minute, and a message waits five seconds for the database."""
+    bench = served(tmp_path, found_by="directions")
+    rounds(bench, 1, 3)
+    compare, compared = found_clusters.clusters_by_direction, []
+
+    def meanwhile(*given, **options):
+        compared.append(given[1])
+        if len(compared) == 1:
+            send(bench, LIGHT[0], 4)
+            ClusterRegistry(bench.journal.engine).assign(bench.description, {DARK[0].name: 3})
+        return compare(*given, **options)
+
+    monkeypatch.setattr(found_clusters, "clusters_by_direction", meanwhile)
+    found, _ = find_and_assign(bench.journal, bench.description)
+    assert compared == [{}, {DARK[0].name: 3}], "again, with what an operator has said meanwhile"
+    assert found == {name: 1 if name.startswith("light") else 2 for name in KINDS if name != DARK[0].name}
+    assert assigned(bench) == found | {DARK[0].name: 3}
 
 
 MANY = 8_500

@@ -1,7 +1,8 @@
 """Finds the clusters of a task's devices by what helpers said of them, or by their updates, and assigns them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 
@@ -15,13 +16,15 @@ from broker_coordinator.aggregation.clusters import (
 )
 from broker_coordinator.consumers.activation_summary import SummaryFacts
 from broker_coordinator.serving.told_devices import activations, newcomers, told_devices
-from broker_coordinator.storage.cluster_registry import ByDevice, ClusterRegistry, Finding, Found, check_has
+from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding, Found, Stand, check_has
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.pulls import told_directions
 from broker_coordinator.storage.told_activations import drop_unread
 from fleet_protocol.cluster_plan import NO_CLUSTER, ClusterPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
+
+FoundOrNone = TypeVar("FoundOrNone", bound=Found | None)
 
 
 def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
@@ -34,16 +37,8 @@ def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
     """
     plan = _plan(task)
     if plan.found_by == "directions":
-        return _find_by_directions(journal, task, plan)
-    version = journal.newest_number(task.task)
-    told = told_devices(journal, task.task)
-    found = find_clusters(activations(told))
-    finding = Finding(version, _samples(told), found.count, dict(found.left_out))
-
-    def numbering(now: ByDevice, _: Finding | None) -> Found:
-        return numbered(found.of_device, now, plan.most), finding
-
-    assigned = ClusterRegistry(journal.engine).assign_found(task, numbering)
+        return _assigned(journal, task, partial(_found_by_directions, journal, task, plan))
+    assigned = _assigned(journal, task, partial(_found_by_activations, journal, task, plan))
     drop_unread(journal.engine, task.task)
     return assigned
 
@@ -59,50 +54,56 @@ def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
     """
     plan = _plan(task)
     if plan.found_by == "directions":
-        return _find_by_directions(journal, task, plan)
-    version = journal.newest_number(task.task)
-    told = told_devices(journal, task.task)
-
-    def numbering(now: ByDevice, last: Finding | None) -> Found | None:
-        return None if last is None else _placed(told, now, last, plan, version)
-
-    placed = ClusterRegistry(journal.engine).assign_found(task, numbering)
+        return _assigned(journal, task, partial(_found_by_directions, journal, task, plan))
+    placed = _assigned(journal, task, partial(_placed, journal, task, plan))
     if placed is None:
         return find_and_assign(journal, task)
     drop_unread(journal.engine, task.task)
     return placed
 
 
-def _find_by_directions(journal: JournalReader, task: TaskDescription, plan: ClusterPlan) -> Found:
-    version = journal.newest_number(task.task)
-    pulls = told_directions(journal.engine, task.task)
-    updates = {name: pulls[name].updates for name in sorted(pulls)}
-    heard = heard_from(version, len(pulls), task.aggregation)
-
+def _assigned(journal: JournalReader, task: TaskDescription, compare: Callable[[Stand], FoundOrNone]) -> FoundOrNone:
+    """Assign what `compare` finds, and return it. Hundreds of devices are compared for half a minute, so that is done
+    outside of the transaction that assigns them; and again where an operator has changed something meanwhile: has moved
+    a device, say, or revoked one.
+    """
     registry = ClusterRegistry(journal.engine)
     while True:
-        now, last = before = registry.stand(task.task)
-        there = {name: plan.cluster(cluster) for name, cluster in now.items()}
-        kinds = clusters_by_direction(pulls, there, last.kinds if last else {}, plan.most, heard=heard)
-        count = len(set((there | kinds.moved).values()) - {NO_CLUSTER})
-        directions = {cluster: dict(kind) for cluster, kind in kinds.directions.items()}
-        found = dict(kinds.moved), Finding(version, updates, max(1, count), kinds=directions)
-        # Comparing hundreds of devices takes half a minute: it is done outside of the transaction that assigns them.
-        if assigned := registry.assign_found(task, partial(_unless_changed, found, before)):
-            return assigned
+        stand = registry.stand(task.task)
+        found = compare(stand)
+        if found is None or registry.assign_found(task, stand, *found):
+            return found
 
 
-def _unless_changed(
-    found: Found, before: tuple[ByDevice, Finding | None], now: ByDevice, last: Finding | None
-) -> Found | None:
-    """What was found, unless an operator has moved a device meanwhile, or one has left."""
-    return found if (now, last) == before else None
+def _found_by_activations(journal: JournalReader, task: TaskDescription, plan: ClusterPlan, stand: Stand) -> Found:
+    version = journal.newest_number(task.task)
+    told = told_devices(journal, task.task)
+    found = find_clusters(activations(told))
+    finding = Finding(version, _samples(told), found.count, dict(found.left_out))
+    return numbered(found.of_device, stand.clusters, plan.most), finding
 
 
-def _placed(
-    told: Mapping[str, SummaryFacts], now: ByDevice, last: Finding, plan: ClusterPlan, version: int
-) -> Found | None:
+def _found_by_directions(journal: JournalReader, task: TaskDescription, plan: ClusterPlan, stand: Stand) -> Found:
+    pulls = told_directions(journal.engine, task.task)
+    version = journal.newest_number(task.task)
+    there = {name: plan.cluster(cluster) for name, cluster in stand.clusters.items()}
+    known = stand.finding.kinds if stand.finding else {}
+    heard = heard_from(version, len(pulls), task.aggregation)
+    kinds = clusters_by_direction(pulls, there, known, plan.most, heard=heard)
+    moved = dict(kinds.moved)
+    count = len(set((there | moved).values()) - {NO_CLUSTER})
+    updates = {name: pulls[name].updates for name in sorted(pulls)}
+    directions = {cluster: dict(kind) for cluster, kind in kinds.directions.items()}
+    return moved, Finding(version, updates, max(1, count), kinds=directions)
+
+
+def _placed(journal: JournalReader, task: TaskDescription, plan: ClusterPlan, stand: Stand) -> Found | None:
     """Where the newcomers belong, and the finding with them; None where clusters are to be found anew."""
+    now, last = stand.clusters, stand.finding
+    if last is None:
+        return None
+    version = journal.newest_number(task.task)
+    told = told_devices(journal, task.task)
     values = activations(told)
     left_out = unusable(values)
     new = newcomers(told, last)

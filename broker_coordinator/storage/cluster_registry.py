@@ -1,14 +1,14 @@
 """Which cluster each device of a task is in (docs/clusters.md)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TypeVar
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
 from broker_coordinator.aggregation.clusters import without
-from broker_coordinator.storage.change_counters import CLUSTERS, count_up
+from broker_coordinator.storage.change_counters import CLUSTERS, HELPERS, TASKS, change_counters_in, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import clusters, findings
 from broker_coordinator.storage.task_conditions import first_version
@@ -55,7 +55,15 @@ class Finding(msgspec.Struct, frozen=True):
 
 Found = tuple[ByDevice, Finding]
 
-FoundOrNone = TypeVar("FoundOrNone", bound=Found | None)
+
+class Stand(NamedTuple):
+    """How things are when devices are compared: the clusters that they are in, what was found last, and how often
+    operators have changed something that a comparison goes by.
+    """
+
+    clusters: ByDevice
+    finding: Finding | None
+    changes: Mapping[str, int]
 
 
 class ClusterRegistry:
@@ -85,32 +93,28 @@ class ClusterRegistry:
         with writing(self._engine) as connection:
             _assign(connection, task.task, wanted)
 
-    def assign_found(
-        self, task: TaskDescription, number: Callable[[ByDevice, Finding | None], FoundOrNone]
-    ) -> FoundOrNone:
-        """Put devices into the clusters that were found, and keep what they were found by, in one transaction; returns
-        both. `number` is given the clusters that devices are in now, and what was found last; where it gives None,
-        nothing changes.
+    def stand(self, task: str) -> Stand:
+        """How things are with the clusters of a task now."""
+        with reading(self._engine) as connection:
+            return _stand(connection, task)
+
+    def assign_found(self, task: TaskDescription, stand: Stand, wanted: ByDevice, finding: Finding) -> bool:
+        """Put devices into the clusters that were found, and keep what they were found by, in one transaction. False,
+        and nothing changes, where things are not as in `stand` any more.
 
         Raises:
             ConfigurationError: the task has no clusters, or fewer.
         """
+        check_has(task, *wanted.values())
         with writing(self._engine) as connection:
-            found = number(_now(connection, task.task), _finding(connection, task.task))
-            if found is not None:
-                wanted, finding = found
-                check_has(task, *wanted.values())
-                _assign(connection, task.task, wanted)
-                last = _finding(connection, task.task, of_any_bundle=True)
-                by_findings = {*wanted, *(last.put if last else ())}
-                put = sorted(_now(connection, task.task).keys() & by_findings)
-                _store(connection, task.task, msgspec.structs.replace(finding, put=tuple(put)))
-            return found
-
-    def stand(self, task: str) -> tuple[ByDevice, Finding | None]:
-        """The clusters that devices of a task are in now, and what was found last."""
-        with reading(self._engine) as connection:
-            return _now(connection, task), _finding(connection, task)
+            if _stand(connection, task.task) != stand:
+                return False
+            _assign(connection, task.task, wanted)
+            last = _finding(connection, task.task, of_any_bundle=True)
+            by_findings = {*wanted, *(last.put if last else ())}
+            put = sorted(_now(connection, task.task).keys() & by_findings)
+            _store(connection, task.task, msgspec.structs.replace(finding, put=tuple(put)))
+            return True
 
     def finding(self, task: str) -> Finding | None:
         """What the clusters of the task's bundle were found by last; None where they never were, or it is damaged."""
@@ -143,6 +147,12 @@ def check_has(task: TaskDescription, *wanted: int) -> None:
                 f"task {task.task!r} has no cluster {cluster}: it has 1 to {task.clusters.most} (clusters.most), and"
                 f" {NO_CLUSTER} is none"
             )
+
+
+def _stand(connection: Connection, task: str) -> Stand:
+    counted = change_counters_in(connection)
+    changes = {subject: counted.get(subject, 0) for subject in (TASKS, HELPERS, CLUSTERS)}
+    return Stand(_now(connection, task), _finding(connection, task), changes)
 
 
 def _assign(connection: Connection, task: str, wanted: Mapping[str, int]) -> None:

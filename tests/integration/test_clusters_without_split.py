@@ -175,13 +175,17 @@ def test_updates_are_taken_and_devices_leave_while_directions_are_compared(tmp_p
         if len(compared) == 1:
             send(bench, LIGHT[0], 4)
             ClusterRegistry(bench.journal.engine).assign(bench.description, {DARK[0].name: 3})
+        if len(compared) == 2:
+            DeviceRegistry(bench.journal.engine).revoke(DARK[1].name)
         return compare(*given, **options)
 
     monkeypatch.setattr(found_clusters, "clusters_by_direction", meanwhile)
-    found, _ = find_and_assign(bench.journal, bench.description)
-    assert compared == [{}, {DARK[0].name: 3}], "again, with what an operator has said meanwhile"
-    assert found == {name: 1 if name.startswith("light") else 2 for name in KINDS if name != DARK[0].name}
+    found, finding = find_and_assign(bench.journal, bench.description)
+    assert compared == [{}, {DARK[0].name: 3}, {DARK[0].name: 3}], "again, after what has been done meanwhile"
+    others = KINDS.keys() - {DARK[0].name, DARK[1].name}
+    assert found == {name: 1 if name.startswith("light") else 2 for name in others}
     assert assigned(bench) == found | {DARK[0].name: 3}
+    assert DARK[1].name not in finding.samples.keys() | finding.kinds[2].keys()
 
 
 MANY = 8_500

@@ -8,12 +8,12 @@ from broker_coordinator.aggregation.diagnostics.empty_clusters import empty_clus
 from broker_coordinator.commands.found_clusters import find_and_assign, place_newcomers
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.configuration import load_configuration
+from broker_coordinator.storage.chosen_clusters import chosen_clusters
 from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding, check_has
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
-from broker_coordinator.storage.told_directions import chosen_clusters
 from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.errors import ConfigurationError
@@ -92,7 +92,7 @@ def _find(journal: Journal, task: TaskDescription, *, newcomers: bool, as_json: 
 def clusters_now(journal: JournalReader, task: TaskDescription) -> dict[str, int]:
     """The cluster of each device that is in one, whoever says it; of devices that choose, that of the last update."""
     if task.clusters is not None and task.clusters.by_devices:
-        return chosen_clusters(journal, task.task)
+        return chosen_clusters(journal.engine, task.task)
     return ClusterRegistry(journal.engine).assigned().get(task.task, {})
 
 

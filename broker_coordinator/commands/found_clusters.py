@@ -1,25 +1,30 @@
 """Finds the clusters of a task's devices by what helpers said of them, or by their updates, and assigns them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
 from broker_coordinator.aggregation.clusters import (
     clusters_by_direction,
     find_clusters,
+    heard_from,
     nearest_clusters,
     numbered,
     unusable,
 )
 from broker_coordinator.consumers.activation_summary import SummaryFacts
 from broker_coordinator.serving.told_devices import activations, newcomers, told_devices
-from broker_coordinator.storage.cluster_registry import ByDevice, ClusterRegistry, Finding, Found, check_has
+from broker_coordinator.storage.cluster_registry import ClusterRegistry, Finding, Found, Stand, check_has
 from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.pulls import told_directions
 from broker_coordinator.storage.told_activations import drop_unread
-from broker_coordinator.storage.told_directions import told_directions
 from fleet_protocol.cluster_plan import NO_CLUSTER, ClusterPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
+
+FoundOrNone = TypeVar("FoundOrNone", bound=Found | None)
 
 
 def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
@@ -32,16 +37,8 @@ def find_and_assign(journal: JournalReader, task: TaskDescription) -> Found:
     """
     plan = _plan(task)
     if plan.found_by == "directions":
-        return _find_by_directions(journal, task, plan)
-    version = journal.newest_number(task.task)
-    told = told_devices(journal, task.task)
-    found = find_clusters(activations(told))
-    finding = Finding(version, _samples(told), found.count, dict(found.left_out))
-
-    def numbering(now: ByDevice, _: Finding | None) -> Found:
-        return numbered(found.of_device, now, plan.most), finding
-
-    assigned = ClusterRegistry(journal.engine).assign_found(task, numbering)
+        return _assigned(journal, task, partial(_found_by_directions, journal, task, plan))
+    assigned = _assigned(journal, task, partial(_found_by_activations, journal, task, plan))
     drop_unread(journal.engine, task.task)
     return assigned
 
@@ -57,39 +54,56 @@ def place_newcomers(journal: JournalReader, task: TaskDescription) -> Found:
     """
     plan = _plan(task)
     if plan.found_by == "directions":
-        return _find_by_directions(journal, task, plan)
-    version = journal.newest_number(task.task)
-    told = told_devices(journal, task.task)
-
-    def numbering(now: ByDevice, last: Finding | None) -> Found | None:
-        return None if last is None else _placed(told, now, last, plan, version)
-
-    placed = ClusterRegistry(journal.engine).assign_found(task, numbering)
+        return _assigned(journal, task, partial(_found_by_directions, journal, task, plan))
+    placed = _assigned(journal, task, partial(_placed, journal, task, plan))
     if placed is None:
         return find_and_assign(journal, task)
     drop_unread(journal.engine, task.task)
     return placed
 
 
-def _find_by_directions(journal: JournalReader, task: TaskDescription, plan: ClusterPlan) -> Found:
+def _assigned(journal: JournalReader, task: TaskDescription, compare: Callable[[Stand], FoundOrNone]) -> FoundOrNone:
+    """Assign what `compare` finds, and return it. Hundreds of devices are compared for half a minute, so that is done
+    outside of the transaction that assigns them; and again where an operator has changed something meanwhile: has moved
+    a device, say, or revoked one.
+    """
+    registry = ClusterRegistry(journal.engine)
+    while True:
+        stand = registry.stand(task.task)
+        found = compare(stand)
+        if found is None or registry.assign_found(task, stand, *found):
+            return found
+
+
+def _found_by_activations(journal: JournalReader, task: TaskDescription, plan: ClusterPlan, stand: Stand) -> Found:
     version = journal.newest_number(task.task)
-    pulls = told_directions(journal, task.task)
+    told = told_devices(journal, task.task)
+    found = find_clusters(activations(told))
+    finding = Finding(version, _samples(told), found.count, dict(found.left_out))
+    return numbered(found.of_device, stand.clusters, plan.most), finding
+
+
+def _found_by_directions(journal: JournalReader, task: TaskDescription, plan: ClusterPlan, stand: Stand) -> Found:
+    pulls = told_directions(journal.engine, task.task)
+    version = journal.newest_number(task.task)
+    there = {name: plan.cluster(cluster) for name, cluster in stand.clusters.items()}
+    known = stand.finding.kinds if stand.finding else {}
+    heard = heard_from(version, len(pulls), task.aggregation)
+    kinds = clusters_by_direction(pulls, there, known, plan.most, heard=heard)
+    moved = dict(kinds.moved)
+    count = len(set((there | moved).values()) - {NO_CLUSTER})
     updates = {name: pulls[name].updates for name in sorted(pulls)}
-
-    def numbering(now: ByDevice, last: Finding | None) -> Found:
-        there = {name: plan.cluster(cluster) for name, cluster in now.items()}
-        found = clusters_by_direction(pulls, there, last.kinds if last else {}, plan.most)
-        moved = dict(found.moved)
-        count = len(set((there | moved).values()) - {NO_CLUSTER})
-        return moved, Finding(version, updates, max(1, count), kinds=dict(found.directions))
-
-    return ClusterRegistry(journal.engine).assign_found(task, numbering)
+    directions = {cluster: dict(kind) for cluster, kind in kinds.directions.items()}
+    return moved, Finding(version, updates, max(1, count), kinds=directions)
 
 
-def _placed(
-    told: Mapping[str, SummaryFacts], now: ByDevice, last: Finding, plan: ClusterPlan, version: int
-) -> Found | None:
+def _placed(journal: JournalReader, task: TaskDescription, plan: ClusterPlan, stand: Stand) -> Found | None:
     """Where the newcomers belong, and the finding with them; None where clusters are to be found anew."""
+    now, last = stand.clusters, stand.finding
+    if last is None:
+        return None
+    version = journal.newest_number(task.task)
+    told = told_devices(journal, task.task)
     values = activations(told)
     left_out = unusable(values)
     new = newcomers(told, last)

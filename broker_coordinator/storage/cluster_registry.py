@@ -1,13 +1,14 @@
 """Which cluster each device of a task is in (docs/clusters.md)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TypeVar
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Engine, bindparam, delete, insert, select
 
-from broker_coordinator.storage.change_counters import CLUSTERS, count_up
+from broker_coordinator.aggregation.clusters import without
+from broker_coordinator.storage.change_counters import CLUSTERS, HELPERS, TASKS, change_counters_in, count_up
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import clusters, findings
 from broker_coordinator.storage.task_conditions import first_version
@@ -23,6 +24,7 @@ class Finding(msgspec.Struct, frozen=True):
     many `clusters` there were before any was left out as one too many, and whose activation was of no use, and why.
     Those of the devices that came later and were `placed` into these clusters have the version behind which they were.
     Where clusters are found by updates, `samples` counts these, and `kinds` are of `aggregation.clusters.Kinds`.
+    `put` are the devices that are in a cluster by this finding or one before, of an earlier bundle even.
     """
 
     version: int
@@ -30,7 +32,8 @@ class Finding(msgspec.Struct, frozen=True):
     clusters: int
     left_out: dict[str, str] = {}
     placed: dict[str, int] = {}
-    kinds: dict[int, bytes] = {}
+    kinds: dict[int, dict[str, bytes]] = {}
+    put: tuple[str, ...] = ()
 
     def bears_newcomers(self, count: int) -> bool:
         """Whether so many devices more may be placed into its clusters: there are two at least, and all that came
@@ -45,12 +48,22 @@ class Finding(msgspec.Struct, frozen=True):
             samples={name: rows for name, rows in self.samples.items() if name != device},
             left_out={name: why for name, why in self.left_out.items() if name != device},
             placed={name: version for name, version in self.placed.items() if name != device},
+            kinds=without(self.kinds, device),
+            put=tuple(name for name in self.put if name != device),
         )
 
 
 Found = tuple[ByDevice, Finding]
 
-FoundOrNone = TypeVar("FoundOrNone", bound=Found | None)
+
+class Stand(NamedTuple):
+    """How things are when devices are compared: the clusters that they are in, what was found last, and how often
+    operators have changed something that a comparison goes by.
+    """
+
+    clusters: ByDevice
+    finding: Finding | None
+    changes: Mapping[str, int]
 
 
 class ClusterRegistry:
@@ -80,24 +93,28 @@ class ClusterRegistry:
         with writing(self._engine) as connection:
             _assign(connection, task.task, wanted)
 
-    def assign_found(
-        self, task: TaskDescription, number: Callable[[ByDevice, Finding | None], FoundOrNone]
-    ) -> FoundOrNone:
-        """Put devices into the clusters that were found, and keep what they were found by, in one transaction; returns
-        both. `number` is given the clusters that devices are in now, and what was found last; where it gives None,
-        nothing changes.
+    def stand(self, task: str) -> Stand:
+        """How things are with the clusters of a task now."""
+        with reading(self._engine) as connection:
+            return _stand(connection, task)
+
+    def assign_found(self, task: TaskDescription, stand: Stand, wanted: ByDevice, finding: Finding) -> bool:
+        """Put devices into the clusters that were found, and keep what they were found by, in one transaction. False,
+        and nothing changes, where things are not as in `stand` any more.
 
         Raises:
             ConfigurationError: the task has no clusters, or fewer.
         """
+        check_has(task, *wanted.values())
         with writing(self._engine) as connection:
-            found = number(_now(connection, task.task), _finding(connection, task.task))
-            if found is not None:
-                wanted, finding = found
-                check_has(task, *wanted.values())
-                _assign(connection, task.task, wanted)
-                _store(connection, task.task, finding)
-            return found
+            if _stand(connection, task.task) != stand:
+                return False
+            _assign(connection, task.task, wanted)
+            last = _finding(connection, task.task, of_any_bundle=True)
+            by_findings = {*wanted, *(last.put if last else ())}
+            put = sorted(_now(connection, task.task).keys() & by_findings)
+            _store(connection, task.task, msgspec.structs.replace(finding, put=tuple(put)))
+            return True
 
     def finding(self, task: str) -> Finding | None:
         """What the clusters of the task's bundle were found by last; None where they never were, or it is damaged."""
@@ -111,8 +128,8 @@ def leave_clusters(connection: Connection, device: str, task: str | None = None)
     """
     found_in = select(findings.c.task) if task is None else select(findings.c.task).where(findings.c.task == task)
     for each in connection.scalars(found_in).all():
-        last = _finding(connection, each)
-        if last is not None and device in last.samples:
+        last = _finding(connection, each, of_any_bundle=True)
+        if last is not None and (device in last.samples or device in last.put):
             _assign(connection, each, {device: NO_CLUSTER})
             _store(connection, each, last.without(device))
 
@@ -132,6 +149,12 @@ def check_has(task: TaskDescription, *wanted: int) -> None:
             )
 
 
+def _stand(connection: Connection, task: str) -> Stand:
+    counted = change_counters_in(connection)
+    changes = {subject: counted.get(subject, 0) for subject in (TASKS, HELPERS, CLUSTERS)}
+    return Stand(_now(connection, task), _finding(connection, task), changes)
+
+
 def _assign(connection: Connection, task: str, wanted: Mapping[str, int]) -> None:
     changed = _changed(connection, task, wanted)
     if not changed:
@@ -148,9 +171,9 @@ def _assign(connection: Connection, task: str, wanted: Mapping[str, int]) -> Non
     count_up(connection, CLUSTERS)
 
 
-def _finding(connection: Connection, task: str) -> Finding | None:
-    of_bundle = findings.c.task == task, findings.c.version >= first_version(task)
-    document = connection.scalar(select(findings.c.document).where(*of_bundle))
+def _finding(connection: Connection, task: str, *, of_any_bundle: bool = False) -> Finding | None:
+    of_bundle = [] if of_any_bundle else [findings.c.version >= first_version(task)]
+    document = connection.scalar(select(findings.c.document).where(findings.c.task == task, *of_bundle))
     with suppress(msgspec.MsgspecError):  # a damaged row: clusters are found anew
         return msgspec.json.decode(document, type=Finding) if document else None
     return None

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, selec
 from broker_coordinator.aggregation.lineage import Departure
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.cluster_registry import leave_clusters
+from broker_coordinator.storage.pulls import drop_pull
 from broker_coordinator.storage.schema import FACTS, HELD, WAITING, departures, payloads, tasks, versions
 from fleet_protocol.kinds import ACTIVATION_SUMMARY, PROMPTS
 
@@ -27,6 +28,7 @@ def note_departure(connection: Connection, device: str, task: str | None = None)
     its_own = and_(payloads.c.device == device, or_(WAITING, HELD, told_kinds))
     connection.execute(update(payloads).where(left, or_(its_own, _said_of(device))).values(set_aside=LEFT))
     leave_clusters(connection, device, task)
+    drop_pull(connection, device, task)
     count_up(connection, TASKS)
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-SCHEMA = 21
+SCHEMA = 22
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -106,6 +106,27 @@ findings = Table(
     Column("version", BigInteger, nullable=False, comment="behind which clusters were found"),
     Column("document", Text, nullable=False, comment="JSON of storage.cluster_registry.Finding"),
     comment="what the clusters of a task's devices were found by, last",
+)
+
+pulls = Table(
+    "pulls",
+    metadata,
+    Column("task", String(48), primary_key=True),
+    Column("device", String(48), primary_key=True),
+    Column("cluster", Integer, nullable=False, comment="whose copy its updates trained last"),
+    Column("updates", BigInteger, nullable=False, comment="of that copy"),
+    Column("version", BigInteger, nullable=False, comment="that holds the newest"),
+    Column("position", BigInteger, nullable=False, comment="the newest's in the journal"),
+    Column("total", LargeBinary, nullable=False, comment="where they pull: float64, little endian"),
+    comment="of the updates of a device that versions hold up to `pulls_read`",
+)
+
+pulls_read = Table(
+    "pulls_read",
+    metadata,
+    Column("task", String(48), primary_key=True),
+    Column("first_version", BigInteger, nullable=False, comment="the own one of the bundle that was read"),
+    Column("version", BigInteger, nullable=False, comment="up to which `pulls` have been added up"),
 )
 
 varieties = Table(

@@ -17,6 +17,8 @@ from broker_coordinator.storage.schema import (
     invitations,
     metadata,
     payloads,
+    pulls,
+    pulls_read,
     queries,
     restores,
     schema_number,
@@ -142,6 +144,11 @@ def _from_20(connection: Connection) -> None:
     connection.execute(CreateIndex(held_payloads))
 
 
+def _from_21(connection: Connection) -> None:
+    connection.execute(CreateTable(pulls))
+    connection.execute(CreateTable(pulls_read))
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -160,5 +167,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     18: _from_18,
     19: _from_19,
     20: _from_20,
+    21: _from_21,
 }
 """By the schema that is there, what makes it the next one."""

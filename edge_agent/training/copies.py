@@ -4,7 +4,7 @@
 
 IFCA begins with models that are drawn apart. Here all copies begin as copy 0, so devices are drawn apart: as long as a
 copy is untrained, each round trains one at random. From then on a device moves where another copy is better by more
-than chance.
+than chance. One in no cluster that can't tell copies apart is drawn too: nobody trains copy 0.
 The training worker runs it on a device, the simulator in its own process.
 """
 
@@ -22,7 +22,7 @@ from fleet_protocol.task_description import TaskDescription
 
 MOST_TRIED: Final = 256
 """Samples, spread over all that are stored: trying up to eight copies shall take less than a round."""
-FEWEST_TRIED: Final = 2
+FEWEST_COMPARED: Final = 2
 """Of which a standard error can be told."""
 
 
@@ -44,30 +44,42 @@ def chosen_cluster(
     copies = {cluster: ClusterView.of(task, cluster).weights(version) for cluster in range(1, plan.most + 1)}
     untrained = ClusterView.of(task, NO_CLUSTER).weights(version).tobytes()
     own = plan.cluster(now)
+    drawn = 1 + int(np.random.default_rng(draw).integers(plan.most))
     if any(copy.tobytes() == untrained for copy in copies.values()):
-        return 1 + int(np.random.default_rng(draw).integers(plan.most))
-    if len(samples) < FEWEST_TRIED:
-        return own
-    return _best(copies, own, _spread(samples), evaluate)
+        return drawn
+    best = _best(copies, own, _spread(samples), evaluate) if len(samples) else own
+    return drawn if best == NO_CLUSTER else best
 
 
 def _best(copies: dict[int, FloatVector], own: int, samples: Samples, evaluate: Evaluate) -> int:
     """The cluster of the best copy, if it is better than that of the device's own by more than chance makes of it; a
-    device in none takes the best.
+    device in none takes the best. `own` where no sample has a finite loss under any copy.
+
+    The best copy has the fewest losses that are not finite, and of those the least mean of the others.
     """
-    losses = {cluster: evaluate(copy, samples).losses.astype(np.float64) for cluster, copy in copies.items()}
-    finite = [cluster for cluster, found in losses.items() if np.isfinite(found).all()]
-    best = min(finite, key=lambda cluster: (float(losses[cluster].mean()), cluster), default=own)
-    return best if own not in losses or _are_less(losses[best], losses[own]) else own
+    losses = np.array([evaluate(copy, samples).losses for copy in copies.values()], np.float64)
+    losses = losses[:, np.isfinite(losses).any(axis=0)]  # of the other samples no copy knows anything
+    if not losses.size:
+        return own
+    clusters = list(copies)
+    failed = (~np.isfinite(losses)).sum(axis=1)
+    means = [float(each[np.isfinite(each)].mean()) if np.isfinite(each).any() else np.inf for each in losses]
+    best = min(range(len(clusters)), key=lambda place: (failed[place], means[place], place))
+    if own not in copies:
+        return clusters[best]
+    now = clusters.index(own)
+    is_better = failed[best] < failed[now] or _are_less(losses[best], losses[now])
+    return clusters[best] if is_better else own
 
 
 def _are_less(losses: NDArray[np.float64], others: NDArray[np.float64]) -> bool:
     """Whether losses float64[N] are less by more than `STANDARD_ERRORS` of the mean difference. It is taken sample by
-    sample, so that what makes one sample harder than another falls out.
+    sample, so that what makes one sample harder than another falls out; of those alone where both are finite.
     """
-    if not np.isfinite(others).all():
-        return bool(np.isfinite(losses).all())
-    less = others - losses
+    both = np.isfinite(losses) & np.isfinite(others)
+    less = (others - losses)[both]
+    if less.size < FEWEST_COMPARED:
+        return False
     error = float(less.std(ddof=1)) / np.sqrt(less.size)
     return bool(less.mean() > STANDARD_ERRORS * error)
 

@@ -235,12 +235,30 @@ def test_clusters_and_what_they_were_found_by_are_kept_together_or_not_at_all(te
         ({"dark-0": 1, "dark-1": 4}, Finding(0, {}, 1), ConfigurationError),
     ):
         with pytest.raises(error):
-            registry.assign_found(task, lambda *_, found=(wanted, finding): found)
+            registry.assign_found(task, registry.stand(TASK), wanted, finding)
         assert (registry.assigned(), registry.finding(TASK)) == ({}, None)
     telling.find()
     assert registry.finding(TASK).clusters == 2
     TaskRegistry(telling.bench.journal.engine).remove(TASK)
     assert (registry.assigned(), registry.finding(TASK)) == ({}, None)
+
+
+def test_a_device_that_is_revoked_while_others_are_compared_gets_no_cluster(telling, monkeypatch):
+    for name in DARK + LIGHT:
+        telling.tell(name)
+    registry, compare = DeviceRegistry(telling.bench.journal.engine), found_clusters.find_clusters
+    left = iter(["dark-0"])
+
+    def meanwhile(*given):
+        for name in left:
+            registry.revoke(name)
+        return compare(*given)
+
+    monkeypatch.setattr(found_clusters, "find_clusters", meanwhile)
+    assert set(telling.find()) == {*DARK, *LIGHT} - {"dark-0"}
+    clusters = ClusterRegistry(telling.bench.journal.engine)
+    assert "dark-0" not in clusters.assigned()[TASK]
+    assert "dark-0" not in clusters.finding(TASK).samples
 
 
 def test_verbs_say_how_clusters_were_found(telling, tmp_path, capsys):

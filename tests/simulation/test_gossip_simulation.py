@@ -1,19 +1,25 @@
 """A fleet without a coordinator in virtual time: it learns and agrees through crashes, nights, hostile neighbours."""
 
+import io
 import json
 
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
+from bundle_runtime.bundle import Bundle
 from edge_agent.training.gossip import Told
-from fleet_protocol.codec import encode_update
+from fleet_protocol.codec import encode_update, write_weights
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MIB
+from fleet_protocol.parameter import Parameter
+from fleet_protocol.remedies import STEADIER_TRAINING
 from fleet_protocol.update_plan import WHOLE_UPDATES
 from tests.support.simulated_fleet import BUNDLE, HOUR, bundle, fleet, workload
 from workbench.simulation.gossip.show import prepare_gossip, simulate_gossip
 from workbench.simulation.gossip.simulation import GossipSimulation, as_told
-from workbench.simulation.gossip.summary import why_worthless
+from workbench.simulation.gossip.summary import GossipSummary, print_gossip, why_worthless
 from workbench.simulation.show import Request
 from workbench.simulation.simulation import Options
 
@@ -75,16 +81,20 @@ def test_devices_that_crash_and_sleep_catch_up_by_whole_copies():
     assert summary.last.worst > 0.5
 
 
+def models_of(run: GossipSimulation) -> np.ndarray:
+    return np.stack([device.peer.model for device in run.devices])
+
+
 def absurd(device: int, told: Told) -> Told:
     if device != HOSTILE:
         return told
     values = np.full(BUNDLE.description.parameter_count, 1e35, np.float32)
     packed = encode_update(values, BUNDLE.description.shapes, WHOLE_UPDATES, np.random.default_rng(0)).packed
-    return Told(told.number, packed, told.whole)
+    return msgspec.structs.replace(told, packed=packed)
 
 
 def no_numbers(device: int, told: Told) -> Told:
-    return Told(told.number, b"\x00" * 20, told.whole) if device == HOSTILE else told
+    return msgspec.structs.replace(told, packed=b"\x00" * 20) if device == HOSTILE else told
 
 
 @pytest.mark.parametrize("rule", ["mean", "vote"])
@@ -92,12 +102,12 @@ def test_absurd_neighbours_are_bounded(rule):
     """The others' models stay finite, and those that it does not reach learn."""
     run = simulation("random", rule, tamper=absurd, devices=12)
     summary = run.run().summary
-    honest = run.models()[1:]
+    honest = models_of(run)[1:]
     assert np.isfinite(honest).all()
     best = max(run.workload.score(model) for model in honest)
     assert best > summary.first.score
     norms = np.linalg.norm(honest, axis=1)
-    assert norms.max() < 100 * np.linalg.norm(run.models()[0])
+    assert norms.max() < 100 * np.linalg.norm(models_of(run)[0])
 
 
 def test_what_is_no_change_is_refused_and_counted():
@@ -140,4 +150,43 @@ def test_what_needs_a_coordinator_is_refused_in_words(changes, options, words):
 
 def test_a_fleet_that_never_trains_says_so():
     run = prepare_gossip(request(), Options(seed=1, seconds=60.0), "ring")
-    assert "no device has trained" in why_worthless(run.run().summary)
+    words = why_worthless(run.run().summary)
+    assert words.startswith(
+        "nothing was learned: no device has ended a round; a round takes 32 new samples: run longer"
+    )
+
+
+def said(summary: GossipSummary) -> str:
+    console = Console(record=True, file=io.StringIO(), width=100)
+    print_gossip(summary, console, 1.0)
+    return console.export_text()
+
+
+def test_a_fleet_whose_rounds_all_diverge_is_told_so():
+    task = bundle().description
+    steep = msgspec.structs.replace(task, training=msgspec.structs.replace(task.training, learning_rate=1e9))
+    options = Options(seed=1, seconds=6 * HOUR)
+    run = GossipSimulation(fleet(4), Bundle(steep, BUNDLE.files), workload(), options, "ring")
+    words = why_worthless(run.run().summary)
+    assert words.startswith("nothing was learned: no device has ended a round: each of ")
+    assert f"; {STEADIER_TRAINING}" in words
+    assert "run longer" not in words
+
+
+def test_what_withheld_rounds_did_is_told():
+    summary = simulation(hours=1).run().summary
+    withheld = {"spent": 3, "worse": 2, "unchanged": 4}
+    words = " ".join(said(msgspec.structs.replace(summary, rounds_withheld=withheld)).split())
+    assert "3 times a device had enough of its samples (`maximum_epochs` of task.toml): it trained nothing" in words
+    assert "2 rounds made the device's validation samples worse, and were undone; the devices exchanged" in words
+    assert "4 rounds told nothing, as the model had moved too little" in words
+
+
+def test_memory_is_that_of_models_copies_mixing_and_scoring():
+    """A model of 1 MiB: 8 devices have theirs and 3 copies each, which are 32 MiB, and one that mixes 18 MiB more."""
+    big = msgspec.structs.replace(BUNDLE.description, parameters=[Parameter("weight", [MIB // 4])])
+    files = BUNDLE.files | {"weights.safetensors": write_weights(np.zeros(MIB // 4, np.float32), big.parameters)}
+    made = Bundle(big, files)
+    with pytest.raises(ConfigurationError, match="are 50 MiB, more than --memory-mib 49"):
+        GossipSimulation(fleet(8), made, workload(), Options(seed=1, seconds=HOUR, memory_mib=49), "ring")
+    GossipSimulation(fleet(8), made, workload(), Options(seed=1, seconds=HOUR, memory_mib=50), "ring")

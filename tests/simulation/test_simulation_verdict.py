@@ -72,6 +72,15 @@ def test_a_run_that_is_worth_nothing_ends_with_status_1_and_words(capsys, fields
     assert told.count("\n") == 1
 
 
+def test_running_longer_is_no_remedy_where_rounds_diverge_or_guards_defer_them():
+    summary = changed(updates=0, versions=0, rounds_diverged=Count(7, "the loss is nan"))
+    assert failure(summary).startswith(
+        "nothing was learned: no update was accepted: each of 7 rounds diverged, the first: the loss is nan; scale"
+    )
+    summary = changed(updates=0, versions=0, guard_refusals={"too hot": 5, "no power": 2})
+    assert failure(summary).endswith("accepted; guards deferred 7 rounds, most often (5 times): too hot")
+
+
 def test_running_longer_is_no_remedy_where_no_device_has_enough_samples():
     summary = changed(updates=0, versions=0, devices_short_of_samples=4)
     assert failure(summary) == "nothing was learned: no update was accepted"

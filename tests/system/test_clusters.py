@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from broker_coordinator.storage.chosen_clusters import chosen_clusters
 from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
-from broker_coordinator.storage.told_directions import chosen_clusters
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.codec import read_model
 from tests.support.agent import AgentProcess, copy_digits_bundle, sample
@@ -124,7 +124,7 @@ def test_devices_choose_copies_and_keep_them_through_kills(choosing: ClusteredFl
     kept = {agent.name: agent.status()["clusters"]["digits"] for agent in fleet.agents}
     assert set(kept.values()) <= {1, 2}
     with fleet.coordinator.journal() as journal:
-        assert chosen_clusters(journal, "digits") == kept
+        assert chosen_clusters(journal.engine, "digits") == kept
         rows = list(journal.updates("digits"))
     for agent in fleet.agents:
         agent.stop()

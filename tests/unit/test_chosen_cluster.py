@@ -40,7 +40,8 @@ def losses(each: Callable[[float], np.ndarray] = lambda value: value + NOISE):
 
 
 def chosen(*values: float, now: int = 0, evaluate=None, of: Samples | None = None, draw=(1, 0), task=TASK) -> int:
-    return chosen_cluster(version(*values), task, of or samples(), now, draw=draw, evaluate=evaluate or losses())
+    of = samples() if of is None else of
+    return chosen_cluster(version(*values), task, of, now, draw=draw, evaluate=evaluate or losses())
 
 
 @pytest.mark.parametrize("now", [0, 2])
@@ -84,6 +85,44 @@ def test_a_cluster_that_a_newer_bundle_has_not_is_none():
 
 def test_one_sample_tells_no_difference():
     assert chosen(3.0, 2.0, 1.0, now=1, of=samples(1)) == 1
+
+
+def test_one_sample_is_enough_for_a_device_that_is_in_none():
+    assert chosen(3.0, 2.0, 1.0, of=samples(1)) == 3
+    assert chosen(1.0, 2.0, 3.0, of=samples(1)) == 1
+
+
+def spoilt(*, under: dict[float, slice]):
+    """Losses of which those in a slice are not finite, by the value of the copy."""
+
+    def each(value: float) -> np.ndarray:
+        found = value + NOISE
+        for of, where in under.items():
+            found[where] = np.nan if of == value else found[where]
+        return found
+
+    return losses(each)
+
+
+def test_a_sample_that_no_copy_knows_keeps_nobody_from_choosing():
+    of_all = spoilt(under=dict.fromkeys((1.0, 2.0, 3.0), slice(0, 1)))
+    assert chosen(3.0, 2.0, 1.0, evaluate=of_all) == 3
+    assert chosen(3.0, 2.0, 1.0, now=1, evaluate=of_all) == 3
+    assert chosen(1.0, 2.0, 3.0, now=1, evaluate=of_all) == 1
+
+
+def test_of_copies_that_all_fail_on_some_samples_the_one_that_fails_least_is_taken():
+    each = spoilt(under={1.0: slice(0, 9), 2.0: slice(9, 12), 3.0: slice(12, 20)})
+    assert chosen(1.0, 2.0, 3.0, evaluate=each) == 2
+    assert chosen(1.0, 2.0, 3.0, now=3, evaluate=each) == 2
+
+
+def test_a_device_in_none_that_can_tell_nothing_is_drawn_into_a_cluster_and_others_stay():
+    nothing = losses(lambda value: np.full(40, np.nan))
+    drawn = {chosen(3.0, 2.0, 1.0, draw=(life, 0), evaluate=nothing) for life in range(20)}
+    assert drawn == {1, 2, 3}
+    assert chosen(3.0, 2.0, 1.0, now=2, evaluate=nothing) == 2
+    assert {chosen(3.0, 2.0, 1.0, draw=(life, 0), of=samples(0)) for life in range(20)} == drawn
 
 
 def test_no_more_samples_are_tried_than_a_round_can_spare():

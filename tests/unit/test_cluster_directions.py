@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker_coordinator.aggregation.clusters import NO_PULL, Pull, clusters_by_direction, direction_of
+from broker_coordinator.aggregation.clusters import (
+    NO_PULL,
+    Pull,
+    clusters_by_direction,
+    direction_of,
+    heard_from,
+    without,
+)
 from broker_coordinator.aggregation.clusters.by_direction import FEWEST_UPDATES
 from broker_coordinator.aggregation.clusters.directions import (
     DECAY,
@@ -16,6 +23,7 @@ from broker_coordinator.aggregation.clusters.directions import (
     residuals,
     unpacked,
 )
+from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.parameter import Parameter
@@ -69,7 +77,7 @@ def test_what_sparse_updates_say_together_is_what_the_whole_change_says(seed, sc
     for number in range(4):
         part = np.where(turn == number, whole, 0)
         length = scale * DECAY**number * float(np.linalg.norm(part))
-        pull = pull.after(0, direction_of(sparse(part), COPIED), length)
+        pull = pull.after(0, direction_of(sparse(part), COPIED), length, number)
     together, expected = pull.total, unpacked(direction_of(sparse(whole), COPIED))
     found = directions({"sum": together, "whole": expected})
     assert found["sum"] @ found["whole"] > 0.99999
@@ -77,10 +85,10 @@ def test_what_sparse_updates_say_together_is_what_the_whole_change_says(seed, sc
 
 def test_a_pull_is_the_newest_update_and_a_share_of_those_before_from_the_same_copy():
     one, other = (direction_of(sparse(drawn(seed)), COPIED) for seed in (1, 2))
-    pull = NO_PULL.after(0, one, 3.0).after(0, other, 2.0)
+    pull = NO_PULL.after(0, one, 3.0, 1).after(0, other, 2.0, 4)
     np.testing.assert_allclose(pull.total, 2 * unpacked(other) + DECAY * 3 * unpacked(one))
-    assert pull.updates == 2
-    moved = pull.after(3, one, 1.0)
+    assert (pull.updates, pull.version) == (2, 4)
+    moved = pull.after(3, one, 1.0, 5)
     assert (moved.cluster, moved.updates) == (3, 1)
     np.testing.assert_array_equal(moved.total, unpacked(one))
 
@@ -103,17 +111,19 @@ def test_devices_that_go_one_way_agree_wholly_and_leave_nothing():
 
 
 FIRST, SECOND = 3 * np.random.default_rng(7).standard_normal((2, VALUES))
-WAYS = {"a": FIRST, "b": -FIRST, "c": SECOND}
+WAYS = {"a": FIRST, "b": -FIRST, "c": SECOND, "d": -SECOND}
 """What one kind gains, another loses: near the best model for all of them."""
 
 
-def kinds(sizes: dict[str, int], *, common: float = 0.5, updates: int = FEWEST_UPDATES, seed: int = 0):
+def kinds(
+    sizes: dict[str, int], *, common: float = 0.5, updates: int = FEWEST_UPDATES, seed: int = 0, version: int = 0
+):
     """Pulls on copy 0, of devices whose names begin with their kind."""
     found = {}
     for kind, size in sizes.items():
         for number in range(size):
             noise = np.random.default_rng((seed, number, *kind.encode())).standard_normal(VALUES)
-            found[f"{kind}-{100 * seed + number}"] = Pull(0, updates, 100 * (WAYS[kind] + common + noise))
+            found[f"{kind}-{100 * seed + number}"] = Pull(0, updates, 100 * (WAYS[kind] + common + noise), version)
     return found
 
 
@@ -147,6 +157,33 @@ def test_the_first_devices_do_not_decide_for_all():
     assert by_kind(clusters_by_direction(few | first, {}, {}, 4).moved) == {"a": {1}, "b": {2}}
 
 
+def test_two_thirds_exactly_are_enough():
+    third = kinds({"c": 4}, updates=1)
+    assert by_kind(clusters_by_direction(kinds({"a": 4, "b": 4}) | third, {}, {}, 4).moved) == {"a": {1}, "b": {2}}
+    assert not clusters_by_direction(kinds({"a": 4, "b": 3}) | third, {}, {}, 4).moved
+
+
+def test_devices_that_have_stopped_sending_keep_nobody_from_being_divided():
+    living, gone = kinds({"a": 4, "b": 4}, version=30), kinds({"c": 6}, updates=1, version=9)
+    assert not clusters_by_direction(living | gone, {}, {}, 4, heard=9).moved
+    assert by_kind(clusters_by_direction(living | gone, {}, {}, 4, heard=10).moved) == {"a": {1}, "b": {2}}
+
+
+def test_a_device_that_has_stopped_sending_is_placed_when_kinds_are_known_and_makes_none():
+    first = clusters_by_direction(kinds({"a": 5, "b": 5}), {}, {}, 4)
+    gone = kinds({"a": 1, "b": 4}, seed=1, version=1)
+    assert by_kind(clusters_by_direction(gone, first.moved, first.directions, 4, heard=2).moved) == {"a": {1}, "b": {2}}
+    assert not clusters_by_direction(gone | kinds({"a": 5}, version=5), {}, {}, 4, heard=2).moved
+
+
+@pytest.mark.parametrize(
+    ("devices", "buffer_size", "oldest"),
+    [(18, 6, 80), (400, 10, -20), (400, None, -200)],
+)
+def test_a_device_is_quiet_when_its_work_would_be_too_stale_and_others_have_sent_three(devices, buffer_size, oldest):
+    assert heard_from(100, devices, AggregationPlan(buffer_size=buffer_size, max_staleness=20)) == oldest
+
+
 def test_newcomers_go_where_those_went_that_pulled_alike_and_a_new_kind_stays_in_none():
     known = kinds({"a": 5, "b": 5})
     first = clusters_by_direction(known, {}, {}, 4)
@@ -168,6 +205,32 @@ def test_a_cluster_falls_apart_in_its_turn_and_keeps_its_number_for_the_larger_p
 def test_what_is_pulled_from_a_former_copy_does_not_count():
     pulls = kinds({"a": 4, "b": 6})
     assert not clusters_by_direction(pulls, dict.fromkeys(pulls, 1), {}, 4).moved
+
+
+def test_newcomers_are_placed_where_one_kind_is_left_and_others_are_divided_among_themselves():
+    first = clusters_by_direction(kinds({"a": 5, "b": 5}), {}, {}, 4)
+    left = first.directions
+    for number in range(5):
+        left = without(left, f"b-{number}")
+    now = {name: cluster for name, cluster in first.moved.items() if name.startswith("a")}
+    assert set(left) == {1}
+    later = clusters_by_direction(kinds({"a": 3, "b": 2}, seed=1), now, left, 4)
+    assert by_kind(later.moved) == {"a": {1}}, "two of another kind are none"
+    assert later.directions == left
+    many = clusters_by_direction(kinds({"a": 3, "c": 5, "d": 4}, seed=1), now, left, 4)
+    assert by_kind(many.moved) == {"a": {1}, "c": {2}, "d": {3}}
+    assert set(many.directions) == {1, 2, 3}
+
+
+def test_a_kind_is_known_by_the_devices_that_are_left_of_it():
+    pulls = kinds({"a": 4, "b": 5})
+    found = clusters_by_direction(pulls, {}, {}, 4)
+    left = without(found.directions, "a-0")
+    assert set(left[2]) == {"a-1", "a-2", "a-3"}
+    assert left[1] == found.directions[1]
+    alone = {f"a-{number}": found.directions[2][f"a-{number}"] for number in range(1, 4)}
+    assert left == {1: found.directions[1], 2: alone}
+    assert without({2: {"a-0": b""}}, "a-0") == {}
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-200, 1e200])

@@ -25,17 +25,18 @@ TASK = msgspec.structs.replace(
 WHOLE = msgspec.structs.replace(TASK, update=WHOLE_UPDATES)
 SIZE = TASK.parameter_count
 BEGUN = np.linspace(-1, 1, SIZE, dtype=np.float32)
+LIFE = 40
 ABSURD = np.full(SIZE, 3e38, np.float32)
 
 
 def peers(task: TaskDescription = TASK, name: str = "ring", devices: int = 8, rule: str = "mean") -> list[Peer]:
     connected = topology(name, devices, seed=1)
-    return [Peer(task, connected, place, BEGUN, rule=rule, seed=1) for place in range(devices)]
+    return [Peer(task, connected, place, BEGUN, rule=rule, seed=1, life=LIFE + place) for place in range(devices)]
 
 
-def whole(number: int, values: np.ndarray) -> Told:
+def whole(number: int, values: np.ndarray, life: int = LIFE) -> Told:
     packed = encode_update(values.astype(np.float32), TASK.shapes, WHOLE_UPDATES, np.random.default_rng(0)).packed
-    return Told(number, packed, whole=True)
+    return Told(life, number, packed, whole=True)
 
 
 def exchange(fleet: Sequence[Peer], silent: Sequence[int] = ()) -> None:
@@ -124,6 +125,32 @@ def test_who_lacks_a_change_asks_for_the_whole_copy_and_goes_on():
     assert np.array_equal(hearer._copies[0].values, sender._own.values)
 
 
+def test_a_neighbour_that_has_lost_its_state_is_heard_from_its_first_change_on():
+    sender, hearer = peers()[:2]
+    for step in moves(np.random.default_rng(8), 3):
+        sender.learn(step)
+        assert hearer.hear(0, sender.tell()) is Heard.TAKEN
+    last, former = msgspec.structs.replace(sender.whole(), number=9), hearer._copies[0]
+    again = Peer(TASK, topology("ring", 8, seed=1), 0, BEGUN, rule="mean", seed=1, life=99)
+    again.learn(moves(np.random.default_rng(9), 1)[0])
+    first = again.tell()
+    assert first.number == 1
+    assert hearer.hear(0, again.tell()) is Heard.LACKING
+    assert hearer._copies[0] is former, "until it is known what the new one is"
+    assert hearer.hear(0, first) is Heard.TAKEN
+    assert hearer.hear(0, first) is Heard.REPEATED
+    assert hearer.hear(0, last) is Heard.REPEATED, "of its former life"
+    assert hearer.hear(0, again.whole()) is Heard.TAKEN
+    assert np.array_equal(hearer._copies[0].values, again._own.values)
+
+
+def test_a_neighbour_that_begins_ever_new_lives_takes_no_more_memory():
+    hearer = peers(WHOLE)[1]
+    for life in range(1, 100):
+        assert hearer.hear(0, whole(1, BEGUN, life)) is Heard.TAKEN
+    assert hearer._copies[0].former == tuple(range(91, 99))
+
+
 def test_dead_neighbours_stop_nobody_and_count_no_longer():
     fleet = peers(devices=5)
     for peer, step in zip(fleet, moves(np.random.default_rng(5), 5), strict=True):
@@ -183,9 +210,9 @@ def test_a_copy_that_would_not_be_finite_is_refused_and_stays_as_it_was():
 @pytest.mark.parametrize(
     ("place", "told", "reason"),
     [
-        (4, Told(1, b""), Reason.WRONG_RECIPIENT),
-        (1, Told(1, b"\xff\xff"), Reason.MALFORMED),
-        (1, Told(1, b"", whole=True), Reason.MALFORMED),
+        (4, Told(LIFE, 1, b""), Reason.WRONG_RECIPIENT),
+        (1, Told(LIFE, 1, b"\xff\xff"), Reason.MALFORMED),
+        (1, Told(LIFE, 1, b"", whole=True), Reason.MALFORMED),
     ],
 )
 def test_what_is_no_neighbours_change_is_refused(place, told, reason):

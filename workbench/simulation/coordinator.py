@@ -1,7 +1,7 @@
 """The coordinator's cores in virtual time: admission, answers and version making, without a journal."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from broker_coordinator.admission.fleet_view import DeviceState, FleetView, Task
 from broker_coordinator.admission.parsed_message import ParsedMessage
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
-from broker_coordinator.aggregation.clusters import NO_PULL, Pull, clusters_by_direction
+from broker_coordinator.aggregation.clusters import NO_PULL, Pull, ToldApart, clusters_by_direction, heard_from
 from broker_coordinator.aggregation.collapse import smaller
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.server_state import ServerState
@@ -78,7 +78,7 @@ class SimulatedCoordinator:
         self._draw_seed = draw_seed
         self._pulls: dict[str, Pull] = {}
         """By device, where its updates pull, where clusters are found by that; who sent last is last."""
-        self._kinds: Mapping[int, bytes] = {}
+        self._kinds: ToldApart = {}
         """Of `clusters_by_direction`."""
         self._looked: int | None = None
         """Behind which version clusters were looked for last."""
@@ -159,7 +159,9 @@ class SimulatedCoordinator:
     def _note_pull(self, device: str, facts: Any) -> None:
         if isinstance(facts, UpdateFacts) and facts.direction:
             before = self._pulls.pop(device, NO_PULL)
-            self._pulls[device] = before.after(facts.cluster, facts.direction, facts.norm * facts.scale)
+            self._pulls[device] = before.after(
+                facts.cluster, facts.direction, facts.norm * facts.scale, self.version + 1
+            )
 
     def _find_clusters(self) -> None:
         """What the verb `clusters find` does behind a version."""
@@ -170,7 +172,8 @@ class SimulatedCoordinator:
             return
         self._looked = self.version
         now = self._view.clusters.setdefault(served.description.task, {})
-        found = clusters_by_direction(self._pulls, now, self._kinds, plan.most)
+        heard = heard_from(self.version, len(self._pulls), served.description.aggregation)
+        found = clusters_by_direction(self._pulls, now, self._kinds, plan.most, heard=heard)
         now |= found.moved
         self._kinds = found.directions
 

@@ -112,7 +112,7 @@ class Simulation:
             versioned=self._begin_round,
             encode=messages.updates.encode if isinstance(messages, PlainMessages) else encode_update,
             prepared=messages.updates.prepared if isinstance(messages, PlainMessages) else None,
-            life=partial(_life, options.seed),
+            life=partial(life_of, options.seed),
             tamper=tamper,
         )
         self._world = _world(bundle, messages, surroundings)
@@ -292,5 +292,6 @@ def _world(bundle: Bundle, messages: PlainMessages | SignedMessages, surrounding
     return MaskedWorld(bundle, messages.signer, surroundings, helpers)
 
 
-def _life(seed: int, number: int) -> int:
+def life_of(seed: int, number: int) -> int:
+    """What a device draws when it begins without a memory."""
     return 1 + int(np.random.default_rng((seed, LIFE_STREAM, number)).integers(2**32))

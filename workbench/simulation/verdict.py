@@ -1,12 +1,12 @@
 """What a simulation's figures mean: what was refused and why, what diverged, whether anything was learned. Pure."""
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from edge_agent.core.triggers import TriggerSettings
 from fleet_protocol.errors import Reason
 from fleet_protocol.remedies import STEADIER_TRAINING
-from workbench.simulation.ledger import Summary
+from workbench.simulation.ledger import Count, Summary
 
 REMEDIES: Final[Mapping[str, str]] = {
     Reason.OUT_OF_BOUNDS: f"what devices learn is too large: {STEADIER_TRAINING}",
@@ -24,6 +24,20 @@ NOT_TOLD_APART: Final = (
 """For a model that learns nothing although updates come."""
 
 ONE_LABEL: Final = "all samples held out have the same label: give some of every label, or correct what labels them"
+
+
+class Rounds(Protocol):
+    """What a summary says of rounds that came to nothing."""
+
+    @property
+    def devices(self) -> int: ...
+    @property
+    def devices_short_of_samples(self) -> int: ...
+    @property
+    def rounds_diverged(self) -> Count: ...
+    @property
+    def guard_refusals(self) -> Mapping[str, int]: ...
+
 
 NO_ROUND: Final = f"; a round takes {TriggerSettings().new_samples} new samples: run longer (--hours)"
 
@@ -70,8 +84,7 @@ def failure(summary: Summary) -> str | None:
     if summary.stopped:
         return f"versions stopped after {summary.versions:,}: {summary.stopped}; {STEADIER_TRAINING}"
     if not summary.updates:
-        too_early = not refused and summary.devices_short_of_samples < summary.devices
-        return "nothing was learned: no update was accepted" + (NO_ROUND if too_early else "")
+        return "nothing was learned: no update was accepted" + ("" if refused else why_no_round(summary))
     if refused > summary.updates:
         return f"{refused:,} messages were refused, more than the {summary.updates:,} updates that were accepted"
     if not summary.versions:
@@ -82,6 +95,18 @@ def failure(summary: Summary) -> str | None:
             f" {summary.first_score:.4f}; {_remedy(summary)}"
         )
     return None
+
+
+def why_no_round(summary: Rounds) -> str:
+    """Behind words which say that no round came to anything: why, and what to do; empty where a remark says it."""
+    if diverged := summary.rounds_diverged:
+        return f": each of {diverged.times:,} rounds diverged, the first: {diverged.words}; {STEADIER_TRAINING}"
+    if summary.devices_short_of_samples == summary.devices:
+        return ""
+    if refusals := summary.guard_refusals:
+        words, times = max(refusals.items(), key=lambda item: item[1])
+        return f"; guards deferred {sum(refusals.values()):,} rounds, most often ({times:,} times): {words}"
+    return NO_ROUND
 
 
 def _remedy(summary: Summary) -> str:

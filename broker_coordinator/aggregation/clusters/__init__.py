@@ -1,6 +1,6 @@
 """Devices that are alike: found by an activation (docs/split-gan.md), or by updates (docs/clusters.md). Pure."""
 
-from broker_coordinator.aggregation.clusters.by_direction import clusters_by_direction
+from broker_coordinator.aggregation.clusters.by_direction import ToldApart, clusters_by_direction, heard_from, without
 from broker_coordinator.aggregation.clusters.clustering import (
     PLAIN_FEDERATIONS,
     Activation,
@@ -18,10 +18,13 @@ __all__ = [
     "Activation",
     "Clusters",
     "Pull",
+    "ToldApart",
     "clusters_by_direction",
     "direction_of",
     "find_clusters",
+    "heard_from",
     "nearest_clusters",
     "numbered",
     "unusable",
+    "without",
 ]

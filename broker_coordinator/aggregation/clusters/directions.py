@@ -36,20 +36,23 @@ Sketch = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """Where a device pulls the copy of a cluster: `total` float64[VALUES] of so many `updates` of that copy."""
+    """Where a device pulls the copy of a cluster: `total` float64[VALUES] of so many `updates` of that copy, of which
+    `version` holds the newest.
+    """
 
     cluster: int
     updates: int
     total: Sketch
+    version: int = 0
 
-    def after(self, cluster: int, direction: bytes, length: float) -> "Pull":
+    def after(self, cluster: int, direction: bytes, length: float, version: int) -> "Pull":
         """With one more update, of this `direction` and `length`. From another copy on, another sum begins: where
         copies lie differs more than how devices pull.
         """
         added = length * unpacked(direction)
         if cluster != self.cluster:
-            return Pull(cluster, 1, added)
-        return Pull(cluster, self.updates + 1, added + DECAY * self.total)
+            return Pull(cluster, 1, added, version)
+        return Pull(cluster, self.updates + 1, added + DECAY * self.total, version)
 
 
 NO_PULL: Final = Pull(NO_CLUSTER, 0, np.zeros(VALUES))

@@ -14,6 +14,7 @@ gamma = 1 make it D-PSGD (Lian et al. 2017). Nobody waits: a round mixes the cop
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -31,12 +32,17 @@ from fleet_protocol.sending_plan import ALWAYS
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.update_plan import WHOLE_UPDATES
 
+MOST_LIVES: Final = 8
+"""Former ones that are known of a neighbour: what was told in them is not taken again."""
+
 
 class Told(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a device tells its neighbours: how its public copy has changed, or with `whole` the copy itself; `packed` is
-    for `fleet_protocol.codec`. It is the copy's change number `number`, from 1 on.
+    for `fleet_protocol.codec`. It is change number `number`, from 1 on, of a copy that began with the task's own
+    weights; a device that has lost its state begins another `life` with them.
     """
 
+    life: Count
     number: Count
     packed: bytes
     whole: bool = False
@@ -55,21 +61,31 @@ class Heard(Enum):
 @dataclass(frozen=True, slots=True)
 class PublicCopy:
     """What is publicly known of a device's model after so many changes: `values` f32[P]. `at_round`: of whoever holds
-    it, when it changed.
+    it, when it changed. `former` are lives that the device had before this one.
     """
 
+    life: int
     number: int
     values: FloatVector
     at_round: int
+    former: tuple[int, ...] = ()
 
 
 class Peer:
     """The device at `place` of a topology. Everybody begins with the same `model` f32[P]; `seed` draws what is random
-    in compression.
+    in compression. `life` is at least 1, and another one whenever a device has lost its state.
     """
 
     def __init__(
-        self, task: TaskDescription, topology: Topology, place: int, model: FloatVector, *, rule: MixingRule, seed: int
+        self,
+        task: TaskDescription,
+        topology: Topology,
+        place: int,
+        model: FloatVector,
+        *,
+        rule: MixingRule,
+        seed: int,
+        life: int,
     ) -> None:
         self.model = model
         """What the device trains from, and answers with."""
@@ -81,8 +97,9 @@ class Peer:
         self._place = place
         self._mix = MIXING_RULES[rule]
         self._generator = np.random.default_rng((seed, place, ENCODING_STREAM))
-        self._own = PublicCopy(0, model, 0)
-        self._copies = dict.fromkeys(topology.neighbours(place), self._own)
+        self._begun = model
+        self._own = PublicCopy(life, 0, model, 0)
+        self._copies = dict.fromkeys(topology.neighbours(place), PublicCopy(0, 0, model, 0))
 
     @property
     def neighbours(self) -> list[int]:
@@ -108,13 +125,13 @@ class Peer:
         encoded = encode_update(difference, self._task.shapes, self._task.update, self._generator)
         values = self._own.values.copy()
         encoded.sent.add_to(values)
-        self._own = PublicCopy(self._own.number + 1, values, self.rounds)
-        return Told(self._own.number, encoded.packed)
+        self._own = PublicCopy(self._own.life, self._own.number + 1, values, self.rounds)
+        return Told(self._own.life, self._own.number, encoded.packed)
 
     def whole(self) -> Told:
         """Its public copy, for a neighbour that lacks a change."""
         encoded = encode_update(self._own.values, self._task.shapes, WHOLE_UPDATES, self._generator)
-        return Told(self._own.number, encoded.packed, whole=True)
+        return Told(self._own.life, self._own.number, encoded.packed, whole=True)
 
     def hear(self, place: int, told: Told) -> Heard:
         """A neighbour has told something.
@@ -126,6 +143,11 @@ class Peer:
         copy = self._copies.get(place)
         if copy is None:
             raise ProtocolError(Reason.WRONG_RECIPIENT, f"place {place} of the roster is no neighbour of {self._place}")
+        if told.life in copy.former:
+            return Heard.REPEATED
+        if told.life != copy.life:
+            former = (*copy.former, copy.life)[-MOST_LIVES:]
+            copy = PublicCopy(told.life, 0, self._begun, self.rounds, former)
         if told.number <= copy.number:
             return Heard.REPEATED
         if not told.whole and told.number != copy.number + 1:
@@ -136,7 +158,7 @@ class Peer:
             update.add_to(values)
         if not np.isfinite(values).all():
             raise ProtocolError(Reason.NOT_FINITE, f"the model of place {place} would no longer be finite")
-        self._copies[place] = PublicCopy(told.number, values, self.rounds)
+        self._copies[place] = PublicCopy(copy.life, told.number, values, self.rounds, copy.former)
         return Heard.TAKEN
 
     def mix(self) -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from bundle_runtime.bundle import Bundle
 from edge_agent.training.gossip import MixingRule, Peer, Told, local_task
 from fleet_protocol.codec import read_weights
+from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.gossip import TopologyName, check_gossip, topology
+from fleet_protocol.gossip import Topology, TopologyName, check_gossip, topology
 from fleet_protocol.kinds import BLOB_REQUEST, UPDATE, PayloadKind, encode_payload
 from fleet_protocol.limits import MIB
 from workbench.simulation.conditions import FleetMember
@@ -20,14 +21,27 @@ from workbench.simulation.gossip.device import GossipDevice
 from workbench.simulation.gossip.summary import GossipPoint, GossipSummary
 from workbench.simulation.ledger import Ledger
 from workbench.simulation.messages import SignedMessages
-from workbench.simulation.simulation import EVENT_STREAM, Options
+from workbench.simulation.simulation import EVENT_STREAM, Options, life_of
 from workbench.simulation.wake_policies import WakeOnSamples
 from workbench.simulation.workload import Workload
 
 CHANGE, WHOLE_COPY, REQUEST = "change", "whole copy", "request"
 
+SCORING = 4
+"""Float64 values for each parameter, while models are scored: the mean, and a difference from it, squared."""
+MIXING = 3
+"""The same for each model while a device mixes: the differences of its neighbours, and a vote on them."""
+
 Tamper = Callable[[int, Told], Told]
 """What the device with this number tells in place of what it would."""
+
+
+def mean_model(models: Sequence[FloatVector]) -> NDArray[np.float64]:
+    """The mean of models f32[P], float64 [P], without a second copy of all of them."""
+    total = np.zeros_like(models[0], dtype=np.float64)
+    for model in models:
+        total += model
+    return total / len(models)
 
 
 def as_told(_device: int, told: Told) -> Told:
@@ -79,7 +93,8 @@ class GossipSimulation:
         self._reached: GossipPoint | None = None
         self._missed = 0
         self._initial = read_weights(bundle.weights, task.parameters)
-        self._check_memory(sum(2 + len(connected.neighbours(place)) for place in range(len(fleet))))
+        self._check_memory([len(connected.neighbours(place)) for place in range(len(fleet))])
+        self._shared = task
         self.task = local_task(task)
         self.workload = workload
         self.ledger = Ledger()
@@ -88,11 +103,13 @@ class GossipSimulation:
         self.generator = np.random.default_rng((options.seed, EVENT_STREAM))
         self.wake = WakeOnSamples(self.generator)
         self.devices = [
-            GossipDevice(
-                number, member, Peer(task, connected, number, self._initial, rule=rule, seed=options.seed), self
-            )
+            GossipDevice(number, member, self._peer(number, connected, rule), self)
             for number, member in enumerate(fleet)
         ]
+
+    def _peer(self, number: int, connected: Topology, rule: MixingRule) -> Peer:
+        seed = self._options.seed
+        return Peer(self._shared, connected, number, self._initial, rule=rule, seed=seed, life=life_of(seed, number))
 
     def run(self, tick: Callable[[float], None] = lambda _: None) -> GossipResult:
         """Run to the end; `tick` is called now and then with the virtual seconds that are over."""
@@ -111,7 +128,7 @@ class GossipSimulation:
     def ask(self, device: int, neighbour: int) -> None:
         """See `Neighbourhood`."""
         asked = self.devices[neighbour]
-        size = self._signed_bytes(device, BLOB_REQUEST, Told(0, b""))
+        size = self._signed_bytes(device, BLOB_REQUEST, Told(0, 0, b""))
         self.ledger.up[REQUEST] += size
         seconds = self.devices[device].member.conditions.upload_seconds(size)
         seconds += asked.member.conditions.download_seconds(size)
@@ -125,10 +142,6 @@ class GossipSimulation:
         is_enough = self._options.stop_at_target and self._reached
         if is_enough or self.ledger.updates == self._options.updates:
             self.queue.stop()
-
-    def models(self) -> NDArray[np.float32]:
-        """Of all devices, f32[devices, P]."""
-        return np.stack([device.peer.model for device in self.devices])
 
     def _answer(self, asked: int, device: int, size: int) -> None:
         if not self.devices[asked].is_on:
@@ -163,17 +176,23 @@ class GossipSimulation:
         else:
             device.switch()
 
-    def _check_memory(self, copies: int) -> None:
-        needed = copies * np.dtype(np.float32).itemsize * self._initial.size / MIB
+    def _check_memory(self, neighbours: Sequence[int]) -> None:
+        """Each device has its model, its public copy and one of each neighbour. One device mixes at a time, or all are
+        scored, one after the other.
+        """
+        kept = sum(2 + count for count in neighbours) * np.dtype(np.float32).itemsize
+        at_once = max(SCORING, MIXING * (1 + max(neighbours))) * np.dtype(np.float64).itemsize
+        needed = (kept + at_once) * self._initial.size / MIB
         if needed > self._options.memory_mib:
             raise ConfigurationError(
-                f"devices' models and the copies of their neighbours' take {needed:.0f} MiB, more than --memory-mib"
-                f" {self._options.memory_mib}: raise it, or take fewer --devices or --topology ring"
+                f"devices' models, the copies of their neighbours' and what mixing and scoring them takes are"
+                f" {needed:.0f} MiB, more than --memory-mib {self._options.memory_mib}: raise it, or take fewer"
+                " --devices or --topology ring"
             )
 
     def _note_point(self) -> None:
-        models = self.models()
-        mean = models.mean(axis=0, dtype=np.float64)
+        models = [device.peer.model for device in self.devices]
+        mean = mean_model(models)
         point = GossipPoint(
             self.queue.now,
             self.ledger.updates,
@@ -181,7 +200,7 @@ class GossipSimulation:
             self.ledger.down.total(),
             score=self.workload.score(mean.astype(np.float32)),
             worst=min(map(self.workload.score, models)),
-            consensus_distance=float(np.sqrt(np.square(models - mean).sum(axis=1).mean())),
+            consensus_distance=float(np.sqrt(np.mean([np.square(model - mean).sum() for model in models]))),
             way=float(np.linalg.norm(mean - self._initial)),
         )
         self._history.append(point)

@@ -11,6 +11,7 @@ from fleet_protocol.gossip import TopologyName
 from fleet_protocol.remedies import STEADIER_TRAINING
 from workbench.report.labels import bytes_label, percent_label
 from workbench.simulation.ledger import Count
+from workbench.simulation.verdict import why_no_round
 
 
 class GossipPoint(msgspec.Struct, frozen=True):
@@ -37,7 +38,8 @@ class GossipSummary(msgspec.Struct, frozen=True):
 
     `bytes_up` and `bytes_down` are by what was sent: how a model changed, `whole copy` of one, `request` for one.
     `missed` messages came to devices that were off. `refused` counts what neighbours sent that was refused, by reason.
-    `rounds_withheld` trained nothing (`spent`, `worse`) or told nothing (`unchanged`). The others are as of `Summary`.
+    `rounds_withheld` trained nothing (`spent`, `worse`) or told nothing (`unchanged`); all of them mixed.
+    The others are as of `Summary`.
     """
 
     devices: int
@@ -79,7 +81,7 @@ def why_worthless(summary: GossipSummary) -> str | None:
     """Why the result is worth nothing; None where the fleet has learned."""
     first, last = summary.first, summary.last
     if not last.rounds:
-        return "nothing was learned: no device has trained; run longer (--hours)"
+        return f"nothing was learned: no device has ended a round{why_no_round(summary)}"
     if not last.score > first.score:
         return (
             f"nothing was learned: {summary.measure} of the mean model is {last.score:.4f}, and was {first.score:.4f};"
@@ -121,9 +123,17 @@ def _remarks(summary: GossipSummary) -> Iterator[str]:
     if diverged := summary.rounds_diverged:
         yield f"{diverged.times:,} rounds diverged, the first: {diverged.words}"
     if spent := summary.rounds_withheld.get("spent"):
-        yield f"{spent:,} times a device had enough of its samples (`maximum_epochs` of task.toml), and mixed only"
+        yield (
+            f"{spent:,} times a device had enough of its samples (`maximum_epochs` of task.toml): it trained nothing,"
+            " and exchanged as after any round"
+        )
     if worse := summary.rounds_withheld.get("worse"):
-        yield f"{worse:,} rounds made the device's validation samples worse, and were undone"
+        yield (
+            f"{worse:,} rounds made the device's validation samples worse, and were undone; the devices"
+            " exchanged as after any round"
+        )
+    if unchanged := summary.rounds_withheld.get("unchanged"):
+        yield f"{unchanged:,} rounds told nothing, as the model had moved too little (`sending` of task.toml)"
     for words, times in sorted(summary.guard_refusals.items(), key=lambda item: -item[1]):
         yield f"deferred by a guard {times:,} times: {words}"
     last, one_answer = summary.last, summary.one_answer

@@ -59,9 +59,7 @@ def _check_company(
     }
     for table, (found, why) in (others | both).items():
         if found is not None:
-            raise ConfigurationError(
-                f"{name}: {table} does not go with {setting}: {why}; leave one of them out"
-            )
+            raise ConfigurationError(f"{name}: {table} does not go with {setting}: {why}; leave one of them out")
     if task.versions_from != "update":
         raise ConfigurationError(
             f"{name}: {setting} needs versions that are made from updates, and these are made from"

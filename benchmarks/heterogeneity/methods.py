@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from benchmarks.heterogeneity.one_shot import OneShot
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.cluster_plan import ClusterPlan
@@ -34,6 +35,8 @@ class Method:
     training: Mapping[str, Any] = field(default_factory=dict)
     personal: PersonalPlan | None = None
     clusters: ClusterPlan | None = None
+    one_shot: OneShot | None = None
+    """Where devices train by themselves, and are averaged once."""
 
     @property
     def graphs(self) -> "Graphs":
@@ -84,6 +87,10 @@ METHODS: Final[Mapping[str, Method]] = {
     "scaffold-fedbuff": Method(DENSE, PUBLISHED, drift=SCAFFOLD, training=AS_PUBLISHED),
     "scaffold": Method(loss="balanced_cross_entropy", drift=SCAFFOLD),
     "ca2fl": Method(aggregation=ACCUMULATED, loss="balanced_cross_entropy"),
+    "one-shot": Method(loss="balanced_cross_entropy", training=AS_PUBLISHED, one_shot="models"),
+    "one-shot-heads": Method(
+        loss="balanced_cross_entropy", training=AS_PUBLISHED, personal=PersonalPlan("parts", HEAD), one_shot="heads"
+    ),
     "fedper": Method(personal=PersonalPlan("parts", HEAD)),
     "fedrep": Method(personal=PersonalPlan("parts", HEAD, first_steps=20)),
     "ditto": Method(personal=PersonalPlan("ditto")),

@@ -1,7 +1,7 @@
 """The digits' bundle for a task that corrects drift: its training graph has the correction as an input.
 
-The shipped graph steps by plain SGD, so that adding a vector to each gradient is taking it, times the learning rate, from
-each step's weights. `tests/export/test_corrected_steps.py` has what an export makes.
+The shipped graph steps by plain SGD, so that adding a vector to each gradient is taking it, times the learning rate,
+from each step's weights. `tests/export/test_corrected_steps.py` has what an export makes.
 """
 
 import shutil

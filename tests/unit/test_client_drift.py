@@ -84,7 +84,9 @@ def test_corrected_devices_agree_where_plain_ones_stop_short():
                     added = correction(w - last, own, first.astype(np.float32), chosen, STEPS)
                 y = w
                 for _ in range(STEPS):
-                    y = y - chosen.learning_rate * (steep[device] * (y - CENTRES[device]) + (0 if added is None else added))
+                    y = y - chosen.learning_rate * (
+                        steep[device] * (y - CENTRES[device]) + (0 if added is None else added)
+                    )
                 variates[device] = control_variate((y - w).astype(np.float32), added, chosen, STEPS)
                 moves.append(y - w)
             last, w = w, (w + np.mean(moves, axis=0)).astype(np.float32)
@@ -154,7 +156,10 @@ REFUSED = [
     (correcting(TASK, optimiser="adamw"), "optimiser 'adamw'"),
     (correcting(TASK, proximal=0.1), "leave one of correction"),
     (correcting(TASK, adaptive_proximal=True), "leave one of correction"),
-    (msgspec.structs.replace(correcting(TASK), personal=PERSONAL), r"\[personal\] does not go with training.correction"),
+    (
+        msgspec.structs.replace(correcting(TASK), personal=PERSONAL),
+        r"\[personal\] does not go with training.correction",
+    ),
     (
         msgspec.structs.replace(correcting(TASK), personal=PersonalPlan("ditto")),
         r"\[personal\] does not go with training.correction",

@@ -1,4 +1,4 @@
-"""A device's corrected round on the real graphs: what it adds, what it leaves, and what it does when that goes wrong."""
+"""A device's corrected round on the real graphs: what it adds and leaves, and what it does when that goes wrong."""
 
 from dataclasses import replace
 

@@ -21,4 +21,6 @@ def read_drift(connection: sqlite3.Connection, task: str, bundle: str, generatio
 def write_drift(connection: sqlite3.Connection, task: str, bundle: str, generation: int, kept: bytes | None) -> None:
     """Keep it in the place of what was kept; None leaves that as it is."""
     if kept is not None:
-        connection.execute("INSERT OR REPLACE INTO drift_memories VALUES (?, ?, ?, ?)", (task, bundle, generation, kept))
+        connection.execute(
+            "INSERT OR REPLACE INTO drift_memories VALUES (?, ?, ?, ?)", (task, bundle, generation, kept)
+        )

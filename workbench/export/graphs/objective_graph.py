@@ -30,8 +30,8 @@ SUPPORTED_OPTIMISERS = ("sgd", "adamw")
 def objective_graph(recipe: Recipe) -> GraphProto:
     """Its inputs, each only where the task makes use of it: `inputs` f32[B, *shape], `labels` i64[B] or f32[B, C],
     `row_weights` f32[B] (adding up to 1), `class_counts` f32[C] of all labels, `seed` i64[], `anchor` f32[P] with
-    `proximal` f32[], and `correction` f32[P]. Parameters are initializers by name. Outputs: `loss` f32[], the mean over the real rows; before
-    it `objective` f32[], what is minimised, where that is more than the loss.
+    `proximal` f32[], and `correction` f32[P]. Parameters are initializers by name. Outputs: `loss` f32[], the mean over
+    the real rows; before it `objective` f32[], what is minimised, where that is more than the loss.
 
     Raises:
         ConfigurationError: naming what that engine can't do.

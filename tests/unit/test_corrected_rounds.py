@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from bundle_runtime.bundle import Bundle
 from edge_agent.training.client_drift.control_variates import LONGEST_CORRECTION, gradient_of, length
 from edge_agent.training.client_drift.steering import DriftMemory
 from edge_agent.training.compression import unpack
@@ -164,9 +163,3 @@ def test_proximal_coefficient_follows_the_devices_own_losses():
     risen = run(noting, replace(NOTHING, drift=first.drift), START, ADAPTING, samples)
     run(noting, replace(NOTHING, drift=risen.drift), START, ADAPTING, samples)
     assert noting.seen == pytest.approx([0.3, 0.3, 0.4])
-
-
-def test_bundle_of_tests_is_a_bundle(tmp_path):
-    from tests.support.drift_task import correcting_bundle  # noqa: PLC0415 - here alone
-
-    assert isinstance(correcting_bundle(tmp_path / "digits"), Bundle)

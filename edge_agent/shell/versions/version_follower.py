@@ -44,9 +44,9 @@ logger = logging.getLogger(__name__)
 class ReadyVersion:
     """Everything that a round needs, on this device's disk and verified.
 
-    Where `packed` is given, `weights` is the file that the worker unpacks it into. `last` is that of the version that the
-    device trained from before, where it is here and an earlier one; `last_number` its own. `cluster` is whose copy of
-    the parameters this device has, where the task has copies; `own` what it keeps of the model to itself, where the
+    Where `packed` is given, `weights` is the file that the worker unpacks it into. `last` is that of the version that
+    the device trained from before, where it is here and an earlier one; `last_number` its own. `cluster` is whose copy
+    of the parameters this device has, where the task has copies; `own` what it keeps of the model to itself, where the
     task has it keep something.
     """
 

@@ -87,6 +87,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "scaffold-fedbuff": Method(DENSE, PUBLISHED, drift=SCAFFOLD, training=AS_PUBLISHED),
     "scaffold": Method(loss="balanced_cross_entropy", drift=SCAFFOLD),
     "ca2fl": Method(aggregation=ACCUMULATED, loss="balanced_cross_entropy"),
+    "scaffold-ca2fl": Method(aggregation=ACCUMULATED, loss="balanced_cross_entropy", drift=SCAFFOLD),
     "one-shot": Method(loss="balanced_cross_entropy", training=AS_PUBLISHED, one_shot="models"),
     "one-shot-heads": Method(
         loss="balanced_cross_entropy", training=AS_PUBLISHED, personal=PersonalPlan("parts", HEAD), one_shot="heads"

@@ -113,11 +113,6 @@ def _check_supported(recipe: Recipe) -> None:
             f"{path}: engine ort-training would clip the weight decay of sgd too, which the default engine does not;"
             " set one of weight_decay and gradient_clip to 0, or export without --ort-training"
         )
-    if training.correction != "off" and training.gradient_clip:
-        raise ConfigurationError(
-            f"{path}: engine ort-training would clip the correction too, which the default engine does not; set one of"
-            " correction and gradient_clip to nothing, or export without --ort-training"
-        )
     if any(head.log_prior for head in recipe.objective.heads) and not recipe.task.label.is_index:
         raise ConfigurationError(
             f"{path}: engine ort-training can't balance the classes of positions or of one head among several; write"
@@ -141,4 +136,9 @@ def _check_supported(recipe: Recipe) -> None:
             f"{path}: engine ort-training can't move the buffer {min(recipe.moving_buffers)!r}; write batch_norm ="
             " 'frozen' or take GroupNorm instead of batch normalisation, and weight_norm instead of spectral_norm, or"
             " export without --ort-training"
+        )
+    if training.correction != "off" and training.gradient_clip:
+        raise ConfigurationError(
+            f"{path}: engine ort-training would clip the correction too, which the default engine does not; leave one"
+            " of correction and gradient_clip out, or export without --ort-training"
         )

@@ -1,5 +1,6 @@
 """Which settings go with what devices do against drift: `training.correction` and `training.adaptive_proximal`."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fleet_protocol.errors import ConfigurationError
@@ -48,16 +49,14 @@ def _check_correction(task: "TaskDescription", name: str) -> None:
     _check_company(task, setting, others, name)
 
 
-def _check_company(
-    task: "TaskDescription", setting: str, others: dict[str, tuple[object | None, str]], name: str
-) -> None:
+def _check_company(task: "TaskDescription", setting: str, others: Mapping[str, tuple[object, str]], name: str) -> None:
     """Raise `ConfigurationError` for what the `setting` does not go with: `others`, and what neither goes with."""
-    both = {
+    both: Mapping[str, tuple[object, str]] = {
         "[solved_head]": (task.solved_head, "no steps are made"),
         "[prompts]": (task.prompts, "no steps are made"),
         "[privacy.samples]": (task.sample_privacy, "what a round learns from the one before it is not counted"),
     }
-    for table, (found, why) in (others | both).items():
+    for table, (found, why) in {**others, **both}.items():
         if found is not None:
             raise ConfigurationError(f"{name}: {table} does not go with {setting}: {why}; leave one of them out")
     if task.versions_from != "update":

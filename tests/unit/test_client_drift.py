@@ -15,6 +15,7 @@ from edge_agent.training.client_drift.control_variates import (
     reach,
 )
 from fleet_protocol.bundle import parse_description
+from fleet_protocol.client_drift import check_client_drift
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.gossip import check_gossip
@@ -184,6 +185,21 @@ REFUSED = [
 def test_settings_that_contradict_a_correction_are_refused_at_load(task, words):
     with pytest.raises(ConfigurationError, match=words):
         parse_description(msgspec.json.encode(task))
+
+
+@pytest.mark.parametrize("task", [correcting(TASK), adapting()], ids=["correction", "adaptive_proximal"])
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"split": "any"}, r"\[split\] does not go with training"),
+        ({"solved_head": "any"}, r"\[solved_head\] does not go with training"),
+        ({"versions_from": "statistics"}, "needs versions that are made from updates"),
+    ],
+    ids=["split", "solved_head", "versions_from"],
+)
+def test_neither_goes_where_devices_make_no_rounds_of_their_own(task, other, words):
+    with pytest.raises(ConfigurationError, match=words):
+        check_client_drift(msgspec.structs.replace(task, **other), "task.json")
 
 
 @pytest.mark.parametrize("optimiser", ["sgd", "momentum", "nesterov"])

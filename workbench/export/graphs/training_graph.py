@@ -59,7 +59,8 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     )
     graph.input.extend(_data(recipe, per_sample=per_sample))
     graph.input.extend(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))
-    graph.input.extend(_tensor(entry.name, entry.shape) for entry in correction_input(recipe))
+    if correction_input(recipe):
+        graph.input.append(_tensor(CORRECTION, [_sizes(recipe)[0]]))
     scale_values(graph, recipe, ["inputs", "labels"])
     _weigh_rows(graph)
     count_classes(graph, recipe.objective.heads, recipe.task.label)

@@ -17,6 +17,7 @@ from fleet_protocol.bundle_files import (
     TRAIN_PER_SAMPLE_FILE,
     verify_blob,
 )
+from fleet_protocol.client_drift import check_client_drift
 from fleet_protocol.cluster_plan import check_clusters, check_copies, check_found_by
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.drawing_plan import check_drawing
@@ -80,6 +81,7 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     _check_clusters(description, name)
     if description.personal is not None:
         check_personal(description, description.personal, name)
+    check_client_drift(description, name)
     if description.selection is not None:
         check_selection(description, description.selection, name)
     check_masked_task(description, name)

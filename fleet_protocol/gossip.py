@@ -158,6 +158,11 @@ def check_gossip(task: TaskDescription, name: str) -> None:
         "[clusters]": (task.clusters, "the coordinator finds them"),
         "[personal]": (task.personal, "what is a device's own would be mixed"),
         "[selection]": (task.selection, "the coordinator tells who is to train"),
+        "training.correction": (task.training.correction != "off", "there are no versions that tell where all move"),
+        "training.adaptive_proximal": (
+            task.training.adaptive_proximal,
+            "it pulls towards a version of the coordinator",
+        ),
         "[privacy]": (task.privacy, "neighbours see each single device's model"),
         "[aggregation.robust]": (task.aggregation.rule, "each device bounds its neighbours by its own rounds instead"),
         "[aggregation.quarantine]": (task.aggregation.suspects, "the coordinator holds updates back"),

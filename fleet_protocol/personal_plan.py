@@ -102,10 +102,10 @@ def check_personal(task: "TaskDescription", plan: PersonalPlan, name: str) -> No
             ' remembers across them; write training.optimiser = "sgd"'
             + (", or leave personal.first_steps out" if plan.first_steps else "")
         )
-    if task.training.proximal and plan.steps_singly and plan.method != "ditto":
+    if task.training.has_proximal and plan.steps_singly and plan.method != "ditto":
         raise ConfigurationError(
             f"{name}: training.proximal pulls towards where a call of the training graph began, and [personal] makes a"
-            " call of each step; leave training.proximal out"
+            " call of each step; leave training.proximal and training.adaptive_proximal out"
         )
 
 

@@ -29,6 +29,12 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     """Largest Euclidean norm of a step's gradient, or of each sample's with `per_sample_gradients`; 0: no limit."""
     proximal: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     """FedProx's coefficient (Li et al. 2020): pulls towards the version that the round began with."""
+    adaptive_proximal: bool = False
+    """`proximal` is what a device begins with: 0.1 more where its loss has risen since its last round, 0.1 less where
+    it has fallen five times in a row (docs/drift.md)."""
+    correction: Literal["off", "scaffold"] = "off"
+    """`scaffold` (Karimireddy et al. 2020): to each step's gradient a device adds the direction that the fleet moves
+    in, less its own of its last round (docs/drift.md)."""
     per_sample_gradients: bool = False
     """Clip each sample's gradient instead of their mean."""
     epochs_per_round: Annotated[int, msgspec.Meta(ge=0, le=MAX_SETTING)] = 5
@@ -38,6 +44,16 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     validation_share: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
     """A device never trains on this share of its samples, and does not send a round that makes them worse
     (docs/decisions/knowing-when-to-stop.md)."""
+
+    @property
+    def has_proximal(self) -> bool:
+        """Whether a device may be pulled towards the version that its round began with."""
+        return self.proximal > 0 or self.adaptive_proximal
+
+    @property
+    def remembers_drift(self) -> bool:
+        """Whether a device keeps something of a round to correct the next one's drift by."""
+        return self.adaptive_proximal or self.correction != "off"
 
     @property
     def graph_file(self) -> str:

@@ -1,11 +1,11 @@
 """Fleets that disagree: `python -m benchmarks.heterogeneity --data-dir FOLDER [--only METHOD...] [--small | --quick]`.
 
 100 devices of unequal speed share MNIST's 10,000 test images, ten train at any time, and every method has the same
-number of updates. Divisions: Dirichlet(0.1); two classes a device; and two groups, of which one calls each class like
-the next one. A fifth of each device's samples is held out, and every device is tested on its own: with the fleet's
-model, with that after five steps on its samples, and with what it answers with. The learning rate of each method is
-chosen from one grid, on a fleet of another seed, by what devices answer with. Prints a line for each method, and one
-JSON object as its last line.
+number of updates; the one-shot baselines have as many steps, and no version in between. Divisions: Dirichlet(0.1); two
+classes a device; and two groups, of which one calls each class like the next one. A fifth of each device's samples is
+held out, and every device is tested on its own: with the fleet's model, with that after five steps on its samples, and
+with what it answers with. The learning rate of each method is chosen from one grid, on a fleet of another seed, by what
+devices answer with. Prints a line for each method, and one JSON object as its last line.
 """
 
 import argparse

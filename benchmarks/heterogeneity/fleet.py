@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import numpy as np
 
 from benchmarks.heterogeneity.divisions import Device
 from benchmarks.heterogeneity.methods import Method
+from benchmarks.heterogeneity.one_shot import averaged_once
 from benchmarks.mnist_fleet import TRAINING_AT_A_TIME, unequal_fleet
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
@@ -20,8 +22,10 @@ from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.personal.adaptation import adapt
 from edge_agent.training.personal.own_model import steps_on
 from fleet_protocol.cluster_plan import NO_CLUSTER
+from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.personal_plan import USUAL_ADAPTATION
+from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.workload import trained_workload
 
@@ -47,9 +51,17 @@ class Scores(msgspec.Struct, frozen=True):
 def run(
     folder: Path, method: Method, devices: Sequence[Device], learning_rate: float, seed: int, *, updates: int
 ) -> Scores:
-    """One simulation of so many updates on the bundle in `folder`, which is of the method's graphs."""
+    """One simulation of so many updates on the bundle in `folder`, which is of the method's graphs; or as many steps
+    on each device by itself, where models are averaged once.
+    """
     loaded = load_bundle(folder)
     task = method.changed(loaded.description, learning_rate)
+    if method.one_shot is not None:
+        engine = OnnxStepEngine.of_task(task, bundle_paths(folder, task))
+        start = read_weights(loaded.weights, task.parameters)
+        rounds = updates // len(devices)
+        shared = averaged_once(engine, start, task, devices, method.one_shot, rounds=rounds, seed=seed)
+        return scores(folder, task, devices, Found(shared), seed)
     held_out = _joined([each.held_out for each in devices])
     workload = trained_workload(folder, task, [each.training for each in devices], held_out)
     options = Options(
@@ -58,28 +70,51 @@ def run(
     fleet = unequal_fleet(seed, len(devices))
     simulation = Simulation(fleet, Bundle(task, loaded.files), workload, options)
     refused = simulation.run().summary.refused
-    shared = simulation.model
+    found = Found(
+        simulation.model,
+        [simulation.model_of(agent) for agent in simulation.agents],
+        [agent.cluster for agent in simulation.agents],
+        sum(count.times for count in refused.values()),
+    )
+    return scores(folder, task, devices, found, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of a method: the `shared` model f32[P]; by device the model that it answers with, where that is
+    another, and its cluster, where there are some; and how many updates were refused.
+    """
+
+    shared: FloatVector
+    own: Sequence[FloatVector] = ()
+    clusters: Sequence[int] = ()
+    refused: int = 0
+
+
+def scores(folder: Path, task: TaskDescription, devices: Sequence[Device], found: Found, seed: int) -> Scores:
+    """What it is worth to each device."""
     files = bundle_paths(folder, task)
     runner, engine = BundleRunner(task, files), OnnxStepEngine.of_task(task, files)
 
     def adapted(device: Device) -> FloatVector:
         planned = steps_on(engine, device.training, task, seed, plan_batches)
-        return adapt(planned(USUAL_ADAPTATION), shared)
+        return adapt(planned(USUAL_ADAPTATION), found.shared)
 
     def right(models: Iterable[FloatVector]) -> list[float]:
         pairs = zip(models, devices, strict=True)
         return [runner.evaluate_features(model, each.held_out).accuracy or 0.0 for model, each in pairs]
 
-    own = right(simulation.model_of(agent) for agent in simulation.agents)
-    kinds = Counter((agent.cluster, device.kind) for agent, device in zip(simulation.agents, devices, strict=True))
+    shared = right(found.shared for _ in devices)
+    own = right(found.own) if found.own else shared
+    kinds = Counter(zip(found.clusters, (device.kind for device in devices), strict=False))
     joined = {cluster for cluster, _ in kinds if cluster != NO_CLUSTER}
     alike = sum(max(count for (each, _), count in kinds.items() if each == cluster) for cluster in joined)
     return Scores(
-        shared=_per_cent(right(shared for _ in devices)),
+        shared=_per_cent(shared),
         adapted=_per_cent(right(map(adapted, devices))),
         own=_per_cent(own),
         worst_tenth=_per_cent(sorted(own)[: max(1, len(own) // 10)]),
-        refused=sum(count.times for count in refused.values()),
+        refused=found.refused,
         clusters=len(joined),
         alike=round(100 * alike / len(devices), 2),
     )

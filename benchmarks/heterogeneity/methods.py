@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from benchmarks.heterogeneity.one_shot import OneShot
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.cluster_plan import ClusterPlan
@@ -29,21 +30,24 @@ class Method:
     update: UpdatePlan = USUAL_UPDATE
     aggregation: AggregationPlan = DEFAULT
     loss: NamedLoss = "cross_entropy"
-    proximal: float = 0.0
+    drift: Mapping[str, Any] = field(default_factory=dict)
+    """Of `training`, what its training graph is made for."""
     training: Mapping[str, Any] = field(default_factory=dict)
     personal: PersonalPlan | None = None
     clusters: ClusterPlan | None = None
+    one_shot: OneShot | None = None
+    """Where devices train by themselves, and are averaged once."""
 
     @property
     def graphs(self) -> "Graphs":
         """What its training graph is made for."""
-        return Graphs(self.loss, self.proximal)
+        return Graphs(self.loss, tuple(self.drift.items()))
 
     def changed(self, task: TaskDescription, learning_rate: float) -> TaskDescription:
         """The task of this method with a learning rate, on a bundle of its `graphs`. Whole versions travel: packing
         differences takes longer than training, and changes little.
         """
-        training = msgspec.structs.replace(task.training, learning_rate=learning_rate, **self.training)
+        training = msgspec.structs.replace(task.training, learning_rate=learning_rate, **self.training, **self.drift)
         changed = msgspec.structs.replace(
             task,
             update=self.update,
@@ -61,21 +65,33 @@ class Graphs:
     """What tells the bundles of two methods apart; the rest of a method is in the description alone."""
 
     loss: NamedLoss
-    proximal: float
+    drift: tuple[tuple[str, Any], ...]
 
     def changed(self, task: TaskFile) -> TaskFile:
         """The recipe's task with these."""
-        training = msgspec.structs.replace(task.training, proximal=self.proximal)
+        training = msgspec.structs.replace(task.training, **dict(self.drift))
         return msgspec.structs.replace(task, loss=self.loss, training=training)
 
 
 HEAD = ("2.*",)
 """The last layer of `benchmarks/mnist_mlp`."""
 
+ACCUMULATED = AggregationPlan(buffer_size=5, max_staleness=1000, strategy="ca2fl")
+SCAFFOLD: Final = {"correction": "scaffold"}
+
 METHODS: Final[Mapping[str, Method]] = {
     "fedbuff": Method(DENSE, PUBLISHED, training=AS_PUBLISHED),
     "default": Method(loss="balanced_cross_entropy"),
-    "fedprox": Method(DENSE, PUBLISHED, proximal=0.1, training=AS_PUBLISHED),
+    "fedprox": Method(DENSE, PUBLISHED, drift={"proximal": 0.1}, training=AS_PUBLISHED),
+    "fedprox-adaptive": Method(DENSE, PUBLISHED, drift={"adaptive_proximal": True}, training=AS_PUBLISHED),
+    "scaffold-fedbuff": Method(DENSE, PUBLISHED, drift=SCAFFOLD, training=AS_PUBLISHED),
+    "scaffold": Method(loss="balanced_cross_entropy", drift=SCAFFOLD),
+    "ca2fl": Method(aggregation=ACCUMULATED, loss="balanced_cross_entropy"),
+    "scaffold-ca2fl": Method(aggregation=ACCUMULATED, loss="balanced_cross_entropy", drift=SCAFFOLD),
+    "one-shot": Method(loss="balanced_cross_entropy", training=AS_PUBLISHED, one_shot="models"),
+    "one-shot-heads": Method(
+        loss="balanced_cross_entropy", training=AS_PUBLISHED, personal=PersonalPlan("parts", HEAD), one_shot="heads"
+    ),
     "fedper": Method(personal=PersonalPlan("parts", HEAD)),
     "fedrep": Method(personal=PersonalPlan("parts", HEAD, first_steps=20)),
     "ditto": Method(personal=PersonalPlan("ditto")),

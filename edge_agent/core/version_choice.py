@@ -135,6 +135,11 @@ def is_same_line(held: KnownVersion, known: KnownVersion) -> bool:
     return (held.generation, held.bundle) == (known.generation, known.bundle)
 
 
+def needs_last_weights(description: TaskDescription) -> bool:
+    """Whether a round looks at the version that the device's last one began with."""
+    return description.sending.rule == "relevant" or description.training.correction != "off"
+
+
 def files_to_keep(
     known: KnownVersion | None, held: KnownVersion | None, description: TaskDescription | None
 ) -> set[str]:

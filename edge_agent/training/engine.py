@@ -1,7 +1,7 @@
 """What a training engine is: weights and mini-batches in, trained weights out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -29,12 +29,15 @@ class BatchPlan:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The scalars of a round; a `gradient_clip` of 0 stands for none."""
+    """What is the same in each step of a round; a `gradient_clip` of 0 stands for none. `correction` f32[T] is added to
+    each gradient of a task that corrects drift, None for nothing.
+    """
 
     learning_rate: float
     weight_decay: float = 0.0
     gradient_clip: float = 0.0
     proximal: float = 0.0
+    correction: FloatVector | None = field(default=None, compare=False)
 
     @classmethod
     def planned(cls, plan: TrainingPlan) -> "Rates":

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from bundle_runtime.graph import Graph, GraphSource
 from bundle_runtime.samples import Samples
 from bundle_runtime.scale_feeds import scale_feeds
-from edge_agent.training.engine import REPORT_SECONDS, BatchPlan, OnProgress, Rates, ignore_progress
+from edge_agent.training.engine import REPORT_SECONDS, BatchPlan, EngineError, OnProgress, Rates, ignore_progress
 from fleet_protocol.bundle_files import TRAIN_FILE
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.training_plan import TrainingPlan
 
+CORRECTION = "correction"
+"""The input that is added to each gradient."""
 FIRST_STEPS = 8
 """Enough to measure the pace; the extra call costs some ten microseconds."""
 
@@ -26,7 +28,7 @@ def is_divisible(plan: TrainingPlan) -> bool:
     The graph starts its optimiser from zero in every call, and takes the weights at its start for the ones that the
     proximal term pulls towards.
     """
-    return plan.optimiser == "sgd" and not plan.proximal
+    return plan.optimiser == "sgd" and not plan.has_proximal
 
 
 class OnnxStepEngine:
@@ -52,6 +54,7 @@ class OnnxStepEngine:
         self._graph = Graph(name, train_graph, threads)
         self._divisible = divisible
         self._scale = scale
+        self._uncorrected = _uncorrected(self._graph)
 
     @classmethod
     def of_task(
@@ -74,6 +77,10 @@ class OnnxStepEngine:
         on_progress: OnProgress = ignore_progress,
     ) -> tuple[FloatVector, FloatVector]:
         """See `TrainingEngine.train`."""
+        if rates.correction is not None and CORRECTION not in self._graph.input_shapes:
+            raise EngineError(
+                f"the task corrects drift, and its training graph takes no {CORRECTION!r}; export the bundle again"
+            )
         steps = len(plan.rows)
         losses = np.empty(steps, np.float32)
         done = 0
@@ -104,7 +111,14 @@ class OnnxStepEngine:
             "gradient_clip": np.array(rates.gradient_clip or np.inf, np.float32),
             "proximal": np.array(rates.proximal, np.float32),
             "seed": np.array(plan.seed, np.int64),
+            **(self._uncorrected if rates.correction is None else {CORRECTION: rates.correction}),
             **self._scale,
         }
         outputs = self._graph.run(feeds)
         return outputs["trained_weights"], outputs["losses"]
+
+
+def _uncorrected(graph: Graph) -> dict[str, NDArray[np.float32]]:
+    """What a graph is fed that takes a correction where there is none."""
+    shape = graph.input_shapes.get(CORRECTION, [])
+    return {CORRECTION: np.zeros([size for size in shape if isinstance(size, int)], np.float32)}

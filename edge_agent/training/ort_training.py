@@ -118,6 +118,7 @@ class OrtTrainingEngine:
         constants: dict[str, NDArray[np.generic]] = {
             "anchor": weights,
             "proximal": np.array(rates.proximal, np.float32),
+            "correction": np.zeros_like(weights) if rates.correction is None else rates.correction,
         }
         if self._classes:
             constants["class_counts"] = np.bincount(samples.labels.astype(np.int64), minlength=self._classes).astype(

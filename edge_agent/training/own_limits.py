@@ -3,11 +3,13 @@
 The training worker runs it on a device, the simulator in its own process.
 """
 
+import contextlib
 from dataclasses import replace
 
 import msgspec
 
-from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent
+from edge_agent.core.sample_budget import carried_epochs, epochs_of_steps, is_spent, steps_of_round
+from edge_agent.training.client_drift.steering import FleetMovement, Steering
 from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progress
 from edge_agent.training.feature_statistics import measure_features
 from edge_agent.training.personal.own_model import kept_or_anew, own_copy, own_parameters, steps_on
@@ -54,7 +56,7 @@ def take_part(
         words = _spent_words(task.training.maximum_epochs, stored.different)
         return Withheld("spent", words, stored.training.newest, epochs)
 
-    def round_from(kept: bytes) -> TrainingResult | Withheld:
+    def round_from(kept: bytes, steering: Steering) -> TrainingResult | Withheld:
         return _trained(
             engine,
             weights,
@@ -62,22 +64,46 @@ def take_part(
             task,
             earlier,
             kept=kept,
+            steering=steering,
             epochs=epochs,
             evaluate=evaluate,
             on_progress=on_progress,
             cut=cut,
         )
 
+    steering = _steering(engine, weights, stored, task, earlier)
+    if steering.corrects:
+        with contextlib.suppress(DivergedError):
+            made = round_from(b"", steering)
+            if not isinstance(made, Withheld) or made.why != "worse":
+                return made
+        steering = steering.uncorrected()  # the correction may be why
     kept = kept_or_anew(earlier.own, weights, stored, task, evaluate=evaluate)
     try:
-        made = round_from(kept)
+        made = round_from(kept, steering)
     except DivergedError:
         if not (kept and task.own_parameters):
             raise
         kept = b""  # what it has kept may be why
-        made = round_from(kept)
+        made = round_from(kept, steering)
     has_let_go = made.own is None and len(earlier.own) > len(kept)
     return msgspec.structs.replace(made, own=b"") if has_let_go else made
+
+
+def _steering(
+    engine: TrainingEngine, weights: FloatVector, stored: StoredSamples, task: TaskDescription, earlier: Earlier
+) -> Steering:
+    """What the round is told against drift, from the version `weights` f32[P]."""
+    planned = steps_on(engine, stored.training, task, earlier.seed, earlier.plan)
+    moved = None if earlier.last_weights is None else FleetMovement(earlier.last_weights, earlier.versions_since)
+    return Steering.of_round(
+        task,
+        weights,
+        earlier.drift,
+        moved,
+        steps=steps_of_round(task.training, len(stored.training)),
+        first_step=lambda: planned(1).together(weights)[0],
+    )
 
 
 def _trained(
@@ -88,13 +114,14 @@ def _trained(
     earlier: Earlier,
     *,
     kept: bytes,
+    steering: Steering,
     epochs: float,
     evaluate: Evaluate,
     on_progress: OnProgress,
     cut: Cut,
 ) -> TrainingResult | Withheld:
-    """What training gives. The round begins with `kept` of what is the device's own; rounds have gone over the samples
-    `epochs` times before it.
+    """What training gives. The round begins with `kept` of what is the device's own, and its steps are told `steering`;
+    rounds have gone over the samples `epochs` times before it.
     """
     newest = stored.training.newest
     weights = with_own(version, kept, task)
@@ -107,6 +134,7 @@ def _trained(
         draw=earlier.draw,
         plan=earlier.plan,
         resting=stored.resting,
+        rates=steering.rates,
         on_progress=on_progress,
     )
     if task.split is not None and cut.helper:
@@ -129,7 +157,8 @@ def _trained(
         if words := why_no_better(task.sending, before, after):
             return Withheld("no_better", words, newest, epochs, trained)
     result = finish_round(shared, weights, stored.training, task, earlier)
-    return msgspec.structs.replace(result, epochs=epochs, own=trained)
+    drift = steering.left((learned.weights - weights)[: task.trained_count], learned.losses)
+    return msgspec.structs.replace(result, epochs=epochs, own=trained, drift=drift)
 
 
 def _measured(stored: StoredSamples, task: TaskDescription, earlier: Earlier) -> TrainingResult | Withheld | None:

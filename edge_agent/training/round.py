@@ -58,7 +58,8 @@ class Earlier:
     `prompting` is what the device's owner lets it tell, None where nobody asks for prompts, and `told` the mark of
     those that were told last. `draw` gives what a round with privacy of samples draws; of others, `plan` picks the
     batches. `mask` masks what is sent, where a cohort sums it; `encode` writes what is sent otherwise. `own` is what
-    the device keeps of the model to itself, empty at first.
+    the device keeps of the model to itself, empty at first. `drift` is what it has left against drift, empty at first,
+    and `versions_since` counts the versions that were made since the one that `last_weights` are of.
     """
 
     residual: bytes
@@ -75,6 +76,8 @@ class Earlier:
     encode: Encode = encode_update
     plan: PlanBatches = plan_batches
     own: bytes = b""
+    drift: bytes = b""
+    versions_since: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +138,11 @@ def learn(
     draw: Draw = OF_THE_SYSTEM,
     plan: PlanBatches = plan_batches,
     resting: NDArray[np.bool_] | None = None,
+    rates: Rates | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Learned:
-    """Train from `weights` f32[P] on all of `samples`; with privacy of samples, on batches that `draw` picks, in which
-    those that are `resting`, bool [N], are missing.
+    """Train from `weights` f32[P] on all of `samples`, with the task's `rates` or others; with privacy of samples, on
+    batches that `draw` picks, in which those that are `resting`, bool [N], are missing.
 
     Raises:
         DivergedError: loss or weights are no longer finite, or the loss is more than the task takes; or the samples
@@ -148,7 +152,7 @@ def learn(
     if task.sample_privacy is None and (words := in_other_units(samples, task)):
         raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
     batches = _batches(len(samples), task, seed, draw, plan=plan, resting=resting)
-    steps = Steps(engine, samples, batches, Rates.planned(task.training))
+    steps = Steps(engine, samples, batches, rates or Rates.planned(task.training))
     trained, losses = train_shared(steps, weights, task, on_progress)
     if diverged := divergence(losses, trained, samples, batches, task.training.learning_rate):
         raise _diverged(str(diverged), samples, task)

@@ -157,6 +157,8 @@ def run_round(
         told=job.told,
         mask=mask,
         own=job.own,
+        drift=job.drift,
+        versions_since=job.versions_since,
     )
     result = take_part(
         engine,

@@ -43,6 +43,10 @@ OWN_BYTES_PER_PARAMETER = 4
 """At most, of what a device keeps of the model to itself."""
 
 
+DRIFT_BYTES_PER_PARAMETER = 4
+"""At most, of what a device keeps against drift."""
+
+
 def engine_files(engine: EngineName, task: TaskDescription) -> tuple[str, ...]:
     """What an engine trains with."""
     if engine == "onnx-step":
@@ -144,7 +148,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
     usual_norm: float = 0.0
     """The running mean of the norms of this device's rounds; 0 where there is none, or no rule needs it."""
     last_weights: str = ""
-    """The file of the version that the device trained from last, where a rule needs it and it is another one."""
+    """The file of the version that the device trained from last, where the task needs it and it is another one."""
     packed: PackedFile | None = None
     """What to unpack into the file `weights` first."""
     cut: Cut = WHOLE
@@ -165,6 +169,10 @@ class TrainingJob(msgspec.Struct, frozen=True):
     """Of a task with masks: the cohort that the round is for."""
     own: bytes = b""
     """Of a task with `[personal]`: what the device keeps of the model to itself, empty at first."""
+    drift: bytes = b""
+    """What the device's last round has left against drift, empty at first."""
+    versions_since: int = 0
+    """How many versions were made since the one in `last_weights`."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
@@ -226,7 +234,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     helper ran some of them; empty where the round trained all. `cluster` is whose copy of the parameters it trained.
     `masked` takes the place of `packed` where updates are summed behind masks. `noise` is the noise multiplier of its
     steps, where the task promises privacy of samples. `own` is what the device keeps of the model to itself from now
-    on, None where that stays as it is.
+    on, None where that stays as it is. `drift` is what the next round is steered by against drift, likewise.
     """
 
     packed: bytes
@@ -251,6 +259,7 @@ class TrainingResult(msgspec.Struct, frozen=True, tag="result"):
     masked: MaskedResult | None = None
     noise: float | None = None
     own: bytes | None = None
+    drift: bytes | None = None
 
 
 class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
@@ -344,7 +353,9 @@ def longest_message(task: TaskDescription) -> int:
     """
     plain_bytes = PLAIN_BYTES_PER_PARAMETER * task.parameter_count if task.masks else 0
     own_bytes = OWN_BYTES_PER_PARAMETER * task.parameter_count if task.personal else 0
-    verdict = MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * task.parameter_count + plain_bytes + own_bytes
+    drift_bytes = DRIFT_BYTES_PER_PARAMETER * task.parameter_count if task.training.correction != "off" else 0
+    kept_bytes = STATE_BYTES_PER_PARAMETER * task.parameter_count + own_bytes + drift_bytes
+    verdict = MAX_UPDATE_BYTES + kept_bytes + plain_bytes
     return max(verdict, LONGEST_STEP_BYTES if task.split else 0)
 
 

@@ -67,6 +67,12 @@ def clipping_each() -> Recipe:
     return replace(recipe, task=msgspec.structs.replace(recipe.task, training=training))
 
 
+def correcting(**rates: float) -> Recipe:
+    recipe = recipe_of(settings={"rates": Rates(**rates)})
+    training = msgspec.structs.replace(recipe.task.training, correction="scaffold")
+    return replace(recipe, task=msgspec.structs.replace(recipe.task, training=training))
+
+
 def in_turn() -> Recipe:
     loss = OwnLoss(lambda outputs: (outputs**2).mean(dim=1), ("outputs",))
     return replace(recipe_of(parts={"all": PartSettings(("*",))}), own_losses={"all": loss})
@@ -106,6 +112,11 @@ OTHER_ENGINE = {
         lambda: objective_graph(recipe_of(scaling=ScalingSettings("off"))),
     ),
     "parts": OtherEngine(in_turn, "can't train parts in turn; export without", lambda: training_graph(in_turn())),
+    "clipped correction": OtherEngine(
+        lambda: correcting(gradient_clip=1.0),
+        "would clip the correction too, .*; leave one of correction and gradient_clip out, or export without",
+        lambda: objective_graph(correcting()),
+    ),
     "single gradients": OtherEngine(
         clipping_each,
         "can't clip per-sample gradients; export without",

@@ -187,6 +187,11 @@ REFUSED = {
         r"parts that learn against each other have no common loss that falls; write validation_share = 0 and a",
         IN_TURN,
     ),
+    "correction of parts": Refused(
+        replace(IN_TURN, training=ALONE + 'correction = "scaffold"\n'),
+        r"parts that train in turn have rates of their own, .*; leave correction out of \[training\]",
+        IN_TURN,
+    ),
     "single gradients of parts": Refused(
         replace(IN_TURN, training=ALONE + "per_sample_gradients = true\ngradient_clip = 1.0\n"),
         r"write validation_share = 0 and a learning_rate in \[training\], and no per_sample_gradients",

@@ -138,7 +138,7 @@ def test_a_row_holds_all_that_a_memory_has_but_what_waits():
 
 
 def test_every_field_of_a_memory_has_a_place_in_the_row_or_keeps_its_device_awake():
-    kept_awake = {"outbox", "returned", "charges", "noised", "own"}
+    kept_awake = {"outbox", "returned", "charges", "noised", "own", "drift"}
     in_row = {"enrolled", "turns", "known", "fetched", "held", "newest_sample", "trained_through"}
     in_row |= {"rounds", "withheld", "epochs", "usual_norm", "sequence", "cluster", "figures"}
     assert set(DeviceMemory.__dataclass_fields__) == kept_awake | in_row

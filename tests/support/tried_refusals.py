@@ -84,6 +84,7 @@ TRIED: dict[str, dict[str, str]] = {
         "graphs/objective_graph.py _check_supported 5": "parts",
         "graphs/objective_graph.py _check_supported 6": "single gradients",
         "graphs/objective_graph.py _check_supported 7": "moving statistics",
+        "graphs/objective_graph.py _check_supported 8": "clipped correction",
     },
     "test_refusals.py::test_what_cannot_be_exported_is_named_with_a_remedy_that_works": {
         "conversion/onnx_conversion.py _complex_numbers_explained 1": "Hermitian transform",
@@ -139,6 +140,7 @@ TRIED: dict[str, dict[str, str]] = {
         "recipe/recipe_checks.py _check_readings 2": "heads beside readings",
         "recipe/recipe_checks.py check_parts 1": "parameter in no part",
         "recipe/recipe_checks.py check_parts 2": "validation of parts",
+        "recipe/recipe_checks.py check_parts 3": "correction of parts",
         "recipe/recipe_checks.py check_task 1": "input and inputs",
         "recipe/recipe_checks.py check_task 2": "mean of names",
         "recipe/recipe_checks.py check_task 3": "several inputs given back",

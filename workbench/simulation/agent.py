@@ -316,7 +316,7 @@ class SimulatedAgent:
         memory = self._memory
         if self._planned or self._deferred or self._awaits_scale:
             return False
-        if memory.outbox or memory.returned or memory.charges or memory.noised or memory.own:
+        if memory.outbox or memory.returned or memory.charges or memory.noised or memory.own or memory.drift:
             return False
         if not self._on:
             return True
@@ -472,6 +472,8 @@ class SimulatedAgent:
         memory.rounds += 1
         memory.epochs = result.epochs
         memory.own = memory.own if result.own is None else result.own
+        if isinstance(result, TrainingResult) and result.drift is not None:
+            memory.drift = result.drift
         memory.trained_through = start.newest_sample
         self._decisions.ended(self._world.task.task, memory.new_samples, what)
 

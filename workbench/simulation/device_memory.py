@@ -70,6 +70,8 @@ class DeviceMemory:
     """What rounds with privacy of samples have told of them, whichever bundle they were for."""
     own: bytes = b""
     """What it keeps of the model to itself, where the task has it keep something."""
+    drift: bytes = b""
+    """What its last round has left against drift, where the task has it leave something."""
     figures: RoundFigures | None = None
     """Of its last round, where the task selects devices by it."""
 
@@ -87,6 +89,7 @@ class DeviceMemory:
         self.epochs = 0.0
         self.usual_norm = 0.0
         self.own = b""
+        self.drift = b""
         self.figures = None
 
     def is_here(self, blob: str) -> bool:

@@ -52,6 +52,8 @@ class RoundJob:
     usual_norm: float
     last_weights: FloatVector | None
     own: bytes
+    drift: bytes
+    versions_since: int
     cluster: int
 
 
@@ -81,6 +83,8 @@ def carried_out(
         plan=training.plan,
         mask=mask,
         own=job.own,
+        drift=job.drift,
+        versions_since=job.versions_since,
     )
     samples = samples_of_round(job, training)
     if job.task.clusters is None:

@@ -58,6 +58,8 @@ def begun_round(
         memory.usual_norm,
         last_weights,
         memory.own,
+        memory.drift,
+        version.number - memory.held.version if memory.held else 0,
         memory.cluster,
     )
 

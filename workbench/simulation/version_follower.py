@@ -8,6 +8,7 @@ from edge_agent.core.version_choice import (
     choose_weights,
     is_same_line,
     judge_manifest,
+    needs_last_weights,
 )
 from fleet_protocol.codec import read_model
 from fleet_protocol.codec.sparse import FloatVector
@@ -69,7 +70,7 @@ class SimulatedVersionFollower:
     def last_weights(self, known: KnownVersion) -> FloatVector | None:
         """Those of the version that the device trained from last, where its task's rule needs them."""
         task, held = self._world.task, self._memory.held
-        if task.sending.rule != "relevant" or held is None or not is_same_line(held, known) or held == known:
+        if not needs_last_weights(task) or held is None or not is_same_line(held, known) or held == known:
             return None
         file = self._world.coordinator.published(task.task, held.version)
         return None if file is None else read_model(file, task, self._memory.cluster)

@@ -69,6 +69,7 @@ class RoundSpool:
                 counts_turn=description.device_privacy is not None,
                 noised=noised_update(version.bundle, description),
                 own=result.own,
+                drift=result.drift,
                 figures=figures,
                 cluster=result.cluster if description.clusters and description.clusters.by_devices else None,
             ),

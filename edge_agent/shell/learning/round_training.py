@@ -13,6 +13,7 @@ from edge_agent.core.prompt_memory import without_mark
 from edge_agent.core.prompt_settings import PromptSettings
 from edge_agent.core.selection import RoundFigures, after_round
 from edge_agent.core.turns import why_not_yet
+from edge_agent.core.version_choice import needs_last_weights
 from edge_agent.producers import given_back
 from edge_agent.shell.learning.cohorts import Cohorts
 from edge_agent.shell.learning.round_spool import RoundSpool
@@ -268,13 +269,15 @@ class RoundTraining:
             trained_through=memory.trained_through,
             epochs=memory.epochs,
             usual_norm=usual_norm,
-            last_weights=str(version.last or "") if sending.rule == "relevant" else "",
+            last_weights=str(version.last or "") if needs_last_weights(version.description) else "",
             packed=version.packed,
             cut=self._cuts.of(version.description),
             prompting=self._prompting[task],
             told=told if memory.generation == version.generation else b"",
             cluster=version.cluster,
             own=version.own,
+            drift=self._drift(version),
+            versions_since=version.number - version.last_number if version.last else 0,
             among=charged.among,
             cohort=(joined := self._cohorts.join(version)),
             budgets=charged.budgets,
@@ -290,6 +293,12 @@ class RoundTraining:
             return self._cohorts.signed(verdict, joined)
         except ProtocolError as error:
             return TrainingFailure(str(error))
+
+    def _drift(self, version: ReadyVersion) -> bytes:
+        task = version.description
+        if not task.training.remembers_drift:
+            return b""
+        return self._database.drift_memory(task.task, version.bundle, version.generation)
 
     async def _train(self, version: ReadyVersion, job: TrainingJob) -> Verdict:
         receive = partial(self._receive_news, version.description.task)

@@ -22,6 +22,7 @@ from edge_agent.core.version_choice import KnownVersion
 from edge_agent.shell.storage.counters import Counters, transaction
 from edge_agent.shell.storage.damaged_files import WatchedConnection, require_whole, why_unusable
 from edge_agent.shell.storage.device_schema import prepare, require_schema
+from edge_agent.shell.storage.drift_memories import read_drift, write_drift
 from edge_agent.shell.storage.kept_updates import forget_kept, keep, read_kept, renumber_kept
 from edge_agent.shell.storage.noised_updates import NoisedUpdates
 from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
@@ -68,7 +69,8 @@ class SpooledRound:
 
     `counts_turn`: its task takes few updates of one device. `noised`: what they tell of the device, if noise hides it.
     `own` is what the device keeps of the model to itself from now on, None where that stays as it is; `figures` are
-    what the next rounds are selected by, None where the task selects none. `cluster` is the one that it trained, where
+    what the next rounds are selected by, None where the task selects none. `drift` is what the round has left against
+    drift, None where that stays as it is. `cluster` is the one that it trained, where
     devices choose.
     """
 
@@ -86,6 +88,7 @@ class SpooledRound:
     own: bytes | None = None
     figures: RoundFigures | None = None
     cluster: int | None = None
+    drift: bytes | None = None
 
 
 NO_QUERY = 0
@@ -213,6 +216,11 @@ class DeviceDatabase:
         number, kept = read_own(self._connection, task, bundle)
         return kept if number and self._seals.is_sound("own_models", number) else b""
 
+    def drift_memory(self, task: str, bundle: str, generation: int) -> bytes:
+        """What this device's last round of a bundle's generation has left against drift; empty at first."""
+        number, kept = read_drift(self._connection, task, bundle, generation)
+        return kept if number and self._seals.is_sound("drift_memories", number) else b""
+
     def round_figures(self, task: str, bundle: str) -> RoundFigures | None:
         """What this device's last round of a bundle was like, where the task selects devices by it."""
         number, figures = read_figures(self._connection, task, bundle)
@@ -281,6 +289,7 @@ class DeviceDatabase:
             forget_kept(self._connection)
             write_own(self._connection, finished.task, finished.bundle, finished.own)
             write_figures(self._connection, finished.task, finished.bundle, finished.figures)
+            write_drift(self._connection, finished.task, finished.bundle, finished.generation, finished.drift)
             if finished.cluster is not None:
                 write_cluster(self._connection, finished.task, finished.cluster)
             if finished.counts_turn and rows:

@@ -5,6 +5,7 @@ from contextlib import closing
 
 from edge_agent.shell.storage import (
     begun_queries,
+    drift_memories,
     kept_updates,
     noised_updates,
     own_models,
@@ -24,7 +25,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 14
+SCHEMA_VERSION = 15
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -62,6 +63,7 @@ TABLES = (
     own_shard.TABLE,
     own_models.TABLE,
     round_figures.TABLE,
+    drift_memories.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (

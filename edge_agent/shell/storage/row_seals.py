@@ -32,6 +32,7 @@ LOST: Final = {
     "noised_updates": "what some noised updates have told of this device; the next bundle's is charged with them",
     "own_shard": "which shard this device is in; it begins where agent.toml says, and a manifest leads it on",
     "own_models": "what this device keeps of the task's model to itself; it begins with the version's again",
+    "drift_memories": "what the device's last round has left against drift; the next one is not corrected",
     "round_figures": "what the device's last round was like; it is selected as a new one",
     "clusters": "which cluster of the task's devices this one is in; it is said, or chosen, anew",
     "kept_updates": "what is in a masked update that waits: it can't be learned again if its cohort is void",

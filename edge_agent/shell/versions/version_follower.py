@@ -45,9 +45,9 @@ class ReadyVersion:
     """Everything that a round needs, on this device's disk and verified.
 
     Where `packed` is given, `weights` is the file that the worker unpacks it into. `last` is that of the version that
-    the device trained from before, where it is here and an earlier one. `cluster` is whose copy of the parameters this
-    device has, where the task has copies; `own` what it keeps of the model to itself, where the task has it keep
-    something.
+    the device trained from before, where it is here and an earlier one; `last_number` its own. `cluster` is whose copy
+    of the parameters this device has, where the task has copies; `own` what it keeps of the model to itself, where the
+    task has it keep something.
     """
 
     number: int
@@ -60,6 +60,7 @@ class ReadyVersion:
     last: Path | None = None
     cluster: int = NO_CLUSTER
     own: bytes = b""
+    last_number: int = 0
 
     @property
     def blobs(self) -> set[str]:
@@ -226,6 +227,7 @@ class VersionFollower:
                 self._cache.verify(known.weights)
         except (NotFetchedError, ProtocolError, ConfigurationError, OSError) as error:
             raise VersionUnavailableError(str(error)) from error
+        last = self._last_version(task, known)
         return ReadyVersion(
             known.version,
             known.bundle,
@@ -234,9 +236,10 @@ class VersionFollower:
             self._cache.path(known.weights),
             packed,
             known.generation,
-            self._last_weights(task, known),
+            self._cache.path(last.weights) if last else None,
             self._cluster(description),
             self._own(description, known.bundle),
+            last.version if last else 0,
         )
 
     def _own(self, description: TaskDescription, bundle: str) -> bytes:
@@ -246,10 +249,10 @@ class VersionFollower:
         plan = description.clusters
         return plan.cluster(self._database.cluster(description.task)) if plan else NO_CLUSTER
 
-    def _last_weights(self, task: str, known: KnownVersion) -> Path | None:
+    def _last_version(self, task: str, known: KnownVersion) -> KnownVersion | None:
         held = self._database.held_version(task)
         is_earlier = held is not None and is_same_line(held, known) and held.version < known.version
-        return self._cache.path(held.weights) if held and is_earlier and self._cache.has(held.weights) else None
+        return held if held and is_earlier and self._cache.has(held.weights) else None
 
     async def version_to_use(self, task: str, needed: Callable[[TaskDescription], Sequence[str]]) -> ReadyVersion:
         """The newest version whose weights are here; without any, the newest known one, fetched whole. With it, the

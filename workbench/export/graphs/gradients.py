@@ -157,10 +157,12 @@ def drawing(recipe: Recipe, plan: DrawingPlan) -> GraphFunction:
 
 
 def pulled(gradient: Tensor, named: Tensors, weights: Tensor, anchor: Tensor, *, clips: bool) -> Tensor:
-    """The gradient with FedProx's, then clipped."""
+    """The gradient with FedProx's, then clipped, then corrected (SCAFFOLD, Karimireddy et al. 2020, equation 3)."""
     if "proximal" in named:
         gradient = gradient + named["proximal"] * (weights - anchor)
-    return clipped(gradient, named["gradient_clip"]) if clips and "gradient_clip" in named else gradient
+    if clips and "gradient_clip" in named:
+        gradient = clipped(gradient, named["gradient_clip"])
+    return gradient + named["correction"] if "correction" in named else gradient
 
 
 def _gradient(recipe: Recipe, named: Tensors, part: str = "") -> tuple[Tensor, Tensor, list[Tensor]]:

@@ -1,6 +1,7 @@
 """The forward graph that onnxruntime-training differentiates by itself: parameters and a mini-batch to the objective.
 
-Weight decay of plain SGD and FedProx's proximal term are added as penalties, whose gradients they are. What else an
+Weight decay of plain SGD, FedProx's proximal term and the correction of drift are added as penalties, whose gradients
+they are. What else an
 optimiser does is that engine's own.
 """
 
@@ -17,7 +18,7 @@ from workbench.export.conversion.onnx_conversion import convert
 from workbench.export.conversion.tracing import BATCH, GraphInput
 from workbench.export.graphs.flat_weights import join
 from workbench.export.graphs.gradients import GraphFunction, losses_and_outputs
-from workbench.export.graphs.training_graph import is_read, label_input
+from workbench.export.graphs.training_graph import CORRECTION, correction_input, is_read, label_input
 from workbench.export.layers.layer_context import LayerContext
 from workbench.export.recipe.heads import Batch
 from workbench.export.recipe.recipe import Recipe
@@ -28,9 +29,9 @@ SUPPORTED_OPTIMISERS = ("sgd", "adamw")
 
 def objective_graph(recipe: Recipe) -> GraphProto:
     """Its inputs, each only where the task makes use of it: `inputs` f32[B, *shape], `labels` i64[B] or f32[B, C],
-    `row_weights` f32[B] (adding up to 1), `class_counts` f32[C] of all labels, `seed` i64[], and `anchor` f32[P] with
-    `proximal` f32[]. Parameters are initializers by name. Outputs: `loss` f32[], the mean over the real rows; before
-    it `objective` f32[], what is minimised, where that is more than the loss.
+    `row_weights` f32[B] (adding up to 1), `class_counts` f32[C] of all labels, `seed` i64[], `anchor` f32[P] with
+    `proximal` f32[], and `correction` f32[P]. Parameters are initializers by name. Outputs: `loss` f32[], the mean over
+    the real rows; before it `objective` f32[], what is minimised, where that is more than the loss.
 
     Raises:
         ConfigurationError: naming what that engine can't do.
@@ -72,6 +73,8 @@ def _objective(recipe: Recipe, names: Sequence[str]) -> GraphFunction:
         penalty = torch.zeros(())
         if "proximal" in named:
             penalty = penalty + named["proximal"] / 2 * ((flat - named["anchor"]) ** 2).sum()
+        if CORRECTION in named:
+            penalty = penalty + (named[CORRECTION] * flat).sum()
         if training.optimiser == "sgd" and training.weight_decay:
             penalty = penalty + training.weight_decay / 2 * (flat * flat).sum()
         return loss + penalty, loss
@@ -85,15 +88,16 @@ def _inputs(recipe: Recipe) -> list[GraphInput]:
     if recipe.objective.heads[0].log_prior:
         inputs.append(GraphInput("class_counts", (recipe.task.label.classes,)))
     inputs.append(GraphInput("seed", (), torch.int64))
-    if recipe.task.training.proximal:
+    if recipe.task.training.has_proximal:
         total = sum(parameter.size for parameter in recipe.parameters)
         inputs += [GraphInput("anchor", (total,)), GraphInput("proximal", ())]
-    return inputs
+    return inputs + correction_input(recipe)
 
 
 def _penalised(recipe: Recipe) -> bool:
     training = recipe.task.training
-    return bool(training.proximal or (training.weight_decay and training.optimiser == "sgd"))
+    corrected = training.correction != "off"
+    return bool(training.has_proximal or corrected or (training.weight_decay and training.optimiser == "sgd"))
 
 
 def _check_supported(recipe: Recipe) -> None:
@@ -132,4 +136,9 @@ def _check_supported(recipe: Recipe) -> None:
             f"{path}: engine ort-training can't move the buffer {min(recipe.moving_buffers)!r}; write batch_norm ="
             " 'frozen' or take GroupNorm instead of batch normalisation, and weight_norm instead of spectral_norm, or"
             " export without --ort-training"
+        )
+    if training.correction != "off" and training.gradient_clip:
+        raise ConfigurationError(
+            f"{path}: engine ort-training would clip the correction too, which the default engine does not; leave one"
+            " of correction and gradient_clip out, or export without --ort-training"
         )

@@ -33,6 +33,8 @@ STEP = "step."
 """Prefix of the values inside one step."""
 RATES = ("weight_decay", "gradient_clip", "proximal")
 """Scalar inputs that are the same in every step, each only if the task makes use of it."""
+CORRECTION = "correction"
+"""Added to each step's gradient, only if the task makes use of it."""
 
 
 def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
@@ -42,8 +44,8 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     no label), `batches` i64[K, B] (rows of `inputs`), `mask` f32[K, B] (1 real, 0 padding), and f32[] each
     `learning_rate`, `weight_decay`, `gradient_clip` (the largest Euclidean norm of a gradient; infinity for none),
     `proximal` (FedProx's coefficient), the last three only where the task's plan isn't 0: what multiplies by 0 would
-    be a fifth of a small model's step. `seed` i64[] only if the model draws
-    random numbers. Outputs:
+    be a fifth of a small model's step. `correction` f32[T], added to each step's gradient behind the clip, only where
+    the plan corrects drift. `seed` i64[] only if the model draws random numbers. Outputs:
     `trained_weights` f32[P] after K steps, `losses` f32[K], each the mean over the real rows of its mini-batch. A
     mini-batch of padding alone leaves the weights as they are and has loss 0. N, K and B are free at run time, but for
     B with `per_sample`, which is the plan's `batch_size`.
@@ -57,6 +59,8 @@ def training_graph(recipe: Recipe, *, per_sample: bool = False) -> GraphProto:
     )
     graph.input.extend(_data(recipe, per_sample=per_sample))
     graph.input.extend(_tensor(name, []) for name in ("learning_rate", *_rates(recipe, per_sample=per_sample)))
+    if correction_input(recipe):
+        graph.input.append(_tensor(CORRECTION, [_sizes(recipe)[0]]))
     scale_values(graph, recipe, ["inputs", "labels"])
     _weigh_rows(graph)
     count_classes(graph, recipe.objective.heads, recipe.task.label)
@@ -97,6 +101,7 @@ def step_inputs(recipe: Recipe, *, per_sample: bool = False) -> list[GraphInput]
     inputs += label_input(recipe, rows)
     inputs += [GraphInput("row_weights", (rows,)), GraphInput("learning_rate", ())]
     inputs += [GraphInput(name, ()) for name in _rates(recipe, per_sample=per_sample)]
+    inputs += correction_input(recipe)
     inputs += [GraphInput(head.log_prior, (head.label.classes,)) for head in recipe.objective.heads if head.log_prior]
     return [*inputs, GraphInput("seed", (), torch.int64)]
 
@@ -114,10 +119,20 @@ def label_input(recipe: Recipe, rows: int | None) -> list[GraphInput]:
     return [GraphInput("labels", (rows, label.size))] * bool(label.size)
 
 
+def correction_input(recipe: Recipe) -> list[GraphInput]:
+    """What is added to each step's gradient, f32[T], where the task corrects drift."""
+    return [GraphInput(CORRECTION, (_sizes(recipe)[0],))] * (recipe.task.training.correction != "off")
+
+
 def _rates(recipe: Recipe, *, per_sample: bool) -> list[str]:
     """Those of `RATES` that the task makes use of."""
-    clips = ["gradient_clip"] if per_sample else []
-    return [name for name in RATES if name in clips or getattr(recipe.task.training, name)]
+    training = recipe.task.training
+    used = {
+        "weight_decay": training.weight_decay > 0,
+        "gradient_clip": per_sample or training.gradient_clip > 0,
+        "proximal": training.has_proximal,
+    }
+    return [name for name in RATES if used[name]]
 
 
 def _sizes(recipe: Recipe) -> tuple[int, int]:
@@ -208,11 +223,11 @@ def _scan_inputs(graph: GraphProto, recipe: Recipe, *, draws: bool) -> dict[str,
 def _step(recipe: Recipe, carried: dict[str, str], *, per_sample: bool) -> GraphProto:
     """One step on one mini-batch, with every input that it may have.
 
-    It reads `inputs`, the weights before the Scan, `log_prior` and the rates from the graph around it.
+    It reads `inputs`, the weights before the Scan, `log_prior`, the rates and the correction from the graph around it.
     """
     entries = step_inputs(recipe, per_sample=per_sample)
     names = [entry.name for entry in entries]
-    outer = {"anchor": carried["weights"]} | {name: name for name in RATES}
+    outer = {"anchor": carried["weights"]} | {name: name for name in (*RATES, CORRECTION)}
     outer |= {head.log_prior: head.log_prior for head in recipe.objective.heads if head.log_prior}
     inner = [GraphInput(outer.get(entry.name, STEP + entry.name), entry.shape, entry.dtype) for entry in entries]
     outputs = [*(f"{STEP}new.{name}" for name in carried), f"{STEP}row_losses"]

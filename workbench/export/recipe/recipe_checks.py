@@ -134,3 +134,8 @@ def check_parts(task: TaskFile, trained: Sequence[str], path: Path) -> None:
             f"{path}: parts that learn against each other have no common loss that falls; write validation_share = 0"
             " and a learning_rate in [training], and no per_sample_gradients"
         )
+    if training.correction != "off":
+        raise ConfigurationError(
+            f"{path}: parts that train in turn have rates of their own, so that their gradients can't be read off how"
+            " far all weights move; leave correction out of [training]"
+        )

@@ -23,6 +23,8 @@ from workbench.export.trials.torch_reference import Function
 STEPS = 2
 """The second one starts from an optimiser state that isn't zero."""
 SEED = 5
+CORRECTION_OF_A_TRIAL = 0.01
+"""In each entry, of a task that corrects drift."""
 _CARRIED = "carried."
 SCALES = {name: float(name.endswith("deviation")) for names in SCALE_INPUTS.values() for name in names}
 """What stands for a scale that changes nothing."""
@@ -86,6 +88,7 @@ class Steps:
         self._feeds |= scalars | {
             "weights": weights,
             "learning_rate": np.array(LEARNING_RATE, np.float32),
+            "correction": np.full(self._trainable, CORRECTION_OF_A_TRIAL, np.float32),
             "seed": np.array(SEED, np.int64),
         }
 

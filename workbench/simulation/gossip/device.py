@@ -196,6 +196,8 @@ class GossipDevice:
             usual_norm=0.0,
             last_weights=None,
             own=b"",
+            drift=b"",
+            versions_since=0,
             cluster=0,
         )
 

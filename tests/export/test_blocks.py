@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+import torch
+from torch import Tensor, nn
 
 from benchmarks.chained_blocks import ExportedTask
 from bundle_runtime.blocks import BlockRunner
@@ -22,6 +24,7 @@ from tests.support.backbone import write_recipe as write_backbone_recipe
 from tests.support.chained_blocks import train_chained, train_whole
 from tests.support.recipes import ONE_INPUT, write_recipe
 from tests.support.split_session import SESSION, DirectExchange, engine_of, middle_of, plan_of
+from workbench.export.blocks.points import caught_alone, joined_runs
 from workbench.export.recipe.recipe import read_recipe
 from workbench.export.trials.random_samples import random_samples
 
@@ -374,3 +377,31 @@ def test_block_without_buffers_behind_such_a_block_does_nothing_where_it_does_no
     assert np.array_equal(passed.weights, own) is not update
     assert passed.input_gradient.any() == update
     assert passed.input_gradient.shape == activations.shape
+
+
+class Twice(nn.Module):
+    """Runs a layer two times and then another, and goes on after errors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.behind = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.has_run_behind = False
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        try:
+            found = self.layer(self.layer(inputs))
+        except Exception:
+            found = inputs
+        self.has_run_behind = True
+        return self.behind(found)
+
+
+def test_pass_of_a_block_ends_with_the_last_run_of_its_point_whatever_the_model_catches():
+    module, inputs = Twice(), torch.ones(3, 4)
+    with caught_alone(module, "layer", 2) as found:
+        module(inputs)
+    assert not module.has_run_behind
+    first = module.layer(inputs)
+    assert torch.equal(joined_runs(found), torch.stack([first, module.layer(first)], dim=1))
+    module(inputs)
+    assert module.has_run_behind, "what caught it is gone"

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.func import functional_call, vjp
 
 from workbench.export.blocks.division import Division
-from workbench.export.blocks.points import caught, given, joined_runs
+from workbench.export.blocks.points import caught_alone, given, joined_runs
 from workbench.export.graphs.flat_weights import join, split
 from workbench.export.graphs.gradients import STATE, GraphFunction, Tensors, losses_and_outputs, pulled
 from workbench.export.graphs.optimisers import OPTIMISERS, Rates
@@ -136,9 +136,14 @@ class BlockSteps:
     def _outputs(self, named: Tensors) -> Pass:
         """To what the block's last point gives, f32[N, *shape]."""
         module, point = self._recipe.module, self._division.points[self._block]
+        runs = self._division.runs[self._block]
 
         def outputs(tensors: Tensors, activations: Tensor | None, context: LayerContext) -> Tensor:
-            with exportable_layers(module, context), self._entered(activations), caught(module, point) as found:
+            with (
+                exportable_layers(module, context),
+                self._entered(activations),
+                caught_alone(module, point, runs) as found,
+            ):
                 functional_call(module, tensors, (named["inputs"],))
             return joined_runs(found)
 

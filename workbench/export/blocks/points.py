@@ -1,12 +1,12 @@
 """Points: the outputs of submodules, at which a forward pass is cut. The pass itself stays whole.
 
-A block is run by running all of the module, with what its first point gives replaced and what its last point gives
-caught. So whatever else a pass keeps count of, such as the numbers that dropout draws, is as in the whole model; what
-stands in front of the block or behind it reaches no output of the block's graph, and falls out of it.
+A block is run by running all of the module up to its last point, with what its first point gives replaced and what its
+last point gives caught. So whatever else a pass keeps count of, such as the numbers that dropout draws, is as in the
+whole model; what stands in front of the block reaches no output of the block's graph, and falls out of it.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,24 @@ def caught(
 
     with _hooked(module.get_submodule(point).register_forward_hook(catch)):
         yield outputs
+
+
+@contextmanager
+def caught_alone(module: nn.Module, point: str, runs: int) -> Iterator[list[Tensor]]:
+    """As `caught`, of a point that runs so many times; the pass, which the block is, ends with the last of them."""
+    outputs: list[Tensor] = []
+
+    def catch(_part: nn.Module, _arguments: object, output: Tensor) -> None:
+        outputs.append(output)
+        if len(outputs) == runs:
+            raise _PassedError
+
+    with _hooked(module.get_submodule(point).register_forward_hook(catch)), suppress(_PassedError):
+        yield outputs
+
+
+class _PassedError(BaseException):
+    """Nothing that a model may take for an error of its own."""
 
 
 @contextmanager

@@ -32,9 +32,8 @@ def forget_envelopes(
     through = allowed.envelopes_through
     if through <= after.envelopes_through:
         return
-    held: list[ColumnElement[bool]] = [
-        payloads.c.kind.in_(version_kinds())
-    ]  # an earlier bundle's versions may be of another one
+    # An earlier bundle's versions may be of another kind.
+    held: list[ColumnElement[bool]] = [payloads.c.kind.in_(version_kinds())]
     if stay := _that_stay(connection, task, history, allowed):
         # What stayed the last time may not be its device's newest any more.
         held += [payloads.c.aggregate <= through, *stay]

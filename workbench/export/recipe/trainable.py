@@ -33,7 +33,8 @@ def check_patterns(names: Sequence[str], patterns: Sequence[str], outside: str, 
     for pattern in patterns:
         if not any(is_selected(name, [pattern]) for name in names):
             raise ConfigurationError(
-                f"{path}: trainable: the pattern {pattern!r} fits no parameter{outside}; {nearest_names(pattern, names)}"
+                f"{path}: trainable: the pattern {pattern!r} fits no parameter{outside};"
+                f" {nearest_names(pattern, names)}"
             )
     parameters = [name for name in names if not group_of(name)]
     if not any(is_selected(name, patterns) for name in parameters):

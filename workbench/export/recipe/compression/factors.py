@@ -53,8 +53,5 @@ def _product(outwards: Tensor, inwards: Tensor, core: Tensor | None = None) -> T
         return outwards @ inwards.T
     rank = outwards.shape[1]
     spread = (outwards @ core).reshape(outwards.shape[0], rank, -1)
-    return (
-        (inwards @ spread.transpose(0, 1).reshape(rank, -1))
-        .reshape(inwards.shape[0], outwards.shape[0], -1)
-        .transpose(0, 1)
-    )
+    both = inwards @ spread.transpose(0, 1).reshape(rank, -1)
+    return both.reshape(inwards.shape[0], outwards.shape[0], -1).transpose(0, 1)

@@ -10,7 +10,7 @@ anew. The target is 95 % of the accuracy that `default` ends with; a fleet is th
 `low rank`: PowerSGD's updates (Vogels et al. 2019) at their best: of a device's change with its residual, each matrix's
 best approximation of that rank, which power iterations only approach, as int8 with a scale for each column, and vectors
 as int8; what is left out stays in the residual. Its bytes are those of the factors behind zstd, in place of what the
-simulated coordinator is given.
+simulated coordinator is given. `bundle_kb`: the files that devices fetch.
 
 Digits chose ranks and shares; MNIST's 10,000 test images in `--data` show them. Prints a line for each fleet, and one
 JSON object as its last line. Bytes are kB of whole signed envelopes; `total` holds bundles and versions too.
@@ -39,6 +39,7 @@ from benchmarks.mnist_fleet import BALANCED_RECIPE
 from benchmarks.selection import CONCENTRATION, SCORE_EVERY, TARGET_SHARE, TRAINING_AT_A_TIME, fleet, smoothed
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
+from fleet_protocol.bundle_files import PLAIN_FILE
 from fleet_protocol.codec import EncodedUpdate, encode_update, write_weights
 from fleet_protocol.codec.sparse import FloatVector, Shapes
 from fleet_protocol.update_plan import WHOLE_UPDATES, UpdatePlan
@@ -61,6 +62,9 @@ DIGITS_RECIPE: Final = Path("models/digits")
 DEFAULT: Final = "default"
 SPARSER: Final = 0.3
 PRUNED_AFTER: Final = 0.25
+RANK: Final = 8
+FIRST_LAYER: Final = ("[01].*",)
+"""Of both recipes; it has 64 outputs, and factors of that rank may be a matrix of rank 64. The last layer is small."""
 INT8: Final = 127
 KB: Final = 1000
 
@@ -126,8 +130,8 @@ def contenders() -> Mapping[str, Contender]:
     return {
         DEFAULT: Contender(),
         "sparser": Contender(keep=SPARSER),
-        "adapters": Contender(CompressionSettings(adapters=AdapterSettings(4))),
-        "factors": Contender(CompressionSettings(factors=FactorSettings(4))),
+        "adapters": Contender(CompressionSettings(adapters=AdapterSettings(RANK, FIRST_LAYER))),
+        "factors": Contender(CompressionSettings(factors=FactorSettings(RANK, FIRST_LAYER))),
         "pruned": Contender(pruning),
         "pruned later": Contender(pruning, since=PRUNED_AFTER),
         "low rank 1": Contender(rank=1),
@@ -181,7 +185,7 @@ def prepared(data: Path | None, *, quick: bool) -> Field:
         return Field(DIGITS_RECIPE, samples, devices=50, updates=100 if quick else 400)
     digits = read_mnist(data)
     samples = Samples(digits.images.reshape(len(digits.labels), -1), digits.labels, len(digits.labels))
-    return Field(BALANCED_RECIPE, samples, devices=100, updates=100 if quick else 800)
+    return Field(BALANCED_RECIPE, samples, devices=100, updates=100 if quick else 400)
 
 
 def exported(recipe: Path, out: Path, contender: Contender, weights: Path | None = None) -> None:
@@ -260,7 +264,7 @@ def compared(field: Field, names: Sequence[str], seed: int) -> list[Run]:
             seed,
             bundle.description.parameter_count,
             round(bundle.description.training.learning_rate, 4),
-            sum(map(len, bundle.files.values())) / KB,
+            sum(len(data) for name, data in bundle.files.items() if name != PLAIN_FILE) / KB,
             round(last.uplink_bytes / last.updates),
             there.updates if there else None,
             round(there.uplink_bytes / KB, 1) if there else None,

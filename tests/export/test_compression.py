@@ -299,9 +299,10 @@ def fleet_after(bundle: Path, data: Path) -> tuple[float, float, bytes]:
 def test_fleet_learns_is_pruned_and_goes_on_and_comes_back_as_the_plain_model(tmp_path: Path, monkeypatch):
     random = np.random.default_rng(5)
     inputs = random.uniform(-1, 1, (400, 2, 4, 4)).astype(np.float32)
-    labels = inputs[:, :, :2].sum((1, 2, 3)).__gt__(0) + 2 * (inputs[:, :, :, :2].sum((1, 2, 3)) > 0)
+    sums = np.stack([inputs[:, :, :2].sum((1, 2, 3)), inputs[:, :, :, :2].sum((1, 2, 3))])
+    labels = (sums > 0).T @ np.array([1, 2])
     data, trained, merged = tmp_path / "data.npz", tmp_path / "trained.safetensors", tmp_path / "plain.safetensors"
-    np.savez(data, inputs=inputs, labels=labels.astype(np.int64))
+    np.savez(data, inputs=inputs, labels=labels)
     recipe, whole, smaller = written(tmp_path / "recipe", ""), tmp_path / "whole", tmp_path / "smaller"
     export_bundle(recipe, whole)
     _, learned, weights = fleet_after(whole, data)
@@ -312,8 +313,8 @@ def test_fleet_learns_is_pruned_and_goes_on_and_comes_back_as_the_plain_model(tm
     assert went_on > (0.25 + learned) / 2
     assert ended >= went_on
     assert weights != (smaller / WEIGHTS_FILE).read_bytes()
-    (tmp_path / "ended.safetensors").write_bytes(weights)
     ending = tmp_path / "ended.safetensors"
+    ending.write_bytes(weights)
     assert run_command(monkeypatch, "merge", smaller, "--weights", ending, "--out", merged) == 0
     again = read_recipe(written(recipe, ""), weights=merged)
     bundle = load_bundle(smaller)

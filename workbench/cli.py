@@ -24,6 +24,7 @@ with missing_extra_named(PROGRAM), lasting_imports():
     from workbench.dashboard_verb import dashboard
     from workbench.flash_verb import flash
     from workbench.generate_verb import generate
+    from workbench.merge_verb import merge
     from workbench.privacy_modes.modes import PRIVACY_HELP, Mode
     from workbench.profile_verbs import profiles
     from workbench.simulate_verb import simulate
@@ -35,6 +36,7 @@ app.add_typer(split, name="split")
 app.command()(dashboard)
 app.command()(flash)
 app.command()(generate)
+app.command()(merge)
 app.command()(simulate)
 
 
@@ -75,6 +77,14 @@ def export(
     data: Annotated[
         Path | None, _option("FILE", "Samples to find a missing learning rate on, instead of random ones.")
     ] = None,
+    weights: Annotated[
+        Path | None,
+        _option(
+            "FILE",
+            "Weights to begin with, not those of build(): what `broker-coordinator tasks export` or `edgeflock merge`"
+            " wrote.",
+        ),
+    ] = None,
 ) -> None:
     """Turn a torch model into a task bundle that devices can train without torch."""
     folder = find_recipe(recipe)
@@ -85,7 +95,7 @@ def export(
         from workbench.inspection.trial_round import try_round  # noqa: PLC0415
 
     torch.set_num_threads(1)  # threads that wait for one another take half of a small model's export
-    description = export_bundle(folder, out, ort_training, data=data)
+    description = export_bundle(folder, out, ort_training, data=data, weights=weights)
     total = sum(path.stat().st_size for path in out.iterdir() if path.name in {*description.files, "task.json"})
     print(f"{out}: task {description.task}, {description.parameter_count} parameters, {total / 1000:.1f} kB")
     if (unsteady := try_round(out, description, None).unsteady) is not None:

@@ -41,6 +41,25 @@ def build():
         nn.Flatten(), nn.Linear(54, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 4),
     )
 """
+THIN = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 10), nn.Tanh(), nn.Linear(10, 4))
+"""
+COMPRESSED = """
+[label]
+classes = 4
+[compression.adapters]
+rank = 2
+parameters = ["0.*"]
+[compression.factors]
+rank = 2
+parameters = ["2.*"]
+[compression.pruning]
+keep = 0.5
+parameters = ["4.*"]
+"""
 PICTURE = """
 [input]
 shape = [1, 8, 8]
@@ -158,6 +177,7 @@ MODELS: Mapping[str, Model] = {
         '[label]\nkind = "regression"\nvalues = 2\n',
         'optimiser = "adam"\nproximal = 0.1\n',
     ),
+    "compressed": Model(THIN, ONE_INPUT, ("1", "3"), COMPRESSED, ""),
     "adversaries": Model(
         ADVERSARIES,
         PAIR,

@@ -29,6 +29,21 @@ TRIED: dict[str, dict[str, str]] = {
         "recipe/recipe.py _build 1": "not a module",
         "recipe/repeated_runs.py check_repeats 1": "counts its calls",
     },
+    "test_compression.py::test_compression_that_can_not_be_is_refused_with_words_that_help": {
+        "recipe/compression/compressed.py _check_fit 1": "vector",
+        "recipe/compression/compressed.py _check_rank 1": "rank",
+        "recipe/compression/compressed.py _chosen 1": "two tables",
+        "recipe/compression/compressed.py _chosen 2": "one tensor twice",
+        "recipe/recipe_checks.py _check_compressible 1": "solved head",
+        "recipe/recipe_checks.py _check_compressible 2": "empty table",
+    },
+    "test_compression.py::test_given_weights_of_another_model_are_refused_with_words_that_help": {
+        "recipe/given_weights.py _check_fits 1": "unknown",
+        "recipe/given_weights.py _check_fits 2": "shape",
+        "recipe/given_weights.py _check_fits 3": "not finite",
+        "recipe/given_weights.py _read 1": "no file",
+        "recipe/given_weights.py _read 2": "no weights",
+    },
     "test_drawing.py::test_drawing_that_can_not_be_is_refused_in_words": {
         "recipe/drawing.py check_draws 1": "no such part",
         "recipe/drawing.py check_draws 2": "another shape",

@@ -18,6 +18,7 @@ from fleet_protocol.bundle_files import (
     DRAW_FILE,
     EVALUATE_FILE,
     KEY_HOLDER_FILE,
+    PLAIN_FILE,
     PREDICT_FILE,
     SAMPLE_GRADIENTS_FILE,
     TRAIN_FILE,
@@ -35,6 +36,7 @@ from workbench.export.blocks.division import Division, divide
 from workbench.export.conversion.onnx_conversion import checked_model
 from workbench.export.conversion.unexportable import explained
 from workbench.export.graphs.inference_graphs import drawing_graph, evaluation_graph, prediction_graph
+from workbench.export.graphs.plain_graph import plain_graph
 from workbench.export.graphs.sample_gradients import sample_gradients_graph
 from workbench.export.graphs.training_graph import training_graph
 from workbench.export.ort_training import ort_training_files
@@ -61,19 +63,20 @@ def export_bundle(
     ort_training: Path | None = None,
     *,
     data: Path | None = None,
+    weights: Path | None = None,
     tell: Tell = print,
     change: Change = unchanged,
 ) -> TaskDescription:
     """Export the recipe in `recipe_folder` into `out`, which is made if need be; files of the same name are replaced.
 
     The same recipe gives the same bytes. `ort_training` is a Python that makes the artifacts of that engine; `data` are
-    samples to find a missing learning rate on, instead of random ones; `tell` hears what was found; `change` is made to
-    what its task.toml says.
+    samples to find a missing learning rate on, instead of random ones; `weights` are those to begin with, in place of
+    what the recipe draws; `tell` hears what was found; `change` is made to what its task.toml says.
 
     Raises:
         ConfigurationError: the recipe is wrong, contains what ONNX can't express, or `out` can't be written.
     """
-    recipe = read_recipe(recipe_folder, change)
+    recipe = read_recipe(recipe_folder, change, weights)
     files = bundle_files(recipe, ort_training, data=data, tell=tell)
     description = verify_bundle(files)
     try:
@@ -171,6 +174,8 @@ def _models(recipe: Recipe) -> dict[str, ModelProto]:
         makers[SAMPLE_GRADIENTS_FILE] = sample_gradients_graph
     if recipe.task.drawing is not None:
         makers[DRAW_FILE] = partial(drawing_graph, plan=recipe.task.drawing)
+    if recipe.task.compression is not None:
+        makers[PLAIN_FILE] = plain_graph
     models = {}
     for file, make in makers.items():
         recipe.set_training(file in (TRAIN_FILE, TRAIN_PER_SAMPLE_FILE, SAMPLE_GRADIENTS_FILE))

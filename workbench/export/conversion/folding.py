@@ -71,11 +71,22 @@ def fold(model: Model) -> None:
     """Fold `model` in place until no rule applies any more. Inputs and outputs keep their names and meaning."""
     InlinePass()(model)
     for _ in range(ROUNDS):
-        optimizer.fold_constants(model, onnx_shape_inference=True)
+        optimizer.fold_constants(model, onnx_shape_inference=True, should_fold=_unless_far_larger)
         rewriter.rewrite(model, SHAPE_RULES)
     _tidied(model)
     while _apply_rules(model):
         RemoveUnusedNodesPass()(model)
+
+
+def _unless_far_larger(node: Node) -> bool | None:
+    """False where a constant says in few bytes what would take eight times as many: the places of a pruned tensor's
+    entries as gaps, and the zeros between them. onnxruntime folds them when it loads the graph; None is as usual.
+    """
+    gaps = _producer(node.inputs[0], "Cast") if node.op_type == "CumSum" else None
+    followers = {use.node.op_type for value in node.outputs for use in value.uses()}
+    is_gaps = node.op_type == "Cast" and followers == {"CumSum"}
+    is_zeros = node.op_type in ("ConstantOfShape", "Expand") and followers == {"ScatterElements"}
+    return False if gaps is not None or is_gaps or is_zeros else None
 
 
 def cancel_transposes(node: Node) -> bool:

@@ -109,7 +109,8 @@ def check_size(module: nn.Module, parameters: Iterable[Parameter], path: Path, *
             f"{path}: {count} values train, more than MAX_PARAMETERS ({MAX_PARAMETERS}); name the ones that should in"
             " trainable, such as those of the last layers, or make the model smaller"
         )
-    size = (sum(value.numel() for value in module.parameters()) - count) * (1 if quantised else 4)
+    held = sum(value.numel() for value in [*module.parameters(), *module.buffers()])
+    size = (held - count) * (1 if quantised else 4)
     if size > MAX_BLOB_BYTES:
         raise ConfigurationError(
             f"{path}: what is frozen takes {size / MIB:.0f} MiB in a graph, more than MAX_BLOB_BYTES"

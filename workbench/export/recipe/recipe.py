@@ -18,8 +18,10 @@ from fleet_protocol.parameter import Parameter
 from fleet_protocol.sample_schema import inputs_as_one, labels_as_one
 from fleet_protocol.scaling import Scaling
 from workbench.export.layers.moving_buffers import RUNNING_STATISTICS, changing_buffers, parts_with_buffers
+from workbench.export.recipe.compression.compressed import compress
 from workbench.export.recipe.drawing import check_draws
 from workbench.export.recipe.given_backbone import GivenBackbone, read_given_backbone
+from workbench.export.recipe.given_weights import take_weights
 from workbench.export.recipe.global_seed import seeded, set_seed
 from workbench.export.recipe.importing import importable
 from workbench.export.recipe.model_checks import (
@@ -132,8 +134,9 @@ def unchanged(task: TaskFile) -> TaskFile:
     return task
 
 
-def read_recipe(folder: Path, change: Change = unchanged) -> Recipe:
+def read_recipe(folder: Path, change: Change = unchanged, weights: Path | None = None) -> Recipe:
     """Read `folder`, make the `change`, build its module with the task's seed, and check that the two fit together.
+    `weights` are a file of those to begin with.
 
     Raises:
         ConfigurationError: a file is missing or wrong, or module and task contradict each other.
@@ -157,6 +160,10 @@ def read_recipe(folder: Path, change: Change = unchanged) -> Recipe:
         recipe = Recipe(folder, task, module, own, given)
         probe(module, recipe.objective, task, model_path, path)
         check_shapes(module, model_path)
+        if weights is not None:
+            take_weights(module, weights)
+        if task.compression is not None:
+            compress(module, task.compression, recipe.trains, task.seed, path)
         _check_trainable(recipe, path)
         _check_runs(recipe, model_path)
         scaled = recipe.scaling.inputs is not None

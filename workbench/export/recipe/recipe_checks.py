@@ -7,6 +7,7 @@ from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.reading_plan import ReadingPlan, check_labelled, check_readings
 from fleet_protocol.sample_schema import check_label, qualified
+from workbench.export.recipe.compression.settings import CompressionSettings
 from workbench.export.recipe.losses import LOSSES
 from workbench.export.recipe.task_file import (
     NO_INPUT,
@@ -56,6 +57,8 @@ def check_task(task: TaskFile, path: Path) -> None:
     check_feedback(task.update.feedback, task.aggregation, str(path))
     if task.split is not None:
         _check_divisible(task, path)
+    if task.compression is not None:
+        _check_compressible(task, path)
 
 
 def _check_divisible(task: TaskFile, path: Path) -> None:
@@ -65,6 +68,18 @@ def _check_divisible(task: TaskFile, path: Path) -> None:
         raise ConfigurationError(
             f"{path}: training.{setting} needs the gradient of the whole model at once, and with [split] nobody has it;"
             f" leave {setting} out, or [split]; split.gradient_clip limits what leaves a device"
+        )
+
+
+def _check_compressible(task: TaskFile, path: Path) -> None:
+    if task.solved_head is not None:
+        raise ConfigurationError(
+            f"{path}: [compression] says what devices train, and with [solved_head] they train nothing; leave one out"
+        )
+    if task.compression == CompressionSettings():
+        raise ConfigurationError(
+            f"{path}: [compression] says nothing; write a table [compression.adapters], [compression.factors] or"
+            " [compression.pruning], or leave it out"
         )
 
 

@@ -22,6 +22,7 @@ from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, SolvedHead
 from fleet_protocol.split_plan import Passing
 from fleet_protocol.training_plan import TrainingPlan
 from fleet_protocol.update_plan import UpdatePlan
+from workbench.export.recipe.compression.settings import CompressionSettings
 from workbench.export.recipe.scaling import ScalingSettings
 from workbench.export.recipe.trainable import EVERYTHING
 
@@ -147,6 +148,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     statistics move. All others are frozen into the graphs."""
     backbone: BackboneSettings | None = None
     split: SplitSettings | None = None
+    compression: CompressionSettings | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEQUENCE)] = 0
     """Fixes the initial weights."""
     versions_from: str = UPDATES

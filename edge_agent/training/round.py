@@ -40,6 +40,9 @@ from fleet_protocol.task_description import TaskDescription
 Mask = Callable[[FloatVector, ErrorFeedback], MaskedResult]
 """Takes a round's change of the trained weights and the error feedback, as `masked_update.masked_result`."""
 
+Train = Callable[[Steps, FloatVector, OnProgress], tuple[FloatVector, FloatVector]]
+"""From steps and weights f32[P]: the weights behind all steps, and the loss of each."""
+
 
 class DivergedError(Exception):
     """Loss or weights are no longer finite, or changed by more than the task takes, or would be, as the samples are in
@@ -135,9 +138,10 @@ def learn(
     draw: Draw = OF_THE_SYSTEM,
     plan: PlanBatches = plan_batches,
     resting: NDArray[np.bool_] | None = None,
+    train: Train | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Learned:
-    """Train from `weights` f32[P] on all of `samples`; with privacy of samples, on batches that `draw` picks, in which
+    """Train from `weights` f32[P] on all of `samples`, with `train` in place of the task's way to take steps; with privacy of samples, on batches that `draw` picks, in which
     those that are `resting`, bool [N], are missing.
 
     Raises:
@@ -149,7 +153,10 @@ def learn(
         raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
     batches = _batches(len(samples), task, seed, draw, plan=plan, resting=resting)
     steps = Steps(engine, samples, batches, Rates.planned(task.training))
-    trained, losses = train_shared(steps, weights, task, on_progress)
+    if train is None:
+        trained, losses = train_shared(steps, weights, task, on_progress)
+    else:
+        trained, losses = train(steps, weights, on_progress)
     if diverged := divergence(losses, trained, samples, batches, task.training.learning_rate):
         raise _diverged(str(diverged), samples, task)
     if too_large := _too_large_loss(losses):

@@ -146,7 +146,8 @@ def _check_size(description: TaskDescription, name: str) -> None:
             f"{name}: {description.parameter_count} parameters in {len(description.parameters)} tensors;"
             f" allowed are 1 to {MAX_PARAMETERS} in at most {MAX_TENSORS}"
         )
-    if not all(parameter.trainable for parameter in description.parameters[: first_statistic(description.parameters) or 1]):
+    trained = description.parameters[: first_statistic(description.parameters) or 1]
+    if not all(parameter.trainable for parameter in trained):
         raise ConfigurationError(
             f"{name}: entries of `parameters` that are not trainable must stand behind all others, of which there is"
             " one at least; export the bundle again"

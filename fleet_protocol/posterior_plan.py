@@ -1,9 +1,10 @@
 """A task whose model is a distribution over its weights: the table `[posterior]`.
 
-docs/uncertainty.md says how devices learn it. A version has a mean and, as `NAME@precision`, a precision for each weight
-that trains, in units in which the prior's precision is its standard deviation: changes of either are then alike in size.
+docs/uncertainty.md says how devices learn it. A version has a mean and, as `NAME@precision`, a precision for each
+weight, in units in which the prior's precision is its standard deviation: changes of either are then alike in size.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -35,7 +36,7 @@ class PosteriorPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
 
     def largest_norm(self, values: int) -> float:
         """Of an update of so many values, where the task does not say it."""
-        return LARGEST_PRECISION * self.prior_deviation * values**0.5
+        return LARGEST_PRECISION * self.prior_deviation * math.sqrt(values)
 
 
 def precision_of(parameter: Parameter) -> Parameter:
@@ -85,7 +86,10 @@ def _check_company(task: "TaskDescription", name: str) -> None:
         "[drawing]": (task.drawing, "generators have no likelihood"),
         "[privacy.samples]": (task.sample_privacy, "the steps that find precisions are not counted"),
         "[privacy.masks]": (task.masks, "the coordinator keeps each device's factor"),
-        "[privacy.devices]": (task.device_privacy, "the coordinator keeps each device's factor, and adds no noise to it"),
+        "[privacy.devices]": (
+            task.device_privacy,
+            "the coordinator keeps each factor, without noise",
+        ),
         "[aggregation.robust]": (task.aggregation.rule, "factors add, and have no mean that a rule could replace"),
         "[aggregation.quarantine]": (task.aggregation.suspects, "device and coordinator keep the same factor"),
         "[heads]": (task.heads or None, "the labels of one head are drawn"),
@@ -106,8 +110,8 @@ def _check_likelihood(task: "TaskDescription", name: str) -> None:
     if not (label.kind == "class" and label.is_index) and label.kind != "regression":
         shown = f"{label.kind!r} with positions" if label.kind == "class" else repr(label.kind)
         raise ConfigurationError(
-            f"{name}: [posterior] takes label.kind 'class', one for each sample, or 'regression'; this is {shown}: leave"
-            " [posterior] out"
+            f"{name}: [posterior] takes label.kind 'class', one for each sample, or 'regression'; this is {shown}:"
+            " leave [posterior] out"
         )
     if task.scaling.targets is not None:
         raise ConfigurationError(
@@ -116,7 +120,7 @@ def _check_likelihood(task: "TaskDescription", name: str) -> None:
         )
     if task.statistics:
         raise ConfigurationError(
-            f"{name}: running statistics have no posterior; write batch_norm = \"frozen\", or leave [posterior] out"
+            f'{name}: running statistics have no posterior; write batch_norm = "frozen", or leave [posterior] out'
         )
 
 
@@ -136,8 +140,8 @@ def _check_steps(task: "TaskDescription", name: str) -> None:
             )
     if training.learning_rate > 1:
         raise ConfigurationError(
-            f"{name}: training.learning_rate is {training.learning_rate:g}; with [posterior] it is the part of a natural"
-            " gradient step that is taken, at most 1"
+            f"{name}: training.learning_rate is {training.learning_rate:g}; with [posterior] it is the part of a"
+            " natural gradient step that is taken, at most 1"
         )
 
 

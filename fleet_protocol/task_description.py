@@ -209,7 +209,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 
     @cached_property
     def version(self) -> VersionLayout:
-        """What a version holds: `parameters`, with `clusters` copies of some, and with a `posterior` their precisions."""
+        """What a version holds: `parameters`, with `clusters` copies of some, with a `posterior` their precisions."""
         precise = self.posterior is not None
         return VersionLayout.of(self.parameters, self.clusters, self.split, with_precision=precise)
 

@@ -56,8 +56,8 @@ def version_of(description: TaskDescription, state: ServerState, grid: Grid | No
 
 
 def version_zero(bundle: Bundle, number: int = 0) -> Version:
-    """A bundle's own version: rounded to the grid if there is one, or with copies for clusters or precisions, else the bundle's own
-    file, byte for byte.
+    """A bundle's own version: rounded to the grid if there is one, or with copies for clusters or precisions; else the
+    bundle's own file, byte for byte.
 
     Its `number` is 0 unless the task has had another bundle before.
     """

@@ -141,8 +141,8 @@ def learn(
     train: Train | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Learned:
-    """Train from `weights` f32[P] on all of `samples`, with `train` in place of the task's way to take steps; with privacy of samples, on batches that `draw` picks, in which
-    those that are `resting`, bool [N], are missing.
+    """Train from `weights` f32[P] on all of `samples`, with `train` in place of the task's way to take steps; with
+    privacy of samples, on batches that `draw` picks, in which those that are `resting`, bool [N], are missing.
 
     Raises:
         DivergedError: loss or weights are no longer finite, or the loss is more than the task takes; or the samples

@@ -223,8 +223,9 @@ def _version_of(job: TrainingJob) -> FloatVector:
 
 
 def _weights_of(job: TrainingJob, version: FloatVector, cluster: int) -> FloatVector:
-    """Those of a cluster's devices, f32[P], out of what `_version_of` has read; of a distribution all of it, f32[2P]."""
-    return version if job.cut.helper or job.description.posterior else ClusterView.of(job.description, cluster).weights(version)
+    """Those of a cluster's devices, f32[P], out of what `_version_of` has read; of a distribution all, f32[2P]."""
+    is_whole = job.cut.helper or job.description.posterior is not None
+    return version if is_whole else ClusterView.of(job.description, cluster).weights(version)
 
 
 def _last_weights(job: TrainingJob) -> FloatVector | None:

@@ -346,7 +346,8 @@ def longest_message(task: TaskDescription) -> int:
     """
     plain_bytes = PLAIN_BYTES_PER_PARAMETER * task.parameter_count if task.masks else 0
     own_bytes = OWN_BYTES_PER_PARAMETER * task.parameter_count if task.personal else 0
-    verdict = MAX_UPDATE_BYTES + STATE_BYTES_PER_PARAMETER * (task.trained_count + task.statistics) + plain_bytes + own_bytes
+    state_bytes = STATE_BYTES_PER_PARAMETER * (task.trained_count + task.statistics)
+    verdict = MAX_UPDATE_BYTES + state_bytes + plain_bytes + own_bytes
     return max(verdict, LONGEST_STEP_BYTES if task.split else 0)
 
 

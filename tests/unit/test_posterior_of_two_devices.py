@@ -1,7 +1,7 @@
 """Partitioned variational inference against a closed form: linear regression with a Gaussian of independent weights.
 
-With a prior of precision a on every weight and noise of variance 1/2 (the loss is a squared difference), the Gaussian of
-independent weights that is nearest to the true posterior, in the KL divergence that variational inference minimises,
+With a prior of precision a on every weight and noise of variance 1/2 (the loss is a squared difference), the Gaussian
+of independent weights that is nearest to the true posterior, in the KL divergence that variational inference minimises,
 has the true posterior's mean and the diagonal of its precision matrix:
 
     precision = a + sum over all samples of 2 x^2,    mean = (a I + 2 X^T X)^-1 2 X^T y    (the prior's mean is 0)
@@ -9,9 +9,7 @@ has the true posterior's mean and the diagonal of its precision matrix:
 
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
-import pytest
 
 from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_step import initial_state, next_state
@@ -19,7 +17,7 @@ from bundle_runtime.runner import Evaluation
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import BatchPlan, OnProgress, Rates, ignore_progress
 from edge_agent.training.own_limits import take_part
-from edge_agent.training.posterior.natural import Natural, cavity_of
+from edge_agent.training.posterior.natural import Natural
 from edge_agent.training.round import Earlier
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.worker.contract import TrainingResult

@@ -19,8 +19,8 @@ from fleet_protocol.task_description import TaskDescription
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalTraining:
     """`count` says how many different samples a device sees, by its number; `samples` gives rows of them, int64 [N],
-    and `identities` what tells these apart, uint64 [N]. `evaluate` says how a device's samples do under some weights, `predict` what
-    the model says of inputs.
+    and `identities` what tells these apart, uint64 [N]. `evaluate` says how a device's samples do under some weights,
+    `predict` what the model says of inputs.
     """
 
     engine: TrainingEngine

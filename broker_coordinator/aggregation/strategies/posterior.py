@@ -11,7 +11,6 @@ weights by samples, and of staleness none: what a device has not moved since is 
 """
 
 from collections.abc import Iterable
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +39,7 @@ def _product(factors: Iterable[Estimate], size: int) -> NDArray[np.float64]:
     bounds = Bounds.among([factor.samples for factor in each], norms)
     total = np.zeros(size)
     for factor, norm in zip(each, norms, strict=True):
-        bounded = bounds.scale(norm) * cast(NDArray[np.float64], factor.delta)
+        bounded = bounds.scale(norm) * factor.delta
         bounded[size // 2 :] = np.maximum(bounded[size // 2 :], 0)
         total += bounded
     return total

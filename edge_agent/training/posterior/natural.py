@@ -3,8 +3,8 @@
     precision = 1 / deviation^2, here in those of the prior;  weighted mean = precision * mean
 
 A message has both as one float32 vector, precisions behind weighted means, and precisions times the prior's deviation:
-a precision that is off by one unit then moves a mean, usually as large as that deviation, as far as a weighted mean that
-is off by one. A version has means in place of weighted means.
+a precision that is off by one unit then moves a mean, usually as large as that deviation, as far as a weighted mean
+that is off by one. A version has means in place of weighted means.
 """
 
 from dataclasses import dataclass

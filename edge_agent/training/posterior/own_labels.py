@@ -22,4 +22,5 @@ def own_labels(
         return (rows + math.sqrt(rows.shape[1] / 2) * generator.standard_normal(rows.shape)).astype(np.float32)
     shares = np.exp(rows - rows.max(axis=1, keepdims=True)).cumsum(axis=1)
     drawn = generator.random((len(rows), 1)) * shares[:, -1:]
-    return np.minimum((shares <= drawn).sum(axis=1), rows.shape[1] - 1)
+    classes: NDArray[np.int64] = np.minimum((shares <= drawn).sum(axis=1), rows.shape[1] - 1)
+    return classes

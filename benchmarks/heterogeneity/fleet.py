@@ -7,12 +7,15 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks.heterogeneity.calibration import Answers, calibration_error
 from benchmarks.heterogeneity.divisions import Device
 from benchmarks.heterogeneity.methods import Method
 from benchmarks.mnist_fleet import TRAINING_AT_A_TIME, unequal_fleet
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.drawn_models import DrawnModels
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import plan_batches
@@ -20,8 +23,10 @@ from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.personal.adaptation import adapt
 from edge_agent.training.personal.own_model import steps_on
 from fleet_protocol.cluster_plan import NO_CLUSTER
+from fleet_protocol.codec import read_distribution
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.personal_plan import USUAL_ADAPTATION
+from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.workload import trained_workload
 
@@ -31,14 +36,16 @@ class Scores(msgspec.Struct, frozen=True):
 
     `shared` is the fleet's model, `adapted` the same after some steps on the device's own samples, `own` what the
     device answers with: its own model where the method gives it one, else the shared one. `worst_tenth` is the mean of
-    the tenth of the devices that are served worst by `own`. `clusters` have a device; `alike` is the share of all
-    devices that are in a cluster and there of the kind that most are of.
+    the tenth of the devices that are served worst by `own`. `calibration_error` is how far the probabilities of what
+    devices answer are from how often they are right, over all devices' samples. `clusters` have a device; `alike` is
+    the share of all devices that are in a cluster and there of the kind that most are of.
     """
 
     shared: float
     adapted: float
     own: float
     worst_tenth: float
+    calibration_error: float
     refused: int
     clusters: int
     alike: float
@@ -70,7 +77,11 @@ def run(
         pairs = zip(models, devices, strict=True)
         return [runner.evaluate_features(model, each.held_out).accuracy or 0.0 for model, each in pairs]
 
-    own = right(simulation.model_of(agent) for agent in simulation.agents)
+    answers = [
+        Answers.of(_scores(simulation, model, each.held_out, task, runner), each.held_out.labels)
+        for model, each in zip(map(simulation.model_of, simulation.agents), devices, strict=True)
+    ]
+    own = [float(each.right.mean()) for each in answers]
     kinds = Counter((agent.cluster, device.kind) for agent, device in zip(simulation.agents, devices, strict=True))
     joined = {cluster for cluster, _ in kinds if cluster != NO_CLUSTER}
     alike = sum(max(count for (each, _), count in kinds.items() if each == cluster) for cluster in joined)
@@ -79,10 +90,25 @@ def run(
         adapted=_per_cent(right(map(adapted, devices))),
         own=_per_cent(own),
         worst_tenth=_per_cent(sorted(own)[: max(1, len(own) // 10)]),
+        calibration_error=round(100 * calibration_error(answers), 2),
         refused=sum(count.times for count in refused.values()),
         clusters=len(joined),
         alike=round(100 * alike / len(devices), 2),
     )
+
+
+def _scores(
+    simulation: Simulation, model: FloatVector, samples: Samples, task: TaskDescription, runner: BundleRunner
+) -> NDArray[np.float32]:
+    """What a device's model says; of a distribution, the models drawn from it together."""
+
+    def scores_of(weights: FloatVector) -> NDArray[np.float32]:
+        return runner.predict_features(weights, samples.inputs)
+
+    if task.posterior is None:
+        return scores_of(model)
+    mean, deviation = read_distribution(simulation.version_to_use, task, task.posterior)
+    return DrawnModels(mean, deviation, task.posterior.draws, has_classes=True).predict(scores_of)[0]
 
 
 def _joined(parts: Sequence[Samples]) -> Samples:

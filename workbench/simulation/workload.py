@@ -30,6 +30,9 @@ MOST_KEPT_BYTES = 128 * MIB
 DISAGREEMENT = 0.5
 """How far a device's own optimum lies from the fleet's, as a share of the way from version 0 to the fleet's."""
 
+NO_PREDICTIONS = "[posterior] draws labels from predictions, and the synthetic task has none; add --data"
+"""Of a simulation without samples."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload(LocalTraining):
@@ -153,9 +156,7 @@ def _evaluate_distance(weights: FloatVector, samples: Samples) -> Evaluation:
 
 
 def _predict_nothing(_weights: FloatVector, _inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    raise ConfigurationError(
-        "the synthetic task has no predictions, which [posterior] draws labels from; add --data FILE.npz"
-    )
+    raise ConfigurationError(NO_PREDICTIONS)
 
 
 def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Samples], held_out: Samples) -> Workload:

@@ -68,7 +68,8 @@ def find_factor(
             return Withheld("worse", str(risen), samples.newest, epochs)
     precision = cavity.precision + curved
     found = Natural(precision * learned.weights - cavity.weighted_mean, curved).told(plan)
-    offered = (told + plan.damping * (found - told)).astype(np.float32)
+    part = plan.damping if told.any() else 1.0
+    offered = (told + part * (found - told)).astype(np.float32)
     result = finish_round(Learned(offered, learned.losses), np.zeros_like(offered), samples, task, earlier)
     return msgspec.structs.replace(result, epochs=epochs)
 

@@ -27,12 +27,23 @@ class PosteriorPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     """Where the model is a Gaussian over its weights, learned by partitioned variational inference
     (docs/uncertainty.md)."""
 
-    prior_deviation: Annotated[float, msgspec.Meta(ge=1e-3, le=1e3)] = 0.1
-    """The standard deviation of each weight around its initial value, before any device has learned anything."""
+    prior_deviation: Annotated[float, msgspec.Meta(ge=1e-3, le=1e3)] = 1.0
+    """The standard deviation of each weight around its initial value, before any device has learned anything, divided
+    by the root of how many inputs its layer sums."""
     damping: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
     """By this part of the way a device moves its factor in a round. Lower it where versions swing."""
     draws: Annotated[int, msgspec.Meta(ge=2, le=256)] = 16
     """Models that are drawn for a prediction."""
+
+    def deviations(self, parameters: Sequence[Parameter]) -> list[float]:
+        """The prior's standard deviation of the values of each. Layers that sum over many inputs have small weights:
+        so what a drawn layer gives is about as large whatever its size. A vector is as the matrix before it.
+        """
+        found, inputs = [], 1
+        for each in parameters:
+            inputs = math.prod(each.shape[1:]) if len(each.shape) > 1 else inputs
+            found.append(self.prior_deviation / math.sqrt(inputs))
+        return found
 
     def largest_norm(self, values: int) -> float:
         """Of an update of so many values, where the task does not say it."""

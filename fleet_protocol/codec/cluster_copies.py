@@ -74,8 +74,11 @@ def with_copies(model: FloatVector, task: TaskDescription) -> FloatVector:
     for cluster in range(1, task.clusters.most + 1) if task.clusters else ():
         tensors |= {task.version.name(each.name, cluster): tensors[each.name] for each in task.parameters}
     if task.posterior is not None:
-        prior = task.posterior.prior_deviation
-        tensors |= {precision_of(each).name: np.full(each.size, prior, np.float32) for each in task.parameters}
+        deviations = task.posterior.deviations(task.parameters)
+        tensors |= {
+            precision_of(each).name: np.full(each.size, deviation, np.float32)
+            for each, deviation in zip(task.parameters, deviations, strict=True)
+        }
     return np.concatenate([tensors[each.name] for each in task.version.parameters])
 
 

@@ -15,11 +15,18 @@ def read_distribution(version: bytes, task: TaskDescription, plan: PosteriorPlan
         ProtocolError: as `read_weights`.
     """
     mean, precision = np.split(read_weights(version, task.version.parameters), 2)
-    return mean, deviations(precision, plan)
+    return mean, deviations(precision, prior_of(task, plan))
 
 
-def deviations(precision: FloatVector, plan: PosteriorPlan) -> FloatVector:
-    """Of precisions f32[P] as a version has them; rounding may have brought one below the prior's."""
-    prior = np.float32(plan.prior_deviation)
+def prior_of(task: TaskDescription, plan: PosteriorPlan) -> FloatVector:
+    """The prior's standard deviation of each weight, f32[P]."""
+    sizes = [each.size for each in task.parameters]
+    return np.repeat(np.array(plan.deviations(task.parameters), np.float32), sizes)
+
+
+def deviations(precision: FloatVector, prior: FloatVector) -> FloatVector:
+    """Of precisions f32[P] as a version has them; rounding may have brought one below that of the `prior` deviations,
+    f32[P].
+    """
     deviation: FloatVector = prior * np.sqrt(prior / np.maximum(precision, prior))
     return deviation

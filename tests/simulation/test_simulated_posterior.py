@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.codec import read_distribution
+from fleet_protocol.codec import prior_of, read_distribution
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.posterior_plan import PosteriorPlan
 from tests.support.digits_rounds import BUNDLE, FOLDER, digits
@@ -17,7 +17,7 @@ from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.workload import trained_workload
 
 DEVICES, UPDATES = 5, 20
-PLAN = PosteriorPlan(prior_deviation=0.2, damping=0.3)
+PLAN = PosteriorPlan(damping=0.3)
 TASK = with_posterior(BUNDLE.description, PLAN)
 
 
@@ -36,8 +36,9 @@ def test_a_fleet_learns_and_grows_more_certain(crashes: float) -> None:
     assert not result.summary.refused
     assert result.summary.score > 0.7 > result.summary.first_score
     _, deviation = read_distribution(made.version_to_use, TASK, PLAN)
-    assert (deviation <= np.float32(PLAN.prior_deviation)).all()
-    assert (deviation < 0.8 * PLAN.prior_deviation).any()
+    prior = prior_of(TASK, PLAN)
+    assert (deviation <= prior).all()
+    assert (deviation < 0.8 * prior).any()
 
 
 def test_factors_go_on_from_a_checkpoint(tmp_path, monkeypatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet_protocol.codec import read_distribution
+from fleet_protocol.codec import prior_of, read_distribution
 from fleet_protocol.posterior_plan import PosteriorPlan
 from tests.support.agent import AgentProcess, copy_digits_bundle, sample
 from tests.support.broker import Broker
@@ -15,7 +15,7 @@ from workbench.demo.audit import audit
 
 NAMES = ("attic", "barn")
 DIGITS = 10
-PLAN = PosteriorPlan(prior_deviation=0.2, damping=0.5)
+PLAN = PosteriorPlan(damping=0.5)
 MOST_ROUNDS = 8
 
 
@@ -84,6 +84,6 @@ def test_two_devices_learn_and_say_how_uncertain_they_are(pair: Pair) -> None:
         mean, deviation = read_distribution(journal.newest_version("digits").weights, task, PLAN)
     assert (verdict.lost, verdict.duplicated, verdict.rejected, verdict.waiting) == (0, 0, 0, 0)
     assert mean.size == task.parameter_count
-    assert (deviation < 0.9 * PLAN.prior_deviation).any()
+    assert (deviation < 0.9 * prior_of(task, PLAN)).any()
     verified = pair.coordinator.tasks("verify", "digits")
     assert verified["equal"], verified

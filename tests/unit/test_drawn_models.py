@@ -10,7 +10,6 @@ from bundle_runtime.drawn_models import DrawnModels
 from edge_agent.core.prediction import interpret
 from edge_agent.verbs.own_predictions import words_of
 from fleet_protocol.codec import deviations
-from fleet_protocol.posterior_plan import PosteriorPlan
 from fleet_protocol.sample_schema import LabelSchema
 
 MEAN = np.array([2.0, -1.0], np.float32)
@@ -52,7 +51,7 @@ def test_predictions_of_the_same_inputs_are_the_same() -> None:
 
 
 def test_a_precision_of_the_prior_is_its_deviation_and_one_below_it_no_more() -> None:
-    found = deviations(np.array([0.2, 0.8, 0.199], np.float32), PosteriorPlan(prior_deviation=0.2))
+    found = deviations(np.array([0.2, 0.8, 0.199], np.float32), np.full(3, 0.2, np.float32))
     np.testing.assert_allclose(found, [0.2, 0.1, 0.2], rtol=1e-6)
 
 

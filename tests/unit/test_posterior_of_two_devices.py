@@ -32,7 +32,9 @@ from fleet_protocol.training_plan import TrainingPlan
 from fleet_protocol.update_plan import UpdatePlan
 
 FEATURES = 4
-PLAN = PosteriorPlan(prior_deviation=0.5, damping=0.3)
+PRIOR = 0.5
+PLAN = PosteriorPlan(prior_deviation=PRIOR * FEATURES**0.5, damping=0.3)
+"""A weight sums so many inputs."""
 TASK = TaskDescription(
     1,
     "line",
@@ -94,7 +96,7 @@ class Pooled:
     @property
     def precision_matrix(self) -> np.ndarray:
         inputs = np.concatenate([each.training.inputs for each in self.devices]).astype(np.float64)
-        return np.eye(FEATURES) / PLAN.prior_deviation**2 + 2 * inputs.T @ inputs
+        return np.eye(FEATURES) / PRIOR**2 + 2 * inputs.T @ inputs
 
     @property
     def mean(self) -> np.ndarray:
@@ -117,7 +119,7 @@ def federated(devices: list[StoredSamples], rounds: int) -> tuple[list[Natural],
             delta = decode_update(made.packed, TASK.trained_shapes)
             update = BufferedUpdate(f"pi-{device}", delta, made.samples, state.version, 0, made.life)
             state = next_state(state, [update], TASK.aggregation)
-        versions.append(Natural.of_version(state.weights, PLAN))
+        versions.append(Natural.of_version(state.weights, np.full(FEATURES, PRIOR)))
     return versions, [np.frombuffer(each[8:], np.float64) for each in residuals]
 
 
@@ -127,11 +129,11 @@ def test_factors_of_two_devices_add_up_to_the_pooled_posterior() -> None:
     versions, factors = federated(devices, rounds=60)
     pooled = Pooled(devices)
     steady = versions[-30:]
-    precision = np.mean([each.precision for each in steady], axis=0) / PLAN.prior_deviation**2
+    precision = np.mean([each.precision for each in steady], axis=0) / PRIOR**2
     np.testing.assert_allclose(precision, np.diag(pooled.precision_matrix), rtol=0.06)
     deviations = 1 / np.sqrt(np.diag(pooled.precision_matrix))
     off = (np.mean([each.mean for each in steady], axis=0) - pooled.mean) / deviations
     assert np.abs(off).max() < 1 / 3, off
-    whole = versions[-1].told(PLAN)
-    prior = np.concatenate([np.zeros(FEATURES), np.full(FEATURES, PLAN.prior_deviation)])
+    whole = versions[-1].told(np.full(FEATURES, PRIOR))
+    prior = np.concatenate([np.zeros(FEATURES), np.full(FEATURES, PRIOR)])
     np.testing.assert_allclose(sum(factors) + prior, whole, rtol=1e-5, atol=1e-5)

@@ -45,6 +45,11 @@ def test_a_version_has_a_precision_of_every_weight() -> None:
     assert task.trained_shapes == task.version.shapes
 
 
+def inputs_of(task) -> list[int]:
+    """How many inputs the layers of a plain network sum, of weights and biases by turns."""
+    return [each.shape[1] for each in task.parameters[::2] for _ in range(2)]
+
+
 def test_version_zero_is_the_prior_around_the_initial_weights() -> None:
     task = parsed()
     model = np.linspace(-1, 1, task.parameter_count, dtype=np.float32)
@@ -52,7 +57,8 @@ def test_version_zero_is_the_prior_around_the_initial_weights() -> None:
     np.testing.assert_array_equal(read_model(version, task), model)
     mean, deviation = read_distribution(version, task, task.posterior)
     np.testing.assert_array_equal(mean, model)
-    np.testing.assert_allclose(deviation, 0.2)
+    inputs = np.repeat(inputs_of(task), [each.size for each in task.parameters])
+    np.testing.assert_allclose(deviation, 0.2 / np.sqrt(inputs), rtol=1e-6)
 
 
 def test_a_task_without_the_table_is_written_as_before() -> None:

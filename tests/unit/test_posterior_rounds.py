@@ -15,7 +15,7 @@ from fleet_protocol.sample_schema import LabelSchema
 from tests.support.digits_rounds import NOTHING, START, TASK, digits, stored, take
 from tests.support.posterior_task import with_posterior
 
-PLAN = PosteriorPlan(prior_deviation=0.2, damping=0.5)
+PLAN = PosteriorPlan(damping=0.5)
 POSTERIOR = with_posterior(TASK, PLAN)
 VERSION = with_copies(START, POSTERIOR)
 

@@ -22,7 +22,6 @@ from edge_agent.training.personal.steps import Steps
 from edge_agent.training.posterior.natural import Natural, Vector
 from edge_agent.training.posterior.own_labels import own_labels
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.posterior_plan import PosteriorPlan
 from fleet_protocol.sample_schema import LabelSchema
 
 Predict = Callable[[FloatVector, NDArray[np.float32]], NDArray[np.float32]]
@@ -35,18 +34,18 @@ def curvature(
     steps: Steps,
     at: Natural,
     label: LabelSchema,
-    plan: PosteriorPlan,
+    prior: Vector,
     *,
     predict: Predict,
     generator: np.random.Generator,
 ) -> Vector:
-    """The precision f64[P] of the device's factor, in those of the prior: the mean of the estimates of each batch, at
-    weights drawn from the Gaussian `at`.
+    """The precision f64[P] of the device's factor, in precisions of the prior, whose deviations are `prior` f64[P]: the
+    mean of the estimates of each batch, at weights drawn from the Gaussian `at`.
 
     Raises:
         EngineError, GraphError: bundle and samples contradict each other.
     """
-    mean, deviation = at.mean, at.deviation(plan)
+    mean, deviation = at.mean, at.deviation(prior)
     squares = np.zeros(mean.size)
     for number in range(steps.count):
         weights = (mean + deviation * generator.standard_normal(mean.size)).astype(np.float32)
@@ -58,18 +57,18 @@ def curvature(
         alone = BatchPlan(places, _first(rows.size, places.shape[1]), steps.batches.seed + number)
         gradient, _ = _gradient(replace(steps, samples=replace(batch, labels=drawn), batches=alone), weights, 0)
         squares += rows.size * np.square(gradient)
-    return len(steps.samples) * plan.prior_deviation**2 * squares / steps.count
+    return len(steps.samples) * prior**2 * squares / steps.count
 
 
 @dataclass(frozen=True, slots=True)
 class MeanSteps:
     """Steps of the mean towards that of the local posterior, whose precision is known: that of the `cavity` and the
-    factor's `curvature` f64[P].
+    factor's `curvature` f64[P]. `prior` are the deviations of the prior, f64[P].
     """
 
     cavity: Natural
     curvature: Vector
-    plan: PosteriorPlan
+    prior: Vector
     generator: np.random.Generator
 
     def train(self, steps: Steps, begin: FloatVector, on_progress: OnProgress) -> tuple[FloatVector, FloatVector]:
@@ -79,8 +78,8 @@ class MeanSteps:
             EngineError: bundle and samples contradict each other.
         """
         precision = self.cavity.precision + self.curvature
-        deviation = self.plan.prior_deviation / np.sqrt(precision)
-        samples = len(steps.samples) * self.plan.prior_deviation**2
+        deviation = self.prior / np.sqrt(precision)
+        samples = len(steps.samples) * self.prior**2
         mean, centre = begin.astype(np.float64), self.cavity.mean
         losses = np.empty(steps.count, np.float32)
         for number in range(steps.count):

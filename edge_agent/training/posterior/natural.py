@@ -13,43 +13,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleet_protocol.codec.sparse import FloatVector
-from fleet_protocol.posterior_plan import PosteriorPlan
 
 Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Natural:
-    """A Gaussian, or a factor of one: two vectors f64[P]."""
+    """A Gaussian, or a factor of one: two vectors f64[P]. `prior` are deviations f64[P] of the prior."""
 
     weighted_mean: Vector
     precision: Vector
 
     @classmethod
-    def of_version(cls, version: FloatVector, plan: PosteriorPlan) -> "Natural":
+    def of_version(cls, version: FloatVector, prior: Vector) -> "Natural":
         """That of a version f32[2P]; rounding may have brought a precision below the prior's."""
         mean, scaled = np.split(version.astype(np.float64), 2)
-        precision = np.maximum(scaled / plan.prior_deviation, 1)
+        precision = np.maximum(scaled / prior, 1)
         return cls(precision * mean, precision)
 
     @classmethod
-    def of_factor(cls, told: Vector, plan: PosteriorPlan) -> "Natural":
+    def of_factor(cls, told: Vector, prior: Vector) -> "Natural":
         """That of a factor as it is told, f64[2P]; what rounding has made of a precision near 0 is none."""
         weighted_mean, scaled = np.split(told, 2)
-        return cls(weighted_mean, np.maximum(scaled / plan.prior_deviation, 0))
+        return cls(weighted_mean, np.maximum(scaled / prior, 0))
 
-    def told(self, plan: PosteriorPlan) -> Vector:
+    def told(self, prior: Vector) -> Vector:
         """A factor as it is told, f64[2P]."""
-        return np.concatenate([self.weighted_mean, plan.prior_deviation * self.precision])
+        return np.concatenate([self.weighted_mean, prior * self.precision])
 
     @property
     def mean(self) -> Vector:
         """Of a Gaussian, f64[P]."""
         return self.weighted_mean / self.precision
 
-    def deviation(self, plan: PosteriorPlan) -> Vector:
+    def deviation(self, prior: Vector) -> Vector:
         """Of a Gaussian, f64[P]."""
-        deviation: Vector = plan.prior_deviation / np.sqrt(self.precision)
+        deviation: Vector = prior / np.sqrt(self.precision)
         return deviation
 
 

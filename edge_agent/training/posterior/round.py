@@ -16,6 +16,7 @@ from edge_agent.training.round import Earlier, Learned, finish_round, learn
 from edge_agent.training.stored_samples import StoredSamples
 from edge_agent.training.validation import Evaluate, rise
 from edge_agent.worker.contract import TrainingResult, Withheld
+from fleet_protocol.codec import prior_of
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.posterior_plan import PosteriorPlan
 from fleet_protocol.task_description import TaskDescription
@@ -49,14 +50,15 @@ def find_factor(
     samples = stored.training
     generator = np.random.default_rng((earlier.life, earlier.seed, DRAWS_STREAM))
     told = _told_factor(task, earlier)
-    whole = Natural.of_version(version, plan)
-    cavity = cavity_of(whole, Natural.of_factor(told, plan))
+    prior = prior_of(task, plan).astype(np.float64)
+    whole = Natural.of_version(version, prior)
+    cavity = cavity_of(whole, Natural.of_factor(told, prior))
     batches = earlier.plan(
         len(samples), steps_of_round(task.training, len(samples)), task.training.batch_size, earlier.seed
     )
     steps = Steps(engine, samples, batches, Rates.planned(task.training))
-    curved = curvature(steps, whole, task.label, plan, predict=predict, generator=generator)
-    means = MeanSteps(cavity, curved, plan, generator)
+    curved = curvature(steps, whole, task.label, prior, predict=predict, generator=generator)
+    means = MeanSteps(cavity, curved, prior, generator)
     begin = version[: task.parameter_count]
     learned = learn(
         engine, begin, samples, task, earlier.seed, plan=earlier.plan, train=means.train, on_progress=on_progress
@@ -67,9 +69,8 @@ def find_factor(
         if risen.is_worse:
             return Withheld("worse", str(risen), samples.newest, epochs)
     precision = cavity.precision + curved
-    found = Natural(precision * learned.weights - cavity.weighted_mean, curved).told(plan)
-    part = plan.damping if told.any() else 1.0
-    offered = (told + part * (found - told)).astype(np.float32)
+    found = Natural(precision * learned.weights - cavity.weighted_mean, curved).told(prior)
+    offered = (told + plan.damping * (found - told)).astype(np.float32)
     result = finish_round(Learned(offered, learned.losses), np.zeros_like(offered), samples, task, earlier)
     return msgspec.structs.replace(result, epochs=epochs)
 

@@ -28,6 +28,8 @@ Predict = Callable[[FloatVector, NDArray[np.float32]], NDArray[np.float32]]
 """Scores f32[N, ...] of inputs as training takes them, by the model with these weights f32[P]."""
 
 AS_GRADIENT = Rates(learning_rate=1.0)
+MOST_BATCHES = 16
+"""That precisions are estimated on in a round: damping takes the mean over rounds."""
 
 
 def curvature(
@@ -40,14 +42,15 @@ def curvature(
     generator: np.random.Generator,
 ) -> Vector:
     """The precision f64[P] of the device's factor, in precisions of the prior, whose deviations are `prior` f64[P]: the
-    mean of the estimates of each batch, at weights drawn from the Gaussian `at`.
+    mean of the estimates of the first batches, each at weights drawn from the Gaussian `at`.
 
     Raises:
         EngineError, GraphError: bundle and samples contradict each other.
     """
     mean, deviation = at.mean, at.deviation(prior)
     squares = np.zeros(mean.size)
-    for number in range(steps.count):
+    count = min(steps.count, MOST_BATCHES)
+    for number in range(count):
         weights = (mean + deviation * generator.standard_normal(mean.size)).astype(np.float32)
         rows = steps.batches.rows[number][steps.batches.mask[number] > 0]
         batch = steps.samples.take(rows)
@@ -57,7 +60,7 @@ def curvature(
         alone = BatchPlan(places, _first(rows.size, places.shape[1]), steps.batches.seed + number)
         gradient, _ = _gradient(replace(steps, samples=replace(batch, labels=drawn), batches=alone), weights, 0)
         squares += rows.size * np.square(gradient)
-    return len(steps.samples) * prior**2 * squares / steps.count
+    return len(steps.samples) * prior**2 * squares / count
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_
 from fleet_protocol.quarantine_plan import QuarantinePlan, check_quarantine
 from fleet_protocol.robust_plan import RobustPlan, check_robust
 
-StrategyName = Literal["fedbuff", "base_mean", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21"]
+StrategyName = Literal["fedbuff", "base_mean", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21", "posterior"]
 ServerOptimiser = Literal["sgd", "momentum", "grafted", "adagrad", "adam", "yogi", "amsgrad"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -29,6 +29,9 @@ change."""
 SMALLEST_BUFFER = 4
 """Updates in a version where `buffer_size` is left out and few devices take part, or nobody knows yet how many."""
 
+KEEPS_ESTIMATES = ("ef21", "posterior")
+"""Strategies for which the coordinator keeps the same sum of updates of each device as the device does."""
+
 MEDIAN = 0.5
 """As a quantile."""
 
@@ -46,7 +49,8 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     classes. `aced` (Chang et al. 2025): the mean of every device's last update, if recent. `fadas` (Wang et al. 2024):
     the server's learning rate falls with the largest staleness in the buffer. `fedasync` (Xie et al. 2019): each update
     is mixed in by itself. `ef21` (Richtarik et al. 2021): the other half of the error feedback of that name. `fedavg`
-    (McMahan et al. 2017), as a baseline: a version is a synchronous round."""
+    (McMahan et al. 2017), as a baseline: a version is a synchronous round. `posterior` (Bui et al. 2018): the
+    product of a prior and every device's factor; a task with [posterior] has it, and no other."""
     staleness_weighting: Literal["constant", "polynomial", "hinge"] = "polynomial"
     """What an update with staleness s weighs, times its samples. `constant`: 1. `polynomial`: (1 + s) **
     -`staleness_exponent`. `hinge`: 1 up to `staleness_hinge`, from there 1 / (1 + `staleness_slope` * (s -
@@ -177,8 +181,9 @@ def check_aggregation(plan: AggregationPlan, name: str) -> None:
 
 def check_feedback(feedback: str, plan: AggregationPlan, name: str) -> None:
     """Raise `ConfigurationError` if only one side of a task keeps EF21's estimates; `feedback` is the device's."""
-    if (feedback == "ef21") != (plan.strategy == "ef21"):
+    if (feedback == "ef21") != (plan.strategy in KEEPS_ESTIMATES):
         raise ConfigurationError(
             f"{name}: update.feedback is {feedback!r} and aggregation.strategy {plan.strategy!r};"
             " with 'ef21' device and coordinator keep the same estimate, so set both to it or neither"
+            + (" (of strategies, 'posterior' keeps one too)" if plan.strategy == "posterior" else "")
         )

@@ -26,7 +26,9 @@ from fleet_protocol.limits import (
     MAX_PARAMETERS,
     MAX_TENSORS,
 )
+from fleet_protocol.parameter import first_statistic
 from fleet_protocol.personal_plan import check_personal
+from fleet_protocol.posterior_plan import check_posterior
 from fleet_protocol.privacy.device_privacy import check_device_private_task
 from fleet_protocol.privacy.mask_plan import check_masked_task
 from fleet_protocol.privacy.private_tasks import check_private_task
@@ -82,6 +84,7 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     if description.personal is not None:
         check_personal(description, description.personal, name)
     check_client_drift(description, name)
+    check_posterior(description, name)
     if description.selection is not None:
         check_selection(description, description.selection, name)
     check_masked_task(description, name)
@@ -145,7 +148,8 @@ def _check_size(description: TaskDescription, name: str) -> None:
             f"{name}: {description.parameter_count} parameters in {len(description.parameters)} tensors;"
             f" allowed are 1 to {MAX_PARAMETERS} in at most {MAX_TENSORS}"
         )
-    if not all(parameter.trainable for parameter in description.parameters[: len(description.trained_shapes) or 1]):
+    trained = description.parameters[: first_statistic(description.parameters) or 1]
+    if not all(parameter.trainable for parameter in trained):
         raise ConfigurationError(
             f"{name}: entries of `parameters` that are not trainable must stand behind all others, of which there is"
             " one at least; export the bundle again"

@@ -33,6 +33,7 @@ Cluster = Annotated[int, msgspec.Meta(ge=NO_CLUSTER, le=MAX_CLUSTERS)]
 
 NOT_COPIED: Final = {
     "fedasync": "it mixes each update into the whole model",
+    "posterior": "a device's factor is of one model, and its cluster may change",
     "ef21": "a device's estimate is of one model, and its cluster may change",
 }
 """Strategies that do not go with copies, and why."""

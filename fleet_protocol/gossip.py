@@ -157,6 +157,7 @@ def check_gossip(task: TaskDescription, name: str) -> None:
         "[prompts]": (task.prompts, "the coordinator makes samples of them"),
         "[clusters]": (task.clusters, "the coordinator finds them"),
         "[personal]": (task.personal, "what is a device's own would be mixed"),
+        "[posterior]": (task.posterior, "the coordinator multiplies devices' factors"),
         "[selection]": (task.selection, "the coordinator tells who is to train"),
         "training.correction": (task.training.correction != "off", "there are no versions that tell where all move"),
         "training.adaptive_proximal": (

@@ -32,10 +32,10 @@ def check_quarantine(plan: "AggregationPlan", name: str) -> None:
     Raises:
         ConfigurationError: it never could, and what to write.
     """
-    if plan.strategy == "ef21":
+    if plan.strategy in ("ef21", "posterior"):
         raise ConfigurationError(
-            f"{name}: [aggregation.quarantine] holds updates back, and with aggregation.strategy 'ef21' device and"
-            " coordinator keep the same estimate, so that none may be missing; leave one of them out"
+            f"{name}: [aggregation.quarantine] holds updates back, and with aggregation.strategy {plan.strategy!r}"
+            " device and coordinator keep the same estimate, so that none may be missing; leave one of them out"
         )
     if not plan.max_staleness:
         raise ConfigurationError(

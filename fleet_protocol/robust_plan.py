@@ -55,6 +55,7 @@ NOT_ROBUST: Final[Mapping[str, str]] = {
     "ca2fl": "its correction is the difference of two means, which no rule over single updates gives",
     "fadas": "its rate follows the largest staleness, which a single device chooses",
     "fedasync": "it takes one update at a time, and has nothing to compare it with",
+    "posterior": "factors add, and have no mean that a rule could replace",
     "ef21": "device and coordinator keep the same estimate, so no update may be left out",
 }
 """Strategies that take no rule in the place of a mean, and why."""

@@ -14,6 +14,7 @@ from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_ROWS_PER_STEP, MAX_S
 
 NOT_DIVIDED: Final[Mapping[str, str]] = {
     "fedasync": "it mixes each update in alike, and a helper's stands for the rounds of many devices",
+    "posterior": "a device's factor is of the whole model, and it learns only of the blocks that it runs",
     "ef21": "a device's estimate is of the whole model, and it learns only of the blocks that it runs",
 }
 """Strategies that average no blocks by who held them, and why."""

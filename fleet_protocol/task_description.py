@@ -16,6 +16,7 @@ from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.parameter import Parameter, first_statistic
 from fleet_protocol.personal_plan import PersonalPlan
+from fleet_protocol.posterior_plan import PosteriorPlan
 from fleet_protocol.privacy.device_privacy import DevicePrivacy
 from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
@@ -96,6 +97,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """What of the model is each device's own."""
     selection: SelectionPlan | None = None
     """Which devices train for a version."""
+    posterior: PosteriorPlan | None = None
+    """Where the model is a distribution over its weights."""
 
     @property
     def sample_privacy(self) -> SamplePrivacy | None:
@@ -172,13 +175,22 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 
     @cached_property
     def trained_shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shapes of the parameters in front of the statistics."""
+        """The shapes of what an update is a change of: the parameters in front of the statistics and, with a
+        `posterior`, their precisions.
+        """
+        if self.posterior is not None:
+            return self.version.shapes
         return self.shapes[: first_statistic(self.parameters)]
 
     @cached_property
+    def statistics_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the running statistics."""
+        return self.shapes[first_statistic(self.parameters) :]
+
+    @cached_property
     def trained_count(self) -> int:
-        """How many values are in front of the statistics."""
-        return self.parameter_count - self.statistics
+        """How many values `trained_shapes` have."""
+        return sum(map(math.prod, self.trained_shapes))
 
     @cached_property
     def parameter_count(self) -> int:
@@ -197,8 +209,9 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
 
     @cached_property
     def version(self) -> VersionLayout:
-        """What a version holds: `parameters`, and with `clusters` copies of some."""
-        return VersionLayout.of(self.parameters, self.clusters, self.split)
+        """What a version holds: `parameters`, with `clusters` copies of some, with a `posterior` their precisions."""
+        precise = self.posterior is not None
+        return VersionLayout.of(self.parameters, self.clusters, self.split, with_precision=precise)
 
     @cached_property
     def feature_count(self) -> int:
@@ -226,6 +239,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     def largest_delta_norm(self) -> float:
         """The largest Euclidean norm of one update."""
         given = self.aggregation.max_delta_norm
+        if given is None and self.posterior is not None:
+            return self.posterior.largest_norm(self.trained_count)
         return largest_delta_norm_of(self.parameter_count) if given is None else given
 
 

@@ -1,4 +1,5 @@
-"""What a version's flat vector holds: a model's tensors and, with `[clusters]`, copies of some. Pure.
+"""What a version's flat vector holds: a model's tensors and, with `[clusters]`, copies of some, or with `[posterior]`
+a precision of each. Pure.
 
 Copy 0 is the model's own tensor. Copies stand behind all copies 0, cluster by cluster, and running statistics behind
 everything that trains, as in a model. Tensors of one block that the same updates hold are one group:
@@ -16,6 +17,7 @@ import msgspec
 
 from fleet_protocol.cluster_plan import NO_CLUSTER, ClusterPlan, name_of_copy
 from fleet_protocol.parameter import Parameter, first_statistic
+from fleet_protocol.posterior_plan import with_precisions
 from fleet_protocol.split_plan import SplitPlan
 
 Group = tuple[int, int | None]
@@ -33,11 +35,16 @@ class VersionLayout:
 
     @classmethod
     def of(
-        cls, parameters: Sequence[Parameter], clusters: ClusterPlan | None, split: SplitPlan | None
+        cls,
+        parameters: Sequence[Parameter],
+        clusters: ClusterPlan | None,
+        split: SplitPlan | None,
+        *,
+        with_precision: bool = False,
     ) -> "VersionLayout":
-        """That of a model of these parameters; without `clusters` it holds just them."""
+        """That of a model of these parameters; without `clusters` it holds just them, or the precision of each too."""
         if clusters is None:
-            return cls(tuple(parameters))
+            return cls(tuple(with_precisions(parameters) if with_precision else parameters))
         copied = frozenset(each.name for each in parameters if clusters.copies(each.name, each.block, split))
         behind = first_statistic(parameters)
         found: list[tuple[Parameter, Group]] = []

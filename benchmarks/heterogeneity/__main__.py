@@ -62,6 +62,7 @@ class Outcome(msgspec.Struct, frozen=True):
     own: float
     own_range: tuple[float, float]
     worst_tenth: float
+    calibration_error: float
     refused: float
     clusters: float
     alike: float
@@ -85,7 +86,16 @@ class Contest:
         found = [self._run(name, division, rate, seed, effort.updates) for seed in effort.seeds]
         means = {
             field: round(statistics.mean(getattr(each, field) for each in found), 2)
-            for field in ("shared", "adapted", "own", "worst_tenth", "refused", "clusters", "alike")
+            for field in (
+                "shared",
+                "adapted",
+                "own",
+                "worst_tenth",
+                "calibration_error",
+                "refused",
+                "clusters",
+                "alike",
+            )
         }
         own = [each.own for each in found]
         return Outcome(name, division, rate, own_range=(min(own), max(own)), **means)

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from benchmarks.heterogeneity.calibration import Answers, calibration_error
 from benchmarks.heterogeneity.divisions import Device
 from benchmarks.heterogeneity.methods import Method
 from benchmarks.heterogeneity.one_shot import averaged_once
 from benchmarks.mnist_fleet import TRAINING_AT_A_TIME, unequal_fleet
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
+from bundle_runtime.drawn_models import DrawnModels
 from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import plan_batches
@@ -22,7 +25,7 @@ from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.personal.adaptation import adapt
 from edge_agent.training.personal.own_model import steps_on
 from fleet_protocol.cluster_plan import NO_CLUSTER
-from fleet_protocol.codec import read_weights
+from fleet_protocol.codec import read_distribution, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.personal_plan import USUAL_ADAPTATION
 from fleet_protocol.task_description import TaskDescription
@@ -35,14 +38,16 @@ class Scores(msgspec.Struct, frozen=True):
 
     `shared` is the fleet's model, `adapted` the same after some steps on the device's own samples, `own` what the
     device answers with: its own model where the method gives it one, else the shared one. `worst_tenth` is the mean of
-    the tenth of the devices that are served worst by `own`. `clusters` have a device; `alike` is the share of all
-    devices that are in a cluster and there of the kind that most are of.
+    the tenth of the devices that are served worst by `own`. `calibration_error` is how far the probabilities of what
+    devices answer are from how often they are right, over all devices' samples. `clusters` have a device; `alike` is
+    the share of all devices that are in a cluster and there of the kind that most are of.
     """
 
     shared: float
     adapted: float
     own: float
     worst_tenth: float
+    calibration_error: float
     refused: int
     clusters: int
     alike: float
@@ -75,6 +80,7 @@ def run(
         [simulation.model_of(agent) for agent in simulation.agents],
         [agent.cluster for agent in simulation.agents],
         sum(count.times for count in refused.values()),
+        None if task.posterior is None else simulation.version_to_use,
     )
     return scores(folder, task, devices, found, seed)
 
@@ -82,13 +88,15 @@ def run(
 @dataclass(frozen=True, slots=True)
 class Found:
     """What came of a method: the `shared` model f32[P]; by device the model that it answers with, where that is
-    another, and its cluster, where there are some; and how many updates were refused.
+    another, and its cluster, where there are some; how many updates were refused; and the `version`, where it
+    is a distribution.
     """
 
     shared: FloatVector
     own: Sequence[FloatVector] = ()
     clusters: Sequence[int] = ()
     refused: int = 0
+    version: bytes | None = None
 
 
 def scores(folder: Path, task: TaskDescription, devices: Sequence[Device], found: Found, seed: int) -> Scores:
@@ -104,20 +112,39 @@ def scores(folder: Path, task: TaskDescription, devices: Sequence[Device], found
         pairs = zip(models, devices, strict=True)
         return [runner.evaluate_features(model, each.held_out).accuracy or 0.0 for model, each in pairs]
 
-    shared = right(found.shared for _ in devices)
-    own = right(found.own) if found.own else shared
+    models = found.own or [found.shared] * len(devices)
+    answers = [
+        Answers.of(_scores(found, model, each.held_out, task, runner), each.held_out.labels)
+        for model, each in zip(models, devices, strict=True)
+    ]
+    own = [float(each.right.mean()) for each in answers]
     kinds = Counter(zip(found.clusters, (device.kind for device in devices), strict=False))
     joined = {cluster for cluster, _ in kinds if cluster != NO_CLUSTER}
     alike = sum(max(count for (each, _), count in kinds.items() if each == cluster) for cluster in joined)
     return Scores(
-        shared=_per_cent(shared),
+        shared=_per_cent(right(found.shared for _ in devices)),
         adapted=_per_cent(right(map(adapted, devices))),
         own=_per_cent(own),
         worst_tenth=_per_cent(sorted(own)[: max(1, len(own) // 10)]),
+        calibration_error=round(100 * calibration_error(answers), 2),
         refused=found.refused,
         clusters=len(joined),
         alike=round(100 * alike / len(devices), 2),
     )
+
+
+def _scores(
+    found: Found, model: FloatVector, samples: Samples, task: TaskDescription, runner: BundleRunner
+) -> NDArray[np.float32]:
+    """What a device's model says; of a distribution, the models drawn from it together."""
+
+    def scores_of(weights: FloatVector) -> NDArray[np.float32]:
+        return runner.predict_features(weights, samples.inputs)
+
+    if task.posterior is None or found.version is None:
+        return scores_of(model)
+    mean, deviation = read_distribution(found.version, task, task.posterior)
+    return DrawnModels(mean, deviation, task.posterior.draws, has_classes=True).predict(scores_of)[0]
 
 
 def _joined(parts: Sequence[Samples]) -> Samples:

@@ -12,6 +12,7 @@ from fleet_protocol.bundle import parse_description
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.personal_plan import PersonalPlan
+from fleet_protocol.posterior_plan import POSTERIOR, PosteriorPlan
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.update_plan import UpdatePlan
 from workbench.export.recipe.task_file import USUAL_UPDATE, NamedLoss, TaskFile
@@ -37,6 +38,7 @@ class Method:
     clusters: ClusterPlan | None = None
     one_shot: OneShot | None = None
     """Where devices train by themselves, and are averaged once."""
+    posterior: PosteriorPlan | None = None
 
     @property
     def graphs(self) -> "Graphs":
@@ -56,6 +58,7 @@ class Method:
             training=training,
             personal=self.personal,
             clusters=self.clusters,
+            posterior=self.posterior,
         )
         return parse_description(msgspec.json.encode(changed))
 
@@ -97,6 +100,11 @@ METHODS: Final[Mapping[str, Method]] = {
     "ditto": Method(personal=PersonalPlan("ditto")),
     "reptile": Method(personal=PersonalPlan("reptile")),
     "per-fedavg": Method(personal=PersonalPlan("maml")),
+    "posterior": Method(
+        msgspec.structs.replace(USUAL_UPDATE, feedback="ef21"),
+        msgspec.structs.replace(DEFAULT, strategy=POSTERIOR),
+        posterior=PosteriorPlan(),
+    ),
     "clusters-cfl": Method(clusters=ClusterPlan(4, found_by="directions")),
     "clusters-ifca": Method(clusters=ClusterPlan(2, found_by="devices")),
 }

@@ -23,6 +23,8 @@ from fleet_protocol.codec.sparse import FloatVector
 
 def initial_state(weights: FloatVector, plan: AggregationPlan) -> ServerState:
     """Version 0."""
+    if strategy_of(plan).keeps_first:
+        return ServerState(0, weights, weights[np.newaxis].copy())
     return ServerState(0, weights, OPTIMISERS[plan.server_optimiser].first_moments(weights.size, plan))
 
 
@@ -50,7 +52,10 @@ def finish(state: ServerState, partial: Partial, plan: AggregationPlan) -> Serve
 
 def advanced(state: ServerState, step: Step, plan: AggregationPlan) -> ServerState:
     """The version after `state`, by a strategy's step."""
-    moments, movement = OPTIMISERS[plan.server_optimiser].move(state.moments, step.direction, plan)
+    if strategy_of(plan).keeps_first:
+        moments, movement = state.moments, step.direction
+    else:
+        moments, movement = OPTIMISERS[plan.server_optimiser].move(state.moments, step.direction, plan)
     if step.stays is not None:
         movement[step.stays] = 0
         moments[:, step.stays] = state.moments[:, step.stays]

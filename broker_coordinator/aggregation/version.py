@@ -56,15 +56,15 @@ def version_of(description: TaskDescription, state: ServerState, grid: Grid | No
 
 
 def version_zero(bundle: Bundle, number: int = 0) -> Version:
-    """A bundle's own version: rounded to the grid if there is one, or with copies for clusters, else the bundle's own
-    file, byte for byte.
+    """A bundle's own version: rounded to the grid if there is one, or with copies for clusters or precisions; else the
+    bundle's own file, byte for byte.
 
     Its `number` is 0 unless the task has had another bundle before.
     """
     description = bundle.description
     grid = bundle.grid()
     state = initial_state(bundle.first_version(), description.aggregation)
-    if grid is not None or description.version.has_copies:
+    if grid is not None or description.version.size != description.parameter_count:
         return replace(version_of(description, state, grid), number=number)
     moments = state.moments.astype("<f4").tobytes()
     return Version(description.task, number, bundle.weights, blob_hash(bundle.weights), moments)

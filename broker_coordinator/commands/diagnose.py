@@ -26,6 +26,7 @@ from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.recent_updates import RecentUpdate, recent_updates, updates_of_devices
 from broker_coordinator.storage.records import items_together
 from broker_coordinator.storage.task_registry import TaskRegistry
+from fleet_protocol.aggregation_plan import KEEPS_ESTIMATES
 from fleet_protocol.codec.sparse import SparseUpdate
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.task_description import TaskDescription
@@ -125,8 +126,8 @@ def _why_not(task: TaskDescription) -> str:
         return "it would tell of devices what this task's noise hides ([privacy.devices])"
     if task.split is not None or task.clusters is not None:
         return "devices of this task train different parameters ([split], [clusters])"
-    if task.aggregation.strategy == "ef21":
-        return "with ef21 an update is a change of the one before, and no direction by itself"
+    if task.aggregation.strategy in KEEPS_ESTIMATES:
+        return f"with {task.aggregation.strategy} an update is a change of the one before, and no direction by itself"
     return ""
 
 

@@ -45,7 +45,7 @@ def model_of(
     found = journal.versions(task, after=min(numbers) - 1, before=last + 1)
     versions = (each.weights for each in found if each.number in numbers)
     averaged = averaged_weights(versions, description.version.parameters)
-    if description.clusters is None:
+    if description.version.size == description.parameter_count:
         return averaged
     return write_weights(read_model(averaged, description, cluster), description.parameters)
 

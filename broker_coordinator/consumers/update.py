@@ -25,6 +25,7 @@ from broker_coordinator.aggregation.unmoved_parameters import unmoved
 from broker_coordinator.aggregation.untrained_copies import following
 from broker_coordinator.consumers.held import check_cluster, cut_of
 from broker_coordinator.consumers.peers import Declared, Peers
+from fleet_protocol.aggregation_plan import KEEPS_ESTIMATES
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.codec import (
     ClusterView,
@@ -164,7 +165,7 @@ def _facts(offered: Offered[Update], norm: float, cut: str) -> UpdateFacts:
     noise = update.noise if known else update.noise or None
     counted = counted_samples(min(update.samples, most), noise, task)
     samples = min(counted, known) if known else counted
-    scale = 1.0 if plan.strategy == "ef21" else _scale(norm, usual_norm, task)
+    scale = 1.0 if plan.strategy in KEEPS_ESTIMATES else _scale(norm, usual_norm, task)
     declared = update.samples if update.samples != samples else 0
     loss = None if task.sample_privacy else update.loss
     return UpdateFacts(samples, loss, norm, declared, scale, cut, noise=update.noise)

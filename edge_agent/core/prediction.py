@@ -16,18 +16,28 @@ class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
     by itself, those of all in C order. For a task that gives back its inputs it is how far it is off: the mean squared
     error, which is large for what is unlike the samples. `confidence` is the probability of the answer, of several that
     of the least sure one, and `probabilities` are those of each class of a whole sample; None without classes.
+    `uncertainty` is of a model that is a distribution over weights: by how much models drawn from it differ in the
+    answer's probability, or in each number, as a standard deviation.
     """
 
     value: int | float | list[int | float]
     confidence: float | None = None
     probabilities: list[float] | None = None
+    uncertainty: float | list[float] | None = None
 
 
-def interpret(scores: Sequence[float], label: LabelSchema) -> Prediction:
+def interpret(scores: Sequence[float], label: LabelSchema, spread: Sequence[float] = ()) -> Prediction:
     """Read the scores of one sample by the kind of its label; `scores` [classes or values, *shape] in C order, or, for
-    a model that gives back its inputs, how far each value is off.
+    a model that gives back its inputs, how far each value is off. `spread`, where there is any, is as long.
     """
-    return _READERS[label.kind](scores, label)
+    prediction = _READERS[label.kind](scores, label)
+    return msgspec.structs.replace(prediction, uncertainty=_uncertainty(prediction, spread)) if spread else prediction
+
+
+def _uncertainty(prediction: Prediction, spread: Sequence[float]) -> float | list[float]:
+    if prediction.probabilities is not None and isinstance(prediction.value, int):
+        return spread[prediction.value]
+    return spread[0] if len(spread) == 1 else list(spread)
 
 
 def _class(scores: Sequence[float], label: LabelSchema) -> Prediction:

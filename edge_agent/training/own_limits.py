@@ -13,6 +13,8 @@ from edge_agent.training.client_drift.steering import FleetMovement, Steering
 from edge_agent.training.engine import OnProgress, TrainingEngine, ignore_progress
 from edge_agent.training.feature_statistics import measure_features
 from edge_agent.training.personal.own_model import kept_or_anew, own_copy, own_parameters, steps_on
+from edge_agent.training.posterior.local import Predict
+from edge_agent.training.posterior.round import find_factor
 from edge_agent.training.prompts import tell_prompts
 from edge_agent.training.round import DivergedError, Earlier, finish_round, learn
 from edge_agent.training.sending import why_irrelevant, why_no_better
@@ -35,6 +37,7 @@ def take_part(
     earlier: Earlier,
     *,
     evaluate: Evaluate,
+    predict: Predict,
     on_progress: OnProgress = ignore_progress,
     cut: Cut = WHOLE,
 ) -> TrainingResult | Withheld:
@@ -43,7 +46,7 @@ def take_part(
     or tell prompts of them, where the task asks for some that were not told yet.
 
     What earlier rounds left behind stays as it is where nothing is sent. `weights` are a version's: what the device
-    keeps to itself takes its place in them.
+    keeps to itself takes its place in them. Of a task with `[posterior]` they are f32[2P], with precisions.
 
     Raises:
         DivergedError: loss or weights are no longer finite, or changed by more than the task takes.
@@ -55,6 +58,20 @@ def take_part(
     if is_spent(task.training, epochs):
         words = _spent_words(task.training.maximum_epochs, stored.different)
         return Withheld("spent", words, stored.training.newest, epochs)
+
+    if task.posterior is not None:
+        return find_factor(
+            engine,
+            weights,
+            stored,
+            task,
+            earlier,
+            plan=task.posterior,
+            epochs=epochs,
+            evaluate=evaluate,
+            predict=predict,
+            on_progress=on_progress,
+        )
 
     def round_from(kept: bytes, steering: Steering) -> TrainingResult | Withheld:
         return _trained(

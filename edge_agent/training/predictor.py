@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from bundle_runtime.drawn_models import DrawnModels
 from bundle_runtime.runner import BundleRunner
 from edge_agent.training.confinement import limit, shut_in
 from edge_agent.worker.contract import LENGTH_BYTES
@@ -25,8 +26,10 @@ from edge_agent.worker.prediction import (
 )
 from fleet_host.child_process import die_with
 from fleet_protocol.bundle_files import verify_blob
-from fleet_protocol.codec import device_model, read_model
+from fleet_protocol.codec import device_model, read_distribution, read_model
 from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.sample_schema import WHOLE_ROW
+from fleet_protocol.task_description import TaskDescription
 
 EXPECTED_ERRORS = (ConfigurationError, ProtocolError, MemoryError, OSError)
 """What may keep a version from predicting. Anything else is a defect, whose traceback the agent reports."""
@@ -45,8 +48,10 @@ class Predictor:
         files = {name: Path(path) for name, path in job.files.items()}
         for name, path in files.items():
             verify_blob(name, path.read_bytes(), self._task.files[name])
-        version = read_model(Path(job.weights).read_bytes(), self._task, job.cluster)
-        self._weights = device_model(version, job.own, self._task)
+        version = Path(job.weights).read_bytes()
+        model = read_model(version, self._task, job.cluster)
+        self._weights = device_model(model, job.own, self._task)
+        self._drawn = _drawn_models(version, self._task)
         shut_in(files.values(), None)
         self._runner = BundleRunner(self._task, files, job.threads)
 
@@ -55,17 +60,33 @@ class Predictor:
         row = np.frombuffer(inputs, np.float32).reshape(1, *self._task.input.shape)
         try:
             features = self._runner.features(row)
-            scores = {
+            if self._drawn is not None:
+                scores, spread = self._drawn.predict(lambda model: self._runner.predict_features(model, features))
+                return Scores({WHOLE_ROW: _listed(scores)}, {WHOLE_ROW: _listed(spread)})
+            values = {
                 head: self._scores(head, features, off_by=label.kind == "reconstruction")
                 for head, label in self._task.each_label.items()
             }
         except EXPECTED_ERRORS as error:
             return PredictionFailure(_words(error, self._job))
-        return Scores({head: values.astype(np.float64).ravel().tolist() for head, values in scores.items()})
+        return Scores({head: _listed(each) for head, each in values.items()})
 
     def _scores(self, head: str, features: NDArray[np.float32], *, off_by: bool) -> NDArray[np.float32]:
         scores = self._runner.predict_features(self._weights, features, head)
         return scores - features.reshape(scores.shape) if off_by else scores
+
+
+def _drawn_models(version: bytes, task: TaskDescription) -> DrawnModels | None:
+    """Of a task whose model is a distribution over weights."""
+    if task.posterior is None:
+        return None
+    mean, deviation = read_distribution(version, task, task.posterior)
+    return DrawnModels(mean, deviation, task.posterior.draws, task.label.is_index)
+
+
+def _listed(scores: NDArray[np.float32]) -> list[float]:
+    listed: list[float] = scores.astype(np.float64).ravel().tolist()
+    return listed
 
 
 def _words(error: Exception, job: PredictorJob) -> str:

@@ -40,6 +40,9 @@ from fleet_protocol.task_description import TaskDescription
 Mask = Callable[[FloatVector, ErrorFeedback], MaskedResult]
 """Takes a round's change of the trained weights and the error feedback, as `masked_update.masked_result`."""
 
+Train = Callable[[Steps, FloatVector, OnProgress], tuple[FloatVector, FloatVector]]
+"""From steps and weights f32[P]: the weights behind all steps, and the loss of each."""
+
 
 class DivergedError(Exception):
     """Loss or weights are no longer finite, or changed by more than the task takes, or would be, as the samples are in
@@ -139,10 +142,12 @@ def learn(
     plan: PlanBatches = plan_batches,
     resting: NDArray[np.bool_] | None = None,
     rates: Rates | None = None,
+    train: Train | None = None,
     on_progress: OnProgress = ignore_progress,
 ) -> Learned:
-    """Train from `weights` f32[P] on all of `samples`, with the task's `rates` or others; with privacy of samples, on
-    batches that `draw` picks, in which those that are `resting`, bool [N], are missing.
+    """Train from `weights` f32[P] on all of `samples`, with the task's `rates` or others, and with `train` in place of
+    the task's way to take steps; with privacy of samples, on batches that `draw` picks, in which those that are
+    `resting`, bool [N], are missing.
 
     Raises:
         DivergedError: loss or weights are no longer finite, or the loss is more than the task takes; or the samples
@@ -153,7 +158,10 @@ def learn(
         raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
     batches = _batches(len(samples), task, seed, draw, plan=plan, resting=resting)
     steps = Steps(engine, samples, batches, rates or Rates.planned(task.training))
-    trained, losses = train_shared(steps, weights, task, on_progress)
+    if train is None:
+        trained, losses = train_shared(steps, weights, task, on_progress)
+    else:
+        trained, losses = train(steps, weights, on_progress)
     if diverged := divergence(losses, trained, samples, batches, task.training.learning_rate):
         raise _diverged(str(diverged), samples, task)
     if too_large := _too_large_loss(losses):

@@ -56,7 +56,7 @@ from edge_agent.worker.damage import is_unusable
 from edge_agent.worker.usable_samples import BUDGETS_OF_TASK, FIRST_NUMBERS_OF_TASK, rows_to_train_on
 from fleet_host.child_process import die_with
 from fleet_host.seal import encryptions_of_zero
-from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, KEY_HOLDER_FILE, verify_blob
+from fleet_protocol.bundle_files import BACKBONE_FILE, EVALUATE_FILE, KEY_HOLDER_FILE, PREDICT_FILE, verify_blob
 from fleet_protocol.codec import ClusterView, read_model, read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError, ProtocolError
@@ -129,8 +129,8 @@ def run_round(
             computed = compute_features(store, task, files[BACKBONE_FILE], job.threads, samples_alone=job.samples_alone)
             stored = _samples_of(job)
     engine = _engine_of(job, files, exchange)
-    if EVALUATE_FILE in files:
-        verify_blob(EVALUATE_FILE, files[EVALUATE_FILE].read_bytes(), task.files[EVALUATE_FILE])
+    for name in files.keys() & {EVALUATE_FILE, PREDICT_FILE}:
+        verify_blob(name, files[name].read_bytes(), task.files[name])
     runner = BundleRunner(task, files, job.threads)
     cluster = chosen_cluster(
         version, task, stored.training, job.cluster, draw=(job.life, job.seed), evaluate=runner.evaluate_features
@@ -167,6 +167,7 @@ def run_round(
         task,
         earlier,
         evaluate=runner.evaluate_features,
+        predict=runner.predict_features,
         on_progress=on_progress,
         cut=job.cut,
     )
@@ -224,8 +225,9 @@ def _version_of(job: TrainingJob) -> FloatVector:
 
 
 def _weights_of(job: TrainingJob, version: FloatVector, cluster: int) -> FloatVector:
-    """Those of a cluster's devices, f32[P], out of what `_version_of` has read."""
-    return version if job.cut.helper else ClusterView.of(job.description, cluster).weights(version)
+    """Those of a cluster's devices, f32[P], out of what `_version_of` has read; of a distribution all, f32[2P]."""
+    is_whole = job.cut.helper or job.description.posterior is not None
+    return version if is_whole else ClusterView.of(job.description, cluster).weights(version)
 
 
 def _last_weights(job: TrainingJob) -> FloatVector | None:

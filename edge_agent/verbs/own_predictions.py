@@ -95,8 +95,14 @@ def words_of(answer: dict[str, object]) -> str:
 
 def _said(prediction: Prediction) -> str:
     values = prediction.value if isinstance(prediction.value, list) else [prediction.value]
-    said = " ".join(f"{value:.6g}" for value in values)
-    return said if prediction.confidence is None else f"{said} ({prediction.confidence:.0%})"
+    uncertain = prediction.uncertainty
+    if prediction.confidence is not None:
+        within = f" ± {uncertain:.0%}" if isinstance(uncertain, float) else ""
+        return " ".join(f"{value:.6g}" for value in values) + f" ({prediction.confidence:.0%}{within})"
+    if uncertain is None:
+        return " ".join(f"{value:.6g}" for value in values)
+    by = uncertain if isinstance(uncertain, list) else [uncertain]
+    return " ".join(f"{value:.6g} ± {within:.2g}" for value, within in zip(values, by, strict=True))
 
 
 def takes_names(socket_path: Path, task: str) -> bool:

@@ -18,6 +18,7 @@ from fleet_protocol.bundle_files import (
     ORT_CHECKPOINT_FILE,
     ORT_OPTIMISER_FILE,
     ORT_TRAINING_FILE,
+    PREDICT_FILE,
 )
 from fleet_protocol.cluster_plan import NO_CLUSTER
 from fleet_protocol.limits import KIB, MAX_SESSION_MESSAGE_BYTES, MAX_UPDATE_BYTES
@@ -64,6 +65,7 @@ def files_for(engine: EngineName, task: TaskDescription, cut: Cut | None = None)
         files = engine_files(engine, task)
         tries = task.clusters is not None and task.clusters.by_devices
         files += (EVALUATE_FILE,) if task.training.validation_share or tries else ()
+    files += (PREDICT_FILE,) if task.posterior else ()
     files += (KEY_HOLDER_FILE,) if task.masks and task.masks.key_holder else ()
     return (*files, BACKBONE_FILE) if task.backbone else files
 
@@ -354,8 +356,8 @@ def longest_message(task: TaskDescription) -> int:
     plain_bytes = PLAIN_BYTES_PER_PARAMETER * task.parameter_count if task.masks else 0
     own_bytes = OWN_BYTES_PER_PARAMETER * task.parameter_count if task.personal else 0
     drift_bytes = DRIFT_BYTES_PER_PARAMETER * task.parameter_count if task.training.correction != "off" else 0
-    kept_bytes = STATE_BYTES_PER_PARAMETER * task.parameter_count + own_bytes + drift_bytes
-    verdict = MAX_UPDATE_BYTES + kept_bytes + plain_bytes
+    state_bytes = STATE_BYTES_PER_PARAMETER * (task.trained_count + task.statistics)
+    verdict = MAX_UPDATE_BYTES + state_bytes + plain_bytes + own_bytes + drift_bytes
     return max(verdict, LONGEST_STEP_BYTES if task.split else 0)
 
 

@@ -40,10 +40,12 @@ class PredictorJob(msgspec.Struct, frozen=True):
 class Scores(msgspec.Struct, frozen=True, tag="scores"):
     """What the model says of one sample: by each head's name, all values in C order, as `predict.onnx` gives them.
 
-    Of a head that gives back its inputs, how far each value is off.
+    Of a head that gives back its inputs, how far each value is off. `spreads` are of a task whose model is a
+    distribution over weights: by how much the models drawn from it differ in each probability, or number.
     """
 
     values: dict[str, list[float]]
+    spreads: dict[str, list[float]] = {}
 
 
 class PredictionFailure(msgspec.Struct, frozen=True, tag="failure"):

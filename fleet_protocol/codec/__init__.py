@@ -13,6 +13,7 @@ The one part of `fleet_protocol` that imports numpy, so a sleeping agent does no
 
 from fleet_protocol.codec.class_statistics import ClassStatistics, decode_class_statistics
 from fleet_protocol.codec.cluster_copies import ClusterView, read_model, with_copies
+from fleet_protocol.codec.deviations import deviations, prior_of, read_distribution
 from fleet_protocol.codec.difference import apply_difference, encode_difference
 from fleet_protocol.codec.grid import Grid
 from fleet_protocol.codec.held_blocks import HeldBlocks
@@ -28,6 +29,9 @@ from fleet_protocol.codec.weights import read_weights, write_weights
 __all__ = [
     "ClassStatistics",
     "ClusterView",
+    "deviations",
+    "prior_of",
+    "read_distribution",
     "EncodedUpdate",
     "Grid",
     "HeldBlocks",

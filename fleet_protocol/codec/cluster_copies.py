@@ -1,9 +1,10 @@
-"""A device's weights out of a version that has copies for clusters, and its changes back into them. Pure.
+"""A device's weights out of a version that holds more than a model, and its changes back into it. Pure.
 
     weights f32[P]  = the tensors of a version f32[V] that devices of the cluster have
     changes f32[V]  = changes f32[P] in the places of those tensors, and nothing in all others
 
-Without `[clusters]` both are the vector itself.
+A version holds copies for clusters, or with `[posterior]` the precisions of its means, which are the model. Without
+either, both are the vector itself.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from fleet_protocol.codec.held_blocks import Places
 from fleet_protocol.codec.sparse import FloatVector, SparseUpdate
 from fleet_protocol.codec.weights import read_weights
 from fleet_protocol.parameter import Parameter, first_statistic
+from fleet_protocol.posterior_plan import precision_of
 from fleet_protocol.task_description import TaskDescription
 
 
@@ -66,11 +68,17 @@ def read_model(version: bytes, task: TaskDescription, cluster: int = NO_CLUSTER)
 
 
 def with_copies(model: FloatVector, task: TaskDescription) -> FloatVector:
-    """A version f32[V] of which every copy is that of the model f32[P]."""
+    """A version f32[V] of which every copy is that of the model f32[P], and every precision the prior's."""
     ends = list(accumulate(each.size for each in task.parameters))
     tensors = dict(zip((each.name for each in task.parameters), np.split(model, ends[:-1]), strict=True))
     for cluster in range(1, task.clusters.most + 1) if task.clusters else ():
         tensors |= {task.version.name(each.name, cluster): tensors[each.name] for each in task.parameters}
+    if task.posterior is not None:
+        deviations = task.posterior.deviations(task.parameters)
+        tensors |= {
+            precision_of(each).name: np.full(each.size, deviation, np.float32)
+            for each, deviation in zip(task.parameters, deviations, strict=True)
+        }
     return np.concatenate([tensors[each.name] for each in task.version.parameters])
 
 

@@ -38,7 +38,7 @@ class HeldBlocks:
                 have no weights.
         """
         if not held and not task.own_parameters:
-            return _every(task.shapes, task.trained_shapes)
+            return _every(task.trained_shapes, task.statistics_shapes)
         blocks = len(task.split.blocks) if task.split else 0
         if held and len(held) != blocks:
             raise ProtocolError(
@@ -115,10 +115,9 @@ class Places:
 
 
 @lru_cache(64)
-def _every(shapes: tuple[tuple[int, ...], ...], trained_shapes: tuple[tuple[int, ...], ...]) -> HeldBlocks:
-    """All of a task's tensors of these shapes, of which the first are trained. It is asked for with every update."""
-    first_statistic = len(trained_shapes)
-    return HeldBlocks(trained_shapes, _whole(trained_shapes), _whole(shapes[first_statistic:]))
+def _every(trained: tuple[tuple[int, ...], ...], statistics: tuple[tuple[int, ...], ...]) -> HeldBlocks:
+    """All of a task's tensors of these shapes. It is asked for with every update."""
+    return HeldBlocks(trained, _whole(trained), _whole(statistics))
 
 
 def _whole(shapes: tuple[tuple[int, ...], ...]) -> Places:

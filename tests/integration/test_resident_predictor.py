@@ -64,7 +64,7 @@ async def test_scores_are_those_of_the_bundle_and_one_child_makes_them_all() -> 
         (child,) = children()
         again = await asyncio.gather(*(resident.scores(version(), ROW.tobytes()) for _ in range(3)))
         assert children() == [child]
-    assert np.array_equal(np.array(first[""], np.float32), expected)
+    assert np.array_equal(np.array(first.values[""], np.float32), expected)
     assert again == [first] * 3
 
 
@@ -107,7 +107,7 @@ async def test_a_device_answers_with_what_it_keeps_to_itself_from_its_next_round
             model = with_own(shared, own, task)
             expected = BundleRunner(task, BUNDLE.files).predict(model, ROW[np.newaxis])[0]
             found = await resident.scores(replace(asked, own=own), ROW.tobytes())
-            assert np.array_equal(np.array(found[""], np.float32), expected)
+            assert np.array_equal(np.array(found.values[""], np.float32), expected)
             assert found != first
         assert await resident.scores(replace(asked, own=b"damaged"), ROW.tobytes()) == first
 

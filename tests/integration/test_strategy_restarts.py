@@ -7,7 +7,9 @@ import pytest
 from broker_coordinator.aggregation.robust import RULES
 from broker_coordinator.aggregation.strategies import STRATEGIES
 from broker_coordinator.serving.replay import replayed
-from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.aggregation_plan import KEEPS_ESTIMATES, AggregationPlan
+from fleet_protocol.codec.sparse import Shapes
+from fleet_protocol.posterior_plan import POSTERIOR
 from fleet_protocol.robust_plan import COUNTING_RULES, TRUSTING_RULES, USUAL_HOSTILE_SHARE, RobustPlan
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import Bench
@@ -18,7 +20,7 @@ NAMES = ("attic-pi", "barn-pi", "cellar-pi")
 DEVICES = [SigningDevice(name) for name in NAMES]
 
 
-def _traffic(strategy: str):
+def _traffic(strategy: str, shapes: Shapes):
     """Enrolments, then updates with staleness 0 and 1 by turns, where that is allowed."""
     for device in DEVICES:
         yield device, device.enrolment()
@@ -28,22 +30,28 @@ def _traffic(strategy: str):
         if strategy != "fedavg":
             base = max(0, base - number % 2)
         device = DEVICES[number % 3]
-        yield device, device.update(number // 3 + 1, base_version=base, samples=1 + number % 5)
+        yield device, device.update(number // 3 + 1, base_version=base, samples=1 + number % 5, shapes=shapes)
 
 
-@pytest.mark.parametrize("optimiser", ["momentum", "grafted", "yogi", "amsgrad", "sgd"])
-@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+OPTIMISERS = ("momentum", "grafted", "yogi", "amsgrad", "sgd")
+STEPS = [
+    *((strategy, each) for strategy in sorted(STRATEGIES.keys() - {POSTERIOR}) for each in OPTIMISERS),
+    (POSTERIOR, "momentum"),  # the product of factors, with no step of a server's
+]
+
+
+@pytest.mark.parametrize(("strategy", "optimiser"), STEPS)
 def test_restart_and_replay_give_the_same_versions(tmp_path, strategy, optimiser) -> None:
     """One coordinator runs through, one is restarted before every update: bit for bit the same versions."""
     plan = AggregationPlan(
         buffer_size=1 if strategy == "fedasync" else 2,
         strategy=strategy,
         server_optimiser=optimiser,
-        server_learning_rate=0.5,
+        server_learning_rate=1.0 if strategy == POSTERIOR else 0.5,
         max_staleness=0 if strategy == "fedavg" else 4,
         round_seconds=1e9 if strategy == "fedavg" else 0.0,
     )
-    feedback = "ef21" if strategy == "ef21" else "residual"
+    feedback = "ef21" if strategy in KEEPS_ESTIMATES else "residual"
     assert_restart_and_replay_give_the_same_versions(tmp_path, plan, UpdatePlan(0.5, feedback=feedback))
 
 
@@ -70,7 +78,7 @@ def assert_restart_and_replay_give_the_same_versions(folder: Path, plan: Aggrega
     made = []
     for restarts in (False, True):
         bench = Bench(folder / f"{restarts}.db", bundle)
-        for number, (device, data) in enumerate(_traffic(plan.strategy)):
+        for number, (device, data) in enumerate(_traffic(plan.strategy, bundle.description.trained_shapes)):
             bench.handle(device, data)
             bench.make_versions()
             if restarts and number >= len(NAMES):

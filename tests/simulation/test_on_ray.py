@@ -17,6 +17,7 @@ from bundle_runtime.samples import Samples
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.posterior_plan import PosteriorPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy
 from fleet_protocol.scaling import Scale, Scaling
@@ -26,6 +27,7 @@ from tests.support.acting_samples import ActingSamples, Killing, KillingOnce, Me
 from tests.support.digits_rounds import FOLDER, TASK, digits
 from tests.support.own_children import OwnChildren
 from tests.support.personal_task import HEAD, personal
+from tests.support.posterior_task import with_posterior
 from tests.support.simulated_fleet import HOUR, fleet
 from workbench.simulation import event_queue
 from workbench.simulation.checkpoint.file import resume, write_checkpoint
@@ -92,6 +94,7 @@ CASES = {
     "diverging": Case(aggregated(max_delta_norm=0.5), options={"seconds": 20 * HOUR}),
     "error feedback of both ends": Case(both_ends(), options=DRAWN),
     "clusters": Case(msgspec.structs.replace(TASK, clusters=ClusterPlan(2)), options=DRAWN),
+    "distribution over weights": Case(with_posterior(TASK, PosteriorPlan()), options=DRAWN),
     "own head": Case(personal(parameters=HEAD)),
     "own model": Case(personal(method="ditto"), options=DRAWN),
     "awaits its scale": Case(forecast(), folder=FORECAST),

@@ -16,10 +16,12 @@ from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from fleet_protocol.personal_plan import PersonalPlan
+from fleet_protocol.posterior_plan import PosteriorPlan
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.selection_plan import SelectionPlan
 from tests.support.broker import Address
 from tests.support.fleet import FLEET
+from tests.support.posterior_task import with_posterior
 from tests.support.process import RestartableProcess
 from tests.support.waiting import DEADLINE_SECONDS, until
 from workbench.demo.audit import DeviceLedger, read_ledger
@@ -63,6 +65,7 @@ def copy_digits_bundle(
     clusters: ClusterPlan | None = None,
     personal: PersonalPlan | None = None,
     selection: SelectionPlan | None = None,
+    posterior: PosteriorPlan | None = None,
     **aggregation: object,
 ) -> Bundle:
     """The shipped digits bundle with another aggregation plan, error feedback, and kind that makes versions.
@@ -85,6 +88,8 @@ def copy_digits_bundle(
         personal=personal,
         selection=selection,
     )
+    if posterior is not None:
+        changed = with_posterior(changed, posterior)
     (folder / DESCRIPTION_FILE).write_bytes(msgspec.json.encode(changed))
     return load_bundle(folder)
 

@@ -22,6 +22,7 @@ from fleet_protocol.codec import write_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.kinds import UPDATE
 from fleet_protocol.parameter import Parameter
+from fleet_protocol.posterior_plan import POSTERIOR, PosteriorPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.prompt_plan import PromptPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
@@ -52,10 +53,14 @@ def write_bundle(
     privacy: PrivacyPlan | None = None,
     selection: SelectionPlan | None = None,
     training: TrainingPlan | None = None,
+    posterior: PosteriorPlan | None = None,
     more_files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
-    """Write a bundle for `task` into `folder` and load it again."""
+    """Write a bundle for `task` into `folder` and load it again; one of strategy `posterior` has that table."""
     parameters = parameters or PARAMETERS
+    if aggregation is not None and aggregation.strategy == POSTERIOR:
+        posterior = posterior or PosteriorPlan()
+        training = training or TrainingPlan(steps=25, batch_size=4, learning_rate=0.1, optimiser="sgd")
     size = sum(parameter.size for parameter in parameters)
     weights = np.linspace(-1, 1, size, dtype=np.float32)
     names = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, *sorted(_graphs_of(split)))
@@ -81,6 +86,7 @@ def write_bundle(
         clusters=clusters,
         privacy=privacy,
         selection=selection,
+        posterior=posterior,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():

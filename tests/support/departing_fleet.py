@@ -10,8 +10,9 @@ import pytest
 from broker_coordinator import cli
 from broker_coordinator.serving.replay import state_of
 from broker_coordinator.storage.device_registry import DeviceRegistry
-from fleet_protocol.aggregation_plan import AggregationPlan
+from fleet_protocol.aggregation_plan import KEEPS_ESTIMATES, AggregationPlan
 from fleet_protocol.keys import write_signing_key
+from fleet_protocol.posterior_plan import POSTERIOR
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
@@ -26,8 +27,8 @@ def plan_of(strategy: str, **more) -> AggregationPlan:
     return AggregationPlan(
         buffer_size=1 if strategy == "fedasync" else 2,
         strategy=strategy,
-        server_learning_rate=0.5,
-        server_momentum=0.5,
+        server_learning_rate=1.0 if strategy == POSTERIOR else 0.5,
+        server_momentum=0.0 if strategy == POSTERIOR else 0.5,
         max_staleness=0 if strategy == "fedavg" else 6,
         round_seconds=1e9 if strategy == "fedavg" else 0.0,
         **more,
@@ -38,7 +39,7 @@ class Fleet:
     """Three honest devices and one more take turns; a version after every second update."""
 
     def __init__(self, folder: Path, strategy: str, name: str = "one", **more) -> None:
-        update = UpdatePlan(0.5, feedback="ef21" if strategy == "ef21" else "residual")
+        update = UpdatePlan(0.5, feedback="ef21" if strategy in KEEPS_ESTIMATES else "residual")
         self.bundle = write_bundle(folder / "bundle", aggregation=plan_of(strategy), update=update)
         self.bench = Bench(folder / f"{name}.db", self.bundle, replace(OPEN, keys=(KEY,)), **more)
         self._sent = dict.fromkeys([device.name for device in (*HONEST, EVIL)], 0)
@@ -49,7 +50,14 @@ class Fleet:
         for device in devices:
             sequence = self._sent[device.name] = self._sent[device.name] + 1
             base = self.bench.journal.newest_number(TASK)
-            self.bench.handle(device, device.update(sequence, base_version=base, samples=2 + sequence % 5, life=1))
+            update = device.update(
+                sequence,
+                base_version=base,
+                samples=2 + sequence % 5,
+                life=1,
+                shapes=self.bundle.description.trained_shapes,
+            )
+            self.bench.handle(device, update)
             self.bench.make_versions()
 
     def revoke(self) -> None:

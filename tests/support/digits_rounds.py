@@ -49,7 +49,9 @@ def stored(samples: Samples, task: TaskDescription = TASK, seen: int = 0) -> Sto
 def take(
     samples: StoredSamples, task: TaskDescription = TASK, earlier: Earlier = NOTHING, weights: np.ndarray = START
 ) -> TrainingResult | Withheld:
-    return take_part(ENGINE, weights, samples, task, earlier, evaluate=RUNNER.evaluate_features)
+    return take_part(
+        ENGINE, weights, samples, task, earlier, evaluate=RUNNER.evaluate_features, predict=RUNNER.predict_features
+    )
 
 
 @cache

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet_protocol.aggregation_plan import KEEPS_ESTIMATES
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.cluster_plan import NOT_COPIED, ClusterPlan
 from fleet_protocol.codec import ClusterView, SparseUpdate, read_model, read_weights, with_copies, write_weights
@@ -122,7 +123,7 @@ def test_a_task_with_copies_can_be_read():
 def test_strategies_that_know_one_model_alone_are_refused(strategy):
     task = parse_description(digits_with())
     plan = msgspec.structs.replace(task.aggregation, strategy=strategy, buffer_size=1, server_learning_rate=1.0)
-    update = msgspec.structs.replace(task.update, feedback="ef21" if strategy == "ef21" else "residual")
+    update = msgspec.structs.replace(task.update, feedback="ef21" if strategy in KEEPS_ESTIMATES else "residual")
     assert NOT_COPIED[strategy] in refused(clusters=ClusterPlan(), aggregation=plan, update=update)
 
 

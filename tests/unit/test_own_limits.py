@@ -53,7 +53,9 @@ def test_nothing_is_trained_on_samples_that_are_spent():
     task = planned(maximum_epochs=50)
     samples = stored(digits(np.arange(40) % 10), task, seen=40)
     earlier = replace(NOTHING, epochs=50.0)
-    withheld = take_part(Untouched(), START, samples, task, earlier, evaluate=RUNNER.evaluate_features)
+    withheld = take_part(
+        Untouched(), START, samples, task, earlier, evaluate=RUNNER.evaluate_features, predict=RUNNER.predict_features
+    )
     assert isinstance(withheld, Withheld)
     assert (withheld.why, withheld.trained_through, withheld.epochs) == ("spent", 40, 50.0)
     assert "the 40 different samples here 50 times (maximum_epochs)" in withheld.words

@@ -22,6 +22,8 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.robust_plan import TRUSTING_RULES, RobustPlan, RuleName
 from tests.support.updates import SIZE, buffered_updates, dense, update_of
 
+DEVIATION = 0.5
+"""Of the prior of `posterior`."""
 some_updates = st.lists(buffered_updates(), min_size=4, max_size=12)
 of_each_plan = settings(max_examples=25)  # there are thirty plans
 
@@ -42,7 +44,10 @@ MOST_OF_THEM = sorted(EVERY_PLAN.keys() - {"fedasync"})
 
 def state_after(updates: list[BufferedUpdate], plan: AggregationPlan) -> ServerState:
     """Version 20, of which `updates` have already been aggregated."""
-    state = replace(initial_state(np.linspace(-1, 1, SIZE, dtype=np.float32), plan), version=20)
+    first = np.linspace(-1, 1, SIZE, dtype=np.float32)
+    if plan.strategy == "posterior":
+        first[SIZE // 2 :] = DEVIATION
+    state = replace(initial_state(first, plan), version=20)
     return replace(state, remembered=strategy_of(plan).remember(state, updates, plan))
 
 
@@ -132,6 +137,23 @@ def test_ef21_is_the_mean_of_every_devices_sum(updates) -> None:
     expected = weighted_mean(list(counted.values()))
     found = direction(state_after(updates[:-1], plan), updates[-1:], plan)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@given(some_updates)
+def test_posterior_is_the_prior_times_every_factor(updates) -> None:
+    """In natural parameters, where that is a sum; precisions are told times the prior's deviation."""
+    plan = AggregationPlan(buffer_size=1, strategy="posterior")
+    last = {update.device: update for update in updates}
+    sums = {device: sum(dense(update) for update in updates if update.device == device) for device in last}
+    factors = [vector for _, vector in bounded({each: (last[each].samples, sums[each]) for each in last}).values()]
+    prior = DEVIATION**-2
+    precision = prior + sum(np.maximum(each[SIZE // 2 :], 0) * prior / DEVIATION for each in factors)
+    prior_mean = np.linspace(-1, 1, SIZE)[: SIZE // 2]
+    mean = (prior * prior_mean + sum(each[: SIZE // 2] * prior for each in factors)) / precision
+    made = next_state(state_after(updates[:-1], plan), updates[-1:], plan)
+    expected = np.concatenate([mean, DEVIATION * precision / prior])
+    np.testing.assert_allclose(made.weights, expected, rtol=1e-4, atol=1e-4)
+    assert (made.weights[SIZE // 2 :] >= np.float32(DEVIATION)).all()
 
 
 @pytest.mark.parametrize(
@@ -284,7 +306,7 @@ def test_step_remembers_what_a_restart_recalls(name, split) -> None:
         assert_remembers_the_same(remembered, state_after([*earlier, *buffer], plan).remembered)
 
 
-KEEPS_UPDATES_WHOLE = {"aced", "base_mean", "ef21", "fedasync", *WITH_A_RULE}
+KEEPS_UPDATES_WHOLE = {"aced", "base_mean", "ef21", "fedasync", "posterior", *WITH_A_RULE}
 
 
 def largest_value(updates: list[BufferedUpdate]) -> float:

@@ -58,6 +58,7 @@ def described(
         drawing=recipe.task.drawing,
         personal=recipe.task.personal,
         selection=recipe.task.selection,
+        posterior=recipe.task.posterior,
     )
     return structs.replace(task, privacy=_privacy(recipe, task))
 

@@ -117,7 +117,12 @@ class SimulatedCoordinator:
 
     def model_of(self, cluster: int) -> FloatVector:
         """The same as devices of a cluster have it."""
-        return read_model(self._recent.model(self._parameters), self._served.description, cluster)
+        return read_model(self.version_to_use, self._served.description, cluster)
+
+    @property
+    def version_to_use(self) -> bytes:
+        """The file that `model` is read from."""
+        return self._recent.model(self._parameters)
 
     def manifest(self) -> Manifest:
         """What devices are told of the newest version."""

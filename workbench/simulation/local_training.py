@@ -11,6 +11,7 @@ from bundle_runtime.runner import BundleRunner
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import PlanBatches, TrainingEngine, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
+from edge_agent.training.posterior.local import Predict
 from edge_agent.training.validation import Evaluate
 from fleet_protocol.task_description import TaskDescription
 
@@ -18,7 +19,8 @@ from fleet_protocol.task_description import TaskDescription
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalTraining:
     """`count` says how many different samples a device sees, by its number; `samples` gives rows of them, int64 [N],
-    and `identities` what tells these apart, uint64 [N]. `evaluate` says how a device's samples do under some weights.
+    and `identities` what tells these apart, uint64 [N]. `evaluate` says how a device's samples do under some weights,
+    `predict` what the model says of inputs.
     """
 
     engine: TrainingEngine
@@ -26,6 +28,7 @@ class LocalTraining:
     samples: Callable[[int, NDArray[np.int64]], Samples]
     identities: Callable[[int, NDArray[np.int64]], NDArray[np.uint64]]
     evaluate: Evaluate
+    predict: Predict
     plan: PlanBatches = plan_batches
     """Picks the batches of a round."""
 
@@ -58,10 +61,12 @@ class Ingredients:
         Raises:
             GraphError: this onnxruntime can't run the graphs.
         """
+        runner = BundleRunner(task, self.files)
         return LocalTraining(
             engine=engine or OnnxStepEngine.of_task(task, self.files),
             count=self.count,
             samples=self.samples,
             identities=self.identities,
-            evaluate=BundleRunner(task, self.files).evaluate_features,
+            evaluate=runner.evaluate_features,
+            predict=runner.predict_features,
         )

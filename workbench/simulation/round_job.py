@@ -88,12 +88,22 @@ def carried_out(
     )
     samples = samples_of_round(job, training)
     if job.task.clusters is None:
-        return take_part(training.engine, job.weights, samples, job.task, earlier, evaluate=training.evaluate)
+        return take_part(
+            training.engine,
+            job.weights,
+            samples,
+            job.task,
+            earlier,
+            evaluate=training.evaluate,
+            predict=training.predict,
+        )
     cluster = chosen_cluster(
         job.weights, job.task, samples.training, job.cluster, draw=(job.life, job.seed), evaluate=training.evaluate
     )
     weights = ClusterView.of(job.task, cluster).weights(job.weights)
-    result = take_part(training.engine, weights, samples, job.task, earlier, evaluate=training.evaluate)
+    result = take_part(
+        training.engine, weights, samples, job.task, earlier, evaluate=training.evaluate, predict=training.predict
+    )
     return result if isinstance(result, Withheld) else msgspec.structs.replace(result, cluster=cluster)
 
 

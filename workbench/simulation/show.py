@@ -44,7 +44,7 @@ from workbench.simulation.result_files import write_result
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.summary_table import print_summary
 from workbench.simulation.verdict import failure
-from workbench.simulation.workload import Workload, synthetic_workload, trained_workload
+from workbench.simulation.workload import NO_PREDICTIONS, Workload, synthetic_workload, trained_workload
 
 MOST_LOOKED_AT = 100_000
 """Devices, where something goes over all of them for each version or round."""
@@ -264,6 +264,11 @@ def _check_plain(request: Request, strategy: StrategyName) -> None:
     ):
         if given is not None:
             raise ConfigurationError(f"{option} {given}: with --plain nothing is compressed; leave one of them out")
+    if strategy == "posterior":
+        raise ConfigurationError(
+            "--plain: a device of a task with [posterior] keeps its factor as it keeps what compression leaves out, and"
+            " with --plain nothing is compressed; leave --plain out"
+        )
     if strategy == "ef21":
         raise ConfigurationError(
             "--plain: strategy 'ef21' is the other half of a compression, and with --plain nothing is compressed; add"
@@ -275,6 +280,8 @@ def asked_workload(folder: Path, bundle: Bundle, devices: int, data: str | None,
     """What the devices learn: the bundle's own training on `data`, or the synthetic task."""
     task = bundle.description
     if data is None:
+        if task.posterior is not None:
+            raise ConfigurationError(NO_PREDICTIONS)
         return synthetic_workload(read_weights(bundle.weights, task.parameters), seed)
     samples = read_samples(data, task)
     if words := narrow_inputs(samples.inputs, task):

@@ -228,6 +228,11 @@ class Simulation:
         """The model that the fleet shares, f32[P]."""
         return self._world.coordinator.model
 
+    @property
+    def version_to_use(self) -> bytes:
+        """The file that `model` is read from."""
+        return self._world.coordinator.version_to_use
+
     def _told(self) -> list[Told]:
         rounds = 0
         if self._world.task.sample_privacy is not None:

@@ -14,6 +14,7 @@ from edge_agent.training.engine import BatchPlan, OnProgress, Rates, ignore_prog
 from edge_agent.training.private.engine import PrivateEngine
 from edge_agent.training.stored_samples import identities
 from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.local_training import Ingredients, LocalTraining
 from workbench.simulation.scores import scorer
@@ -25,6 +26,9 @@ NOISE_SEED = 4
 DIFFERENT_OPTIMA = 1 << 20
 DISAGREEMENT = 0.5
 """How far a device's own optimum lies from the fleet's, as a share of the way from version 0 to the fleet's."""
+
+NO_PREDICTIONS = "[posterior] draws labels from predictions, and the synthetic task has none; add --data"
+"""Of a simulation without samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +146,7 @@ def synthetic_workload(initial: FloatVector, seed: int) -> Workload:
         samples=samples,
         identities=lambda _, rows: rows.astype(np.uint64) * GOLDEN_RATIO,
         evaluate=_evaluate_distance,
+        predict=_predict_nothing,
         score=lambda weights: float(1 - np.linalg.norm(optimum.astype(np.float64) - weights) / np.linalg.norm(way)),
         measure="share of the way to the optimum",
         rescaled=lambda _: workload,
@@ -154,6 +159,10 @@ def _evaluate_distance(weights: FloatVector, samples: Samples) -> Evaluation:
     """The loss of `QuadraticEngine`: every sample of a device is its optimum."""
     loss = _loss(weights - samples.inputs[0])
     return Evaluation(np.full(len(samples), loss), None)
+
+
+def _predict_nothing(_weights: FloatVector, _inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    raise ConfigurationError(NO_PREDICTIONS)
 
 
 def trained_workload(bundle: Path, task: TaskDescription, parts: Sequence[Samples], held_out: Samples) -> Workload:

@@ -64,6 +64,9 @@ class Serving(Protocol):
     def model_of(self, cluster: int, /) -> FloatVector: ...
 
     @property
+    def version_to_use(self) -> bytes: ...
+
+    @property
     def noised_sums(self) -> int: ...
 
     @property

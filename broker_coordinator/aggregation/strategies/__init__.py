@@ -10,6 +10,7 @@ from broker_coordinator.aggregation.strategies.fadas import FADAS
 from broker_coordinator.aggregation.strategies.fedasync import FEDASYNC
 from broker_coordinator.aggregation.strategies.fedavg import FEDAVG
 from broker_coordinator.aggregation.strategies.fedbuff import FEDBUFF
+from broker_coordinator.aggregation.strategies.posterior import POSTERIOR
 from broker_coordinator.aggregation.strategies.strategy import RECENT_VERSIONS, Partial, Recall, Step, Strategy
 from fleet_protocol.aggregation_plan import StrategyName
 
@@ -22,6 +23,7 @@ STRATEGIES: dict[StrategyName, Strategy[Any]] = {
     "aced": ACED,
     "fadas": FADAS,
     "ef21": EF21,
+    "posterior": POSTERIOR,
 }
 
 __all__ = ["RECENT_VERSIONS", "STRATEGIES", "Partial", "Recall", "Step", "Strategy"]

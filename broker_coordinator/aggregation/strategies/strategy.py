@@ -78,6 +78,7 @@ class Strategy(Generic[P]):
 
     `remember` gives `Step.remembered` alone, from the state and the updates: for restarts and rollbacks. `weighted` is
     what the direction is the weighted mean of, so that a rule can take the mean's place; None where it is no such mean.
+    With `keeps_first` version 0 is in `state.moments`, and the direction is the way to the next one: no optimiser.
     """
 
     partial: Callable[[ServerState, Sequence[BufferedUpdate], AggregationPlan], P]
@@ -85,3 +86,4 @@ class Strategy(Generic[P]):
     remember: Callable[[ServerState, Iterable[BufferedUpdate], AggregationPlan], Remembered] = nothing
     recall: Recall = Recall.NOTHING
     weighted: Weigh | None = None
+    keeps_first: bool = False

@@ -70,9 +70,12 @@ class Predictions:
         try:
             await self._take_manifest(sample.task)
             version = await self._versions.version_to_use(sample.task, predicting_files)
-            scores = await self._predictor.scores(version, check_inputs(sample, version.description))
+            found = await self._predictor.scores(version, check_inputs(sample, version.description))
         except _EXPECTED_ERRORS as error:
             raise CannotPredictError(str(error)) from error
-        predictions = {head: interpret(scores[head], label) for head, label in version.description.each_label.items()}
+        labels = version.description.each_label.items()
+        predictions = {
+            head: interpret(found.values[head], label, found.spreads.get(head, ())) for head, label in labels
+        }
         milliseconds = round(1000 * (time.perf_counter() - began), 3)
         return Predicted(sample.task, version.number, milliseconds, predictions.pop(WHOLE_ROW, None), predictions)

@@ -48,7 +48,7 @@ class ResidentPredictor:
         """Whether the child is there."""
         return self._process is not None and self._process.returncode is None
 
-    async def scores(self, version: ReadyVersion, inputs: bytes) -> dict[str, list[float]]:
+    async def scores(self, version: ReadyVersion, inputs: bytes) -> Scores:
         """The scores of one sample by each head, whose inputs are float32 in bytes.
 
         Raises:
@@ -115,7 +115,7 @@ class ResidentPredictor:
         self._loaded = _loaded(version)
         self._write(write_job(job))
 
-    async def _ask(self, inputs: bytes) -> dict[str, list[float]]:
+    async def _ask(self, inputs: bytes) -> Scores:
         self._write(frame(inputs))
         if self._answers is None:
             raise RuntimeError("the predictor is not started")
@@ -124,7 +124,7 @@ class ResidentPredictor:
             raise ConnectionResetError(f"an answer of {length} bytes")
         reply = read_reply(await self._answers.readexactly(length))
         if isinstance(reply, Scores):
-            return reply.values
+            return reply
         await self._end_after(reply)
         raise PredictionFailedError(reply.error)
 

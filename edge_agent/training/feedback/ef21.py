@@ -11,6 +11,7 @@ leaves no trace, so both sides hold the same numbers once nothing is on its way.
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_agent.training.feedback.interface import StateLayout
 from fleet_protocol.codec import SparseUpdate
@@ -32,6 +33,11 @@ class Ef21Feedback:
         self.life = int.from_bytes(state[:_LIFE_BYTES], "big") if state else life
         stored = np.frombuffer(state, np.float64, offset=_LIFE_BYTES) if state else np.zeros(parameters)
         self._estimate = stored.copy()
+
+    @property
+    def estimate(self) -> NDArray[np.float64]:
+        """As it is now."""
+        return self._estimate
 
     def give_back(self, rejected: SparseUpdate) -> None:
         """See `ErrorFeedback`."""

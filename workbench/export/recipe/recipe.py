@@ -36,6 +36,7 @@ from workbench.export.recipe.model_code import model_code
 from workbench.export.recipe.named_inputs import take_rows
 from workbench.export.recipe.objective import Objective
 from workbench.export.recipe.own_loss import OwnLoss, own_losses
+from workbench.export.recipe.posterior import with_usual_posterior
 from workbench.export.recipe.probe import extreme_inputs, probe_inputs
 from workbench.export.recipe.recipe_checks import check_parts, check_task
 from workbench.export.recipe.recipe_probe import probe
@@ -144,7 +145,7 @@ def read_recipe(folder: Path, change: Change = unchanged, weights: Path | None =
     path, model_path = folder / TASK_FILE, folder / MODEL_FILE
     text = _read(path)
     said = change(parse_document(text, TaskFile, str(path)))
-    task = _with_rows(_with_usual_aggregation(said, text), path)
+    task = _with_rows(with_usual_posterior(_with_usual_aggregation(said, text), text, path), path)
     given = None
     if task.backbone is not None and task.backbone.onnx:
         given = read_given_backbone(folder / task.backbone.onnx, task.input)

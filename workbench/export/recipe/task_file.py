@@ -11,6 +11,7 @@ from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.personal_plan import PersonalPlan
+from fleet_protocol.posterior_plan import PosteriorPlan
 from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.prompt_plan import PromptPlan
@@ -128,6 +129,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     clusters: ClusterPlan | None = None
     personal: PersonalPlan | None = None
     selection: SelectionPlan | None = None
+    posterior: PosteriorPlan | None = None
     drawing: DrawingPlan | None = None
     privacy: PrivacyPlan | None = None
     loss: LossName | None = None

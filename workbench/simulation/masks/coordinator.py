@@ -69,7 +69,12 @@ class MaskedCoordinator:
 
     def model_of(self, cluster: int) -> FloatVector:
         """The same: a task with masks has no clusters."""
-        return read_model(self._recent.model(self._parameters), self._task, cluster)
+        return read_model(self.version_to_use, self._task, cluster)
+
+    @property
+    def version_to_use(self) -> bytes:
+        """The file that `model` is read from."""
+        return self._recent.model(self._parameters)
 
     def published(self, _: str, version: int) -> bytes | None:
         """The weights file of a version of the one task; None where it is no longer kept."""

@@ -1,0 +1,166 @@
+"""A task whose model is a distribution over its weights: the table `[posterior]`.
+
+docs/uncertainty.md says how devices learn it. A version has a mean and, as `NAME@precision`, a precision for each
+weight, in units in which the prior's precision is its standard deviation: changes of either are then alike in size.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.limits import MAX_PARAMETERS, MAX_TENSORS
+from fleet_protocol.parameter import Parameter
+
+if TYPE_CHECKING:
+    from fleet_protocol.task_description import TaskDescription
+
+POSTERIOR: Final = "posterior"
+"""The strategy of such a task."""
+LARGEST_PRECISION: Final = 10_000.0
+"""Of a device's factor in those of the prior, on average (root mean square), where `max_delta_norm` is left out."""
+
+
+class PosteriorPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where the model is a Gaussian over its weights, learned by partitioned variational inference
+    (docs/uncertainty.md)."""
+
+    prior_deviation: Annotated[float, msgspec.Meta(ge=1e-3, le=1e3)] = 1.0
+    """The standard deviation of each weight around its initial value, before any device has learned anything, divided
+    by the root of how many inputs its layer sums."""
+    damping: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
+    """By this part of the way a device moves its factor in a round. Lower it where versions swing."""
+    draws: Annotated[int, msgspec.Meta(ge=2, le=256)] = 16
+    """Models that are drawn for a prediction."""
+
+    def deviations(self, parameters: Sequence[Parameter]) -> list[float]:
+        """The prior's standard deviation of the values of each. Layers that sum over many inputs have small weights:
+        so what a drawn layer gives is about as large whatever its size. A vector is as the matrix before it.
+        """
+        found, inputs = [], 1
+        for each in parameters:
+            inputs = math.prod(each.shape[1:]) if len(each.shape) > 1 else inputs
+            found.append(self.prior_deviation / math.sqrt(inputs))
+        return found
+
+    def largest_norm(self, values: int) -> float:
+        """Of an update of so many values, where the task does not say it."""
+        return LARGEST_PRECISION * self.prior_deviation * math.sqrt(values)
+
+
+def precision_of(parameter: Parameter) -> Parameter:
+    """The tensor of a version that has the precisions of this one's values."""
+    return msgspec.structs.replace(parameter, name=f"{parameter.name}@precision")
+
+
+def with_precisions(parameters: Sequence[Parameter]) -> list[Parameter]:
+    """What a version of a model of these holds: a mean of each, then a precision of each."""
+    return [*parameters, *map(precision_of, parameters)]
+
+
+def check_posterior(task: "TaskDescription", name: str) -> None:
+    """Check the table, or that its strategy is in no task without it.
+
+    Raises:
+        ConfigurationError: the rest of the task has no meaning with it.
+    """
+    plan = task.posterior
+    if (plan is not None) != (task.aggregation.strategy == POSTERIOR):
+        raise ConfigurationError(
+            f"{name}: aggregation.strategy is {task.aggregation.strategy!r}; a task with [posterior] has"
+            f" {POSTERIOR!r}, and no other task: write both, or neither"
+        )
+    if plan is None:
+        return
+    _check_company(task, name)
+    _check_likelihood(task, name)
+    _check_steps(task, name)
+    _check_server(task, name)
+    size, tensors = task.version.size, len(task.version.parameters)
+    if size > MAX_PARAMETERS or tensors > MAX_TENSORS:
+        raise ConfigurationError(
+            f"{name}: with a precision of each, a version has {size} values in {tensors} tensors; allowed are"
+            f" {MAX_PARAMETERS} in {MAX_TENSORS}: let fewer parameters train, or leave [posterior] out"
+        )
+
+
+def _check_company(task: "TaskDescription", name: str) -> None:
+    """Raise `ConfigurationError` for what does not go with factors that add, and say why."""
+    others = {
+        "[split]": (task.split, "a helper's blocks have no factor of one device"),
+        "[solved_head]": (task.solved_head, "the coordinator solves the head at once"),
+        "[prompts]": (task.prompts, "synthetic data is in no device's factor"),
+        "[clusters]": (task.clusters, "a device's factor is of one model, and its cluster may change"),
+        "[personal]": (task.personal, "a factor is of the whole model"),
+        "[drawing]": (task.drawing, "generators have no likelihood"),
+        "[privacy.samples]": (task.sample_privacy, "the steps that find precisions are not counted"),
+        "[privacy.masks]": (task.masks, "the coordinator keeps each device's factor"),
+        "[privacy.devices]": (
+            task.device_privacy,
+            "the coordinator keeps each factor, without noise",
+        ),
+        "[aggregation.robust]": (task.aggregation.rule, "factors add, and have no mean that a rule could replace"),
+        "[aggregation.quarantine]": (task.aggregation.suspects, "device and coordinator keep the same factor"),
+        "[heads]": (task.heads or None, "the labels of one head are drawn"),
+    }
+    for table, (found, why) in others.items():
+        if found is not None:
+            raise ConfigurationError(f"{name}: {table} does not go with [posterior]: {why}; leave one of them out")
+    if task.sending.rule != "always":
+        raise ConfigurationError(
+            f"{name}: sending.rule is {task.sending.rule!r}, and a factor that stays unsent is the one before; leave"
+            " [sending] out of a task with [posterior]"
+        )
+
+
+def _check_likelihood(task: "TaskDescription", name: str) -> None:
+    """Raise `ConfigurationError` where no labels can be drawn from the model's own predictions."""
+    label = task.label
+    if not (label.kind == "class" and label.is_index) and label.kind != "regression":
+        shown = f"{label.kind!r} with positions" if label.kind == "class" else repr(label.kind)
+        raise ConfigurationError(
+            f"{name}: [posterior] takes label.kind 'class', one for each sample, or 'regression'; this is {shown}:"
+            " leave [posterior] out"
+        )
+    if task.scaling.targets is not None:
+        raise ConfigurationError(
+            f"{name}: scaling.targets change what the loss says of labels, and [posterior] takes it for their"
+            ' likelihood; write [scaling] targets = "off", and labels of a deviation near 1'
+        )
+    if task.statistics:
+        raise ConfigurationError(
+            f'{name}: running statistics have no posterior; write batch_norm = "frozen", or leave [posterior] out'
+        )
+
+
+def _check_steps(task: "TaskDescription", name: str) -> None:
+    """Raise `ConfigurationError` where a step of the training graph is not its gradient, or steps would go too far."""
+    training = task.training
+    if training.optimiser != "sgd":
+        raise ConfigurationError(
+            f"{name}: [posterior] reads the gradient from one step of plain SGD, and training.optimiser is"
+            f' {training.optimiser!r}; write training.optimiser = "sgd"'
+        )
+    for setting in ("weight_decay", "gradient_clip", "proximal", "per_sample_gradients"):
+        if getattr(training, setting):
+            raise ConfigurationError(
+                f"{name}: training.{setting} has no effect with [posterior], whose steps are those of natural gradients"
+                " with a prior; leave it out"
+            )
+    if training.learning_rate > 1:
+        raise ConfigurationError(
+            f"{name}: training.learning_rate is {training.learning_rate:g}; with [posterior] it is the part of a"
+            " natural gradient step that is taken, at most 1"
+        )
+
+
+def _check_server(task: "TaskDescription", name: str) -> None:
+    """Raise `ConfigurationError` where a version would be anything but the product of factors."""
+    plan = task.aggregation
+    if plan.server_optimiser not in ("sgd", "momentum") or plan.server_momentum or plan.server_learning_rate != 1:
+        raise ConfigurationError(
+            f"{name}: a version of a task with [posterior] is the product of its factors, and no optimiser goes another"
+            " way there; leave aggregation.server_optimiser, server_momentum and server_learning_rate out"
+        )

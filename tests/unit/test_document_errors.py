@@ -36,7 +36,7 @@ def refusal_of(text: str, shape: type) -> str:
             'strategy = "ca2fl"',
             'strategy = "fedbuf"',
             "Invalid enum value 'fedbuf' - at `aggregation.strategy`; choose one of aced, base_mean, ca2fl, ef21,"
-            " fadas, fedasync, fedavg, fedbuff; did you mean 'fedbuff'?",
+            " fadas, fedasync, fedavg, fedbuff, posterior; did you mean 'fedbuff'?",
         ),
         (
             "steps = 60",

@@ -19,7 +19,6 @@ JSON object as its last line. Bytes are kB of whole signed envelopes; `total` ho
 import argparse
 import json
 import math
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -91,8 +90,8 @@ class LowRank:
         return encoded
 
     def saved(self, updates: int) -> int:
-        """Bytes that so many updates took less than the coordinator was given."""
-        return round(updates * statistics.mean(self._saved)) if self._saved else 0
+        """Bytes that the first so many updates took less than the coordinator was given."""
+        return sum(self._saved[:updates])
 
 
 def _approximated(tensor: NDArray[np.float32], rank: int) -> tuple[FloatVector, bytes]:

@@ -187,9 +187,9 @@ def linear_layers_wrong():
 
 def features_that_differ(model: Callable[[nn.Module, Tensor], Tensor]) -> None:
     """Compare a backbone with torch, where linear layers are exported as something else."""
+    make = lambda: nn.Sequential(Apply(model, layer=nn.Linear(8, 6)), nn.Linear(6, 4))  # noqa: E731 - made anew
+    halves = split(recipe_of(make, trainable=("1.*",), backbone=BackboneSettings("0")))
     with linear_layers_wrong():
-        make = lambda: nn.Sequential(Apply(model, layer=nn.Linear(8, 6)), nn.Linear(6, 4))  # noqa: E731 - made anew
-        halves = split(recipe_of(make, trainable=("1.*",), backbone=BackboneSettings("0")))
         check_backbone(halves, checked_model(backbone_graph(halves)), description(halves.whole))
 
 

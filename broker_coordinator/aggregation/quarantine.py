@@ -9,8 +9,8 @@ robust z-score of Iglewicz & Hoaglin 1993, who also say the usual threshold; 1.4
 Gaussians their deviation. A device is never compared with itself, and counts once however much it sends. Updates of
 norm 0 have no direction and no scale: they say nothing of what is usual.
 
-Of the last devices that were judged at most half may be suspicious (`verdicts`): where more are, nothing is held until
-that is over (docs/decisions/quarantine.md).
+Of the devices that were judged lately at most half may be suspicious (`verdicts`): where more are, nothing is held
+until that is over (docs/decisions/quarantine.md).
 """
 
 from collections.abc import Mapping, Sequence

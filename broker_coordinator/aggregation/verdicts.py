@@ -1,15 +1,20 @@
-"""One verdict of each of the last devices that were judged: whether its last update was suspicious. Pure.
+"""One verdict of each device that was judged lately: whether its last update was suspicious. Pure.
 
-Of these devices at most half may be suspicious: where more are, what is usual has changed, or the honest are the few.
-A device has one verdict, however often it sends: so one alone is never more than half of those that judge it.
+Lately is since the first update of the `VERSIONS_LOOKED_AT`-th last version. Versions are the clock, as what is held
+makes none: however often hostile devices send, honest ones are still among those that count. Of these devices at most
+half may be suspicious: where more are, what is usual has changed, or the honest are the few. A device has one verdict,
+however often it sends: so one alone is never more than half of those that judge it.
 """
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 
-DEVICES_JUDGED: Final = 32
-"""Of which at most half may be suspicious."""
+VERSIONS_LOOKED_AT: Final = 40
+"""Versions with updates. With a buffer that follows the fleet, all but the rarest devices are in so many."""
+MOST_JUDGED: Final = 4096
+"""Devices, those of which something came last, of which at most half may be suspicious."""
 
 
 class Verdict(NamedTuple):
@@ -21,18 +26,21 @@ class Verdict(NamedTuple):
 
 @dataclass(slots=True)
 class Verdicts:
-    """By device: those on whose updates came last, by their positions in the journal. So in whatever order they are
-    noted, they are the same, and a restart finds them again.
+    """By device, in the order of their positions in the journal: whatever order they are noted in, they are the same,
+    and a restart finds them again. `first_positions` are of the first update of each of the last versions.
     """
 
     of_devices: dict[str, Verdict] = field(default_factory=dict)
+    first_positions: deque[int] = field(default_factory=lambda: deque(maxlen=VERSIONS_LOOKED_AT))
 
     @classmethod
-    def of(cls, found: Iterable[tuple[str, int, bool]]) -> Self:
-        """Those on some updates: device, position, and whether it is suspicious."""
+    def of(cls, found: Iterable[tuple[str, int, bool]], first_positions: Iterable[int] = ()) -> Self:
+        """Those on some updates: device, position, and whether it is suspicious; `first_positions`, oldest first."""
         verdicts = cls()
         for device, position, suspicious in found:
             verdicts.note(device, position, suspicious=suspicious)
+        for position in first_positions:
+            verdicts.version_made(position)
         return verdicts
 
     @property
@@ -47,13 +55,35 @@ class Verdicts:
 
     def copy(self) -> "Verdicts":
         """One that may be changed by itself."""
-        return Verdicts(dict(self.of_devices))
+        return Verdicts(dict(self.of_devices), self.first_positions.copy())
 
     def note(self, device: str, position: int, *, suspicious: bool) -> None:
         """An update of a device is judged, or is known to have been."""
         before = self.of_devices.get(device)
-        if before is not None and before.position > position:
+        if position < self._oldest or (before is not None and before.position > position):
             return
+        self.of_devices.pop(device, None)
+        newest = next(reversed(self.of_devices.values()), None)
         self.of_devices[device] = Verdict(position, suspicious)
-        if len(self.of_devices) > DEVICES_JUDGED:
-            del self.of_devices[min(self.of_devices, key=lambda each: self.of_devices[each].position)]
+        if newest is not None and newest.position > position:
+            self.of_devices = dict(sorted(self.of_devices.items(), key=lambda each: each[1].position))
+        if len(self.of_devices) > MOST_JUDGED:
+            del self.of_devices[next(iter(self.of_devices))]
+
+    def version_made(self, first_position: int) -> None:
+        """A version is made, whose first update is at this position: what is before those looked at counts no more."""
+        self.first_positions.append(first_position)
+        for device in [device for device, each in self._before(self._oldest)]:
+            del self.of_devices[device]
+
+    @property
+    def _oldest(self) -> int:
+        """The position from which on updates count."""
+        full = len(self.first_positions) == VERSIONS_LOOKED_AT
+        return self.first_positions[0] if full else 0
+
+    def _before(self, position: int) -> Iterable[tuple[str, Verdict]]:
+        for device, verdict in self.of_devices.items():
+            if verdict.position >= position:
+                return
+            yield device, verdict

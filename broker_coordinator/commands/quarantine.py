@@ -89,7 +89,7 @@ def quarantine_advice(journal: JournalReader, task: TaskDescription) -> list[str
     if not verdicts.are_overrun:
         return []
     return [
-        f"{verdicts.suspicious} of the last {len(verdicts.of_devices)} devices are suspicious by what they"
+        f"{verdicts.suspicious} of {len(verdicts.of_devices)} devices that sent lately are suspicious by what they"
         " sent last, which is more than half: all updates count, until half or fewer are; either what devices learn has"
         " changed, or most of them are hostile or broken: look at what they send (tasks quarantine"
         f" {task.task}), or publish with a larger aggregation.quarantine.threshold than {plan.threshold:g}"

@@ -79,6 +79,8 @@ def advance(task: ServedTask, made: NextVersion, now: float) -> None:
         task.utilities.version_made(max(0.0, now - task.began), task.buffer_size, in_time=not task.asks_everyone)
     task.began = now
     task.asks_everyone = False
+    if held and task.description.aggregation.suspects is not None:
+        task.quarantine.verdicts.version_made(min(each.position for each in held))
     for waiting in held:
         task.waiting.popleft()
         _note_held(task, waiting, made)

@@ -3,7 +3,6 @@
 import logging
 
 from broker_coordinator.aggregation.staleness import oldest_that_counts
-from broker_coordinator.aggregation.verdicts import DEVICES_JUDGED
 from broker_coordinator.serving import judging
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.served_task import ServedTask
@@ -52,18 +51,21 @@ class Quarantines:
             )
         if task.quarantine.is_overrun != (name in self._overrun):
             self._overrun ^= {name}
-            self._say(name, task.quarantine.is_overrun)
+            self._say(task, is_overrun=task.quarantine.is_overrun)
 
-    def _say(self, task: str, is_overrun: bool) -> None:
+    def _say(self, task: ServedTask, *, is_overrun: bool) -> None:
+        name = task.description.task
         if not is_overrun:
-            logger.info(log_line("quarantine_resumed", task=task))
+            logger.info(log_line("quarantine_resumed", task=name))
             return
+        verdicts = task.quarantine.verdicts
         logger.warning(
             log_line(
                 "quarantine_overrun",
-                task=task,
-                looked_at=DEVICES_JUDGED,
-                remedy="none is held until half of the last devices or fewer are suspicious; look at what devices send"
-                f" with: broker-coordinator tasks quarantine {task}, and at their data; else raise the threshold",
+                task=name,
+                suspicious=verdicts.suspicious,
+                looked_at=len(verdicts.of_devices),
+                remedy="none is held until half of these devices or fewer are suspicious; look at what devices send"
+                f" with: broker-coordinator tasks quarantine {name}, and at their data; else raise the threshold",
             )
         )

@@ -129,7 +129,9 @@ def leave_clusters(connection: Connection, device: str, task: str | None = None)
     found_in = select(findings.c.task) if task is None else select(findings.c.task).where(findings.c.task == task)
     for each in connection.scalars(found_in).all():
         last = _finding(connection, each, of_any_bundle=True)
-        if last is not None and (device in last.samples or device in last.put):
+        if last is None:  # damaged: nobody knows by what it is in its cluster
+            _assign(connection, each, {device: NO_CLUSTER})
+        elif device in last.samples or device in last.put:
             _assign(connection, each, {device: NO_CLUSTER})
             _store(connection, each, last.without(device))
 

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, or_, 
 from broker_coordinator.aggregation.lineage import Lineage
 from broker_coordinator.aggregation.quarantine import Suspicion
 from broker_coordinator.aggregation.staleness import oldest_that_counts, staleness_at
-from broker_coordinator.aggregation.verdicts import DEVICES_JUDGED, Verdicts
+from broker_coordinator.aggregation.verdicts import MOST_JUDGED, VERSIONS_LOOKED_AT, Verdicts
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import HELD, HELD_IN_QUARANTINE, WAITING, payloads
 from broker_coordinator.storage.standing import last_position_in
@@ -120,7 +120,8 @@ def drop(engine: Engine, task: str, devices: Iterable[str]) -> list[HeldUpdate]:
 
 
 def last_verdicts(engine: Engine, task: str, left: Mapping[str, int]) -> Verdicts:
-    """Those on the last updates of a task's bundle, without what devices had sent before they `left` (`Lineage`).
+    """Those on the last update of each device of a task's bundle, as far as the last versions go back, without what
+    devices had sent before they `left` (`Lineage`).
 
     Raises:
         JournalUnavailableError: the database failed.
@@ -129,11 +130,16 @@ def last_verdicts(engine: Engine, task: str, left: Mapping[str, int]) -> Verdict
     these = (*updates_of(task), trained_from_first(task), judged, *_sent_since(left))
     newest = func.max(payloads.c.position)
     last = select(newest.label("position")).where(*these).group_by(payloads.c.device)
-    last_devices = last.order_by(newest.desc()).limit(DEVICES_JUDGED).subquery()
+    last_devices = last.order_by(newest.desc()).limit(MOST_JUDGED).subquery()
     query = select(payloads.c.device, payloads.c.position, payloads.c.suspicion)
+    version = payloads.c.aggregate
+    in_versions = (*updates_of(task), trained_from_first(task), version.is_not(None))
+    firsts = select(func.min(payloads.c.position)).where(*in_versions).group_by(version)
     with reading(engine) as connection:
         rows = connection.execute(query.join(last_devices, last_devices.c.position == payloads.c.position)).all()
-    return Verdicts.of((row.device, row.position, row.suspicion is not None) for row in rows)
+        first = connection.scalars(firsts.order_by(version.desc()).limit(VERSIONS_LOOKED_AT)).all()
+    verdicts = ((row.device, row.position, row.suspicion is not None) for row in rows)
+    return Verdicts.of(verdicts, reversed(first))
 
 
 def _sent_since(left: Mapping[str, int]) -> list[ColumnElement[bool]]:

@@ -1,8 +1,10 @@
 """Which schema a database has: it is made where there is none, brought up to date, or refused."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
+import msgspec
 from sqlalchemy import Column, Connection, insert, inspect, select, update
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
@@ -28,6 +30,9 @@ from broker_coordinator.storage.schema import (
     versions,
 )
 from fleet_protocol.errors import ConfigurationError
+
+_OF_ALL = ""
+"""No device's name: whose direction that of a whole kind is, of which earlier releases had no other."""
 
 MAX_SHOWN_TABLES = 5
 """Of another program's, in an error."""
@@ -147,6 +152,12 @@ def _from_20(connection: Connection) -> None:
 def _from_21(connection: Connection) -> None:
     connection.execute(CreateTable(pulls))
     connection.execute(CreateTable(pulls_read))
+    for task, document in connection.execute(select(findings.c.task, findings.c.document)).all():
+        with suppress(msgspec.DecodeError, AttributeError):  # a damaged row: clusters are found anew
+            found = msgspec.json.decode(document, type=dict[str, Any])
+            found["kinds"] = {cluster: {_OF_ALL: kind} for cluster, kind in found.get("kinds", {}).items()}
+            changed = msgspec.json.encode(found).decode()
+            connection.execute(update(findings).where(findings.c.task == task).values(document=changed))
 
 
 def _add_column(connection: Connection, column: Column[Any]) -> None:

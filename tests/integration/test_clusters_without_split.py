@@ -19,7 +19,8 @@ from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.pulls import told_directions
-from broker_coordinator.storage.schema import FACTS, payloads, pulls, pulls_read
+from broker_coordinator.storage.schema import FACTS, findings, payloads, pulls, pulls_read, schema_number
+from broker_coordinator.storage.schema_upgrades import create_schema
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.aggregation_plan import AggregationPlan
@@ -237,6 +238,37 @@ def test_a_device_leaves_its_cluster_when_it_is_revoked_before_it_has_sent_anyth
     devices.revoke(DARK[1].name)
     kept = {name: cluster for name, cluster in KINDS.items() if name not in {DARK[0].name, DARK[1].name}}
     assert assigned(bench) == kept | {"shelf": 1}
+
+
+def test_a_database_of_schema_21_keeps_its_kinds_and_places_newcomers_by_them(tmp_path):
+    """Whose findings had one direction of each kind, and none of each device."""
+    bench = served(tmp_path, found_by="directions")
+    late = DARK[-1]
+    rounds(bench, 1, 4, devices=[device for device in DARK + LIGHT if device is not late])
+    kinds, finding = find_and_assign(bench.journal, bench.description)
+    with writing(bench.journal.engine) as connection:
+        document = json.loads(msgspec.json.encode(finding))
+        document["kinds"] = {cluster: next(iter(each.values())) for cluster, each in document["kinds"].items()}
+        connection.execute(update(findings).values(document=json.dumps(document)))
+        for table in (pulls, pulls_read):
+            table.drop(connection)
+        connection.execute(update(schema_number).values(number=21))
+    with writing(bench.journal.engine) as connection:
+        create_schema(connection)
+    for sequence in range(1, 11):
+        send(bench, late, sequence)
+    bench.make_versions()
+    assert place_newcomers(bench.journal, bench.description)[0] == {late.name: kinds[DARK[0].name]}
+
+
+def test_a_device_that_is_revoked_leaves_its_cluster_where_nobody_can_read_what_that_was_found_by(tmp_path):
+    bench = served(tmp_path, found_by="directions")
+    rounds(bench, 1, 3)
+    find_and_assign(bench.journal, bench.description)
+    with writing(bench.journal.engine) as connection:
+        connection.execute(update(findings).values(document="{"))
+    DeviceRegistry(bench.journal.engine).revoke(DARK[0].name)
+    assert assigned(bench) == {name: cluster for name, cluster in KINDS.items() if name != DARK[0].name}
 
 
 def test_damaged_facts_and_those_that_were_set_aside_cost_no_other_device(tmp_path):

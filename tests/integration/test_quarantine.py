@@ -129,7 +129,7 @@ def test_a_quarantine_that_would_hold_most_holds_nothing_and_goes_on_by_itself(f
     for verb in ("show", "diagnose"):
         advice = run("tasks", verb, TASK)["advice"]
         assert any(
-            "6 of the last 8 devices are suspicious by what they sent last, which is more than half" in words
+            "6 of 8 devices that sent lately are suspicious by what they sent last, which is more than half" in words
             for words in advice
         )
     fleet.turn(*HONEST[6:], *HONEST, *HONEST[:4], times=REVERSED)

@@ -16,7 +16,7 @@ from broker_coordinator.aggregation.quarantine import (
     Quarantine,
     Sent,
 )
-from broker_coordinator.aggregation.verdicts import DEVICES_JUDGED, Verdicts
+from broker_coordinator.aggregation.verdicts import MOST_JUDGED, VERSIONS_LOOKED_AT, Verdicts
 from fleet_protocol.aggregation_plan import AggregationPlan, check_aggregation
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.cluster_plan import ClusterPlan
@@ -165,9 +165,38 @@ def test_verdicts_are_the_same_in_whatever_order_they_are_noted(order: list[int]
     """So a restart, which reads the journal, finds those of the process before it."""
     updates = [(f"pi-{number % devices}", number, number % 3 == 0) for number in range(60)]
     noted = Verdicts.of(updates[number] for number in order)
-    assert noted.of_devices == Verdicts.of(updates).of_devices
-    assert len(noted.of_devices) == min(devices, DEVICES_JUDGED)
+    assert list(noted.of_devices.items()) == list(Verdicts.of(updates).of_devices.items())
+    assert len(noted.of_devices) == devices
     assert all(each.position >= 60 - len(noted.of_devices) for each in noted.of_devices.values())
+
+
+def test_verdicts_are_those_since_the_first_update_of_the_last_versions() -> None:
+    noted = Verdicts()
+    for number in range(3 * VERSIONS_LOOKED_AT):
+        noted.version_made(number)
+        noted.note(f"pi-{number}", number, suspicious=False)
+    assert list(noted.of_devices) == [f"pi-{n}" for n in range(2 * VERSIONS_LOOKED_AT, 3 * VERSIONS_LOOKED_AT)]
+    noted.note("late-pi", 0, suspicious=True)  # what is before them counts no more, when it comes late either
+    assert not noted.suspicious
+    everybody = Verdicts.of((f"pi-{number}", number, False) for number in range(MOST_JUDGED + 1))
+    assert "pi-0" not in everybody.of_devices
+    assert len(everybody.of_devices) == MOST_JUDGED
+
+
+@pytest.mark.parametrize(("hostile", "is_overrun"), [(17, False), (60, False), (61, True)])
+def test_more_hostile_devices_than_honest_ones_are_needed(hostile: int, is_overrun: bool) -> None:
+    """Sixty honest devices in turn, a buffer of ten: what is held makes no version, so nobody honest is forgotten."""
+    verdicts, position = Verdicts(), 0
+    for version in range(100):
+        for _ in range(3):
+            for number in range(hostile):
+                position += 1
+                verdicts.note(f"hostile-{number}", position, suspicious=True)
+        verdicts.version_made(position + 1)
+        for number in range(10):
+            position += 1
+            verdicts.note(f"pi-{(10 * version + number) % 60}", position, suspicious=False)
+    assert verdicts.are_overrun is is_overrun
 
 
 @pytest.mark.parametrize("sends", [1, 40])

@@ -63,4 +63,4 @@ def length(vector: FloatVector) -> float:
 def at_most(vector: FloatVector, limit: float) -> FloatVector:
     """The vector, scaled down where it is longer than `limit`."""
     found = length(vector)
-    return vector if found <= limit else (vector * np.float32(limit / found)).astype(np.float32)
+    return vector if found <= limit or not found else (vector * np.float32(limit / found)).astype(np.float32)

@@ -104,6 +104,7 @@ IN_TURN = Written(
 PAIRED = Written(PAIR.format(returned=BOTH), inputs=NEAR_AND_FAR)
 HEADED = Written(PAIR.format(returned=f'{{"one": {BOTH}, "other": {BOTH}}}'), TWO_HEADS, inputs=NEAR_AND_FAR)
 READ = Written(NETWORK.format(inputs=1, outputs=2), "[label]\nclasses = 2\n", inputs=READINGS)
+POSTERIOR = "[posterior]\n"
 SPLIT = '[split]\npoints = ["0", "1"]\n'
 TARGET_RANGES = "targets = {}\ntarget_ranges = [[0, 1], [0, 1], [0, 1]]\n"
 
@@ -299,6 +300,11 @@ REFUSED = {
         replace(PLAIN, tables=CLASSES + SPLIT, training="gradient_clip = 1.0\n"),
         r"training\.gradient_clip needs the gradient of the whole model at once, .*; leave gradient_clip out",
         replace(PLAIN, tables=CLASSES + SPLIT),
+    ),
+    "posterior of what is no likelihood": Refused(
+        replace(PLAIN, tables=CLASSES + POSTERIOR, first='loss = "balanced_cross_entropy"\n'),
+        r"\[posterior\] takes the loss for the negative logarithm of a likelihood, .*; write loss = \"cross_entropy\"",
+        replace(PLAIN, tables=CLASSES + POSTERIOR, first='loss = "cross_entropy"\n'),
     ),
     "mean of what has no scale": Refused(
         replace(PLAIN, tables=CLASSES + '[scaling]\ninputs = "off"\n', inputs=WIDE + 'missing = "mean"\n'),

@@ -142,6 +142,7 @@ TRIED: dict[str, dict[str, str]] = {
     "test_refused_settings.py::test_what_a_recipe_says_wrongly_is_refused_with_words_that_help": {
         "recipe/model_code.py model_code 2": "loss that fails",
         "recipe/named_inputs.py take_rows 1": "input that forward() lacks",
+        "recipe/posterior.py with_usual_posterior 1": "posterior of what is no likelihood",
         "recipe/own_loss.py _own_loss 1": "loss without a function",
         "recipe/own_loss.py _own_loss 2": "loss that asks for more",
         "recipe/own_loss.py _own_loss 3": "loss that asks for labels",

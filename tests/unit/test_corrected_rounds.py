@@ -35,7 +35,15 @@ def engine() -> OnnxStepEngine:
 
 
 def run(engine, earlier: Earlier = NOTHING, weights: np.ndarray = START, task=TASK_CORRECTED, samples=TWO_CLASSES):
-    return take_part(engine, weights, samples, task, earlier, evaluate=RUNNER.evaluate_features)
+    return take_part(
+        engine,
+        weights,
+        samples,
+        task,
+        earlier,
+        evaluate=RUNNER.evaluate_features,
+        predict=RUNNER.predict_features,
+    )
 
 
 def behind(result: TrainingResult, **more: object) -> Earlier:

@@ -83,7 +83,7 @@ fuzz: $(VENV)/.test ## coverage-guided, over every decoder of the protocol
 
 soak: $(VENV)/.test system-packages ## a thousand kills, and what else takes too long for CI; docs/durability.md
 	$(BIN)/python -m tests.soak.run --kills 600
-	$(BIN)/python -m tests.soak.run --kills 200 --strategy ca2fl --database postgresql --wipe-broker
+	$(BIN)/python -m tests.soak.run --kills 200 --variant ca2fl --database postgresql --wipe-broker
 	$(BIN)/python -m tests.soak.run --kills 200 --full-disk-every 10
 	$(BIN)/python -m tests.soak.shards --kills 200
 	$(BIN)/python -m tests.soak.power_cuts

@@ -18,15 +18,13 @@ from tests.soak import coordinator as coordinator_program
 from tests.soak.forked import ForkedProcess
 from tests.soak.places import Kind
 from tests.soak.trap import Trap
-from tests.support.agent import AgentProcess, copy_digits_bundle, sample
+from tests.soak.variants import VARIANTS
+from tests.support.agent import AgentProcess, sample
 from tests.support.broker import Broker
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.process import environment
 
 TASK = "digits"
-BUFFER_SIZE = 2
-MAX_STALENESS = 1
-"""Small, so that updates which a kill held up are refused and go back into the feedback."""
 
 KEEP_ALL = "[retention]\nversions = 1000000\n"
 MAXIMUM_SAMPLES = 40
@@ -39,10 +37,10 @@ MOST_TRAINING = 2
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """What a soak runs. `strategy` is the coordinator's; with "ef21", the devices' feedback is its other half."""
+    """What a soak runs. `variant` is one of `VARIANTS`."""
 
     agents: int
-    strategy: str
+    variant: str
     database: Database | None
     wipe_broker: bool
 
@@ -147,13 +145,7 @@ class Fleet:
 
     def __init__(self, folder: Path, plan: FleetPlan) -> None:
         self.plan = plan
-        self.bundle: Bundle = copy_digits_bundle(
-            folder / "bundle",
-            feedback="ef21" if plan.strategy == "ef21" else "residual",
-            strategy=plan.strategy,
-            buffer_size=BUFFER_SIZE,
-            max_staleness=MAX_STALENESS,
-        )
+        self.bundle: Bundle = VARIANTS[plan.variant](folder / "bundle")
         self.broker = SoakBroker(folder / "broker", wiped=plan.wipe_broker)
         self.coordinator = SoakCoordinator(folder / "coordinator", self.broker, folder / "bundle", plan.database)
         names = [f"pi-{number:02}" for number in range(1, plan.agents + 1)]

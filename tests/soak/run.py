@@ -15,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-from broker_coordinator.aggregation.strategies import STRATEGIES
 from broker_coordinator.storage.database import Database
 from tests.soak.driver import Driver, SoakFailedError, Tally
 from tests.soak.fleet import Fleet, FleetPlan, run_folder
 from tests.soak.plan import strikes
+from tests.soak.variants import VARIANTS
 from tests.soak.verdict import Verdict, judge
 from tests.support.postgresql import PostgresqlServer
 
@@ -32,7 +32,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     seed: int
     database: str
-    strategy: str
+    variant: str
     broker_wiped: bool
     kills: dict[str, int]
     total_kills: int
@@ -76,7 +76,7 @@ def _summary(seed: int, plan: FleetPlan, tally: Tally, verdict: Verdict, seconds
     return Summary(
         seed=seed,
         database="postgresql" if plan.database else "sqlite",
-        strategy=plan.strategy,
+        variant=plan.variant,
         broker_wiped=plan.wipe_broker,
         kills={f"{kind} {where}": count for (kind, where), count in sorted(tally.kills.items())},
         total_kills=tally.kills.total(),
@@ -100,7 +100,7 @@ def main() -> int:
 
     print(f"seed {options.seed}", file=sys.stderr)
     with _database(options.database) as database:
-        plan = FleetPlan(options.agents, options.strategy, database, options.wipe_broker)
+        plan = FleetPlan(options.agents, options.variant, database, options.wipe_broker)
         try:
             summary = soak(
                 options.kills,
@@ -137,7 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=random.randrange(2**31))
     parser.add_argument("--agents", type=int, default=AGENTS)
-    parser.add_argument("--strategy", choices=tuple(STRATEGIES), default="ef21")
+    parser.add_argument(
+        "--variant", choices=tuple(VARIANTS), default="ef21", help="how versions are made, and trained for"
+    )
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--wipe-broker", action="store_true", help="the broker loses its disk at each kill")
     parser.add_argument("--full-disk-every", type=int, default=0, metavar="KILLS", help="SQLite only")

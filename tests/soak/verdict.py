@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -9,11 +10,13 @@ import numpy as np
 
 from broker_coordinator.aggregation.server_step import initial_state, next_state
 from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.records import JournalledPayload
 from edge_agent.producers.update import returned_update
 from edge_agent.training.compression import remember
 from edge_agent.training.feedback import ErrorFeedback
+from fleet_protocol.aggregation_plan import KEEPS_ESTIMATES
 from fleet_protocol.task_description import TaskDescription
-from tests.soak.fleet import BUFFER_SIZE, TASK, Fleet, SoakAgent
+from tests.soak.fleet import TASK, Fleet, SoakAgent
 from tests.support.replay import versions_replayed
 from workbench.demo.audit import audit
 
@@ -36,6 +39,7 @@ class Verdict:
 def judge(fleet: Fleet) -> Verdict:
     """Look at everything. Only once all agents and the coordinator have ended."""
     problems: list[str] = []
+    keeps_estimates = fleet.bundle.description.aggregation.strategy in KEEPS_ESTIMATES
     with fleet.coordinator.journal() as journal:
         rows = list(journal.updates(TASK))
         found = audit({agent.name: agent.ledger() for agent in fleet.agents}, rows)
@@ -47,10 +51,8 @@ def judge(fleet: Fleet) -> Verdict:
         except AssertionError as error:
             problems.append(f"replay: {error}")
         replay_equal = not problems
-        held = Counter(row.aggregate for row in rows if row.aggregate is not None)
-        if held != dict.fromkeys(range(1, len(rows) // BUFFER_SIZE + 1), BUFFER_SIZE):
-            problems.append(f"{len(rows)} updates should make {len(rows) // BUFFER_SIZE} versions, there are {newest}")
-        estimates_equal = _compare_estimates(fleet, journal, problems) if fleet.plan.strategy == "ef21" else None
+        _count_versions(fleet, rows, newest, problems)
+        estimates_equal = _compare_estimates(fleet, journal, problems) if keeps_estimates else None
     counts = {"lost": found.lost, "applied twice": found.duplicated, "not delivered": found.waiting}
     problems += [f"{count} updates {what}" for what, count in counts.items() if count]
     return Verdict(
@@ -66,8 +68,17 @@ def judge(fleet: Fleet) -> Verdict:
     )
 
 
+def _count_versions(fleet: Fleet, rows: Sequence[JournalledPayload], newest: int, problems: list[str]) -> None:
+    """Each version holds a full buffer, and too few updates for another one wait."""
+    buffer = fleet.bundle.description.aggregation.smallest_buffer
+    counted = [row for row in rows if row.set_aside is None]
+    held = Counter(row.aggregate for row in counted if row.aggregate is not None)
+    if newest != len(counted) // buffer or held != dict.fromkeys(range(1, newest + 1), buffer):
+        problems.append(f"{len(counted)} updates should make {len(counted) // buffer} versions, there are {newest}")
+
+
 def _compare_estimates(fleet: Fleet, journal: JournalReader, problems: list[str]) -> bool:
-    """With EF21 both sides keep a sum of what was applied: equal, bit for bit, once nothing is on its way."""
+    """With these both sides keep a sum of what was applied: equal, bit for bit, once nothing is on its way."""
     description = fleet.bundle.description
     updates = (row.item(description, ()) for row in journal.updates(TASK))
     plan, nothing = description.aggregation, np.zeros(description.parameter_count, np.float32)

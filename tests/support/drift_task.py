@@ -28,6 +28,11 @@ def correcting(task: TaskDescription, **training: object) -> TaskDescription:
 def correcting_bundle(folder: Path, **training: object) -> Bundle:
     """Written to `folder`."""
     shutil.copytree(FOLDER, folder)
+    return correct(folder, **training)
+
+
+def correct(folder: Path, **training: object) -> Bundle:
+    """Let the digits' bundle in `folder` correct drift, and have other settings of `training`."""
     graph = corrected_graph((folder / TRAIN_FILE).read_bytes())
     (folder / TRAIN_FILE).write_bytes(graph)
     task = correcting(parse_description((folder / DESCRIPTION_FILE).read_bytes()), **training)

@@ -17,10 +17,10 @@ KILLS = 30
     "variant",
     [
         pytest.param(
-            ("--database", "sqlite", "--strategy", "ef21", "--full-disk-every", "15"), id="sqlite and a full disk"
+            ("--database", "sqlite", "--variant", "ef21", "--full-disk-every", "15"), id="sqlite and a full disk"
         ),
         pytest.param(
-            ("--database", "postgresql", "--strategy", "ca2fl", "--wipe-broker"),
+            ("--database", "postgresql", "--variant", "ca2fl", "--wipe-broker"),
             id="postgresql and a broker that loses its disk",
             marks=pytest.mark.long,
         ),

@@ -81,7 +81,7 @@ def _compare_estimates(fleet: Fleet, journal: JournalReader, problems: list[str]
     """With these both sides keep a sum of what was applied: equal, bit for bit, once nothing is on its way."""
     description = fleet.bundle.description
     updates = (row.item(description, ()) for row in journal.updates(TASK))
-    plan, nothing = description.aggregation, np.zeros(description.parameter_count, np.float32)
+    plan, nothing = description.aggregation, np.zeros(description.version.size, np.float32)
     estimates = next_state(initial_state(nothing, plan), list(updates), plan).remembered
     unequal = []
     for agent in fleet.agents:

@@ -134,7 +134,7 @@ USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "staleness_hinge": ("staleness_weighting", ("hinge",)),
     "staleness_slope": ("staleness_weighting", ("hinge",)),
     "staleness_exponent": ("staleness_weighting", ("polynomial",)),
-    "staleness_weighting": ("strategy", ("fedbuff", "base_mean", "ca2fl", "fedasync")),
+    "staleness_weighting": ("strategy", ("fedbuff", "base_mean", "ca2fl", "fedasync", "posterior")),
     "server_momentum": ("server_optimiser", ("momentum", "adagrad", "adam", "yogi", "amsgrad")),
     "server_second_momentum": ("server_optimiser", ("grafted", "adam", "yogi", "amsgrad")),
     "server_adaptivity": ("server_optimiser", ("grafted", "adagrad", "adam", "yogi", "amsgrad")),

@@ -23,8 +23,8 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class DrawnModels:
-    """So many `draws` from a Gaussian of `mean` and `deviation`, f32[P] each; `has_classes`: scores are logits of
-    classes, else numbers.
+    """So many `draws` from a Gaussian of `mean` and `deviation`, f32[P] each; a deviation of 0 is of what is in all
+    models alike. `has_classes`: scores are logits of classes, else numbers.
     """
 
     mean: FloatVector
@@ -38,8 +38,10 @@ class DrawnModels:
         """
         generator = np.random.default_rng(SEED)
         total = squares = np.zeros(1)
+        places = np.flatnonzero(self.deviation)
         for _ in range(self.draws):
-            drawn = self.mean + self.deviation * generator.standard_normal(self.mean.size, np.float32)
+            drawn = self.mean.copy()
+            drawn[places] += self.deviation[places] * generator.standard_normal(places.size, np.float32)
             values = scores_of(drawn).astype(np.float64)
             said = _softmax(values) if self.has_classes else values
             total, squares = total + said, squares + said**2

@@ -50,7 +50,8 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the server's learning rate falls with the largest staleness in the buffer. `fedasync` (Xie et al. 2019): each update
     is mixed in by itself. `ef21` (Richtarik et al. 2021): the other half of the error feedback of that name. `fedavg`
     (McMahan et al. 2017), as a baseline: a version is a synchronous round. `posterior` (Bui et al. 2018): the
-    product of a prior and every device's factor; a task with [posterior] has it, and no other."""
+    product of a prior and every device's factor and, of weights without a Gaussian, `fedbuff`; a task with [posterior]
+    has it, and no other."""
     staleness_weighting: Literal["constant", "polynomial", "hinge"] = "polynomial"
     """What an update with staleness s weighs, times its samples. `constant`: 1. `polynomial`: (1 + s) **
     -`staleness_exponent`. `hinge`: 1 up to `staleness_hinge`, from there 1 / (1 + `staleness_slope` * (s -
@@ -134,7 +135,7 @@ USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
     "staleness_hinge": ("staleness_weighting", ("hinge",)),
     "staleness_slope": ("staleness_weighting", ("hinge",)),
     "staleness_exponent": ("staleness_weighting", ("polynomial",)),
-    "staleness_weighting": ("strategy", ("fedbuff", "base_mean", "ca2fl", "fedasync")),
+    "staleness_weighting": ("strategy", ("fedbuff", "base_mean", "ca2fl", "fedasync", "posterior")),
     "server_momentum": ("server_optimiser", ("momentum", "adagrad", "adam", "yogi", "amsgrad")),
     "server_second_momentum": ("server_optimiser", ("grafted", "adam", "yogi", "amsgrad")),
     "server_adaptivity": ("server_optimiser", ("grafted", "adagrad", "adam", "yogi", "amsgrad")),

@@ -1,15 +1,18 @@
-"""A task whose model is a distribution over its weights: the table `[posterior]`.
+"""A task whose model is a distribution over some of its weights: the table `[posterior]`.
 
-docs/uncertainty.md says how devices learn it. A version has a mean and, as `NAME@precision`, a precision for each
-weight, in units in which the prior's precision is its standard deviation: changes of either are then alike in size.
+docs/uncertainty.md says how devices learn it. A version has, beside the model, as `NAME@precision`, a precision for
+each weight that has a Gaussian, in units in which the prior's precision is its standard deviation: changes of means and
+precisions are then alike in size. The other weights are learned as in any task.
 """
 
 import math
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 
+from fleet_protocol.cluster_plan import MAX_PATTERNS, MOST_NAMES_SAID
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_PARAMETERS, MAX_TENSORS
 from fleet_protocol.parameter import Parameter
@@ -24,25 +27,38 @@ LARGEST_PRECISION: Final = 10_000.0
 
 
 class PosteriorPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where the model is a Gaussian over its weights, learned by partitioned variational inference
+    """Where the model is a Gaussian over some weights, learned by partitioned variational inference
     (docs/uncertainty.md)."""
 
+    parameters: Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_PATTERNS)] = ()
+    """Patterns of names, as shells match files, of the parameters that have a Gaussian; the others are learned as in
+    any task. Left out: the last layer's. `["*"]`: all, which learns no large network."""
     prior_deviation: Annotated[float, msgspec.Meta(ge=1e-3, le=1e3)] = 1.0
     """The standard deviation of each weight around its initial value, before any device has learned anything, divided
     by the root of how many inputs its layer sums."""
-    damping: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
+    damping: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     """By this part of the way a device moves its factor in a round. Lower it where versions swing."""
+    step: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+    """The part that is taken of each natural gradient step. The other parameters have `training.learning_rate`."""
     draws: Annotated[int, msgspec.Meta(ge=2, le=256)] = 16
     """Models that are drawn for a prediction."""
 
+    def of(self, parameters: Sequence[Parameter]) -> list[bool]:
+        """Which of these have a Gaussian."""
+        if self.parameters:
+            return [any(fnmatchcase(each.name, pattern) for pattern in self.parameters) for each in parameters]
+        matrices = [number for number, each in enumerate(parameters) if len(each.shape) > 1]
+        return [number >= (matrices or [0])[-1] for number in range(len(parameters))]
+
     def deviations(self, parameters: Sequence[Parameter]) -> list[float]:
-        """The prior's standard deviation of the values of each. Layers that sum over many inputs have small weights:
-        so what a drawn layer gives is about as large whatever its size. A vector is as the matrix before it.
+        """The prior's standard deviation of the values of each; 0 where these have no Gaussian. Layers that sum over
+        many inputs have small weights: so what a drawn layer gives is about as large whatever its size. A vector is as
+        the matrix before it.
         """
         found, inputs = [], 1
-        for each in parameters:
+        for each, is_drawn in zip(parameters, self.of(parameters), strict=True):
             inputs = math.prod(each.shape[1:]) if len(each.shape) > 1 else inputs
-            found.append(self.prior_deviation / math.sqrt(inputs))
+            found.append(self.prior_deviation / math.sqrt(inputs) if is_drawn else 0.0)
         return found
 
     def largest_norm(self, values: int) -> float:
@@ -55,9 +71,10 @@ def precision_of(parameter: Parameter) -> Parameter:
     return msgspec.structs.replace(parameter, name=f"{parameter.name}@precision")
 
 
-def with_precisions(parameters: Sequence[Parameter]) -> list[Parameter]:
-    """What a version of a model of these holds: a mean of each, then a precision of each."""
-    return [*parameters, *map(precision_of, parameters)]
+def with_precisions(parameters: Sequence[Parameter], plan: PosteriorPlan) -> list[Parameter]:
+    """What a version of a model of these holds: all of them, then a precision of each that has a Gaussian."""
+    drawn = (each for each, is_drawn in zip(parameters, plan.of(parameters), strict=True) if is_drawn)
+    return [*parameters, *map(precision_of, drawn)]
 
 
 def check_posterior(task: "TaskDescription", name: str) -> None:
@@ -75,6 +92,7 @@ def check_posterior(task: "TaskDescription", name: str) -> None:
     if plan is None:
         return
     _check_company(task, name)
+    _check_parameters(task, plan, name)
     _check_likelihood(task, name)
     _check_steps(task, name)
     _check_server(task, name)
@@ -86,6 +104,29 @@ def check_posterior(task: "TaskDescription", name: str) -> None:
         )
 
 
+def _check_parameters(task: "TaskDescription", plan: PosteriorPlan, name: str) -> None:
+    """Raise `ConfigurationError` if a pattern is of nothing, or if parts of an update would be compared."""
+    names = [each.name for each in task.parameters]
+    known = ", ".join(names[:MOST_NAMES_SAID])
+    if unmatched := [each for each in plan.parameters if not any(fnmatchcase(known_, each) for known_ in names)]:
+        raise ConfigurationError(
+            f"{name}: posterior.parameters: no parameter is called like {unmatched[0]!r}; there are {known}"
+        )
+    if len(set(plan.parameters)) < len(plan.parameters):
+        raise ConfigurationError(f"{name}: posterior.parameters: a pattern stands there twice; leave one out")
+    if all(plan.of(task.parameters)):
+        return
+    for setting, compares, instead in (
+        ("selection", ("top_k", "threshold"), "top_k_per_tensor"),
+        ("quantisation", ("sign",), "ternary"),
+    ):
+        if (value := getattr(task.update, setting)) in compares:
+            raise ConfigurationError(
+                f"{name}: update.{setting} is {value!r}, which compares changes of weights with changes of precisions;"
+                f' with [posterior] write update.{setting} = "{instead}"'
+            )
+
+
 def _check_company(task: "TaskDescription", name: str) -> None:
     """Raise `ConfigurationError` for what does not go with factors that add, and say why."""
     others = {
@@ -93,7 +134,7 @@ def _check_company(task: "TaskDescription", name: str) -> None:
         "[solved_head]": (task.solved_head, "the coordinator solves the head at once"),
         "[prompts]": (task.prompts, "synthetic data is in no device's factor"),
         "[clusters]": (task.clusters, "a device's factor is of one model, and its cluster may change"),
-        "[personal]": (task.personal, "a factor is of the whole model"),
+        "[personal]": (task.personal, "what stays on a device is in no factor"),
         "[drawing]": (task.drawing, "generators have no likelihood"),
         "[privacy.samples]": (task.sample_privacy, "the steps that find precisions are not counted"),
         "[privacy.masks]": (task.masks, "the coordinator keeps each device's factor"),
@@ -136,7 +177,7 @@ def _check_likelihood(task: "TaskDescription", name: str) -> None:
 
 
 def _check_steps(task: "TaskDescription", name: str) -> None:
-    """Raise `ConfigurationError` where a step of the training graph is not its gradient, or steps would go too far."""
+    """Raise `ConfigurationError` where a step of the training graph is not its gradient."""
     training = task.training
     if training.optimiser != "sgd":
         raise ConfigurationError(
@@ -146,14 +187,9 @@ def _check_steps(task: "TaskDescription", name: str) -> None:
     for setting in ("weight_decay", "gradient_clip", "proximal", "per_sample_gradients"):
         if getattr(training, setting):
             raise ConfigurationError(
-                f"{name}: training.{setting} has no effect with [posterior], whose steps are those of natural gradients"
-                " with a prior; leave it out"
+                f"{name}: training.{setting} would be taken for a part of the gradient that [posterior] reads from one"
+                " step; leave it out"
             )
-    if training.learning_rate > 1:
-        raise ConfigurationError(
-            f"{name}: training.learning_rate is {training.learning_rate:g}; with [posterior] it is the part of a"
-            " natural gradient step that is taken, at most 1"
-        )
 
 
 def _check_server(task: "TaskDescription", name: str) -> None:

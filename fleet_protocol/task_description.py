@@ -98,7 +98,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     selection: SelectionPlan | None = None
     """Which devices train for a version."""
     posterior: PosteriorPlan | None = None
-    """Where the model is a distribution over its weights."""
+    """Where the model is a distribution over some of its weights."""
 
     @property
     def sample_privacy(self) -> SamplePrivacy | None:
@@ -210,8 +210,7 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     @cached_property
     def version(self) -> VersionLayout:
         """What a version holds: `parameters`, with `clusters` copies of some, with a `posterior` their precisions."""
-        precise = self.posterior is not None
-        return VersionLayout.of(self.parameters, self.clusters, self.split, with_precision=precise)
+        return VersionLayout.of(self.parameters, self.clusters, self.split, self.posterior)
 
     @cached_property
     def feature_count(self) -> int:

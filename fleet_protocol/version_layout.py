@@ -1,5 +1,5 @@
 """What a version's flat vector holds: a model's tensors and, with `[clusters]`, copies of some, or with `[posterior]`
-a precision of each. Pure.
+a precision of each weight that has a Gaussian. Pure.
 
 Copy 0 is the model's own tensor. Copies stand behind all copies 0, cluster by cluster, and running statistics behind
 everything that trains, as in a model. Tensors of one block that the same updates hold are one group:
@@ -17,7 +17,7 @@ import msgspec
 
 from fleet_protocol.cluster_plan import NO_CLUSTER, ClusterPlan, name_of_copy
 from fleet_protocol.parameter import Parameter, first_statistic
-from fleet_protocol.posterior_plan import with_precisions
+from fleet_protocol.posterior_plan import PosteriorPlan, with_precisions
 from fleet_protocol.split_plan import SplitPlan
 
 Group = tuple[int, int | None]
@@ -39,12 +39,13 @@ class VersionLayout:
         parameters: Sequence[Parameter],
         clusters: ClusterPlan | None,
         split: SplitPlan | None,
-        *,
-        with_precision: bool = False,
+        posterior: PosteriorPlan | None = None,
     ) -> "VersionLayout":
-        """That of a model of these parameters; without `clusters` it holds just them, or the precision of each too."""
+        """That of a model of these parameters; without `clusters` it holds just them, and with a `posterior` precisions
+        of those that have a Gaussian.
+        """
         if clusters is None:
-            return cls(tuple(with_precisions(parameters) if with_precision else parameters))
+            return cls(tuple(parameters if posterior is None else with_precisions(parameters, posterior)))
         copied = frozenset(each.name for each in parameters if clusters.copies(each.name, each.block, split))
         behind = first_statistic(parameters)
         found: list[tuple[Parameter, Group]] = []

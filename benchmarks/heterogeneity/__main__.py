@@ -1,5 +1,7 @@
 """Fleets that disagree: `python -m benchmarks.heterogeneity --data-dir FOLDER [--only METHOD...] [--small | --quick]`.
 
+`--set` learns other pictures of 28x28 pixels than MNIST's, so that what was chosen on some can be shown on others.
+
 100 devices of unequal speed share MNIST's 10,000 test images, ten train at any time, and every method has the same
 number of updates; the one-shot baselines have as many steps, and no version in between. Divisions: Dirichlet(0.1); two
 classes a device; and two groups, of which one calls each class like the next one. A fifth of each device's samples is
@@ -13,7 +15,8 @@ import json
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +27,7 @@ from benchmarks.heterogeneity.fleet import Scores, run
 from benchmarks.heterogeneity.methods import METHODS, Graphs
 from benchmarks.mnist import read_mnist
 from benchmarks.mnist_fleet import CLIENTS, RECIPE
+from benchmarks.zoo.samples.pictures import fashion, notmnist
 from bundle_runtime.samples import Samples
 from workbench.export.bundle_writer import export_bundle
 
@@ -49,6 +53,15 @@ SMALL: Final = Effort(2000, 20, 400, 0, (0.1,), (0, 1))
 """Twenty rounds of a device: enough to find clusters."""
 QUICK: Final = Effort(2000, 20, 60, 0, (0.1,), (0,))
 """Shows that it works."""
+
+
+def _mnist(folder: Path) -> Samples:
+    digits = read_mnist(folder)
+    return Samples(digits.images, digits.labels)
+
+
+SETS: Final[Mapping[str, Callable[[Path], Samples]]] = {"mnist": _mnist, "notmnist": notmnist, "fashion": fashion}
+"""Of `fashion` there are 2,000 pictures: enough for `--small`."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -116,7 +129,10 @@ class Contest:
 def main() -> None:
     """Run every method on every division, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True, help="folder with the MNIST test images (IDX, gzip)")
+    parser.add_argument(
+        "--data-dir", type=Path, required=True, help="folder with a folder for each set, or MNIST's own"
+    )
+    parser.add_argument("--set", choices=SETS, default="mnist", help="what is learned")
     parser.add_argument("--only", nargs="*", choices=METHODS, default=list(METHODS), help="these methods")
     parser.add_argument("--division", nargs="*", choices=DIVISIONS, default=list(DIVISIONS), help="these divisions")
     sizes = parser.add_mutually_exclusive_group()
@@ -124,9 +140,10 @@ def main() -> None:
     sizes.add_argument("--quick", action="store_true", help="few devices and updates, one seed, one learning rate")
     arguments = parser.parse_args()
     effort = QUICK if arguments.quick else SMALL if arguments.small else WHOLE
-    digits = read_mnist(arguments.data_dir)
-    images = digits.images.reshape(len(digits.labels), -1)
-    samples = Samples(images, digits.labels).take(slice(effort.samples))
+    samples = SETS[arguments.set](arguments.data_dir).take(slice(effort.samples))
+    if len(samples) < effort.samples:
+        parser.error(f"--set {arguments.set} has {len(samples)} pictures, and this takes {effort.samples}: add --small")
+    samples = replace(samples, inputs=samples.inputs.reshape(len(samples), -1))
     started = time.monotonic()
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:

@@ -101,7 +101,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "reptile": Method(personal=PersonalPlan("reptile")),
     "per-fedavg": Method(personal=PersonalPlan("maml")),
     "posterior": Method(
-        msgspec.structs.replace(USUAL_UPDATE, feedback="ef21"),
+        msgspec.structs.replace(USUAL_UPDATE, feedback="ef21", selection="top_k_per_tensor", quantisation="int8"),
         msgspec.structs.replace(DEFAULT, strategy=POSTERIOR),
         posterior=PosteriorPlan(),
     ),

@@ -17,14 +17,15 @@ from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.server_optimisers import OPTIMISERS
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import Partial, Step
+from broker_coordinator.aggregation.strategies.posterior import first_moments
 from fleet_protocol.aggregation_plan import AggregationPlan
-from fleet_protocol.codec.sparse import FloatVector
+from fleet_protocol.codec.sparse import FloatVector, IndexVector
 
 
-def initial_state(weights: FloatVector, plan: AggregationPlan) -> ServerState:
-    """Version 0."""
+def initial_state(weights: FloatVector, plan: AggregationPlan, factor: IndexVector | None = None) -> ServerState:
+    """Version 0. Of a strategy that keeps it, the places of what devices' factors are of; None: all."""
     if strategy_of(plan).keeps_first:
-        return ServerState(0, weights, weights[np.newaxis].copy())
+        return ServerState(0, weights, first_moments(weights, np.arange(weights.size) if factor is None else factor))
     return ServerState(0, weights, OPTIMISERS[plan.server_optimiser].first_moments(weights.size, plan))
 
 

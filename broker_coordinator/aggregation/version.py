@@ -9,7 +9,7 @@ from broker_coordinator.aggregation.server_state import Remembered, ServerState
 from broker_coordinator.aggregation.server_step import initial_state
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle_files import blob_hash
-from fleet_protocol.codec import Grid, read_weights, write_weights
+from fleet_protocol.codec import Grid, factor_places, read_weights, write_weights
 from fleet_protocol.parameter import Parameter
 from fleet_protocol.task_description import TaskDescription
 
@@ -63,7 +63,9 @@ def version_zero(bundle: Bundle, number: int = 0) -> Version:
     """
     description = bundle.description
     grid = bundle.grid()
-    state = initial_state(bundle.first_version(), description.aggregation)
+    plan = description.posterior
+    factor = None if plan is None else factor_places(description, plan)
+    state = initial_state(bundle.first_version(), description.aggregation, factor)
     if grid is not None or description.version.size != description.parameter_count:
         return replace(version_of(description, state, grid), number=number)
     moments = state.moments.astype("<f4").tobytes()

@@ -16,6 +16,7 @@ from fleet_protocol.codec import (
     SparseUpdate,
     decode_update,
     encode_update,
+    factor_places,
     without_statistics,
     write_statistics,
 )
@@ -55,7 +56,8 @@ def remember(task: TaskDescription, residual: bytes, returned: Iterable[Returned
     Without an earlier round, or where that left nothing usable, it begins the life `life`. One that was too large is
     not learned again, and a damaged one is lost: neither may hold up the rounds.
     """
-    memory = recall(task.update, residual, task.trained_count, life)
+    factor = None if task.posterior is None else factor_places(task, task.posterior)
+    memory = recall(task.update, residual, task.trained_count, life, factor)
     for each in returned:
         if each.life == memory.life:
             with contextlib.suppress(ProtocolError):

@@ -46,7 +46,7 @@ def take_part(
     or tell prompts of them, where the task asks for some that were not told yet.
 
     What earlier rounds left behind stays as it is where nothing is sent. `weights` are a version's: what the device
-    keeps to itself takes its place in them. Of a task with `[posterior]` they are f32[2P], with precisions.
+    keeps to itself takes its place in them. Of a task with `[posterior]` they are f32[P + H], with precisions.
 
     Raises:
         DivergedError: loss or weights are no longer finite, or changed by more than the task takes.

@@ -225,7 +225,7 @@ def _version_of(job: TrainingJob) -> FloatVector:
 
 
 def _weights_of(job: TrainingJob, version: FloatVector, cluster: int) -> FloatVector:
-    """Those of a cluster's devices, f32[P], out of what `_version_of` has read; of a distribution all, f32[2P]."""
+    """Those of a cluster's devices, f32[P], out of what `_version_of` has read; of a distribution all, f32[P + H]."""
     is_whole = job.cut.helper or job.description.posterior is not None
     return version if is_whole else ClusterView.of(job.description, cluster).weights(version)
 

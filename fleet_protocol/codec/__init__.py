@@ -13,7 +13,7 @@ The one part of `fleet_protocol` that imports numpy, so a sleeping agent does no
 
 from fleet_protocol.codec.class_statistics import ClassStatistics, decode_class_statistics
 from fleet_protocol.codec.cluster_copies import ClusterView, read_model, with_copies
-from fleet_protocol.codec.deviations import deviations, prior_of, read_distribution
+from fleet_protocol.codec.deviations import deviations, factor_places, gaussian_places, prior_of, read_distribution
 from fleet_protocol.codec.difference import apply_difference, encode_difference
 from fleet_protocol.codec.grid import Grid
 from fleet_protocol.codec.held_blocks import HeldBlocks
@@ -29,9 +29,6 @@ from fleet_protocol.codec.weights import read_weights, write_weights
 __all__ = [
     "ClassStatistics",
     "ClusterView",
-    "deviations",
-    "prior_of",
-    "read_distribution",
     "EncodedUpdate",
     "Grid",
     "HeldBlocks",
@@ -43,13 +40,18 @@ __all__ = [
     "decode_moments",
     "decode_together",
     "decode_update",
+    "deviations",
     "device_model",
     "encode_difference",
     "encode_update",
+    "factor_places",
+    "gaussian_places",
     "inspect_update",
     "own_of",
     "own_places",
     "pooled",
+    "prior_of",
+    "read_distribution",
     "read_model",
     "read_statistics",
     "read_weights",

@@ -3,7 +3,7 @@
     weights f32[P]  = the tensors of a version f32[V] that devices of the cluster have
     changes f32[V]  = changes f32[P] in the places of those tensors, and nothing in all others
 
-A version holds copies for clusters, or with `[posterior]` the precisions of its means, which are the model. Without
+A version holds copies for clusters, or with `[posterior]` precisions of some means, which are the model. Without
 either, both are the vector itself.
 """
 
@@ -78,6 +78,7 @@ def with_copies(model: FloatVector, task: TaskDescription) -> FloatVector:
         tensors |= {
             precision_of(each).name: np.full(each.size, deviation, np.float32)
             for each, deviation in zip(task.parameters, deviations, strict=True)
+            if deviation
         }
     return np.concatenate([tensors[each.name] for each in task.version.parameters])
 

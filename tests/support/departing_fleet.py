@@ -39,7 +39,9 @@ class Fleet:
     """Three honest devices and one more take turns; a version after every second update."""
 
     def __init__(self, folder: Path, strategy: str, name: str = "one", **more) -> None:
-        update = UpdatePlan(0.5, feedback="ef21" if strategy in KEEPS_ESTIMATES else "residual")
+        update = UpdatePlan(
+            0.5, selection="top_k_per_tensor", feedback="ef21" if strategy in KEEPS_ESTIMATES else "residual"
+        )
         self.bundle = write_bundle(folder / "bundle", aggregation=plan_of(strategy), update=update)
         self.bench = Bench(folder / f"{name}.db", self.bundle, replace(OPEN, keys=(KEY,)), **more)
         self._sent = dict.fromkeys([device.name for device in (*HONEST, EVIL)], 0)

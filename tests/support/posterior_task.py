@@ -12,7 +12,7 @@ def with_posterior(base: TaskDescription, plan: PosteriorPlan) -> TaskDescriptio
     return replace(
         base,
         training=replace(base.training, optimiser="sgd", learning_rate=0.1),
-        update=replace(base.update, feedback="ef21"),
+        update=replace(base.update, feedback="ef21", selection="top_k_per_tensor"),
         aggregation=replace(base.aggregation, strategy=POSTERIOR, server_learning_rate=1.0, server_momentum=0.0),
         posterior=plan,
     )

@@ -33,7 +33,7 @@ from fleet_protocol.update_plan import UpdatePlan
 
 FEATURES = 4
 PRIOR = 0.5
-PLAN = PosteriorPlan(prior_deviation=PRIOR * FEATURES**0.5, damping=0.3)
+PLAN = PosteriorPlan(prior_deviation=PRIOR * FEATURES**0.5, damping=0.3, step=0.1)
 """A weight sums so many inputs."""
 TASK = TaskDescription(
     1,
@@ -119,7 +119,7 @@ def federated(devices: list[StoredSamples], rounds: int) -> tuple[list[Natural],
             delta = decode_update(made.packed, TASK.trained_shapes)
             update = BufferedUpdate(f"pi-{device}", delta, made.samples, state.version, 0, made.life)
             state = next_state(state, [update], TASK.aggregation)
-        versions.append(Natural.of_version(state.weights, np.full(FEATURES, PRIOR)))
+        versions.append(Natural.of_version(*np.split(state.weights, 2), np.full(FEATURES, PRIOR)))
     return versions, [np.frombuffer(each[8:], np.float64) for each in residuals]
 
 

@@ -7,7 +7,14 @@ import pytest
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.cluster_plan import ClusterPlan
-from fleet_protocol.codec import read_distribution, read_model, with_copies, write_weights
+from fleet_protocol.codec import (
+    gaussian_places,
+    prior_of,
+    read_distribution,
+    read_model,
+    with_copies,
+    write_weights,
+)
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.parameter import Parameter
 from fleet_protocol.personal_plan import PersonalPlan
@@ -33,32 +40,51 @@ def aggregation(**changed: object) -> AggregationPlan:
     return msgspec.structs.replace(TASK.aggregation, **changed)
 
 
+def updates(**changed: object):
+    return msgspec.structs.replace(TASK.update, **changed)
+
+
 def training(**changed: object):
     return msgspec.structs.replace(TASK.training, **changed)
 
 
-def test_a_version_has_a_precision_of_every_weight() -> None:
-    task = parsed()
+HEAD = [each.name for each in DIGITS.parameters[-2:]]
+EVERY = PosteriorPlan(parameters=("*",), prior_deviation=0.2)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "drawn"), [((), HEAD), ((HEAD[1],), HEAD[1:]), (("*",), [each.name for each in DIGITS.parameters])]
+)
+def test_a_version_has_a_precision_of_every_weight_with_a_gaussian(patterns, drawn) -> None:
+    task = parsed(posterior=PosteriorPlan(parameters=patterns))
     names = [each.name for each in DIGITS.parameters]
-    assert [each.name for each in task.version.parameters] == [*names, *(f"{name}@precision" for name in names)]
-    assert task.trained_count == task.version.size == 2 * task.parameter_count == 2 * DIGITS.parameter_count
+    assert [each.name for each in task.version.parameters] == [*names, *(f"{name}@precision" for name in drawn)]
+    of_drawn = sum(each.size for each in DIGITS.parameters if each.name in drawn)
+    assert task.trained_count == task.version.size == DIGITS.parameter_count + of_drawn
     assert task.trained_shapes == task.version.shapes
+    assert gaussian_places(task, task.posterior).size == prior_of(task, task.posterior).size == of_drawn
 
 
-def inputs_of(task) -> list[int]:
-    """How many inputs the layers of a plain network sum, of weights and biases by turns."""
-    return [each.shape[1] for each in task.parameters[::2] for _ in range(2)]
+def test_the_last_layer_is_the_last_matrix_and_what_stands_behind_it() -> None:
+    plan = PosteriorPlan()
+    layers = [Parameter("a", [3, 2]), Parameter("b", [3]), Parameter("c", [2, 3, 1, 1]), Parameter("d", [2])]
+    assert plan.of(layers) == [False, False, True, True]
+    assert plan.of(layers[1:2]) == [True]
 
 
-def test_version_zero_is_the_prior_around_the_initial_weights() -> None:
-    task = parsed()
+@pytest.mark.parametrize("plan", [EVERY, PosteriorPlan(prior_deviation=0.2)], ids=["all", "last layer"])
+def test_version_zero_is_the_prior_around_the_initial_weights(plan) -> None:
+    task = parsed(posterior=plan)
     model = np.linspace(-1, 1, task.parameter_count, dtype=np.float32)
     version = write_weights(with_copies(model, task), task.version.parameters)
     np.testing.assert_array_equal(read_model(version, task), model)
     mean, deviation = read_distribution(version, task, task.posterior)
     np.testing.assert_array_equal(mean, model)
-    inputs = np.repeat(inputs_of(task), [each.size for each in task.parameters])
-    np.testing.assert_allclose(deviation, 0.2 / np.sqrt(inputs), rtol=1e-6)
+    inputs = [each.shape[1] for each in task.parameters[::2] for _ in range(2)]  # of weights and biases by turns
+    of_layers = [
+        0.2 / np.sqrt(each) if drawn else 0 for each, drawn in zip(inputs, plan.of(task.parameters), strict=True)
+    ]
+    np.testing.assert_allclose(deviation, np.repeat(of_layers, [each.size for each in task.parameters]), rtol=1e-6)
 
 
 def test_a_task_without_the_table_is_written_as_before() -> None:
@@ -83,9 +109,13 @@ REFUSED = [
     ({"label": LabelSchema(10, "multi_label")}, "'multi_label'"),
     ({"parameters": [*TASK.parameters, STATISTIC]}, 'batch_norm = "frozen"'),
     ({"training": training(optimiser="momentum")}, 'training.optimiser = "sgd"'),
-    ({"training": training(weight_decay=0.1)}, "training.weight_decay has no effect"),
-    ({"training": training(gradient_clip=1.0)}, "training.gradient_clip has no effect"),
-    ({"training": training(learning_rate=1.5)}, "at most 1"),
+    ({"training": training(weight_decay=0.1)}, "training.weight_decay would be taken for a part of the gradient"),
+    ({"training": training(gradient_clip=1.0)}, "training.gradient_clip would be taken for a part of the gradient"),
+    ({"posterior": PosteriorPlan(parameters=("mouth",))}, "no parameter is called like 'mouth'"),
+    ({"posterior": PosteriorPlan(parameters=("*", "*"))}, "a pattern stands there twice"),
+    ({"update": updates(selection="top_k")}, 'write update.selection = "top_k_per_tensor"'),
+    ({"update": updates(selection="threshold", threshold=0.1)}, 'write update.selection = "top_k_per_tensor"'),
+    ({"update": updates(quantisation="sign")}, 'write update.quantisation = "ternary"'),
     ({"aggregation": aggregation(server_learning_rate=0.5)}, "product of its factors"),
     ({"aggregation": aggregation(server_momentum=0.5)}, "product of its factors"),
     ({"aggregation": aggregation(server_optimiser="adam")}, "product of its factors"),
@@ -97,6 +127,10 @@ REFUSED = [
         '[scaling] targets = "off"',
     ),
 ]
+
+
+def test_of_all_weights_the_largest_changes_may_be_sent() -> None:
+    assert parsed(posterior=EVERY, update=updates(selection="top_k")).update.selection == "top_k"
 
 
 @pytest.mark.parametrize(("changed", "words"), REFUSED, ids=[words for _, words in REFUSED])

@@ -6,10 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge_agent.training.feedback.factor import FactorFeedback
 from edge_agent.training.posterior.natural import Natural, cavity_of
 from edge_agent.training.posterior.own_labels import own_labels
 from edge_agent.worker.contract import Returned, TrainingResult
-from fleet_protocol.codec import decode_update, with_copies
+from fleet_protocol.codec import SparseUpdate, decode_update, factor_places, with_copies
 from fleet_protocol.posterior_plan import PosteriorPlan
 from fleet_protocol.sample_schema import LabelSchema
 from tests.support.digits_rounds import NOTHING, START, TASK, digits, stored, take
@@ -26,8 +27,17 @@ def trained(earlier=NOTHING, version=VERSION) -> TrainingResult:
     return result
 
 
-def told(result: TrainingResult) -> np.ndarray:
+FACTOR = factor_places(POSTERIOR, PLAN)
+"""In an update."""
+OTHERS = np.delete(np.arange(POSTERIOR.trained_count), FACTOR)
+
+
+def kept(result: TrainingResult) -> np.ndarray:
     return np.frombuffer(result.residual[8:], np.float64)
+
+
+def told(result: TrainingResult) -> np.ndarray:
+    return kept(result)[FACTOR]
 
 
 def sent(result: TrainingResult) -> np.ndarray:
@@ -42,14 +52,48 @@ def first() -> TrainingResult:
 
 
 def test_a_factor_is_what_was_sent(first) -> None:
-    np.testing.assert_array_equal(told(first), sent(first))
+    np.testing.assert_array_equal(told(first), sent(first)[FACTOR])
     second = trained(replace(NOTHING, residual=first.residual, seed=1, life=first.life))
-    np.testing.assert_allclose(told(second), sent(first) + sent(second), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(told(second), (sent(first) + sent(second))[FACTOR], rtol=0, atol=1e-12)
+
+
+def test_of_other_weights_what_is_left_out_of_one_update_is_in_the_next(first) -> None:
+    """A round's change does not depend on what earlier ones have left: all of two rounds' is sent or kept."""
+    assert OTHERS.size
+    second = trained(replace(NOTHING, residual=first.residual, seed=1, life=first.life))
+    alone = trained(
+        replace(NOTHING, residual=with_others(first, np.zeros(POSTERIOR.trained_count)), seed=1, life=first.life)
+    )
+    learned = [(sent(each) - kept(each))[OTHERS] for each in (first, alone)]
+    np.testing.assert_allclose((sent(first) + sent(second) - kept(second))[OTHERS], sum(learned), atol=1e-6)
+
+
+def with_others(result: TrainingResult, estimate: np.ndarray) -> bytes:
+    """What it keeps, with this of the other weights."""
+    state = kept(result).copy()
+    state[OTHERS] = estimate[OTHERS]
+    return result.residual[:8] + state.tobytes()
+
+
+def test_a_refused_change_of_other_weights_is_offered_again_and_one_that_was_too_large_is_not() -> None:
+    memory = FactorFeedback(POSTERIOR.update, b"", 3, 1, np.array([1, 2]))
+    assert memory.offer(np.array([4, 5, 6], np.float32)).tolist() == [4, 5, 6]
+    update = SparseUpdate(np.array([0, 1]), np.array([3, 5], np.float32))
+    memory.take(update)
+    assert memory.offer(np.zeros(3, np.float32)).tolist() == [1, -5, 0]
+    memory.give_back(update)
+    assert memory.offer(np.zeros(3, np.float32)).tolist() == [4, 0, 0]
+    memory.take(update)
+    memory.give_up(update)
+    assert memory.offer(np.zeros(3, np.float32)).tolist() == [1, 0, 0]
+    assert memory.shrink(0.25) == pytest.approx(0.75)
+    assert memory.offer(np.zeros(3, np.float32)).tolist() == [0.25, 0, 0]
 
 
 def test_a_refused_update_is_taken_out_of_the_factor(first) -> None:
+    nothing_left = with_others(first, sent(first))
     refused = replace(
-        NOTHING, residual=first.residual, returned=[Returned(first.packed, first.life)], seed=0, life=first.life
+        NOTHING, residual=nothing_left, returned=[Returned(first.packed, first.life)], seed=0, life=first.life
     )
     assert msgspec.structs.replace(trained(refused), loss=0.0) == msgspec.structs.replace(first, loss=0.0)
 

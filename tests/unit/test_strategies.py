@@ -18,12 +18,18 @@ from broker_coordinator.aggregation.server_step import finish, initial_state, ne
 from broker_coordinator.aggregation.strategies import RECENT_VERSIONS, STRATEGIES, Partial, Recall, Step
 from broker_coordinator.aggregation.strategies.base_mean import Began
 from broker_coordinator.aggregation.strategies.ef21 import Estimate
+from broker_coordinator.aggregation.strategies.posterior import Kept
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.robust_plan import TRUSTING_RULES, RobustPlan, RuleName
 from tests.support.updates import SIZE, buffered_updates, dense, update_of
 
 DEVIATION = 0.5
 """Of the prior of `posterior`."""
+MODEL = 8
+DRAWN = [1, 4, 5, 7]
+"""Weights of the model that have a Gaussian there; their precisions stand behind the model."""
+FACTOR = np.array([*DRAWN, *range(MODEL, SIZE)])
+OTHERS = np.array([each for each in range(MODEL) if each not in DRAWN])
 some_updates = st.lists(buffered_updates(), min_size=4, max_size=12)
 of_each_plan = settings(max_examples=25)  # there are thirty plans
 
@@ -46,8 +52,8 @@ def state_after(updates: list[BufferedUpdate], plan: AggregationPlan) -> ServerS
     """Version 20, of which `updates` have already been aggregated."""
     first = np.linspace(-1, 1, SIZE, dtype=np.float32)
     if plan.strategy == "posterior":
-        first[SIZE // 2 :] = DEVIATION
-    state = replace(initial_state(first, plan), version=20)
+        first[MODEL:] = DEVIATION
+    state = replace(initial_state(first, plan, FACTOR), version=20)
     return replace(state, remembered=strategy_of(plan).remember(state, updates, plan))
 
 
@@ -73,13 +79,18 @@ def bounded(last: dict[str, tuple[int, np.ndarray]]) -> dict[str, tuple[float, n
         return {}
     most = 1.5 * usual([samples for samples, _ in last.values()])
     norms = {device: float(np.linalg.norm(vector)) for device, (_, vector) in last.items()}
-    several = sorted(norms.values())[-max(2, -(-len(last) // 10)) :][0]
-    median = usual(norms.values())
-    longest = (2 * min(max(several, median), 2 * median) if len(last) >= 3 else 0) or np.inf
+    longest = longest_among(list(norms.values()))
     return {
         device: (min(samples, most), vector * min(1, longest / (norms[device] or 1)))
         for device, (samples, vector) in last.items()
     }
+
+
+def longest_among(norms: list[float]) -> float:
+    """What a vector may be as long as, of devices with such ones."""
+    several = sorted(norms)[-max(2, -(-len(norms) // 10)) :][0]
+    median = usual(norms)
+    return (2 * min(max(several, median), 2 * median) if len(norms) >= 3 else 0) or np.inf
 
 
 def last_of(updates: list[BufferedUpdate]) -> dict[str, tuple[int, np.ndarray]]:
@@ -144,16 +155,38 @@ def test_posterior_is_the_prior_times_every_factor(updates) -> None:
     """In natural parameters, where that is a sum; precisions are told times the prior's deviation."""
     plan = AggregationPlan(buffer_size=1, strategy="posterior")
     last = {update.device: update for update in updates}
-    sums = {device: sum(dense(update) for update in updates if update.device == device) for device in last}
+    sums = {each: sum(dense(update)[FACTOR] for update in updates if update.device == each) for each in last}
     factors = [vector for _, vector in bounded({each: (last[each].samples, sums[each]) for each in last}).values()]
     prior = DEVIATION**-2
-    precision = prior + sum(np.maximum(each[SIZE // 2 :], 0) * prior / DEVIATION for each in factors)
-    prior_mean = np.linspace(-1, 1, SIZE)[: SIZE // 2]
-    mean = (prior * prior_mean + sum(each[: SIZE // 2] * prior for each in factors)) / precision
+    precision = prior + sum(np.maximum(each[len(DRAWN) :], 0) * prior / DEVIATION for each in factors)
+    prior_mean = np.linspace(-1, 1, SIZE)[DRAWN]
+    mean = (prior * prior_mean + sum(each[: len(DRAWN)] * prior for each in factors)) / precision
     made = next_state(state_after(updates[:-1], plan), updates[-1:], plan)
     expected = np.concatenate([mean, DEVIATION * precision / prior])
-    np.testing.assert_allclose(made.weights, expected, rtol=1e-4, atol=1e-4)
-    assert (made.weights[SIZE // 2 :] >= np.float32(DEVIATION)).all()
+    np.testing.assert_allclose(made.weights[FACTOR], expected, rtol=1e-4, atol=1e-4)
+    assert (made.weights[MODEL:] >= np.float32(DEVIATION)).all()
+
+
+@given(some_updates)
+def test_posterior_moves_what_has_no_gaussian_by_the_buffers_weighted_mean(updates) -> None:
+    """Each update within the bounds of what devices sent last."""
+    plan = AggregationPlan(buffer_size=2, strategy="posterior")
+    last = {update.device: float(np.linalg.norm(dense(update)[OTHERS])) for update in updates}
+    longest = longest_among(list(last.values()))
+    pairs = []
+    for update in updates[-2:]:
+        norm = float(np.linalg.norm(dense(update)[OTHERS]))
+        within = dense(update) * min(1, longest / (norm or 1))
+        pairs.append((update.samples * (1 + update.staleness) ** -0.5, within))
+    found = direction(state_after(updates[:-2], plan), updates[-2:], plan)
+    np.testing.assert_allclose(found[OTHERS], weighted_mean(pairs)[OTHERS], rtol=1e-4, atol=1e-4)
+
+
+def test_one_device_alone_moves_what_has_no_gaussian_no_further_than_any_task_takes() -> None:
+    """What its factor may be is far more, and nobody else has sent anything to compare it with."""
+    plan = AggregationPlan(buffer_size=1, strategy="posterior")
+    moved = direction(state_after([], plan), [update_of(1e6)], plan)
+    assert moved[0] == pytest.approx(100)
 
 
 @pytest.mark.parametrize(
@@ -325,10 +358,17 @@ def assert_remembers_the_same(one: Remembered, other: Remembered) -> None:
     assert list(one) == list(other)
     for key, value in one.items():
         if isinstance(value, Estimate):
-            assert (value.samples, value.lives) == (other[key].samples, other[key].lives)
-            assert value.delta.tobytes() == other[key].delta.tobytes()
+            assert_same_estimate(value, other[key])
+        elif isinstance(value, Kept):
+            assert value.moved == other[key].moved
+            assert_same_estimate(value.factor, other[key].factor)
         elif isinstance(value, Began):
             assert (value.weight, value.divisor) == (other[key].weight, other[key].divisor)
             assert value.total.tobytes() == other[key].total.tobytes()
         else:
             assert value is other[key]
+
+
+def assert_same_estimate(one: Estimate, other: Estimate) -> None:
+    assert (one.samples, one.lives) == (other.samples, other.lives)
+    assert one.delta.tobytes() == other.delta.tobytes()

@@ -54,11 +54,12 @@ def remember(state: ServerState, buffer: Iterable[BufferedUpdate], _: Aggregatio
     """The estimates once these updates are added, by device, sorted by name."""
     estimates: dict[str, Estimate] = dict(state.remembered)
     for update in buffer:
-        estimates[update.device] = _estimate(estimates.get(update.device), update, state.weights.size)
+        estimates[update.device] = added(estimates.get(update.device), update, state.weights.size)
     return dict(sorted(estimates.items()))
 
 
-def _estimate(before: Estimate | None, update: BufferedUpdate, size: int) -> Estimate:
+def added(before: Estimate | None, update: BufferedUpdate, size: int) -> Estimate:
+    """A device's estimate, of so many values, with its next update."""
     lives = before.lives if before else ()
     if before is not None and update.life in lives:
         if update.life != lives[-1]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.codec.sparse import FloatVector
@@ -18,7 +19,7 @@ class StateLayout:
     dtype: np.dtype[Any]
 
 
-def scale_to(vector: FloatVector, limit: float) -> float:
+def scale_to(vector: NDArray[np.floating], limit: float) -> float:
     """Scale `vector` in place to a norm of at most `limit`; returns by how much its norm has shrunk."""
     norm = math.sqrt(float(np.square(vector, dtype=np.float64).sum()))
     if norm <= limit:

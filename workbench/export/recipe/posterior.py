@@ -25,8 +25,9 @@ def with_usual_posterior(task: TaskFile, text: str, path: Path) -> TaskFile:
     said = tomllib.loads(text)
     if "strategy" not in said.get("aggregation", {}):
         task = msgspec.structs.replace(task, aggregation=msgspec.structs.replace(task.aggregation, strategy=POSTERIOR))
-    if "feedback" not in said.get("update", {}):
-        task = msgspec.structs.replace(task, update=msgspec.structs.replace(task.update, feedback="ef21"))
+    usual_update = {"feedback": "ef21", "selection": "top_k_per_tensor", "quantisation": "int8"}
+    left_out = {setting: value for setting, value in usual_update.items() if setting not in said.get("update", {})}
+    task = msgspec.structs.replace(task, update=msgspec.structs.replace(task.update, **left_out))
     if "optimiser" not in said.get("training", {}):
         task = msgspec.structs.replace(task, training=msgspec.structs.replace(task.training, optimiser="sgd"))
     likelihood = LIKELIHOODS.get(task.label.kind)

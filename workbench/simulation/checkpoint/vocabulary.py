@@ -29,6 +29,7 @@ from broker_coordinator.aggregation.selection_pace import SelectionPace
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies.base_mean import Began
 from broker_coordinator.aggregation.strategies.ef21 import Estimate
+from broker_coordinator.aggregation.strategies.posterior import Kept
 from broker_coordinator.aggregation.verdicts import Verdict, Verdicts
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.consumers.feature_statistics import FeatureStatisticsFacts, LastNumbers
@@ -97,6 +98,7 @@ CLASSES: Final = (
     EnrolmentAttempts,
     Envelope,
     Estimate,
+    Kept,
     FeatureStatisticsFacts,
     FleetMember,
     GrowingWaits,

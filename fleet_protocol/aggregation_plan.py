@@ -99,12 +99,18 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     robust: RobustPlan | msgspec.UnsetType = msgspec.UNSET
     """What takes the place of the mean. Left out of `task.json` where there is none, so that others read it too."""
     quarantine: QuarantinePlan | msgspec.UnsetType = msgspec.UNSET
-    """What is held back as suspicious. Left out of `task.json` likewise."""
+    """What becomes of suspicious updates. Left out of `task.json` likewise."""
 
     @property
     def suspects(self) -> QuarantinePlan | None:
-        """By what updates are held back, if any are."""
-        return None if isinstance(self.quarantine, msgspec.UnsetType) else self.quarantine
+        """By what updates are held back or tempered, where the task says it (`TaskDescription.suspects`)."""
+        named = None if isinstance(self.quarantine, msgspec.UnsetType) else self.quarantine
+        return None if named is None or named.action == "off" else named
+
+    @property
+    def holds(self) -> bool:
+        """Whether suspicious updates are held back until an operator has looked at them."""
+        return self.suspects is not None and self.suspects.action == "hold"
 
     @property
     def rule(self) -> RobustPlan | None:
@@ -176,7 +182,7 @@ def check_aggregation(plan: AggregationPlan, name: str) -> None:
         raise ConfigurationError(f"{name}: a setting of aggregation is infinite or not a number")
     if plan.rule is not None:
         check_robust(plan, plan.rule, name)
-    if plan.suspects is not None:
+    if not isinstance(plan.quarantine, msgspec.UnsetType):
         check_quarantine(plan, name)
 
 

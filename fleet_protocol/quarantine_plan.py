@@ -1,13 +1,15 @@
-"""Suspicious updates are held back until an operator has looked at them: the table `[aggregation.quarantine]`. Pure."""
+"""What becomes of suspicious updates: the table `[aggregation.quarantine]`, and what a task without it has. Pure."""
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import msgspec
 
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.robust_plan import check_single_updates
 
 if TYPE_CHECKING:
     from fleet_protocol.aggregation_plan import AggregationPlan
+    from fleet_protocol.task_description import TaskDescription
 
 USUAL_THRESHOLD: Final = 3.5
 """Of Iglewicz & Hoaglin 1993, whose robust z-score this is."""
@@ -17,28 +19,62 @@ FEWEST_OTHERS: Final = 5
 
 
 class QuarantinePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """The coordinator holds an update back that is far longer than what other devices sent last, or points away from
-    it, until an operator releases or drops it, or it is staler than `max_staleness` (docs/robustness.md).
+    """What becomes of an update that is far longer than what other devices sent last, or points away from it
+    (docs/robustness.md).
     """
 
     threshold: Annotated[float, msgspec.Meta(gt=0, le=LARGEST_THRESHOLD)] = USUAL_THRESHOLD
     """In robust deviations (1.4826 times the median distance from the median): what is farther than so many from what
     other devices sent last is suspicious."""
+    action: Literal["hold", "temper", "off"] = "hold"
+    """`hold`: it is held back until an operator releases or drops it, or it is staler than `max_staleness`. `temper`:
+    all that are suspicious count together as much as one device. `off`: none is looked for. A task without this table
+    tempers, where the coordinator sees whole single updates and the strategy takes their plain mean."""
+
+
+TEMPERED: Final = QuarantinePlan(action="temper")
+"""What a task has that does not say it."""
+PLAINLY: Final = ("fedavg",)
+"""Strategies that are baselines, as published: they temper nothing unless the task says so."""
+
+
+def suspected_by(task: "TaskDescription") -> QuarantinePlan | None:
+    """By what updates of a task are held or tempered; None where none are."""
+    plan = task.aggregation
+    if not isinstance(plan.quarantine, msgspec.UnsetType):
+        return plan.suspects
+    if plan.rule is not None or plan.strategy in PLAINLY:
+        return None
+    try:
+        check_quarantine(msgspec.structs.replace(plan, quarantine=TEMPERED), "")
+        check_single_updates(task, "aggregation.quarantine", "")
+    except ConfigurationError:
+        return None
+    return TEMPERED
 
 
 def check_quarantine(plan: "AggregationPlan", name: str) -> None:
-    """Check that what is held may still count once it is released; `name` is the file.
+    """Check that the table means something, and that what is held may still count later; `name` is the file.
 
     Raises:
         ConfigurationError: it never could, and what to write.
     """
+    if plan.suspects is None:
+        if plan.quarantine != QuarantinePlan(action="off"):
+            raise ConfigurationError(
+                f'{name}: [aggregation.quarantine] has a threshold, and with action = "off" nothing is looked for;'
+                " leave one of them out"
+            )
+        return
     if plan.strategy in ("ef21", "posterior"):
         raise ConfigurationError(
-            f"{name}: [aggregation.quarantine] holds updates back, and with aggregation.strategy {plan.strategy!r}"
-            " device and coordinator keep the same estimate, so that none may be missing; leave one of them out"
+            f"{name}: [aggregation.quarantine] holds updates back or tempers them, and with aggregation.strategy"
+            f" {plan.strategy!r} device and coordinator keep the same estimate, so that none may be missing; leave one"
+            " of them out"
         )
-    if not plan.max_staleness:
+    if plan.holds and not plan.max_staleness:
         raise ConfigurationError(
             f"{name}: [aggregation.quarantine] holds updates back until somebody has looked at them, and with"
-            " aggregation.max_staleness = 0 none may count after the next version; raise it, or leave the table out"
+            " aggregation.max_staleness = 0 none may count after the next version; raise it, or write"
+            ' action = "temper"'
         )

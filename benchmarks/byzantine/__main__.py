@@ -2,8 +2,8 @@
 
 Accuracy in per cent of the model to use, for each way to make versions and each attack (`attacks.py`). Digits chose
 what is chosen by it; MNIST and notMNIST show it (`--data mnist --data-dir FOLDER`). `default` names no setting of
-[aggregation], `quarantine` only that suspicious updates are held, which nobody looks at, `recipe` takes the recipe's
-own; the others are `aced` with and without a rule, or `fedbuff` with one.
+[aggregation], `mean` only that none is suspicious, `quarantine` that suspicious updates are held, which nobody looks
+at, `recipe` takes the recipe's own; the others are `aced` with and without a rule, or `fedbuff` with one.
 `zeno` and `fltrust` have eight more devices, which are trusted, all with the same hundred samples of all classes that
 none of the others has.
 """
@@ -30,6 +30,7 @@ def _aced(robust: RobustPlan) -> AggregationPlan:
 PLANS: Final[Mapping[str, AggregationPlan | None]] = {
     "default": AggregationPlan(),
     "recipe": None,
+    "mean": AggregationPlan(quarantine=QuarantinePlan(action="off")),
     "quarantine": AggregationPlan(quarantine=QuarantinePlan()),
     "aced": AggregationPlan(strategy="aced"),
     "median": _aced(RobustPlan("median")),
@@ -64,7 +65,7 @@ def measured(field: Field, plans: list[str], attacks: list[str], scenario: Scena
             score = round(100 * summary.score, 1)
             found.setdefault(plan, {})[attack] = score
             more = {"refused": sum(each.times for each in summary.refused.values()), "collapses": summary.collapses}
-            more["held"] = summary.held
+            more |= {"held": summary.held, "tempered": summary.tempered}
             seconds = round(time.monotonic() - started, 1)
             line = {"plan": plan, "attack": attack, "accuracy": score, "versions": summary.versions}
             print(json.dumps(line | more | {"updates": summary.updates, "seconds": seconds}), flush=True)

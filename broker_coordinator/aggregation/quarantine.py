@@ -1,46 +1,56 @@
-"""Which updates are suspicious beside what other devices sent last, and which of these are held. Pure.
+"""Which updates are suspicious beside what other devices sent last, and how often these count. Pure.
 
     z(x) = (x - median of x_j) / max(1.4826 * median |x_j - median|, least)     x_j of the other devices
     suspicious where     z(|u|) > threshold     or     c(u) < 0 and z(c(u)) < -threshold
+    counts     0 where it is held     min(1, 1 / S) * min(1, median |u_j| / |u as it counts|) where it is tempered
 
 |u| is an update's norm, as it came. Its c(u) is the cosine with the sum of d_j = u_j / |u_j|, where u_j is the last
 update of device j that a version holds; that of d_j itself is with the sum of the others, without its own. z is the
 robust z-score of Iglewicz & Hoaglin 1993, who also say the usual threshold; 1.4826 makes the median distance of
 Gaussians their deviation. A device is never compared with itself, and counts once however much it sends. Updates of
-norm 0 have no direction and no scale: they say nothing of what is usual.
+norm 0 have no direction and no scale: they say nothing of what is usual, and no more do those that were tempered.
 
-Of the devices that were judged lately at most half may be suspicious (`verdicts`): where more are, nothing is held
-until that is over (docs/decisions/quarantine.md).
+S is how many devices were suspicious lately, by the last update of each (`verdicts`): together they count as much as
+one device of the usual length. So one alone that sees what nobody else sees is heard, and many that act together are
+no more than one. Where more than half of the devices are suspicious, all count until that is over
+(docs/decisions/quarantine.md).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from broker_coordinator.aggregation.robust.stack import Change, Matrix, Stack, Vector
+from broker_coordinator.aggregation.robust.stack import Change, Vector
 from broker_coordinator.aggregation.verdicts import Verdicts
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.quarantine_plan import FEWEST_OTHERS, QuarantinePlan
 
 DEVICES_REMEMBERED: Final = 32
 """Those of which versions held an update last."""
+VALUES_REMEMBERED: Final = 1 << 24
+"""Of all these updates together, 128 MiB: of larger ones, fewer devices are remembered."""
 TO_DEVIATION: Final = 1.4826
 LEAST_OF_NORM: Final = 0.25
 """Smallest deviation of norms, times their median: devices that are alike to a hair are no reason to suspect one that
 is a little longer."""
 LEAST_OF_COSINE: Final = 0.05
 """Smallest deviation of cosines, likewise."""
+TOGETHER: Final = 1.0
+"""As so many devices all suspicious ones count together, where they are tempered."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sent:
-    """An update: its norm as it came, and its delta as it counts."""
+    """An update: its norm as it came, and its delta as it counts. One that was tempered is not usual: others are not
+    compared with it.
+    """
 
     norm: float
     delta: SparseUpdate
+    is_usual: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,10 +65,17 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """Why an update is suspicious, in words; whether it `is_held`."""
+    """Why an update is suspicious, in words; and how often it `counts`: never while it is held, once where it is let
+    through.
+    """
 
     reason: str
-    is_held: bool
+    counts: float
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for an operator."""
+        return not self.counts
 
 
 @dataclass(slots=True)
@@ -72,88 +89,146 @@ class Quarantine:
 
     @property
     def is_overrun(self) -> bool:
-        """Whether so many devices are suspicious that nothing is held."""
+        """Whether so many devices are suspicious that all count."""
         return self.verdicts.are_overrun
 
     def note(self, update: Judged) -> None:
         """A version holds an update."""
         self.last.pop(update.device, None)
-        if len(self.last) == DEVICES_REMEMBERED:
-            del self.last[next(iter(self.last))]
         self.last[update.device] = update.sent
+        self.last = within_memory(self.last)
         self.verdicts.note(update.device, update.position, suspicious=bool(update.suspicion))
 
     def suspicions(self, updates: Sequence[Judged], size: int, plan: QuarantinePlan) -> Mapping[int, Suspicion]:
         """By their place, those that are suspicious and were not known to be. `size` is the length of the weights."""
-        peers = _Peers.of(self.last, size)
+        peers = Peers.of(self.last, size)
         verdicts = self.verdicts.copy()
         found = {}
         for place, update in enumerate(updates):
             reason = update.suspicion or peers.reason_against(update, plan.threshold)
             verdicts.note(update.device, update.position, suspicious=bool(reason))
             if reason and not update.suspicion:
-                found[place] = Suspicion(reason, not verdicts.are_overrun)
+                found[place] = Suspicion(reason, self._counts(update, peers, verdicts, plan))
         return found
+
+    def _counts(self, update: Judged, peers: "Peers", verdicts: Verdicts, plan: QuarantinePlan) -> float:
+        """How often a suspicious one does, where the `verdicts` are on it too."""
+        if verdicts.are_overrun:
+            return 1.0
+        if plan.action == "hold":
+            return 0.0
+        norm, usual = update.sent.delta.norm(), peers.beside(update.device).norms.median
+        return min(1.0, TOGETHER / verdicts.suspicious) * min(1.0, usual / norm if norm else 1.0)
+
+
+def within_memory(last: Mapping[str, Sent]) -> dict[str, Sent]:
+    """The last updates of devices that are remembered, of those of some; who sent last is last."""
+    kept, values = dict[str, Sent](), 0
+    for device in reversed(list(last)):
+        sent = last[device]
+        values += len(sent.delta.indices)
+        if len(kept) == DEVICES_REMEMBERED or (kept and values > VALUES_REMEMBERED):
+            break
+        kept[device] = sent
+    return {device: kept[device] for device in reversed(list(kept))}
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Some values: their median, and their robust deviation."""
+
+    median: float
+    deviation: float
+
+    @classmethod
+    def of(cls, values: Vector, least: float) -> Self:
+        """That of `values`; its deviation is never less than `least`."""
+        median = float(np.median(values))
+        return cls(median, max(TO_DEVIATION * float(np.median(np.abs(values - median))), least))
+
+    def deviations(self, value: float) -> float:
+        """z; 0 where nothing deviates from anything, as no scale is known then."""
+        return (value - self.median) / self.deviation if self.deviation else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What one device's update is compared with: how many other devices there are, their `norms`, and its `own` place
+    among all that are remembered, None where it has none.
+    """
+
+    count: int
+    norms: Spread
+    own: int | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Peers:
-    """What an update is compared with: names, norms as they came, float64 [N], directions, their sum and products."""
+class Peers:
+    """What updates are compared with: names, norms as they came, float64 [N], directions, and their sum."""
 
     devices: Sequence[str]
     norms: Vector
-    directions: Stack
+    directions: Sequence[Change]
     total: Vector
-    products: Matrix
+    known: dict[int | None, Beside] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, last: Mapping[str, Sent], size: int) -> "_Peers":
-        """Those of some devices, without updates that move nothing."""
-        moving = {device: sent for device, sent in last.items() if sent.norm > 0}
-        directions = Stack([_direction(each.delta) for each in moving.values()], size)
-        norms = np.array([each.norm for each in moving.values()])
-        return cls(list(moving), norms, directions, directions.combined(np.ones(len(moving))), directions.products())
+    def of(cls, last: Mapping[str, Sent], size: int) -> Self:
+        """Those of some devices, without updates that move nothing or are not usual."""
+        usual = {device: sent for device, sent in last.items() if sent.norm > 0 and sent.is_usual}
+        directions = [_direction(each.delta) for each in usual.values()]
+        total = np.zeros(size)
+        for each in directions:
+            total[each.indices] += each.values  # indices are distinct
+        return cls(list(usual), np.array([each.norm for each in usual.values()]), directions, total)
+
+    def beside(self, device: str) -> Beside:
+        """What an update of a device is compared with."""
+        own = self.devices.index(device) if device in self.devices else None
+        if (found := self.known.get(own)) is None:
+            norms = self.norms if own is None else np.delete(self.norms, own)
+            median = float(np.median(norms)) if norms.size else 0.0
+            spread = Spread.of(norms, LEAST_OF_NORM * median) if norms.size else Spread(0.0, 0.0)
+            found = self.known[own] = Beside(norms.size, spread, own)
+        return found
 
     def reason_against(self, update: Judged, threshold: float) -> str:
         """Why it is suspicious; empty where it is not, or other devices are too few to say."""
-        others = np.array([device != update.device for device in self.devices], bool)
-        count = int(others.sum())
-        if count < FEWEST_OTHERS:
+        beside = self.beside(update.device)
+        if beside.count < FEWEST_OTHERS:
             return ""
-        norms = self.norms[others]
-        usual = float(np.median(norms))
-        if (longer := _deviations(update.sent.norm, norms, LEAST_OF_NORM * usual)) > threshold:
+        norms = beside.norms
+        if (longer := norms.deviations(update.sent.norm)) > threshold:
             return (
-                f"its norm is {update.sent.norm:.3g}, {longer:.1f} deviations above the median {usual:.3g} of {count}"
-                " other devices"
+                f"its norm is {update.sent.norm:.3g}, {longer:.1f} deviations above the median {norms.median:.3g} of"
+                f" {beside.count} other devices"
             )
-        cosine = self._cosine(update)
-        if cosine >= 0:
-            return ""
-        cosines = self._cosines(others)
-        if (opposite := -_deviations(cosine, cosines, LEAST_OF_COSINE)) > threshold:
+        with self._without(beside.own) as total:
+            along = _dot(update.sent.delta, total)
+            if along >= 0:
+                return ""
+            squared = float(np.sum(np.square(total)))
+            cosine = _cosine(along, squared, update.sent.delta.norm())
+            others = [each for place, each in enumerate(self.directions) if place != beside.own]
+            cosines = Spread.of(np.array([_cosine_without(each, total, squared) for each in others]), LEAST_OF_COSINE)
+        if (opposite := -cosines.deviations(cosine)) > threshold:
             return (
-                f"its cosine with the mean direction of {count} other devices is {cosine:.2f}, {opposite:.1f}"
-                f" deviations below the median {float(np.median(cosines)):.2f} of theirs"
+                f"its cosine with the mean direction of {beside.count} other devices is {cosine:.2f}, {opposite:.1f}"
+                f" deviations below the median {cosines.median:.2f} of theirs"
             )
         return ""
 
-    def _cosine(self, update: Judged) -> float:
-        """c of an update."""
-        total = self.total
-        if update.device in self.devices:
-            own = self.directions.changes[self.devices.index(update.device)]
-            total = total.copy()
-            total[own.indices] -= own.values
-        return float(Stack([_direction(update.sent.delta)], total.size).cosines_to(total)[0])
-
-    def _cosines(self, others: NDArray[np.bool_]) -> Vector:
-        """c of each of `others`, with the sum of those that it is none of: float64 [N]; 0 where either is 0."""
-        products = self.products[np.ix_(others, others)]
-        own, sums = np.diagonal(products), products.sum(axis=1)
-        squares = np.maximum(products.sum() - 2 * sums + own, 0) * own  # |sum of the others|^2 |d_j|^2
-        along = sums - own
-        return np.asarray(np.divide(along, np.sqrt(squares), out=np.zeros_like(along), where=squares > 0))
+    @contextmanager
+    def _without(self, own: int | None) -> Iterator[Vector]:
+        """The sum without the direction at one place: as long as this is open, and then as it was, bit for bit."""
+        if own is None:
+            yield self.total
+            return
+        change = self.directions[own]
+        whole = self.total[change.indices]
+        self.total[change.indices] = whole - change.values
+        yield self.total
+        self.total[change.indices] = whole
 
 
 def _direction(delta: SparseUpdate) -> Change:
@@ -163,8 +238,17 @@ def _direction(delta: SparseUpdate) -> Change:
     return Change(delta.indices, values / length if length else values)
 
 
-def _deviations(value: float, others: Vector, least: float) -> float:
-    """z; 0 where nothing deviates from anything, as no scale is known then."""
-    median = float(np.median(others))
-    deviation = max(TO_DEVIATION * float(np.median(np.abs(others - median))), least)
-    return (value - median) / deviation if deviation else 0.0
+def _dot(change: Change | SparseUpdate, total: Vector) -> float:
+    return float(np.sum(total[change.indices] * change.values))
+
+
+def _cosine(along: float, squared: float, length: float) -> float:
+    """Of what goes so far along a sum of this squared length, and is so long; 0 where either has no length."""
+    lengths = float(np.sqrt(max(squared, 0.0))) * length
+    return along / lengths if lengths else 0.0
+
+
+def _cosine_without(direction: Change, total: Vector, squared: float) -> float:
+    """c of one of those that are summed, with the sum of the others."""
+    along, own = _dot(direction, total), float(np.sum(np.square(direction.values)))
+    return _cosine(along - own, squared - 2 * along + own, float(np.sqrt(own)))

@@ -56,7 +56,7 @@ def forgettable(rule: Retention, plan: AggregationPlan, recall: Recall, newest: 
     envelopes = max(rule.envelopes, RECENT_VERSIONS) if recall is Recall.RECENT_UPDATES else rule.envelopes
     through = max(-1, newest - envelopes)
     last_updates_stay = recall is Recall.LAST_UPDATES
-    last_senders_stay = 0 if plan.suspects is None else DEVICES_REMEMBERED
+    last_senders_stay = DEVICES_REMEMBERED if plan.holds else 0
     if last_updates_stay or last_senders_stay:
         through = max(-1, through // STRIDE * STRIDE)
     return Forgettable(weights_through, rule.every, through, last_updates_stay, last_senders_stay)

@@ -12,7 +12,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 
 def is_foreseen(plan: AggregationPlan) -> bool:
     """Whether each full buffer will be a version: else staleness is settled once the version is made."""
-    return plan.suspects is None
+    return not plan.holds
 
 
 def versions_ahead(plan: AggregationPlan, waiting: int, buffer_size: int) -> int:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import msgspec
 
+from broker_coordinator.aggregation.verdicts import Verdicts
 from broker_coordinator.commands.output import write_rows
 from broker_coordinator.storage.held_updates import HeldUpdate, drop, held_updates, last_verdicts, release
 from broker_coordinator.storage.journal import Journal
@@ -41,7 +42,7 @@ def quarantine(journal: Journal, options: argparse.Namespace) -> None:
     """
     found = _concerned(journal, options)
     task = TaskRegistry(journal.engine).description(options.task)
-    off = "" if task.aggregation.suspects is not None else f", whose quarantine is {_why_off(task)}"
+    off = "" if task.aggregation.holds else f", whose quarantine is {_instead(task)}"
     write_rows(
         [asdict(each) for each in found],
         LISTED,
@@ -60,14 +61,23 @@ def _concerned(journal: Journal, options: argparse.Namespace) -> Sequence[HeldUp
 
 
 def quarantine_shown(journal: JournalReader, task: TaskDescription) -> dict[str, object]:
-    """How many updates are held, of a task that holds suspicious ones; of others, that none is, and what to do."""
-    if task.aggregation.suspects is None:
-        return {"quarantine": _why_off(task)}
-    return {"held": len(held_updates(journal.engine, task.task))}
+    """How many updates are held, of a task that holds suspicious ones; of others, what becomes of these instead."""
+    if task.aggregation.holds:
+        return {"held": len(held_updates(journal.engine, task.task))}
+    found: dict[str, object] = {"quarantine": _instead(task)}
+    if task.suspects is None:
+        return found
+    verdicts = _verdicts(journal, task)
+    return found | {"suspicious_devices": f"{verdicts.suspicious} of {len(verdicts.of_devices)} that sent lately"}
 
 
-def _why_off(task: TaskDescription) -> str:
-    """Of a task without [aggregation.quarantine]: how to have one, or why it can't."""
+def _instead(task: TaskDescription) -> str:
+    """Of a task that holds nothing: what becomes of suspicious updates, and how to have them held, or why it can't."""
+    if task.suspects is not None:
+        return (
+            "tempering: updates that are found suspicious count together as much as one device; to have them held"
+            " until you have looked at them, write [aggregation.quarantine] into task.toml"
+        )
     try:
         check_aggregation(msgspec.structs.replace(task.aggregation, quarantine=QuarantinePlan()), "task.toml")
         check_single_updates(task, "aggregation.quarantine", "task.toml")
@@ -80,17 +90,21 @@ def _why_off(task: TaskDescription) -> str:
 
 
 def quarantine_advice(journal: JournalReader, task: TaskDescription) -> list[str]:
-    """A sentence where more is suspicious than may be held."""
-    plan = task.aggregation.suspects
+    """A sentence where too many are suspicious."""
+    plan = task.suspects
     if plan is None:
         return []
-    lineage = journal.history(task.task).lineage(journal.newest_number(task.task))
-    verdicts = last_verdicts(journal.engine, task.task, lineage.left)
+    verdicts = _verdicts(journal, task)
     if not verdicts.are_overrun:
         return []
     return [
         f"{verdicts.suspicious} of {len(verdicts.of_devices)} devices that sent lately are suspicious by what they"
         " sent last, which is more than half: all updates count, until half or fewer are; either what devices learn has"
-        " changed, or most of them are hostile or broken: look at what they send (tasks quarantine"
+        " changed, or most of them are hostile or broken: look at what they send (tasks show"
         f" {task.task}), or publish with a larger aggregation.quarantine.threshold than {plan.threshold:g}"
     ]
+
+
+def _verdicts(journal: JournalReader, task: TaskDescription) -> Verdicts:
+    lineage = journal.history(task.task).lineage(journal.newest_number(task.task))
+    return last_verdicts(journal.engine, task.task, lineage.left)

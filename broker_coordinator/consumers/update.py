@@ -51,7 +51,8 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """`samples` as they count (`counted_samples`), `loss` what the device declared, None where it may tell none.
 
     `norm` is the delta's Euclidean norm as it came. `declared` are the samples that the device declared, 0 where they
-    all count. The delta counts `scale` times. `cut` is the one of the task's `split` that left other blocks to a
+    all count. The delta counts `scale` times, and of that `tempered` times where it was found suspicious.
+    `cut` is the one of the task's `split` that left other blocks to a
     helper; or the update is that of a `helper`. `noise` is what the update says of it.
     `cluster` is whose copy of the parameters it trained, and `direction` where it points, in a task that finds clusters
     by that.
@@ -67,6 +68,7 @@ class UpdateFacts(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     noise: float | None = None
     cluster: int = NO_CLUSTER
     direction: bytes = b""
+    tempered: float = 1.0
 
 
 def admit(offered: Offered[Update]) -> Admitted[UpdateFacts, BufferedUpdate]:
@@ -180,7 +182,7 @@ def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate)
     update, task = offered.payload, offered.task
     return BufferedUpdate(
         offered.device,
-        _in_version(scaled(delta, facts.scale), update, task),
+        _in_version(scaled(scaled(delta, facts.scale), facts.tempered), update, task),
         facts.samples,
         offered.header.base_version,
         offered.staleness,

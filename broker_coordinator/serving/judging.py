@@ -6,7 +6,10 @@ from collections.abc import Mapping
 import msgspec
 
 from broker_coordinator.admission.participation import Participation, require_turn
+from broker_coordinator.aggregation.bounds import scaled
+from broker_coordinator.aggregation.contribution import BufferedUpdate
 from broker_coordinator.aggregation.quarantine import Judged, Sent, Suspicion
+from broker_coordinator.consumers.update import UpdateFacts
 from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
 from fleet_protocol.errors import ProtocolError
@@ -14,29 +17,43 @@ from fleet_protocol.errors import ProtocolError
 
 def suspicions(task: ServedTask) -> dict[int, Suspicion]:
     """By position, what of the `buffer` is suspicious and was not known to be. Trusted devices are never."""
-    plan = task.description.aggregation
-    if plan.suspects is None:
+    suspects, rule = task.description.suspects, task.description.aggregation.rule
+    if suspects is None:
         return {}
     _note_known(task)
-    trusted = plan.rule.trusted_devices if plan.rule else ()
+    trusted = rule.trusted_devices if rule else ()
     buffer = [as_judged(each) for each in task.buffer() if each.device not in trusted]
-    found = task.quarantine.suspicions(buffer, task.state.weights.size, plan.suspects)
+    found = task.quarantine.suspicions(buffer, task.state.weights.size, suspects)
     return {buffer[place].position: each for place, each in found.items()}
 
 
 def hold(task: ServedTask, found: Mapping[int, Suspicion]) -> None:
-    """Note what is known of those that wait, and let those that are held wait no longer."""
-    reasons = {position: each.reason for position, each in found.items()}
+    """Note what is known of those that wait, and let those that are held wait no longer; others are tempered."""
     task.waiting = deque(
-        msgspec.structs.replace(each, suspicion=reasons.get(each.position, each.suspicion)) for each in task.waiting
+        each if (known := found.get(each.position)) is None else suspected(each, known) for each in task.waiting
     )
     _note_known(task)
     task.drop({position for position, each in found.items() if each.is_held})
 
 
+def suspected(update: WaitingPayload, found: Suspicion) -> WaitingPayload:
+    """One that waits, with what was found, as it is read from the journal then (`consumers.update`)."""
+    changed = msgspec.structs.replace(update, suspicion=found.reason)
+    if found.is_held or found.counts == 1.0:
+        return changed
+    facts = msgspec.structs.replace(update.facts, tempered=found.counts)
+    item = msgspec.structs.replace(update.item, delta=scaled(update.item.delta, found.counts))
+    return msgspec.structs.replace(changed, facts=facts, item=item)
+
+
 def as_judged(update: WaitingPayload) -> Judged:
     """One that waits."""
-    return Judged(update.device, update.position, Sent(update.facts.norm, update.item.delta), update.suspicion)
+    return Judged(update.device, update.position, sent_of(update.facts, update.item), update.suspicion)
+
+
+def sent_of(facts: UpdateFacts, item: BufferedUpdate) -> Sent:
+    """An update as others are compared with it."""
+    return Sent(facts.norm, item.delta, is_usual=facts.tempered == 1.0)
 
 
 def out_of_turn(task: ServedTask) -> dict[int, str]:

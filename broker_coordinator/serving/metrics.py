@@ -71,6 +71,9 @@ class Metrics:
         self._held = self._counter(
             "edgeflock_updates_held", "Updates held in quarantine as suspicious, since the start", "task"
         )
+        self._tempered = self._counter(
+            "edgeflock_updates_tempered", "Suspicious updates that counted less, since the start", "task"
+        )
         self._stopped = self._gauge("edgeflock_versions_stopped", "1 while an error stops them from being made", "task")
         self._paused = self._gauge("edgeflock_task_paused", "1 while the operator has paused the task", "task")
         self._drawn: dict[str, frozenset[int]] = {}
@@ -140,6 +143,10 @@ class Metrics:
     def count_held(self, task: str, number: int) -> None:
         """Count updates that are held in quarantine."""
         self._held.labels(task).inc(number)
+
+    def count_tempered(self, task: str, number: int) -> None:
+        """Count updates that are tempered."""
+        self._tempered.labels(task).inc(number)
 
     def show_stopped(self, task: str, *, stopped: bool) -> None:
         """Whether an error keeps a task's versions from being made."""

@@ -1,7 +1,14 @@
-"""Holds suspicious updates back until an operator has looked at them, and says so. docs/decisions/quarantine.md"""
+"""Holds suspicious updates back until an operator has looked at them, or tempers them, and says so.
+
+docs/decisions/quarantine.md
+"""
 
 import logging
+from collections.abc import Mapping
 
+import msgspec
+
+from broker_coordinator.aggregation.quarantine import Suspicion
 from broker_coordinator.aggregation.staleness import oldest_that_counts
 from broker_coordinator.serving import judging
 from broker_coordinator.serving.metrics import Metrics
@@ -28,24 +35,34 @@ class Quarantines:
         """
         if not (found := judging.suspicions(task)):
             return False
-        devices = {each.position: each.device for each in task.buffer()}
-        hold(self._engine, found)
+        these = [each for each in task.buffer() if each.position in found]
+        changed = (judging.suspected(each, found[each.position]) for each in these)
+        facts = {each.position: msgspec.to_builtins(each.facts) for each in changed if each.facts.tempered != 1.0}
+        hold(self._engine, found, facts)
         judging.hold(task, found)
+        self._say_found(task, {each.position: each.device for each in these}, found)
+        return True
+
+    def _say_found(self, task: ServedTask, devices: Mapping[int, str], found: Mapping[int, Suspicion]) -> None:
         name = task.description.task
         held = {position: each.reason for position, each in found.items() if each.is_held}
         self._metrics.count_held(name, len(held))
         for position, reason in held.items():
             remedy = f"look at the device; then: broker-coordinator tasks quarantine {name} --release or --drop DEVICE"
             logger.warning(log_line("update_held", task=name, device=devices[position], reason=reason, remedy=remedy))
-        return True
+        tempered = {position: each for position, each in found.items() if 0 < each.counts < 1}
+        self._metrics.count_tempered(name, len(tempered))
+        for position, each in tempered.items():
+            counts, reason = f"{each.counts:.3g}", each.reason
+            logger.info(log_line("update_tempered", task=name, device=devices[position], counts=counts, reason=reason))
 
     def version_made(self, task: ServedTask) -> None:
         """Drop what is too stale by now, and say whether anything is held from here on."""
         plan = task.description.aggregation
-        if plan.suspects is None:
+        if task.description.suspects is None:
             return
         name = task.description.task
-        if dropped := drop_outdated(self._engine, name, oldest_that_counts(plan, task.newest.number)):
+        if plan.holds and (dropped := drop_outdated(self._engine, name, oldest_that_counts(plan, task.newest.number))):
             logger.warning(
                 log_line("held_updates_dropped", task=name, updates=dropped, max_staleness=plan.max_staleness)
             )
@@ -65,7 +82,7 @@ class Quarantines:
                 task=name,
                 suspicious=verdicts.suspicious,
                 looked_at=len(verdicts.of_devices),
-                remedy="none is held until half of these devices or fewer are suspicious; look at what devices send"
-                f" with: broker-coordinator tasks quarantine {name}, and at their data; else raise the threshold",
+                remedy="all count until half of these devices or fewer are suspicious; look at what devices send, and"
+                f" at their data: broker-coordinator tasks show {name}; else raise aggregation.quarantine.threshold",
             )
         )

@@ -6,10 +6,11 @@ import msgspec
 
 from broker_coordinator.aggregation import buffer_size
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE
-from broker_coordinator.aggregation.quarantine import DEVICES_REMEMBERED, Quarantine, Sent
+from broker_coordinator.aggregation.quarantine import DEVICES_REMEMBERED, Quarantine, within_memory
 from broker_coordinator.aggregation.selection import MOST_KNOWN, Utilities
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.serving.collapses import Collapses
+from broker_coordinator.serving.judging import sent_of
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.replay import state_of
 from broker_coordinator.serving.served_task import ServedTask, told_by
@@ -116,16 +117,16 @@ class TaskLoader:
         return found
 
     def _quarantine(self, description: TaskDescription, newest: int) -> Quarantine:
-        """What updates are compared with, where suspicious ones are held back; without what is dropped or damaged."""
+        """What updates are compared with, where suspicious ones are looked for; without what is dropped or damaged."""
         name = description.task
-        if description.aggregation.suspects is None:
+        if description.suspects is None:
             return Quarantine()
         lineage = self._journal.history(name).lineage(newest)
         positions = last_senders_positions(self._journal.engine, name, lineage, DEVICES_REMEMBERED)
         rows = list(self._journal.at_positions(positions))
         last = {
-            row.device: Sent(row.read_facts().norm, item.delta)
+            row.device: sent_of(row.read_facts(), item)
             for row, item in items_together(rows, description, self._keys)
             if not isinstance(item, Exception)
         }
-        return Quarantine(last, last_verdicts(self._journal.engine, name, lineage.left))
+        return Quarantine(within_memory(last), last_verdicts(self._journal.engine, name, lineage.left))

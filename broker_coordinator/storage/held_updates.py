@@ -43,8 +43,8 @@ class HeldUpdate:
     suspicion: str
 
 
-def hold(engine: Engine, suspicions: Mapping[int, Suspicion]) -> None:
-    """Note, by position, what is suspicious of what waits, and hold what shall be held.
+def hold(engine: Engine, suspicions: Mapping[int, Suspicion], facts: Mapping[int, object]) -> None:
+    """Note, by position, what is suspicious of what waits, and hold what shall be held; `facts` that changed with it.
 
     Raises:
         JournalUnavailableError: nothing of it was committed.
@@ -52,7 +52,8 @@ def hold(engine: Engine, suspicions: Mapping[int, Suspicion]) -> None:
     with writing(engine) as connection:
         for position, each in suspicions.items():
             changed = {"suspicion": each.reason, "set_aside": HELD_IN_QUARANTINE if each.is_held else None}
-            connection.execute(update(payloads).where(payloads.c.position == position, WAITING).values(changed))
+            more = {"facts": facts[position]} if position in facts else {}
+            connection.execute(update(payloads).where(payloads.c.position == position, WAITING).values(changed | more))
 
 
 def drop_outdated(engine: Engine, task: str, oldest: int) -> int:

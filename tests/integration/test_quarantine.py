@@ -179,8 +179,10 @@ def test_what_cant_be_done_is_said_and_nothing_changes(tmp_path, fleet, capsys, 
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
-        (AggregationPlan(), "write [aggregation.quarantine] into task.toml"),
-        (AggregationPlan(max_staleness=0), "off, and this task can have none: task.toml: "),
+        (AggregationPlan(), "tempering: updates that are found suspicious count together as much as one device"),
+        (AggregationPlan(max_staleness=0), "tempering: "),
+        (AggregationPlan(quarantine=QuarantinePlan(action="off")), "write [aggregation.quarantine] into task.toml"),
+        (AggregationPlan(strategy="fedavg", buffer_size=2, max_staleness=0, round_seconds=9.0), "can have none: "),
     ],
 )
 def test_task_without_a_quarantine_says_so_and_what_to_do(tmp_path, capsys, plan, words) -> None:
@@ -257,7 +259,48 @@ def test_restarts_and_replays_give_the_same_versions(tmp_path, strategy) -> None
     assert made[0] == made[1]
 
 
-def test_killed_at_any_statement_each_update_is_held_once_and_the_versions_are_the_same(tmp_path, fleet) -> None:
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"ef21", "posterior", "fedavg"}))
+def test_restarts_and_replays_temper_alike(tmp_path, strategy) -> None:
+    """By default: bit for bit the same, restarted before every update; nothing is held, and none counts twice."""
+    made = []
+    for restarts in (False, True):
+        size = 1 if strategy == "fedasync" else 2
+        plan = AggregationPlan(buffer_size=size, strategy=strategy, server_learning_rate=0.5)
+        fleet = Fleet(tmp_path, f"{restarts}", plan)
+        fleet.restarts = restarts
+        fleet.turn(EVIL, HONEST[0], EVIL, HONEST[1], times=3 * REVERSED)
+        fleet.turn(*HONEST[2:6])
+        rows = [row for row in fleet.journal.payloads() if row.suspicion]
+        assert [(row.device, row.set_aside) for row in rows[:2]] == [(EVIL.name, None), ("pi-0", None)]
+        assert [row.read_facts().tempered < 1 for row in rows[:2]] == [True, True]
+        assert versions_replayed(fleet.journal, TASK) == fleet.newest()
+        made.append(([row.read_facts() for row in fleet.journal.payloads()], list(fleet.journal.versions(TASK))))
+    assert made[0] == made[1]
+
+
+def test_what_is_tempered_is_told(tmp_path, capsys, caplog) -> None:
+    caplog.set_level("INFO")
+    metrics = Metrics()
+    fleet = Fleet(tmp_path, plan=AggregationPlan(buffer_size=2), metrics=metrics)
+    fleet.turn(EVIL, HONEST[0], times=9 * REVERSED)
+    assert fleet.states() == [(WARM + 1, None)]
+    shown = Operator(tmp_path, fleet, capsys).run("tasks", "show", TASK)
+    assert shown["suspicious_devices"] == "2 of 9 that sent lately"
+    assert f"event=update_tempered task={TASK} device={EVIL.name} counts=0." in caplog.text
+    assert metrics.registry.get_sample_value("edgeflock_updates_tempered_total", {"task": TASK}) == 2
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (PLAN, [HELD[0], (WARM + 1, None), (WARM + 1, None)]),
+        (AggregationPlan(buffer_size=2), [(WARM + 1, None), (WARM + 1, None), (None, None)]),
+    ],
+)
+def test_killed_at_any_statement_each_update_is_judged_once_and_the_versions_are_the_same(
+    tmp_path, plan, expected
+) -> None:
+    fleet = Fleet(tmp_path, plan=plan)
     database, kept = tmp_path / "one.db", tmp_path / "kept.db"
     for device, times in ((EVIL, REVERSED), (HONEST[0], 1.0), (HONEST[1], 1.0)):
         fleet.bench.handle(device, fleet.message(device, times))
@@ -274,11 +317,13 @@ def test_killed_at_any_statement_each_update_is_held_once_and_the_versions_are_t
         bench = opened()
         bench.make_versions()
         rows = [(row.position, row.device, row.aggregate, row.set_aside) for row in bench.journal.payloads()]
-        found.append((rows[-3:], [each.weights_hash for each in bench.journal.versions(TASK)]))
+        tempered = [row.read_facts().tempered for row in bench.journal.payloads()]
+        found.append((rows[-3:], tempered, [each.weights_hash for each in bench.journal.versions(TASK)]))
         bench.journal.close()
     assert len(found) > 6
     assert all(each == found[-1] for each in found)
-    assert found[-1][0] == [(9, EVIL.name, *HELD[0]), (10, "pi-0", WARM + 1, None), (11, "pi-1", WARM + 1, None)]
+    places = [(9, EVIL.name), (10, "pi-0"), (11, "pi-1")]
+    assert found[-1][0] == [(*place, *became) for place, became in zip(places, expected, strict=True)]
 
 
 def test_release_that_is_killed_at_any_statement_is_done_or_not_and_can_be_run_again(tmp_path, fleet, run) -> None:

@@ -23,6 +23,7 @@ from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.quarantine_plan import QuarantinePlan
+from fleet_protocol.robust_plan import RobustPlan
 from tests.support.bundles import write_bundle
 
 SIZE = 40
@@ -222,17 +223,77 @@ def test_it_stops_holding_and_goes_on_by_itself() -> None:
     assert found.is_held
 
 
+TEMPERS = QuarantinePlan(action="temper")
+
+
+@pytest.mark.parametrize("times", [-0.5, -3.0, 9.0])
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_what_is_tempered_counts_together_as_one_device_of_the_usual_length(before: int, times: float) -> None:
+    rows = rows_of(1, 9)
+    quarantine = known(rows)
+    for number in range(before):
+        quarantine.verdicts.note(f"other-{number}", 100 + number, suspicious=True)
+    (found,) = quarantine.suspicions([judged("new-pi", times * rows[0])], SIZE, TEMPERS).values()
+    usual, norm = np.median(np.linalg.norm(rows, axis=1)), np.linalg.norm(times * rows[0])
+    assert found.counts == pytest.approx(min(1, usual / norm) / (before + 1))
+    assert not found.is_held
+
+
+def test_what_is_tempered_judges_nobody_and_what_is_let_through_does() -> None:
+    rows = rows_of(1, 9)
+    quarantine = known(rows)
+    for number in range(9):
+        row = sent(-rows[number])
+        quarantine.note(Judged(f"evil-{number}", 100 + number, Sent(row.norm, row.delta, is_usual=False), "unlike"))
+    assert reason(quarantine, -rows[0])
+    assert reason(quarantine, rows[1]) == reason(known(rows), rows[1]) == ""
+    for number in range(10):
+        quarantine.verdicts.note(f"other-{number}", 200 + number, suspicious=True)
+    (found,) = quarantine.suspicions([judged("new-pi", -rows[0], 300)], SIZE, TEMPERS).values()
+    assert found.counts == 1, "most are suspicious"
+
+
+def test_of_large_updates_fewer_devices_are_remembered(monkeypatch) -> None:
+    rows = rows_of(1, 9, density=1.0)
+    monkeypatch.setattr("broker_coordinator.aggregation.quarantine.VALUES_REMEMBERED", 3 * SIZE)
+    assert list(known(rows).last) == ["pi-6", "pi-7", "pi-8"]
+    monkeypatch.setattr("broker_coordinator.aggregation.quarantine.VALUES_REMEMBERED", 1)
+    assert list(known(rows).last) == ["pi-8"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "action"),
+    [
+        (AggregationPlan(), "temper"),
+        (AggregationPlan(strategy="ca2fl", max_staleness=0), "temper"),
+        (AggregationPlan(quarantine=QuarantinePlan()), "hold"),
+        (AggregationPlan(quarantine=QuarantinePlan(action="off")), None),
+        (AggregationPlan(strategy="aced", robust=RobustPlan("median")), None),
+        (AggregationPlan(strategy="fedavg", buffer_size=4, max_staleness=0, round_seconds=9.0), None),
+    ],
+)
+def test_a_task_that_does_not_say_it_tempers_where_it_can(tmp_path, plan, action) -> None:
+    suspects = parse_description(write_bundle(tmp_path / "bundle", aggregation=plan).files["task.json"]).suspects
+    assert (suspects and suspects.action) == action
+
+
+def test_a_task_whose_single_updates_are_not_seen_tempers_nothing(tmp_path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", aggregation=AggregationPlan(), clusters=ClusterPlan())
+    assert bundle.description.suspects is None
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"max_staleness": 0}, "max_staleness = 0 none may count"),
+        ({"quarantine": QuarantinePlan(2.0, action="off")}, "has a threshold, and with action"),
         ({"strategy": "ef21"}, "'ef21' device and coordinator keep the same estimate"),
         ({"strategy": "fedavg", "buffer_size": 4, "max_staleness": 0, "round_seconds": 9.0}, "max_staleness = 0"),
     ],
 )
 def test_settings_that_leave_it_nothing_to_do_are_refused(settings, words) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        check_aggregation(AggregationPlan(quarantine=PLAN, **settings), "task.toml")
+        check_aggregation(AggregationPlan(**{"quarantine": PLAN, **settings}), "task.toml")
 
 
 def test_tasks_of_which_no_whole_update_is_seen_are_refused(tmp_path) -> None:

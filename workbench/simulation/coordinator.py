@@ -285,6 +285,7 @@ class SimulatedCoordinator:
                     return made
                 hold(served, found)
                 self._ledger.held += sum(each.is_held for each in found.values())
+                self._ledger.tempered += sum(0 < each.counts < 1 for each in found.values())
             except ArithmeticError as error:
                 buffer = served.buffer()
                 items = [waiting.item for waiting in buffer]

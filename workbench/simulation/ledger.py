@@ -51,8 +51,8 @@ class Summary(msgspec.Struct, frozen=True):
     `measure` says what a score is; `first_score` is version 0's, `heads` are each head's last, `one_answer` is that of
     the best one answer to all samples, where it is known. `reached`
     is the first point at the score `target`, after an update. `set_aside` accepted updates could not be applied;
-    `held` ones are in quarantine as suspicious. `stopped` says why no version could be made any more, if so;
-    `collapses` counts returns to the last good version.
+    `held` ones are in quarantine as suspicious, `tempered` ones counted less, as they are suspicious. `stopped` says
+    why no version could be made any more, if so; `collapses` counts returns to the last good version.
     `staleness` counts accepted updates by it, `refused` messages by the coordinator's reason, `guard_refusals` deferred
     rounds by what the guard said.
     `rounds_withheld` sent nothing: `spent` samples were not trained on again, validation samples got `worse`, or by the
@@ -92,6 +92,7 @@ class Summary(msgspec.Struct, frozen=True):
     one_answer: float | None = None
     told: list[Told] = []
     held: int = 0
+    tempered: int = 0
     devices_in_clusters: dict[int, int] = {}
 
 
@@ -109,6 +110,7 @@ class Ledger:
     updates: int = 0
     set_aside: int = 0
     held: int = 0
+    tempered: int = 0
     stopped: str = ""
     collapses: int = 0
     crashes: int = 0

@@ -91,6 +91,16 @@ class SpooledRound:
     drift: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeptOfRound:
+    """What a round that sends nothing changes on the device; `own` and `drift` as of `SpooledRound`."""
+
+    generation: int = 0
+    own: bytes | None = None
+    drift: bytes | None = None
+
+
+NOTHING_KEPT = KeptOfRound()
 NO_QUERY = 0
 """The number that no query has."""
 UNNUMBERED = 0
@@ -221,6 +231,10 @@ class DeviceDatabase:
         number, kept = read_drift(self._connection, task, bundle, generation)
         return kept if number and self._seals.is_sound("drift_memories", number) else b""
 
+    def set_drift_memory(self, task: str, bundle: str, generation: int, kept: bytes | None) -> None:
+        """Store it behind a round that has failed; None leaves it as it is."""
+        write_drift(self._connection, task, bundle, generation, kept)
+
     def round_figures(self, task: str, bundle: str) -> RoundFigures | None:
         """What this device's last round of a bundle was like, where the task selects devices by it."""
         number, figures = read_figures(self._connection, task, bundle)
@@ -323,12 +337,15 @@ class DeviceDatabase:
         """Bytes of that part of it which may have been sent, and so has to wait."""
         return waiting_bytes(self._connection, self._counters["sent_through"])
 
-    def withhold(self, task: str, bundle: str, trained_through: int, epochs: float, own: bytes | None = None) -> None:
-        """Commit a round that sends nothing: what earlier ones left behind stays, and so do rejected payloads. `own` as
-        of `SpooledRound`.
+    def withhold(
+        self, task: str, bundle: str, trained_through: int, epochs: float, kept: KeptOfRound = NOTHING_KEPT
+    ) -> None:
+        """Commit a round that sends nothing: what earlier ones left behind stays but for what it has `kept`, and so do
+        rejected payloads.
         """
         with transaction(self._connection):
-            write_own(self._connection, task, bundle, own)
+            write_own(self._connection, task, bundle, kept.own)
+            write_drift(self._connection, task, bundle, kept.generation, kept.drift)
             write_use(self._connection, task, SampleUse(bundle, trained_through, epochs, withheld=1))
 
     def answer_query(self, answer: QueryAnswer, unsigned: OutboxRow, sign: SignRow) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, fun
 from broker_coordinator.aggregation.lineage import Lineage
 from broker_coordinator.aggregation.quarantine import Suspicion
 from broker_coordinator.aggregation.staleness import oldest_that_counts, staleness_at
-from broker_coordinator.aggregation.verdicts import MOST_JUDGED, VERSIONS_LOOKED_AT, Verdicts
+from broker_coordinator.aggregation.verdicts import VERSIONS_LOOKED_AT, Verdicts
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import HELD, HELD_IN_QUARANTINE, WAITING, payloads
 from broker_coordinator.storage.standing import last_position_in
@@ -133,21 +133,18 @@ def last_verdicts(engine: Engine, task: str, left: Mapping[str, int]) -> Verdict
     with reading(engine) as connection:
         first = connection.scalars(firsts.order_by(version.desc()).limit(VERSIONS_LOOKED_AT)).all()
         oldest = first[-1] if len(first) == VERSIONS_LOOKED_AT else 0
-        rows = connection.execute(_newest_judged(task, oldest, left)).all()
-    verdicts = ((row.device, row.position, row.suspicion is not None) for row in rows)
-    return Verdicts.of(verdicts, reversed(first))
+        rows = connection.execute(_judged_since(task, oldest, left))
+        return Verdicts.of(((row.device, row.position, row.suspicion is not None) for row in rows), reversed(first))
 
 
-def _newest_judged(task: str, oldest: int, left: Mapping[str, int]) -> Select[Any]:
-    """The newest update of each device from the position `oldest` on that was judged."""
+def _judged_since(task: str, position: int, left: Mapping[str, int]) -> Select[Any]:
+    """What was judged from a position on, in the order of the journal."""
     judged = or_(payloads.c.aggregate.is_not(None), payloads.c.suspicion.is_not(None))
-    # The task is compared as an expression, or SQLite would take an index of all that it has ever had.
+    # The task is compared as an expression, or SQLite would go through all that it has ever had.
     of_task = (payloads.c.task.concat("") == task, payloads.c.kind == version_kind(task), trained_from_first(task))
-    newest = func.max(payloads.c.position)
-    last = select(newest.label("position")).where(payloads.c.position >= oldest, *of_task, judged, *_sent_since(left))
-    last_devices = last.group_by(payloads.c.device).order_by(newest.desc()).limit(MOST_JUDGED).subquery()
     query = select(payloads.c.device, payloads.c.position, payloads.c.suspicion)
-    return query.join(last_devices, last_devices.c.position == payloads.c.position)
+    these = query.where(payloads.c.position >= position, *of_task, judged, *_sent_since(left))
+    return these.order_by(payloads.c.position)
 
 
 def _sent_since(left: Mapping[str, int]) -> list[ColumnElement[bool]]:

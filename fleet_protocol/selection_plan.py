@@ -55,7 +55,7 @@ class SelectionPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     stale (Jiang et al. 2022)."""
     share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
     """Of the devices, so many are to train for a version; a buffer's worth at least."""
-    fairness: Share = 0.5
+    fairness: Share = 0.75
     """A device that has sent fewer than this share of the mean number of updates since it joined trains whatever it is
     worth. 0: nobody is seen to."""
     patience_seconds: Annotated[float, msgspec.Meta(ge=1, le=1e7)] = 3600.0

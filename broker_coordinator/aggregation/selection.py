@@ -70,7 +70,8 @@ class Utilities:
         fewest = max(plan.share * known, MARGIN * buffer_size)
         self.pace.width = max(1.0, min(self.pace.width, WIDEST * known / fewest))
         wanted = math.ceil(self.pace.width * fewest)
-        if wanted >= known:
+        self.pace.is_widest = wanted >= known
+        if self.pace.is_widest:
             return self.everyone()
         seconds = self.pace.version_seconds
         worth = {each: told.utility * plan.discount(told.staleness, seconds) for each, told in self._told.items()}

@@ -3,6 +3,7 @@
 A threshold fails in ways that the coordinator can't see: the devices that it asks for are off, have no new samples, or
 have lied. It shows in one thing, the time that versions take. So everybody is asked for some versions first and now and
 again, which shows how long versions take then; for the others, as many more are asked as it takes to come near that.
+Where that has become everybody, it is measured anew: versions that take longer all the same take that long.
 
 Versions are counted in turns: so many as hold an update of every device. Of fast devices many updates come at once, and
 then none for as long as a round takes: no less than a turn tells how fast versions come.
@@ -20,6 +21,8 @@ MOST_IN_TURN: Final = 100
 VERSIONS_TIMED: Final = 20
 OPEN_TURNS: Final = 2
 """Turns for which everybody is asked: one in which the updates of those come that began before, and one to measure."""
+FIRST_OPEN_TURNS: Final = 1
+"""Likewise at first, where nothing began before: what is learned soonest is learned then."""
 SELECTED_TURNS: Final = 20
 """Turns between them."""
 SLOWER: Final = 1.15
@@ -39,13 +42,18 @@ MOST_TIMES_OTHERS: Final = 4
 @dataclass(slots=True)
 class SelectionPace:
     """`width` is how many times as many devices are asked as if all came. `_seconds` are how long the last versions
-    took, the newest last, `_usual` is how long one takes when everybody is asked, and `_versions` are those since then.
+    took, the newest last, `_usual` is how long one takes when everybody is asked, and `_versions` are those since then,
+    of which everybody is asked for `_open_turns`. `is_widest`: as many are asked now as there are, and were for the
+    last `_widest` versions.
     """
 
     width: float = 1.0
+    is_widest: bool = False
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_IN_TURN))
     _usual: float = 0.0
     _versions: int = 0
+    _open_turns: int = FIRST_OPEN_TURNS
+    _widest: int = 0
 
     @property
     def version_seconds(self) -> float:
@@ -55,24 +63,26 @@ class SelectionPace:
 
     def asks_everyone(self, turn: int) -> bool:
         """Whether the next version is one of those for which everybody is asked."""
-        return self._versions < OPEN_TURNS * turn
+        return self._versions < self._open_turns * turn
 
     def version_made(self, seconds: float, turn: int, *, in_time: bool) -> None:
         """One more is made, after so many seconds. `in_time`: before everybody had to be asked after all."""
         was_open = self.asks_everyone(turn)
         self._seconds.append(seconds)
         self._versions += 1
+        self._widest = self._widest + 1 if self.is_widest else 0
         recent = usual_seconds(self._last(turn))
-        if was_open:
+        if was_open or self._widest >= turn:
             self._usual = recent
+        if was_open:
             return
         if not in_time:
             self.width *= WIDER
         else:
             step = WIDER if recent > SLOWER * self._usual else NARROWER
             self.width = max(1.0, self.width * math.pow(step, 1 / turn))
-        if self._versions >= (OPEN_TURNS + SELECTED_TURNS) * turn:
-            self._versions = 0
+        if self._versions >= (self._open_turns + SELECTED_TURNS) * turn:
+            self._versions, self._open_turns = 0, OPEN_TURNS
 
     def _last(self, count: int) -> list[float]:
         return list(islice(reversed(self._seconds), count))

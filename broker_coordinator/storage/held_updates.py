@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, or_, select, update
 
 from broker_coordinator.aggregation.lineage import Lineage
 from broker_coordinator.aggregation.quarantine import Suspicion
 from broker_coordinator.aggregation.staleness import oldest_that_counts, staleness_at
-from broker_coordinator.aggregation.verdicts import MOST_JUDGED, VERSIONS_LOOKED_AT, Verdicts
+from broker_coordinator.aggregation.verdicts import VERSIONS_LOOKED_AT, Verdicts
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.schema import HELD, HELD_IN_QUARANTINE, WAITING, payloads
 from broker_coordinator.storage.standing import last_position_in
@@ -24,6 +24,7 @@ from broker_coordinator.storage.task_conditions import (
     newest_number_in,
     trained_from_first,
     updates_of,
+    version_kind,
 )
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import ConfigurationError
@@ -122,25 +123,29 @@ def drop(engine: Engine, task: str, devices: Iterable[str]) -> list[HeldUpdate]:
 
 def last_verdicts(engine: Engine, task: str, left: Mapping[str, int]) -> Verdicts:
     """Those on the last update of each device of a task's bundle, as far as the last versions go back, without what
-    devices had sent before they `left` (`Lineage`).
+    devices had sent before they `left` (`Lineage`). What came before these versions is not looked at.
 
     Raises:
         JournalUnavailableError: the database failed.
     """
-    judged = or_(payloads.c.aggregate.is_not(None), payloads.c.suspicion.is_not(None))
-    these = (*updates_of(task), trained_from_first(task), judged, *_sent_since(left))
-    newest = func.max(payloads.c.position)
-    last = select(newest.label("position")).where(*these).group_by(payloads.c.device)
-    last_devices = last.order_by(newest.desc()).limit(MOST_JUDGED).subquery()
-    query = select(payloads.c.device, payloads.c.position, payloads.c.suspicion)
     version = payloads.c.aggregate
     in_versions = (*updates_of(task), trained_from_first(task), version.is_not(None))
     firsts = select(func.min(payloads.c.position)).where(*in_versions).group_by(version)
     with reading(engine) as connection:
-        rows = connection.execute(query.join(last_devices, last_devices.c.position == payloads.c.position)).all()
         first = connection.scalars(firsts.order_by(version.desc()).limit(VERSIONS_LOOKED_AT)).all()
-    verdicts = ((row.device, row.position, row.suspicion is not None) for row in rows)
-    return Verdicts.of(verdicts, reversed(first))
+        oldest = first[-1] if len(first) == VERSIONS_LOOKED_AT else 0
+        rows = connection.execute(_judged_since(task, oldest, left))
+        return Verdicts.of(((row.device, row.position, row.suspicion is not None) for row in rows), reversed(first))
+
+
+def _judged_since(task: str, position: int, left: Mapping[str, int]) -> Select[Any]:
+    """What was judged from a position on, in the order of the journal."""
+    judged = or_(payloads.c.aggregate.is_not(None), payloads.c.suspicion.is_not(None))
+    # The task is compared as an expression, or SQLite would go through all that it has ever had.
+    of_task = (payloads.c.task.concat("") == task, payloads.c.kind == version_kind(task), trained_from_first(task))
+    query = select(payloads.c.device, payloads.c.position, payloads.c.suspicion)
+    these = query.where(payloads.c.position >= position, *of_task, judged, *_sent_since(left))
+    return these.order_by(payloads.c.position)
 
 
 def _sent_since(left: Mapping[str, int]) -> list[ColumnElement[bool]]:

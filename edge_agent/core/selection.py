@@ -3,11 +3,16 @@ tells and what it knows of its last round. Pure.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from fleet_protocol.cohort import is_asked
 from fleet_protocol.kinds import Selection
 from fleet_protocol.selection_plan import SelectionPlan, expected_staleness
 from fleet_protocol.task_description import TaskDescription
+
+
+NEW_ARE_BEHIND: Final = 2
+"""Rounds; a device without any is owed its first one when it should have had so many: until then it is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,10 @@ def why_not_selected(
         return None
     if has_trained:
         return f"this device has had its round from version {version}, and others are to have theirs"
-    is_owed = figures is not None and figures.missing(plan, selection)
+    if figures is None:
+        is_owed = NEW_ARE_BEHIND <= plan.fairness * selection.mean_updates
+    else:
+        is_owed = figures.missing(plan, selection)
     by_lot = figures is None or plan.method == "power_of_choice"
     if by_lot and not is_owed and not is_asked(task.task, version, device, selection.drawn_below):
         return f"others are drawn to train from version {version}"

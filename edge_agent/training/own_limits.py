@@ -16,7 +16,7 @@ from edge_agent.training.personal.own_model import kept_or_anew, own_copy, own_p
 from edge_agent.training.posterior.local import Predict
 from edge_agent.training.posterior.round import find_factor
 from edge_agent.training.prompts import tell_prompts
-from edge_agent.training.round import DivergedError, Earlier, finish_round, learn
+from edge_agent.training.round import DivergedError, Earlier, OtherUnitsError, finish_round, learn
 from edge_agent.training.sending import why_irrelevant, why_no_better
 from edge_agent.training.statistics import measure
 from edge_agent.training.stored_samples import StoredSamples
@@ -74,19 +74,25 @@ def take_part(
         )
 
     def round_from(kept: bytes, steering: Steering) -> TrainingResult | Withheld:
-        return _trained(
-            engine,
-            weights,
-            stored,
-            task,
-            earlier,
-            kept=kept,
-            steering=steering,
-            epochs=epochs,
-            evaluate=evaluate,
-            on_progress=on_progress,
-            cut=cut,
-        )
+        try:
+            return _trained(
+                engine,
+                weights,
+                stored,
+                task,
+                earlier,
+                kept=kept,
+                steering=steering,
+                epochs=epochs,
+                evaluate=evaluate,
+                on_progress=on_progress,
+                cut=cut,
+            )
+        except OtherUnitsError:
+            raise
+        except DivergedError as error:
+            error.drift = steering.left_unsent(None)
+            raise
 
     steering = _steering(engine, weights, stored, task, earlier)
     if steering.corrects:
@@ -166,13 +172,14 @@ def _trained(
     change = None if earlier.last_weights is None else weights - with_own(earlier.last_weights, kept, task)
     if words := why_irrelevant(task.sending, shared.weights - weights, change):
         is_good = trained is own or not is_worse(weights, learned.weights, stored.validation, evaluate)
-        return Withheld("irrelevant", words, newest, epochs, trained if is_good else own)
+        unsent = steering.left_unsent(learned.losses)
+        return Withheld("irrelevant", words, newest, epochs, trained if is_good else own, unsent)
     if len(stored.validation):
         before, after = evaluate(weights, stored.validation), evaluate(learned.weights, stored.validation)
         if (risen := rise(before, after)).is_worse:
-            return Withheld("worse", str(risen), newest, epochs, own)
+            return Withheld("worse", str(risen), newest, epochs, own, steering.left_unsent(None))
         if words := why_no_better(task.sending, before, after):
-            return Withheld("no_better", words, newest, epochs, trained)
+            return Withheld("no_better", words, newest, epochs, trained, steering.left_unsent(learned.losses))
     result = finish_round(shared, weights, stored.training, task, earlier)
     drift = steering.left((learned.weights - weights)[: task.trained_count], learned.losses)
     return msgspec.structs.replace(result, epochs=epochs, own=trained, drift=drift)

@@ -46,8 +46,15 @@ Train = Callable[[Steps, FloatVector, OnProgress], tuple[FloatVector, FloatVecto
 
 class DivergedError(Exception):
     """Loss or weights are no longer finite, or changed by more than the task takes, or would be, as the samples are in
-    other units than the fleet's; says what was seen, what to do.
+    other units than the fleet's; says what was seen, what to do. `drift` is what the next round is steered by against
+    drift, None where that stays as it is.
     """
+
+    drift: bytes | None = None
+
+
+class OtherUnitsError(DivergedError):
+    """No step was made, as the samples are in other units than the fleet's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +162,7 @@ def learn(
         EngineError: bundle and samples contradict each other.
     """
     if task.sample_privacy is None and (words := in_other_units(samples, task)):
-        raise DivergedError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
+        raise OtherUnitsError(f"{words}: its unit is another; nothing is trained: correct what takes the samples")
     batches = _batches(len(samples), task, seed, draw, plan=plan, resting=resting)
     steps = Steps(engine, samples, batches, rates or Rates.planned(task.training))
     if train is None:

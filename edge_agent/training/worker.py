@@ -322,6 +322,7 @@ def _failure_of(error: Exception, job: TrainingJob) -> Verdict:
         store_damaged=isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError) and is_unusable(error),
         out_of_memory=isinstance(error, MemoryError),
         helper_lost=isinstance(error, SessionFailedError),
+        drift=error.drift if isinstance(error, DivergedError) else None,
     )
 
 

@@ -268,8 +268,8 @@ class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
     """A round from which nothing is sent; `words` say why, and stay on the device. The residual is unchanged.
 
     `spent`: nothing was trained, as rounds have gone over these samples as often as the plan allows. `worse`: the round
-    made validation samples worse. The others are rules of the task's `[sending]`. `epochs` and `own` as in
-    `TrainingResult`.
+    made validation samples worse. The others are rules of the task's `[sending]`. `epochs`, `own` and
+    `drift` as in `TrainingResult`.
     """
 
     why: Literal["spent", "worse", "unchanged", "irrelevant", "no_better"]
@@ -277,6 +277,7 @@ class Withheld(msgspec.Struct, frozen=True, tag="withheld"):
     trained_through: int
     epochs: float
     own: bytes | None = None
+    drift: bytes | None = None
 
 
 class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
@@ -285,7 +286,8 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
     `unfit` are the ids of stored samples that no round of this task can use. `diverged` is a round whose loss or
     weights were no longer finite: the same samples and weights would diverge again. `store_damaged`: the file of the
     sample store is not what was written. `out_of_memory`: the round needs more than its limit. `out_of_time`: it was
-    killed at its time limit. `helper_lost`: its helper gave no answer, or none that can be used.
+    killed at its time limit. `helper_lost`: its helper gave no answer, or none that can be used. `drift` is what the
+    next round is steered by against drift behind one that diverged, None where that stays as it is.
     """
 
     error: str
@@ -295,6 +297,7 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
     out_of_memory: bool = False
     out_of_time: bool = False
     helper_lost: bool = False
+    drift: bytes | None = None
 
 
 class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
+from sqlalchemy import insert, select
 
 from broker_coordinator.aggregation import retention
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.storage.departures import LEFT
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.held_updates import DROPPED, OUTDATED, drop, held_updates, last_verdicts, release
+from broker_coordinator.storage.schema import payloads
 from fleet_protocol.kinds import Outcome
 from tests.support.bundles import TASK
 from tests.support.device import SigningDevice
@@ -152,3 +154,40 @@ def test_retention_drops_what_is_set_aside_for_good_and_keeps_what_judges(tmp_pa
     fleet.turn(EVIL, times=REVERSED)
     fleet.turn(HONEST[0])
     assert fleet.states()[-1:] == [(None, "held in quarantine")], "a restart reads again what it is compared with"
+
+
+def journal_of(fleet: Fleet, versions: int) -> None:
+    """So many more of an update each, as if the devices had sent the last one again."""
+    with fleet.journal.engine.begin() as connection:
+        last = connection.execute(select(payloads).order_by(payloads.c.position.desc())).first()._asdict()
+        rows = [
+            last
+            | {"device": HONEST[number % 8].name, "sequence": last["position"] + number, "digest": number.to_bytes(16)}
+            | {"position": last["position"] + number, "aggregate": last["aggregate"] + number}
+            for number in range(1, versions + 1)
+        ]
+        connection.execute(insert(payloads), rows)
+
+
+def steps_of_a_load(fleet: Fleet) -> int:
+    """Hundreds of SQLite's steps that reading the verdicts takes."""
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    with fleet.journal.engine.connect() as connection:
+        connection.connection.dbapi_connection.set_progress_handler(count, 100)
+    found = last_verdicts(fleet.journal.engine, TASK, {})
+    assert len(found.of_devices) == len(HONEST)
+    with fleet.journal.engine.connect() as connection:
+        connection.connection.dbapi_connection.set_progress_handler(None, 0)
+    return steps
+
+
+def test_a_load_reads_the_verdicts_of_the_last_versions_and_no_others(fleet) -> None:
+    journal_of(fleet, 60)
+    few = steps_of_a_load(fleet)
+    journal_of(fleet, 600)
+    assert few <= steps_of_a_load(fleet) < 1.5 * few

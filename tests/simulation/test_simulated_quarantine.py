@@ -1,15 +1,20 @@
 """A fleet in virtual time whose suspicious updates are held, by the core that ships."""
 
+from itertools import count
+from typing import Any
+
 import msgspec
 import numpy as np
 
+from broker_coordinator.aggregation.version import Version
+from broker_coordinator.serving.served_task import ServedTask
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.quarantine_plan import QuarantinePlan
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.simulated_fleet import HOUR, bundle, fleet, workload
-from workbench.simulation import event_queue
+from workbench.simulation import coordinator, event_queue
 from workbench.simulation.checkpoint.file import resume, write_checkpoint
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.verdict import remarks
@@ -18,6 +23,8 @@ DENSE = UpdatePlan(1.0, quantisation="float32", selection="dense")
 
 
 def exaggerates(device: int, task: TaskDescription, result: TrainingResult) -> TrainingResult:
+    """No loss rises: training that collapses goes back, and what began before it is compared with what is older."""
+    result = msgspec.structs.replace(result, loss=1.0)
     if device:
         return result
     delta = decode_update(result.packed, task.shapes)
@@ -43,9 +50,35 @@ def test_what_is_suspicious_is_held_and_a_checkpoint_goes_on(tmp_path, monkeypat
 
     whole, resumed = (simulation(QuarantinePlan()) for _ in range(2))
     summary = whole.run(tick=tick).summary
+    assert summary.collapses == 0
     assert summary.held > 3
     assert summary.held <= whole.agents[0].updates_made
     assert any("held in quarantine as suspicious" in words for words in remarks(summary))
     assert resume(paths[len(paths) // 2], {}, resumed)
     assert msgspec.json.encode(resumed.run().summary) == msgspec.json.encode(summary)
     assert simulation(None).run().summary.held == 0
+
+
+def test_a_return_to_an_older_version_compares_with_what_devices_had_sent_by_then(monkeypatch) -> None:
+    """As a coordinator does, which reads it from the journal."""
+    rounds, behind, returned = count(), {}, []
+
+    def collapses(_device: int, _task: TaskDescription, result: TrainingResult) -> TrainingResult:
+        return msgspec.structs.replace(result, loss=0.1 if next(rounds) < 40 else 9.0)
+
+    def advance_and_note(task: ServedTask, *made: Any) -> None:
+        advance(task, *made)
+        behind[task.newest.number] = dict(task.quarantine.last)
+
+    def go_back_and_note(task: ServedTask, version: Version, *more: Any) -> None:
+        go_back(task, version, *more)
+        returned.append((version, dict(task.quarantine.last)))
+
+    advance, go_back = coordinator.advance, ServedTask.go_back
+    monkeypatch.setattr(coordinator, "advance", advance_and_note)
+    monkeypatch.setattr(ServedTask, "go_back", go_back_and_note)
+    options = Options(seed=3, seconds=100 * HOUR, updates=80, plain=True)
+    quiet = bundle(buffer_size=1, quarantine=QuarantinePlan(threshold=100.0))
+    assert Simulation(fleet(6), quiet, workload(), options, tamper=collapses).run().summary.collapses
+    version, compared = returned[0]
+    assert compared == behind[version.restored] != behind[version.number - 1]

@@ -6,16 +6,18 @@ import msgspec
 import numpy as np
 import pytest
 
+from edge_agent.training.client_drift.adaptive_proximal import Adapted
 from edge_agent.training.client_drift.control_variates import LONGEST_CORRECTION, gradient_of, length
 from edge_agent.training.client_drift.steering import DriftMemory
 from edge_agent.training.compression import unpack
 from edge_agent.training.engine import EngineError, Rates, plan_batches
 from edge_agent.training.onnx_step import OnnxStepEngine
 from edge_agent.training.own_limits import take_part
-from edge_agent.training.round import DivergedError, Earlier
+from edge_agent.training.round import DivergedError, Earlier, OtherUnitsError
 from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.bundle_files import TRAIN_FILE
 from fleet_protocol.codec import HeldBlocks
+from fleet_protocol.sending_plan import ALWAYS, SendingPlan
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.digits_rounds import BUNDLE, ENGINE, NOTHING, RUNNER, START, TASK, digits, learned, stored
 from tests.support.drift_task import corrected_graph, correcting
@@ -145,7 +147,7 @@ def test_a_round_that_is_worse_with_and_without_it_is_withheld_and_leaves_nothin
     found = run(engine, replace(behind(first), last_weights=START), learned(), task, wrong)
     assert isinstance(found, Withheld)
     assert found.why == "worse"
-    assert not hasattr(found, "drift"), "what is kept stays as it is"
+    assert found.drift is None, "what is kept stays as it is"
 
 
 def test_a_graph_without_the_input_is_not_fed_in_silence():
@@ -171,3 +173,51 @@ def test_proximal_coefficient_follows_the_devices_own_losses():
     risen = run(noting, replace(NOTHING, drift=first.drift), START, ADAPTING, samples)
     run(noting, replace(NOTHING, drift=risen.drift), START, ADAPTING, samples)
     assert noting.seen == pytest.approx([0.3, 0.3, 0.4])
+
+
+def coefficient(drift: bytes | None) -> float:
+    return msgspec.msgpack.decode(drift, type=DriftMemory).proximal.coefficient
+
+
+def adapting(sending: SendingPlan = ALWAYS):
+    training = msgspec.structs.replace(ADAPTING.training, validation_share=0.1)
+    return msgspec.structs.replace(ADAPTING, training=training, sending=sending)
+
+
+def test_a_round_that_diverges_raises_the_proximal_coefficient_and_compares_with_the_loss_before():
+    first = run(ENGINE, task=ADAPTING)
+    with pytest.raises(DivergedError) as caught:
+        run(Failing(ENGINE, always=True), replace(NOTHING, drift=first.drift), START, ADAPTING)
+    before, after = (msgspec.msgpack.decode(each, type=DriftMemory) for each in (first.drift, caught.value.drift))
+    assert after.proximal.coefficient == pytest.approx(0.4)
+    assert after.proximal.loss == before.proximal.loss
+
+
+def test_samples_in_other_units_leave_the_proximal_coefficient_as_it_is(monkeypatch):
+    """No pull makes them right."""
+    monkeypatch.setattr("edge_agent.training.round.in_other_units", lambda *_: "input 0 has the mean 1e6")
+    with pytest.raises(OtherUnitsError) as caught:
+        run(ENGINE, task=ADAPTING)
+    assert caught.value.drift is None
+
+
+def test_a_round_that_is_worse_raises_the_proximal_coefficient():
+    task = adapting()
+    samples = stored(digits(np.arange(300) % 10), task)
+    wrong = replace(samples, training=replace(samples.training, labels=(samples.training.labels + 1) % 10))
+    found = run(ENGINE, NOTHING, learned(), task, wrong)
+    assert (found.why, coefficient(found.drift)) == ("worse", pytest.approx(0.4))
+
+
+@pytest.mark.parametrize(
+    ("why", "sending"),
+    [("irrelevant", SendingPlan("relevant", 1.0)), ("no_better", SendingPlan("better", 0.9))],
+    ids=["relevant", "better"],
+)
+def test_a_round_that_a_rule_withholds_adapts_the_proximal_coefficient_as_one_that_is_sent(why, sending):
+    task = adapting(sending)
+    samples = stored(digits(np.arange(300) % 10), task)
+    lower = msgspec.msgpack.encode(DriftMemory(proximal=Adapted(0.3, loss=0.0)))
+    found = run(ENGINE, replace(NOTHING, drift=lower, last_weights=NEXT), learned(), task, samples)
+    assert isinstance(found, Withheld)
+    assert (found.why, coefficient(found.drift)) == (why, pytest.approx(0.4))

@@ -299,6 +299,28 @@ def test_everybody_is_asked_now_and_again_to_see_how_long_versions_take():
     assert pace.patience(1e6) == 600.0
 
 
+def test_everybody_is_asked_for_one_turn_at_first_and_for_two_later():
+    pace, asked = SelectionPace(), []
+    for _ in range(3 * 23 + 6):
+        asked.append(pace.asks_everyone(3))
+        pace.version_made(100.0, 3, in_time=True)
+    assert asked == 3 * [True] + 60 * [False] + 6 * [True] + 6 * [False]
+
+
+def test_where_as_many_are_asked_as_there_are_it_is_measured_anew_how_long_versions_take():
+    """The first turn was too short, as the fast devices are there first: nothing that is asked for would come near it."""
+    found = known({name: 1.0 for name in NAMES})
+    plan = SelectionPlan(share=0.5)
+    while found.pace.asks_everyone(turn_of(20, 2)):
+        found.version_made(50.0, 2, in_time=True)
+    asked = []
+    for _ in range(100):
+        asked.append(found.selection(plan, DIGITS.task, 3, versions=0, buffer_size=2).takes_everybody)
+        found.version_made(100.0, 2, in_time=True)
+    assert asked.index(True) > 10
+    assert not all(asked[-50:])
+
+
 def test_patience_is_three_times_the_usual_and_no_more_than_the_tasks():
     assert paced(100.0, 100.0, 1).patience(3600.0) == 300.0
     assert paced(100.0, 100.0, 1).patience(250.0) == 250.0

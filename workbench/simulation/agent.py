@@ -402,6 +402,7 @@ class SimulatedAgent:
         except DivergedError as error:
             ledger = self._world.ledger
             ledger.rounds_diverged = ledger.rounds_diverged.again(str(error))
+            self._memory.drift = self._memory.drift if error.drift is None else error.drift
             self._decisions.diverged(task.task, start)
             self._put_off(self._decisions.failed(task.task, known, self.now, str(error)))
             if self._held:
@@ -472,8 +473,7 @@ class SimulatedAgent:
         memory.rounds += 1
         memory.epochs = result.epochs
         memory.own = memory.own if result.own is None else result.own
-        if isinstance(result, TrainingResult) and result.drift is not None:
-            memory.drift = result.drift
+        memory.drift = memory.drift if result.drift is None else result.drift
         memory.trained_through = start.newest_sample
         self._decisions.ended(self._world.task.task, memory.new_samples, what)
 

@@ -20,7 +20,7 @@ from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.learning.sample_budget import NO_CHARGE, ChargedRound, SampleBudget
 from edge_agent.shell.samples.sample_store import SampleStore
 from edge_agent.shell.splitting.helped_rounds import HelpedRounds
-from edge_agent.shell.storage.device_database import DeviceDatabase, TaskMemory
+from edge_agent.shell.storage.device_database import DeviceDatabase, KeptOfRound, TaskMemory
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import (
     News,
@@ -181,10 +181,13 @@ class RoundTraining:
         if isinstance(verdict, TrainingFailure | RebuildFailure):
             if not self._has_stepped:
                 self._budget.give_back(task, charged)
+            if isinstance(verdict, TrainingFailure):
+                self._database.set_drift_memory(task, version.bundle, version.generation, verdict.drift)
             raise RoundFailedError(verdict, mended=self._is_mended(task, verdict))
         self._versions.hold(version)
         if isinstance(verdict, Withheld):
-            self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs, verdict.own)
+            kept = KeptOfRound(version.generation, verdict.own, verdict.drift)
+            self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs, kept)
             return verdict
         figures = self._figures(version, selection, verdict, time.monotonic() - began)
         self._spool.put(task, version, memory, verdict, figures)

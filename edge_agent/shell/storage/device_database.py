@@ -24,6 +24,7 @@ from edge_agent.shell.storage.damaged_files import WatchedConnection, require_wh
 from edge_agent.shell.storage.device_schema import prepare, require_schema
 from edge_agent.shell.storage.drift_memories import read_drift, write_drift
 from edge_agent.shell.storage.kept_updates import forget_kept, keep, read_kept, renumber_kept
+from edge_agent.shell.storage.left_behind import forget_left_behind
 from edge_agent.shell.storage.noised_updates import NoisedUpdates
 from edge_agent.shell.storage.outbox_room import merge_back, waiting_bytes
 from edge_agent.shell.storage.own_models import read_own, write_own
@@ -91,6 +92,16 @@ class SpooledRound:
     drift: bytes | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class KeptOfRound:
+    """What a round that sends nothing changes on the device; `own` and `drift` as of `SpooledRound`."""
+
+    generation: int = 0
+    own: bytes | None = None
+    drift: bytes | None = None
+
+
+NOTHING_KEPT = KeptOfRound()
 NO_QUERY = 0
 """The number that no query has."""
 UNNUMBERED = 0
@@ -221,6 +232,12 @@ class DeviceDatabase:
         number, kept = read_drift(self._connection, task, bundle, generation)
         return kept if number and self._seals.is_sound("drift_memories", number) else b""
 
+    def set_drift_memory(self, task: str, bundle: str, generation: int, kept: bytes | None) -> None:
+        """Store it behind a round that has failed; None leaves it as it is."""
+        with transaction(self._connection):
+            write_drift(self._connection, task, bundle, generation, kept)
+            self._forget_left_behind(task)
+
     def round_figures(self, task: str, bundle: str) -> RoundFigures | None:
         """What this device's last round of a bundle was like, where the task selects devices by it."""
         number, figures = read_figures(self._connection, task, bundle)
@@ -241,11 +258,18 @@ class DeviceDatabase:
         return KnownVersion(version, bundle, weights, generation, bool(removed))
 
     def set_known_version(self, task: str, known: KnownVersion) -> None:
-        """Store the version that a verified manifest names."""
-        self._connection.execute(
-            "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?, ?, ?)",
-            (task, known.version, known.bundle, known.weights, known.generation, known.removed),
-        )
+        """Store the version that a verified manifest names; what was kept for those of before it goes."""
+        with transaction(self._connection):
+            self._connection.execute(
+                "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?, ?, ?)",
+                (task, known.version, known.bundle, known.weights, known.generation, known.removed),
+            )
+            self._forget_left_behind(task)
+
+    def _forget_left_behind(self, task: str) -> None:
+        """Behind a manifest, and behind a round, which may have begun before it."""
+        if (known := self.known_version(task)) is not None:
+            forget_left_behind(self._connection, task, known)
 
     def held_version(self, task: str) -> KnownVersion | None:
         """The version of a task whose weights were last complete on this device."""
@@ -296,6 +320,7 @@ class DeviceDatabase:
                 take_turn(self._connection, finished.task, finished.bundle, finished.base_version)
             if finished.noised is not None and rows:
                 self.noised_updates.add(finished.task, finished.noised)
+            self._forget_left_behind(finished.task)
             newest = {row.sequence for row in rows}
             merged = merge_back(self._connection, self._maximum_waiting_bytes, self._counters["sent_through"], newest)
         self.merged_back += merged
@@ -323,12 +348,16 @@ class DeviceDatabase:
         """Bytes of that part of it which may have been sent, and so has to wait."""
         return waiting_bytes(self._connection, self._counters["sent_through"])
 
-    def withhold(self, task: str, bundle: str, trained_through: int, epochs: float, own: bytes | None = None) -> None:
-        """Commit a round that sends nothing: what earlier ones left behind stays, and so do rejected payloads. `own` as
-        of `SpooledRound`.
+    def withhold(
+        self, task: str, bundle: str, trained_through: int, epochs: float, kept: KeptOfRound = NOTHING_KEPT
+    ) -> None:
+        """Commit a round that sends nothing: what earlier ones left behind stays but for what it has `kept`, and so do
+        rejected payloads.
         """
         with transaction(self._connection):
-            write_own(self._connection, task, bundle, own)
+            write_own(self._connection, task, bundle, kept.own)
+            write_drift(self._connection, task, bundle, kept.generation, kept.drift)
+            self._forget_left_behind(task)
             write_use(self._connection, task, SampleUse(bundle, trained_through, epochs, withheld=1))
 
     def answer_query(self, answer: QueryAnswer, unsigned: OutboxRow, sign: SignRow) -> None:

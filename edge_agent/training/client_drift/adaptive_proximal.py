@@ -28,8 +28,13 @@ def adapted(before: Adapted, loss: float, plan: TrainingPlan) -> Adapted:
     if before.loss is None:
         return Adapted(before.coefficient, loss)
     if loss > before.loss:
-        return Adapted(max(before.coefficient, min(before.coefficient + STEP, 1 / plan.learning_rate)), loss)
+        return raised(before, plan, loss)
     falls = before.falls + 1 if loss < before.loss else 0
     if falls < FALLS_UNTIL_LOWER:
         return Adapted(before.coefficient, loss, falls)
     return Adapted(max(before.coefficient - STEP, 0.0), loss)
+
+
+def raised(before: Adapted, plan: TrainingPlan, loss: float | None) -> Adapted:
+    """More, behind a round that has gone too far; `loss` is what the next one's is compared with."""
+    return Adapted(max(before.coefficient, min(before.coefficient + STEP, 1 / plan.learning_rate)), loss)

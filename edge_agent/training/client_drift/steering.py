@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
-from edge_agent.training.client_drift.adaptive_proximal import Adapted, adapted
+from edge_agent.training.client_drift.adaptive_proximal import Adapted, adapted, raised
 from edge_agent.training.client_drift.control_variates import control_variate, correction, gradient_of
 from edge_agent.training.engine import Rates
 from fleet_protocol.codec.sparse import FloatVector
@@ -81,12 +81,25 @@ class Steering:
         """
         if not self.plan.remembers_drift:
             return None
-        variate, proximal = b"", self.memory.proximal
+        variate = b""
         if self.plan.correction != "off":
             variate = control_variate(moved, self.rates.correction, self.plan, losses.size).tobytes()
-        if proximal is not None:
-            proximal = adapted(proximal, float(losses.mean(dtype=np.float64)), self.plan)
-        return msgspec.msgpack.encode(DriftMemory(variate, proximal))
+        return msgspec.msgpack.encode(DriftMemory(variate, self._adapted(losses)))
+
+    def left_unsent(self, losses: FloatVector | None) -> bytes | None:
+        """Likewise behind a round that sends nothing, with these `losses`, f32[K], or None where it has gone too far: it
+        diverged, or made validation samples worse. The control variate stays that of the last round that was sent; None
+        where there is nothing else.
+        """
+        proximal = self.memory.proximal
+        if proximal is None:
+            return None
+        after = raised(proximal, self.plan, proximal.loss) if losses is None else self._adapted(losses)
+        return msgspec.msgpack.encode(DriftMemory(self.memory.variate, after))
+
+    def _adapted(self, losses: FloatVector) -> Adapted | None:
+        proximal = self.memory.proximal
+        return proximal and adapted(proximal, float(losses.mean(dtype=np.float64)), self.plan)
 
 
 def _read(kept: bytes, task: TaskDescription) -> DriftMemory:

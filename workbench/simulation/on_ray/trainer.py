@@ -59,7 +59,9 @@ class RayTrainer:
         except RayError as error:
             raise _failed(job, f"is lost ({_first_line(error)}); see the cluster's memory and disk") from error
         if isinstance(found, Diverged):
-            raise DivergedError(found.words)
+            diverged = DivergedError(found.words)
+            diverged.drift = found.drift
+            raise diverged
         return found
 
 

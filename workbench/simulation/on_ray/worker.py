@@ -28,9 +28,10 @@ class Supplies:
 
 
 class Diverged(msgspec.Struct, frozen=True):
-    """A round that has diverged, and the words of its error."""
+    """A round that has diverged: the words of its error, and what it leaves against drift."""
 
     words: str
+    drift: bytes | None = None
 
 
 Outcome = TrainingResult | Withheld | Diverged
@@ -46,7 +47,7 @@ def carry_out(job: RoundJob, supplies: "Sequence[ray.ObjectRef]") -> Outcome:
     try:
         return carried_out(job, bench.training(job.task), encode=bench.encode)
     except DivergedError as error:
-        return Diverged(str(error))
+        return Diverged(str(error), error.drift)
 
 
 @lru_cache(1)

@@ -15,6 +15,8 @@ COSE := pycose==1.1.0 'cbor2<6'
 HASS_VENV := .venv-home-assistant
 HASS := homeassistant==2024.3.3 paho-mqtt==1.6.1
 APT_PACKAGES := mosquitto mosquitto-clients openssl postgresql systemd mtools espeak-ng flite fonts-dejavu-core fonts-liberation
+# Python compiles what is imported when it is imported, which is a small part of what is installed.
+INSTALL := -m pip install --quiet --no-compile
 DEMO ?=
 SECONDS ?= 60
 # Google's speech embedding with its mel front end, two files of a package whose other files are not free.
@@ -162,31 +164,31 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/.made
-	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	$(BIN)/python $(INSTALL) --editable '.[demo]'
 	@touch $@
 
 # torch first, from where its wheels come without gigabytes of CUDA.
 $(VENV)/.test: pyproject.toml | $(VENV)/.made
-	$(BIN)/python -m pip install --quiet --no-deps --extra-index-url $(TORCH_INDEX) '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --editable '.[dev,workbench]'
+	$(BIN)/python $(INSTALL) --no-deps --extra-index-url $(TORCH_INDEX) '$(TORCH)'
+	$(BIN)/python $(INSTALL) --editable '.[dev,workbench]'
 	@touch $@ $(VENV)/.demo
 
 # The extra brings both packages, which overwrite each other's files: one leaves, the other is laid down again.
 $(ORT_VENV)/.ready: pyproject.toml | $(VENV)/.made
 	$(ORT_PYTHON) -m venv --clear $(ORT_VENV)
-	$(ORT_VENV)/bin/python -m pip install --quiet --editable '.[ort-training]'
+	$(ORT_VENV)/bin/python $(INSTALL) --editable '.[ort-training]'
 	$(ORT_VENV)/bin/python -m pip uninstall --quiet --yes onnxruntime
-	$(ORT_VENV)/bin/python -m pip install --quiet --force-reinstall --no-deps $(ORT_TRAINING)
+	$(ORT_VENV)/bin/python $(INSTALL) --force-reinstall --no-deps $(ORT_TRAINING)
 	@touch $@
 
 $(COSE_VENV)/.ready: Makefile | $(VENV)/.made
 	$(PYTHON) -m venv --clear $(COSE_VENV)
-	$(COSE_VENV)/bin/python -m pip install --quiet $(COSE)
+	$(COSE_VENV)/bin/python $(INSTALL) $(COSE)
 	@touch $@
 
 $(HASS_VENV)/.ready: Makefile | $(VENV)/.made
 	$(PYTHON) -m venv --clear $(HASS_VENV)
-	$(HASS_VENV)/bin/python -m pip install --quiet $(HASS)
+	$(HASS_VENV)/bin/python $(INSTALL) $(HASS)
 	@touch $@
 
 .PHONY: system-packages

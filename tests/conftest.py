@@ -19,6 +19,7 @@ from tests.support.connected_device import ConnectedDevice
 from tests.support.coordinator import CoordinatorProcess
 from tests.support.own_children import OwnChildren
 from tests.support.postgresql import PostgresqlServer
+from tests.support.shared_statements import share_statements
 
 # No test asserts a time. A CI machine may be slow without anything being wrong, and draws new examples on every run.
 settings.register_profile(
@@ -28,6 +29,8 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow] if "CI" in os.environ else [],
 )
 settings.load_profile("edgeflock")
+
+share_statements()
 
 # All that is imported and collected lasts until the end. Looked through again and again for what nothing refers to, it
 # takes every export of a bundle a fifth of its time, and collecting the tests even more.

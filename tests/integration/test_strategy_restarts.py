@@ -34,8 +34,15 @@ def _traffic(strategy: str, shapes: Shapes):
 
 
 OPTIMISERS = ("momentum", "grafted", "yogi", "amsgrad", "sgd")
+BY_SEVERAL = ("fedbuff", "aced")
+"""What a strategy gives and what an optimiser makes of it come one after the other: with others, each pair is long."""
+
 STEPS = [
-    *((strategy, each) for strategy in sorted(STRATEGIES.keys() - {POSTERIOR}) for each in OPTIMISERS),
+    *(
+        pytest.param(strategy, each, marks=() if strategy in BY_SEVERAL or each == "momentum" else pytest.mark.long)
+        for strategy in sorted(STRATEGIES.keys() - {POSTERIOR})
+        for each in OPTIMISERS
+    ),
     (POSTERIOR, "momentum"),  # the product of factors, with no step of a server's
 ]
 

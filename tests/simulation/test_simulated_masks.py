@@ -72,7 +72,7 @@ def test_same_seed_gives_the_same_fleet_behind_masks():
 
 def test_crashing_devices_lose_no_update_behind_masks():
     members = fleet(DEVICES, crashes_per_day=200.0, restart_seconds=90.0)
-    run, result = run_of(masked(), Options(seed=5, seconds=12 * HOUR), members)
+    run, result = run_of(masked(), Options(seed=5, seconds=4 * HOUR), members)
     summary = result.summary
     assert summary.crashes > 20
     assert summary.refused.keys() <= {"void_cohort", "cohort_closed"}

@@ -48,6 +48,7 @@ def trace(function: Callable[..., object], inputs: Sequence[GraphInput]) -> fx.G
         UnexportableError: it draws random numbers in a way that no seed reaches.
     """
     mode = FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True)
+    mode.cache_enabled = False  # of what it remembers, a trace asks for too little again to be worth remembering it
     examples = [
         mode.from_tensor(
             entry.example(),

@@ -6,10 +6,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.training.gossip import MIXING_RULES, Heard, Peer, Told
+from edge_agent.training.gossip import MIXING_RULES, Heard, Peer
 from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.gossip import topology
+from fleet_protocol.kinds import Told
 from fleet_protocol.parameter import Parameter
 from fleet_protocol.sending_plan import SendingPlan
 from fleet_protocol.task_description import TaskDescription

@@ -21,31 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.training.compression import ENCODING_STREAM
-from edge_agent.training.gossip.mixing import MIXING_RULES, MixingRule
+from edge_agent.training.gossip.mixing import MIXING_RULES
 from edge_agent.training.sending import running_norm, why_unchanged
 from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.gossip import Topology, consensus_step
-from fleet_protocol.kinds import Count
+from fleet_protocol.gossip_plan import MixingRule
+from fleet_protocol.kinds import Told
 from fleet_protocol.sending_plan import ALWAYS
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.update_plan import WHOLE_UPDATES
 
 MOST_LIVES: Final = 8
 """Former ones that are known of a neighbour: what was told in them is not taken again."""
-
-
-class Told(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a device tells its neighbours: how its public copy has changed, or with `whole` the copy itself; `packed` is
-    for `fleet_protocol.codec`. It is change number `number`, from 1 on, of a copy that began with the task's own
-    weights; a device that has lost its state begins another `life` with them.
-    """
-
-    life: Count
-    number: Count
-    packed: bytes
-    whole: bool = False
 
 
 class Heard(Enum):

@@ -10,12 +10,13 @@ from edge_agent.core.guards import MINUTES_OF_A_DAY, Readings
 from edge_agent.core.lifecycle import IN_A_ROUND, State
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.triggers import Trigger
-from edge_agent.training.gossip import Heard, Peer, Told
+from edge_agent.training.gossip import Heard, Peer
 from edge_agent.training.round import DivergedError
 from edge_agent.worker.contract import TrainingResult, Withheld
 from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.kinds import Told
 from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.agent import TRIGGER
 from workbench.simulation.conditions import FleetMember

@@ -66,7 +66,7 @@ class Agent:
             identity,
             self._database,
             member.versions,
-            member.link,
+            link=member.link,
             look=member.manifests.look,
         )
         training = RoundTraining(

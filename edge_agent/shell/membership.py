@@ -56,6 +56,7 @@ from fleet_protocol.kinds import (
     PresenceState,
     Queries,
     Receipt,
+    Roster,
     WeightsRequest,
     encode_payload,
 )
@@ -123,7 +124,7 @@ class Membership:
             authorities=self._handle_authorities,
             queries=self._handle_queries,
             chunk=self._handle_chunk,
-            roster=lambda task, roster: self.neighbours.take_roster(task, roster),
+            roster=self._handle_roster,
             mask_request=mask_request,
         )
         self.link = Link(
@@ -315,6 +316,9 @@ class Membership:
     def _handle_queries(self, task: str, queries: Queries) -> None:
         if task in self.tasks:
             self.asked(task, queries)
+
+    def _handle_roster(self, task: str, roster: Roster) -> None:
+        self.neighbours.take_roster(task, roster)
 
     def _handle_new_key(self) -> None:
         """What the new key signed before was refused: ask for authorities, manifests and receipts again."""

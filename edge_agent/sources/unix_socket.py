@@ -26,8 +26,8 @@ from typing import Literal
 
 import msgspec
 
-from edge_agent.core.gossip.status import GossipStatus
 from edge_agent.core.analytics.policy import QueryUse
+from edge_agent.core.gossip.status import GossipStatus
 from edge_agent.core.round_decisions import TaskState
 from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.preparation.refusal import IS_DISK_FULL, ReadingRefusedError, Reason

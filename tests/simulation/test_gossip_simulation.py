@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from bundle_runtime.bundle import Bundle
-from edge_agent.training.gossip import Told
 from fleet_protocol.codec import encode_update, write_weights
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.gossip_plan import GossipPlan
+from fleet_protocol.kinds import Told
 from fleet_protocol.limits import MIB
 from fleet_protocol.parameter import Parameter
 from fleet_protocol.remedies import STEADIER_TRAINING
@@ -24,6 +25,7 @@ from workbench.simulation.show import Request
 from workbench.simulation.simulation import Options
 
 HOSTILE = 0
+RING = GossipPlan("ring", seed=1)
 
 
 def simulation(
@@ -38,9 +40,8 @@ def simulation(
 ) -> GossipSimulation:
     options = Options(seed=seed, seconds=hours * HOUR, score_every=50)
     members = fleet(devices, **changes)
-    return GossipSimulation(
-        members, bundle(keep_fraction=0.13), workload(), options, topology, rule=rule, tamper=tamper
-    )
+    plan = GossipPlan(topology, rule, seed)
+    return GossipSimulation(members, bundle(keep_fraction=0.13), workload(), options, plan, tamper=tamper)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def request(**changes: object) -> Request:
 
 def test_real_digits_are_learned(capsys):
     options = Options(seed=1, seconds=24 * HOUR, score_every=1000)
-    assert simulate_gossip(request(data="digits"), options, "random", "mean") == 0
+    assert simulate_gossip(request(data="digits"), options, GossipPlan("random", seed=1)) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["measure"] == "accuracy"
     assert summary["last"]["score"] > 0.8
@@ -132,7 +133,7 @@ def test_real_digits_are_learned(capsys):
 @pytest.mark.parametrize(
     ("changes", "options", "words"),
     [
-        ({"buffer_size": 3}, {}, "--buffer-size does not go with --topology"),
+        ({"buffer_size": 3}, {}, "--buffer-size does not go with gossip"),
         ({"privacy": "masks"}, {}, "--privacy does not go"),
         ({"checkpoint": "run.checkpoint"}, {}, "--checkpoint does not go.*in one go"),
         ({"ray": "local"}, {}, "--ray does not go"),
@@ -145,11 +146,11 @@ def test_real_digits_are_learned(capsys):
 def test_what_needs_a_coordinator_is_refused_in_words(changes, options, words):
     asked = Options(**({"seed": 1, "seconds": HOUR} | options))
     with pytest.raises(ConfigurationError, match=words):
-        simulate_gossip(request(**changes), asked, "ring", "mean")
+        simulate_gossip(request(**changes), asked, RING)
 
 
 def test_a_fleet_that_never_trains_says_so():
-    run = prepare_gossip(request(), Options(seed=1, seconds=60.0), "ring")
+    run = prepare_gossip(request(), Options(seed=1, seconds=60.0), RING)
     words = why_worthless(run.run().summary)
     assert words.startswith(
         "nothing was learned: no device has ended a round; a round takes 32 new samples: run longer"
@@ -166,7 +167,7 @@ def test_a_fleet_whose_rounds_all_diverge_is_told_so():
     task = bundle().description
     steep = msgspec.structs.replace(task, training=msgspec.structs.replace(task.training, learning_rate=1e9))
     options = Options(seed=1, seconds=6 * HOUR)
-    run = GossipSimulation(fleet(4), Bundle(steep, BUNDLE.files), workload(), options, "ring")
+    run = GossipSimulation(fleet(4), Bundle(steep, BUNDLE.files), workload(), options, RING)
     words = why_worthless(run.run().summary)
     assert words.startswith("nothing was learned: no device has ended a round: each of ")
     assert f"; {STEADIER_TRAINING}" in words
@@ -188,5 +189,5 @@ def test_memory_is_that_of_models_copies_mixing_and_scoring():
     files = BUNDLE.files | {"weights.safetensors": write_weights(np.zeros(MIB // 4, np.float32), big.parameters)}
     made = Bundle(big, files)
     with pytest.raises(ConfigurationError, match="are 50 MiB, more than --memory-mib 49"):
-        GossipSimulation(fleet(8), made, workload(), Options(seed=1, seconds=HOUR, memory_mib=49), "ring")
-    GossipSimulation(fleet(8), made, workload(), Options(seed=1, seconds=HOUR, memory_mib=50), "ring")
+        GossipSimulation(fleet(8), made, workload(), Options(seed=1, seconds=HOUR, memory_mib=49), RING)
+    GossipSimulation(fleet(8), made, workload(), Options(seed=1, seconds=HOUR, memory_mib=50), RING)

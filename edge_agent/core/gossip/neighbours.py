@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fleet_protocol.gossip import Topology, TopologyName, topology
+from fleet_protocol.gossip import Topology, topology
+from fleet_protocol.gossip_plan import TopologyName
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ class Waiting:
         self._told: dict[str, list[Told]] = {}
 
     def follow(self, reached: Mapping[str, Reached]) -> list[str]:
-        """What is known of each neighbour now: at a start, behind a round, with another roster. What waits and is in it,
-        or no longer follows, is dropped. Returns those of whom a change is lacking by that.
+        """What is known of each neighbour now: at a start, behind a round, with another roster. What waits and is in
+        it, or no longer follows, is dropped. Returns those of whom a change is lacking by that.
         """
         waiting, self._reached = self._told, dict(reached)
         self._told = {name: [] for name in reached}

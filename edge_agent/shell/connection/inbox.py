@@ -52,9 +52,10 @@ class Inbox:
         roster: Callable[[str, Roster], None],
         mask_request: Callable[[MaskRequest], None] | None = None,
     ) -> None:
-        """`manifest`, `invitation`, `queries` and `roster` take the task too; `not_readable` takes the task whose manifest is of
-        a newer format, and what is wrong with it; `succession` takes the key that follows the pinned one, `authorities`
-        the topic and the certificates that follow; `chunk` takes of which file, and which chunk of it. A member
+        """`manifest`, `invitation`, `queries` and `roster` take the task too; `not_readable` takes the task whose
+        manifest is of a newer format, and what is wrong with it; `succession` takes the key that follows the pinned
+        one, `authorities` the topic and the certificates that follow; `chunk` takes of which file, and which chunk of
+        it. A member
         without `mask_request` reads no messages of that length.
         """
         self._fleet = fleet

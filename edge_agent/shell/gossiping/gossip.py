@@ -42,8 +42,8 @@ class Gossip:
         identity: Identity,
         database: DeviceDatabase,
         versions: VersionFollower,
-        link: Link,
         *,
+        link: Link,
         look: Callable[[str], None],
     ) -> None:
         self.changed: Callable[[str], None] = lambda _task: None
@@ -211,9 +211,7 @@ class Gossip:
 
     def _say_refused(self, task: str, neighbour: str, reason: str, words: str) -> None:
         if self._said.allows((task, neighbour, reason), self._now()):
-            logger.warning(
-                log_line("gossip_refused", task=task, neighbour=neighbour, reason=reason, detail=words)
-            )
+            logger.warning(log_line("gossip_refused", task=task, neighbour=neighbour, reason=reason, detail=words))
 
     @staticmethod
     def _now() -> float:

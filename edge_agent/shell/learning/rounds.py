@@ -422,6 +422,8 @@ class Rounds:
 def _what_came_of(ended: Withheld | GossipRound | None) -> str:
     """Of a round, in words."""
     if isinstance(ended, GossipRound):
-        told = "its neighbours are told" if ended.told else "its neighbours are told nothing, as it has moved too little"
+        told = (
+            "its neighbours are told" if ended.told else "its neighbours are told nothing, as it has moved too little"
+        )
         return f"{ended.withheld}; {told}" if ended.withheld else told
     return ended.words if ended else "its update waits or is sent"

@@ -1,4 +1,4 @@
-"""A device's round among its neighbours: it hears what has come, trains its own model, tells what changed, and mixes."""
+"""A device's round among its neighbours: it hears what has come, trains its own model, tells what changed, mixes."""
 
 from collections.abc import Callable
 

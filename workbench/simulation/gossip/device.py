@@ -6,16 +6,17 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from edge_agent.core.gossip.numbering import Heard
 from edge_agent.core.guards import MINUTES_OF_A_DAY, Readings
 from edge_agent.core.lifecycle import IN_A_ROUND, State
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
 from edge_agent.core.triggers import Trigger
-from edge_agent.training.gossip import Heard, Peer, Told
+from edge_agent.training.gossip import Peer, end_round
 from edge_agent.training.round import DivergedError
-from edge_agent.worker.contract import TrainingResult, Withheld
-from fleet_protocol.codec import decode_update, encode_update
-from fleet_protocol.codec.sparse import FloatVector
+from edge_agent.worker.contract import Withheld
+from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.kinds import Told
 from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.agent import TRIGGER
 from workbench.simulation.conditions import FleetMember
@@ -146,7 +147,7 @@ class GossipDevice:
     def hear(self, neighbour: int, told: Told) -> None:
         """A message has come from a neighbour."""
         try:
-            heard = self.peer.hear(neighbour, told)
+            heard = self.peer.hear(str(neighbour), told)
         except ProtocolError as error:
             self._world.ledger.refuse(error.reason.value, error.detail)
             return
@@ -208,22 +209,19 @@ class GossipDevice:
             result = carried_out(job, world.workload, encode=ENCODE)
         except DivergedError as error:
             world.ledger.rounds_diverged = world.ledger.rounds_diverged.again(str(error))
-            self.peer.mix()
+            end_round(self.peer, None, task)
             self._put_off(self._decisions.failed(task.task, None, self.now, str(error)))
             return
         if isinstance(result, Withheld):
             world.ledger.rounds_withheld[result.why] += 1
-        else:
-            self.peer.learn(_delta(result, task))
         self._rounds += 1
         self._epochs = result.epochs
         self._trained_through = job.newest_sample
-        told = self.peer.tell()
+        told = end_round(self.peer, result, task)
         if told is None:
             world.ledger.rounds_withheld["unchanged"] += 1
         else:
             world.publish(self.number, told)
-        self.peer.mix()
         self._decisions.ended(task.task, self._newest_sample - job.newest_sample, "told" if told else "unchanged")
         world.round_ended()
         world.wake.idle(self)
@@ -242,9 +240,3 @@ class GossipDevice:
     def _act(self, action: Callable[[], None], power_cycle: int) -> None:
         if self._power_cycle == power_cycle:
             action()
-
-
-def _delta(result: TrainingResult, task: TaskDescription) -> FloatVector:
-    delta = np.zeros(task.parameter_count, np.float32)
-    decode_update(result.packed, task.shapes).add_to(delta)
-    return delta

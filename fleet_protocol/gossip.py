@@ -53,16 +53,23 @@ class Topology:
         return {other: 1 / (1 + max(degree, len(graph[other]))) for other in sorted(graph[place])}
 
 
+def too_few(name: TopologyName, devices: int) -> str:
+    """Why so few devices have no neighbours in a topology, and what to do; empty where they have."""
+    fewest = FEWEST_DEVICES[name]
+    if devices >= fewest:
+        return ""
+    remedy = "add devices" if devices < FEWEST_DEVICES["ring"] else "add devices, or take 'ring'"
+    return f"topology {name!r} of {devices} devices: it takes {fewest} or more; {remedy}"
+
+
 def topology(name: TopologyName, devices: int, seed: int) -> Topology:
     """The topology of so many devices; `seed` draws the random one.
 
     Raises:
         ConfigurationError: too few devices for it.
     """
-    fewest = FEWEST_DEVICES[name]
-    if devices < fewest:
-        remedy = "add devices" if devices < FEWEST_DEVICES["ring"] else "add devices, or take 'ring'"
-        raise ConfigurationError(f"topology {name!r} of {devices} devices: it takes {fewest} or more; {remedy}")
+    if words := too_few(name, devices):
+        raise ConfigurationError(words)
     return Topology(TOPOLOGIES[name](devices, seed))
 
 

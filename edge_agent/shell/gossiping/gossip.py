@@ -93,7 +93,7 @@ class Gossip:
                 round=own.rounds,
                 told=own.number if ended.told else "nothing",
                 neighbours=len(own.neighbours),
-                reason=ended.withheld or ended.diverged or None,
+                reason=ended.withheld or ended.diverged or "none",
             )
         )
         self._news.set()
@@ -116,7 +116,7 @@ class Gossip:
                 number=roster.number,
                 devices=len(roster.members),
                 neighbours=",".join(gossip.talk.neighbours) or "none",
-                reason=why,
+                reason=why or "none",
             )
         )
         if roster.bundle != gossip.bundle:

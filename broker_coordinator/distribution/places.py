@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fleet_protocol.gossip import too_few
-from fleet_protocol.kinds import Roster
+from fleet_protocol.gossip_plan import TopologyName
 from fleet_protocol.limits import MAX_ROSTER_DEVICES
 
 
@@ -23,14 +23,14 @@ def places(before: Sequence[str], approved: Sequence[str]) -> list[str]:
     return [*(name for name in found if name is not None), *newcomers][:MAX_ROSTER_DEVICES]
 
 
-def why_not_all(roster: Roster, candidates: int) -> list[str]:
-    """Why not all of so many approved devices learn by a roster, in words."""
+def why_not_all(topology: TopologyName, approved: int) -> list[str]:
+    """Why not all of so many approved devices learn such a task, in words."""
     found = []
-    if words := too_few(roster.topology, len(roster.members)):
-        found.append(f"no device trains yet: {words} (broker-coordinator devices invite)")
-    if candidates > len(roster.members):
+    if words := too_few(topology, approved):
+        found.append(f"no device trains yet, {words}; see: broker-coordinator devices list")
+    if approved > MAX_ROSTER_DEVICES:
         found.append(
-            f"{candidates - len(roster.members)} of {candidates} approved devices have no place in the roster, whose"
-            f" limit is {MAX_ROSTER_DEVICES} devices: revoke devices that are gone, or divide the fleet"
+            f"{approved - MAX_ROSTER_DEVICES} of {approved} approved devices have no place in the roster, which has"
+            f" {MAX_ROSTER_DEVICES} at most: revoke devices that are gone, or divide the fleet"
         )
     return found

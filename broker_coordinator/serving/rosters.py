@@ -125,7 +125,7 @@ class Rosters:
         self._announcements.announce(name)
         said = {"task": name, "generation": roster.generation, "number": roster.number, "devices": len(roster.members)}
         logger.info(log_line("roster_made", **said))
-        for words in why_not_all(roster, self._registry.candidates()):
+        for words in why_not_all(plan.topology, self._registry.candidates()):
             logger.warning(log_line("roster_unfit", task=name, reason=words))
 
     def _clear(self, name: str) -> None:

@@ -59,6 +59,7 @@ class Gossip:
         self._news = asyncio.Event()
         self._flood = RateLimit(MESSAGE_SECONDS, MOST_SPEAKERS, burst=MESSAGES_AT_ONCE)
         self._said = RateLimit(SAY_AGAIN_SECONDS, MOST_SPEAKERS)
+        self._follow_tasks()
 
     def why_not(self, version: ReadyVersion) -> str | None:
         """Why nothing is trained from a version of a task with `[gossip]` now, in words; None where it is."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edge_agent.core.gossip.status import GossipStatus, NeighbourStatus
 from edge_agent.cli import main
 from edge_agent.configuration import load_configuration
+from edge_agent.core.gossip.status import GossipStatus, NeighbourStatus
 from edge_agent.core.lifecycle import State
 from edge_agent.core.round_decisions import TaskState
 from edge_agent.profiles import Board

@@ -42,7 +42,7 @@ class TaskGossip:
         self._keys: dict[str, VerifyKey] = {}
         self.talk = Talk(identity.device, most_told_bytes(self._parameters))
         self.roster = database.rosters.read(self.task)
-        self.talk.stand(_standing(self._state()))
+        self.talk.stand(OwnStanding.of(self._state()))
         self._meet()
 
     @property
@@ -129,7 +129,7 @@ class TaskGossip:
         """
         self._database.withhold(self.task, self.bundle, ended.trained_through, ended.epochs, ended.own)
         self.refused.update(each.reason for each in ended.refused)
-        self.talk.round_ended(_standing(read_state(ended.own, self._parameters)), told=ended.told, now=now)
+        self.talk.round_ended(OwnStanding.of(read_state(ended.own, self._parameters)), told=ended.told, now=now)
 
     def status(self, now: float) -> GossipStatus:
         """As people and programs on the device see it."""
@@ -167,17 +167,3 @@ class TaskGossip:
     def _signed(self, topic: str, kind: PayloadKind, payload: bytes) -> bytes:
         generation = self.roster.generation if self.roster else 0
         return self._identity.sign_to_neighbours(topic, kind, payload, self.task, generation)
-
-
-def _standing(state: PeerState | None) -> OwnStanding:
-    if state is None:
-        return OwnStanding()
-    copies = state.copies.items()
-    return OwnStanding(
-        state.life,
-        state.number,
-        state.rounds,
-        {name: copy.reached for name, copy in copies},
-        {name: copy.at_round for name, copy in copies},
-        {name: copy.distance for name, copy in copies},
-    )

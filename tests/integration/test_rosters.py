@@ -17,10 +17,12 @@ from fleet_protocol.envelope import read_envelope
 from fleet_protocol.gossip_plan import GossipPlan
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import ROSTER, UPDATE, Member, Outcome, Roster, Update, decode_payload, encode_payload
+from fleet_protocol.shards import shard_of
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice, packed_delta
-from tests.support.fleet import FLEET
+from tests.support.fleet import FLEET, SHARD
+from tests.support.led_shards import SHARDS, Shard
 
 TOPIC = topics.roster(FLEET, TASK)
 DEVICES = [SigningDevice(f"pi-{number}") for number in range(6)]
@@ -232,3 +234,18 @@ def _with_key(gossiping: Gossiping, key: SigningKey) -> Bench:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.support.bench.KEY", key)
         return Bench(gossiping.database, gossiping.bundle, gossiping.settings)
+
+
+def test_only_who_leads_publishes_and_it_sees_who_is_let_in_elsewhere(tmp_path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", gossip=GossipPlan("ring"))
+    first, second = (Shard(tmp_path / "fleet.db", bundle, shard, leads=shard == SHARD) for shard in SHARDS)
+    device = next(each for each in DEVICES if shard_of(each.name, SHARDS) == SHARDS[1])
+    moved = SigningDevice(device.name, device.key, shard=SHARDS[1])
+    second.hear(moved, moved.enrolment())
+    said = {}
+    for shard in (first, second):
+        shard.coordinator.make_versions(10.0)
+        said[shard] = [each.data for each in shard.coordinator.publications(100, 10.0) if each.topic == TOPIC]
+        shard.journal.close()
+    assert [names(read(data)) for data in said[first]] == [[device.name]]
+    assert said[second] == []

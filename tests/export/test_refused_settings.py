@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.gossip_plan import AS_BUNDLED, GossipPlan
 from fleet_protocol.limits import MAX_STATISTICS_COLUMNS
@@ -331,7 +330,7 @@ def test_what_a_recipe_with_gossip_leaves_out_is_what_such_a_task_can_have(tmp_p
     task = replace(PLAIN, tables=CLASSES + '[gossip]\ntopology = "grid"\n').read(tmp_path / "whole").task
     assert (task.gossip, task.published) == (GossipPlan("grid"), AS_BUNDLED)
     parts = replace(IN_TURN, tables=IN_TURN.tables + '[gossip]\ntopology = "ring"\n')
-    assert parts.read(tmp_path / "parts").task.aggregation == AggregationPlan()
+    assert parts.read(tmp_path / "parts").task.aggregation.server_learning_rate == 1.0
 
 
 def test_folder_without_a_recipe_is_told_what_belongs_there(tmp_path: Path):

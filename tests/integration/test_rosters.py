@@ -117,6 +117,18 @@ def test_helpers_and_devices_that_wait_for_approval_are_in_no_roster(tmp_path) -
     gossiping.bench.journal.close()
 
 
+def test_a_device_that_is_made_anew_keeps_its_place_with_another_key(gossiping) -> None:
+    gossiping.enrol(*DEVICES[:3])
+    (before,) = gossiping.rosters()
+    gossiping.registry.revoke("pi-1")
+    anew = SigningDevice("pi-1")
+    gossiping.enrol(anew)
+    (after,) = gossiping.rosters()
+    assert names(after) == names(before)
+    assert after.members[1] == Member("pi-1", bytes(anew.key.verify_key))
+    assert after.number == before.number + 1
+
+
 def test_after_a_restart_the_same_roster_is_published_again_with_its_number(gossiping) -> None:
     gossiping.enrol(*DEVICES[:3])
     (before,) = gossiping.rosters()

@@ -21,8 +21,7 @@ from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.core.guards import GuardSettings
-from edge_agent.training.gossip import MixingRule
-from fleet_protocol.gossip import TopologyName
+from fleet_protocol.gossip_plan import GossipPlan, MixingRule, TopologyName
 from fleet_protocol.update_plan import WHOLE_UPDATES
 from workbench.data.samples import FEWEST_SAMPLES, read_samples, share_out
 from workbench.simulation.conditions import Conditions, FleetMember
@@ -94,8 +93,8 @@ class Field:
         bundle = self.bundle
         if name == WHOLE:
             bundle = Bundle(msgspec.structs.replace(bundle.description, update=WHOLE_UPDATES), bundle.files)
-        topology, rule = GOSSIP[name]
-        simulation = GossipSimulation(self._members, bundle, self._workload(bundle), self.options, topology, rule=rule)
+        plan = GossipPlan(*GOSSIP[name], seed=self.options.seed)
+        simulation = GossipSimulation(self._members, bundle, self._workload(bundle), self.options, plan)
         return [
             _moment(point.bytes_up + point.bytes_down, point.rounds, point.score, point.worst)
             for point in simulation.run().history

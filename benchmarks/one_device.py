@@ -82,7 +82,7 @@ class Device:
         if isinstance(verdict, Withheld):
             return state, residual
         if not isinstance(verdict, TrainingResult):
-            raise RuntimeError(f"{description.task}: round {seed} failed: {verdict.error}")  # noqa: TRY004 - not a wrong argument
+            raise RuntimeError(f"{description.task}: round {seed} failed: {verdict}")  # noqa: TRY004 - not a wrong argument
         delta = decode_update(verdict.packed, description.shapes)
         update = BufferedUpdate("device", delta, verdict.samples, base_version=state.version, staleness=0)
         return next_state(state, [update], description.aggregation), verdict.residual

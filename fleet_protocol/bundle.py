@@ -22,6 +22,7 @@ from fleet_protocol.cluster_plan import check_clusters, check_copies, check_foun
 from fleet_protocol.configuration import parse_document
 from fleet_protocol.drawing_plan import check_drawing
 from fleet_protocol.errors import ConfigurationError, ProtocolError
+from fleet_protocol.gossip_plan import check_gossip_table
 from fleet_protocol.limits import (
     MAX_PARAMETERS,
     MAX_TENSORS,
@@ -87,6 +88,8 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
     check_posterior(description, name)
     if description.selection is not None:
         check_selection(description, description.selection, name)
+    if description.gossip is not None:
+        check_gossip_table(description, description.gossip, name)
     check_masked_task(description, name)
     if description.device_privacy is not None:
         check_device_private_task(description, description.device_privacy, name)

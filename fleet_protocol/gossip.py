@@ -9,19 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 from statistics import NormalDist
-from typing import Final, Literal
+from typing import Final
 
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.gossip_plan import TopologyName
 from fleet_protocol.task_description import TaskDescription
 
-TopologyName = Literal["ring", "grid", "random"]
 Graph = tuple[frozenset[int], ...]
 """Of each place the places that it is connected with."""
 
 FEWEST_DEVICES: Final[Mapping[TopologyName, int]] = {"ring": 3, "grid": 4, "random": 5}
 """Two devices are no ring, a grid has two rows and two columns, and four neighbours are four others."""
-FEWEST_SILENT_ROUNDS: Final = 2
-"""For which a neighbour counts at least."""
 ONE_BIT: Final = frozenset({"ternary", "sign"})
 """Quantisations of which an entry is a sign."""
 NORMAL: Final = NormalDist()
@@ -55,16 +53,23 @@ class Topology:
         return {other: 1 / (1 + max(degree, len(graph[other]))) for other in sorted(graph[place])}
 
 
+def too_few(name: TopologyName, devices: int) -> str:
+    """Why so few devices have no neighbours in a topology, and what to do; empty where they have."""
+    fewest = FEWEST_DEVICES[name]
+    if devices >= fewest:
+        return ""
+    remedy = "add devices" if devices < FEWEST_DEVICES["ring"] else "add devices, or take 'ring'"
+    return f"topology {name!r} of {devices} devices: it takes {fewest} or more; {remedy}"
+
+
 def topology(name: TopologyName, devices: int, seed: int) -> Topology:
     """The topology of so many devices; `seed` draws the random one.
 
     Raises:
         ConfigurationError: too few devices for it.
     """
-    fewest = FEWEST_DEVICES[name]
-    if devices < fewest:
-        remedy = "add devices" if devices < FEWEST_DEVICES["ring"] else "add devices, or take 'ring'"
-        raise ConfigurationError(f"topology {name!r} of {devices} devices: it takes {fewest} or more; {remedy}")
+    if words := too_few(name, devices):
+        raise ConfigurationError(words)
     return Topology(TOPOLOGIES[name](devices, seed))
 
 
@@ -139,48 +144,3 @@ def _share_brought(kept: float, quantisation: str) -> float:
     threshold = -NORMAL.inv_cdf(kept / 2)
     density = NORMAL.pdf(threshold)
     return (2 * density) ** 2 / kept if quantisation in ONE_BIT else 2 * threshold * density + kept
-
-
-def check_gossip(task: TaskDescription, name: str) -> None:
-    """Refuse a task that devices can't learn without a coordinator; `name` is what the user calls it.
-
-    Raises:
-        ConfigurationError: something in it needs a coordinator or a helper, and what to do.
-    """
-    needed = {
-        "[scaling] without a scale": (
-            task.scaling.is_awaited,
-            "the coordinator makes the scale of all devices' samples",
-        ),
-        "[split]": (task.split, "helpers have a part in its rounds"),
-        "[solved_head]": (task.solved_head, "the coordinator solves it"),
-        "[prompts]": (task.prompts, "the coordinator makes samples of them"),
-        "[clusters]": (task.clusters, "the coordinator finds them"),
-        "[personal]": (task.personal, "what is a device's own would be mixed"),
-        "[posterior]": (task.posterior, "the coordinator multiplies devices' factors"),
-        "[selection]": (task.selection, "the coordinator tells who is to train"),
-        "training.correction": (task.training.correction != "off", "there are no versions that tell where all move"),
-        "training.adaptive_proximal": (
-            task.training.adaptive_proximal,
-            "it pulls towards a version of the coordinator",
-        ),
-        "[privacy]": (task.privacy, "neighbours see each single device's model"),
-        "[aggregation.robust]": (task.aggregation.rule, "each device bounds its neighbours by its own rounds instead"),
-        "[aggregation.quarantine]": (task.aggregation.suspects, "the coordinator holds updates back"),
-        f"aggregation.max_staleness {task.aggregation.max_staleness}": (
-            task.aggregation.max_staleness < FEWEST_SILENT_ROUNDS,
-            f"neighbours are never in step; {FEWEST_SILENT_ROUNDS} is the least that does",
-        ),
-        "running statistics (batch normalisation)": (task.statistics, "they are no part of what neighbours mix"),
-        f"versions_from {task.versions_from!r}": (task.versions_from != "update", "devices mix models"),
-        f"sending.rule {task.sending.rule!r}": (task.sending.rule in {"relevant", "better"}, "'changed' does"),
-        "update.selection 'threshold'": (
-            task.update.selection == "threshold",
-            "what stays below it is never sent, and devices never agree; 'top_k' does",
-        ),
-    }
-    for what, (found, why) in needed.items():
-        if found:
-            raise ConfigurationError(
-                f"{name}: {what} does not go with gossip: {why}; take another task, or a coordinator"
-            )

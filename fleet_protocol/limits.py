@@ -210,6 +210,12 @@ MAX_MASK_REFUSAL_CHARACTERS = 300
 MAX_STALENESS_WEIGHT = 4
 """Of one update behind a mask, a whole number from 1."""
 
+MAX_ROSTER_DEVICES = 1024
+"""That learn one task without a coordinator: each of them hears of all."""
+
+MAX_ROSTER_BYTES = 96 * KIB
+"""A signed message with so many: 85 bytes for a name of 48 characters and its key."""
+
 MAX_CBOR_DEPTH = 8
 """Nesting of any CBOR item in the protocol; the deepest message we write has depth 5."""
 

@@ -13,6 +13,7 @@ from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.configuration import PositiveInt
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
+from fleet_protocol.gossip_plan import GossipPlan
 from fleet_protocol.limits import MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.parameter import Parameter, first_statistic
 from fleet_protocol.personal_plan import PersonalPlan
@@ -100,6 +101,8 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     """Which devices train for a version."""
     posterior: PosteriorPlan | None = None
     """Where the model is a distribution over some of its weights."""
+    gossip: GossipPlan | None = None
+    """Where devices learn without a coordinator."""
 
     @property
     def sample_privacy(self) -> SamplePrivacy | None:

@@ -74,6 +74,32 @@ def queries(fleet: str, task: str) -> str:
     return f"{ROOT}/{fleet}/query/{task}"
 
 
+def roster(fleet: str, task: str) -> str:
+    """The retained, signed message with the devices that learn a task without a coordinator."""
+    return f"{ROOT}/{fleet}/roster/{task}"
+
+
+def gossip(fleet: str, task: str, device: str) -> str:
+    """The topic on which a device sends to its neighbours. It has a level more than a device's topics: no device's name
+    makes one of them out of it.
+    """
+    return f"{ROOT}/{fleet}/gossip/{task}/from/{device}"
+
+
+def gossip_of(topic: str) -> tuple[str, str]:
+    """Split a topic of `gossip` into the names of task and device.
+
+    Raises:
+        ProtocolError: `MALFORMED`, where the topic is another.
+    """
+    parts = topic.split("/")
+    if len(parts) != 7 or (parts[3], parts[5]) != ("gossip", "from") or not topic.startswith(ROOT + "/"):
+        raise ProtocolError(
+            Reason.MALFORMED, f"topic {topic[:200]!r} is not one on which a device tells its neighbours"
+        )
+    return check_name("task", parts[4]), check_name("device", parts[6])
+
+
 def key_succession(fleet: str, followed: bytes) -> str:
     """The retained, signed message that names the key which follows the one of this id."""
     return f"{ROOT}/{fleet}/key/{followed.hex()}"

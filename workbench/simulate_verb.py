@@ -8,7 +8,7 @@ import typer
 from fleet_protocol.aggregation_plan import StrategyName
 from fleet_protocol.downlink_plan import Differences
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.gossip import TopologyName
+from fleet_protocol.gossip_plan import TopologyName
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_SETTING
 from workbench.privacy_modes.modes import PRIVACY_HELP, Mode
 from workbench.simulation.on_ray.cluster import LOCAL
@@ -51,11 +51,13 @@ def simulate(
     ] = None,
     topology: Annotated[
         TopologyName | None,
-        typer.Option(help="Without a coordinator: each device exchanges models with its neighbours in this topology."),
+        typer.Option(help="Without a coordinator: devices exchange models in this topology, instead of the task's."),
     ] = None,
     vote: Annotated[
         bool,
-        typer.Option("--vote", help="With --topology: neighbours vote on the sign of each number, instead of a mean."),
+        typer.Option(
+            "--vote", help="Without a coordinator: neighbours vote on the sign of each number, instead of a mean."
+        ),
     ] = False,
     plain: Annotated[
         bool,
@@ -99,6 +101,7 @@ def simulate(
     if docker:
         _in_docker(fleet, fault or [], seed, out, keep=keep)
         return
+    from workbench.simulation.gossip.show import asked_plan, simulate_gossip  # noqa: PLC0415 - as below
     from workbench.simulation.show import Request, simulate  # noqa: PLC0415 - numpy and onnxruntime take a second
     from workbench.simulation.simulation import Options  # noqa: PLC0415
 
@@ -110,10 +113,6 @@ def simulate(
         raise ConfigurationError(f"--checkpoint-minutes {checkpoint_minutes:g}: --checkpoint FILE missing; add it")
     if ray_address is not None and not ray:
         raise ConfigurationError(f"--ray-address {ray_address}: --ray missing; add it")
-    if vote and topology is None:
-        raise ConfigurationError(
-            "--vote: neighbours vote where there is no coordinator; add --topology, or leave it out"
-        )
     _require_one_fleet(context, trace)
     request = Request(
         devices,
@@ -142,11 +141,8 @@ def simulate(
         memory_mib=memory_mib,
         plain=plain,
     )
-    if topology is None:
-        raise typer.Exit(code=simulate(request, options))
-    from workbench.simulation.gossip.show import simulate_gossip  # noqa: PLC0415 - as above
-
-    raise typer.Exit(code=simulate_gossip(request, options, topology, "vote" if vote else "mean"))
+    plan = asked_plan(request, options, topology, vote=vote)
+    raise typer.Exit(code=simulate(request, options) if plan is None else simulate_gossip(request, options, plan))
 
 
 def _require_fitting(context: typer.Context, *, in_docker: bool) -> None:

@@ -341,6 +341,12 @@ def _float_fields(facts: type[msgspec.Struct]) -> tuple[str, ...]:
 
 def _require_version_kind(kind: PayloadKind, task: TaskDescription) -> None:
     """Refuse what would wait for a version for ever."""
+    if task.gossip is not None:
+        raise ProtocolError(
+            Reason.MALFORMED,
+            f"{task.task} is learned by gossip: no version is made of updates, and devices tell each other; update"
+            " edgeflock on this device",
+        )
     if kind.name != task.versions_from:
         raise ProtocolError(
             Reason.MALFORMED, f"versions of {task.task} are made from {task.versions_from}, not from {kind.name}"

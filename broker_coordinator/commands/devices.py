@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
@@ -9,13 +10,15 @@ from dataclasses import asdict
 from broker_coordinator.admission.fleet_view import Device, DeviceState
 from broker_coordinator.admission.invited import Invited
 from broker_coordinator.commands import invitations
+from broker_coordinator.commands.gossip_told import kept_by_neighbours, require_versions
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
-from broker_coordinator.configuration import load_configuration
+from broker_coordinator.configuration import PROGRAM, load_configuration
 from broker_coordinator.serving.forgetting import Asked, Forgotten, check_asked, forget_device, would_forget
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.invitation_registry import InvitationRegistry
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
+from broker_coordinator.storage.task_registry import TaskRegistry
 from fleet_host.command_line import Verbs, name_of, whole_number
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.keys import KEY_ID_BYTES, KeyRing, read_verify_key, write_verify_key
@@ -91,11 +94,11 @@ def run(options: argparse.Namespace) -> None:
         if options.action in invitations.VERBS:
             invitations.VERBS[options.action](journal, options, configuration)
         elif options.action == "revoke" and options.forget:
-            check_asked(journal, _asked(options))
+            _check_asked(journal, options)
             DeviceRegistry(journal.engine).revoke(options.name)
             _forget(journal, options, configuration.keys())
         elif options.action == "forget":
-            check_asked(journal, _asked(options))
+            _check_asked(journal, options)
             DeviceRegistry(journal.engine).forget(options.name, options.task)
             _forget(journal, options, configuration.keys())
         else:
@@ -135,8 +138,16 @@ def _forget(journal: Journal, options: argparse.Namespace, keys: KeyRing) -> Non
 
 def _would_forget(journal: JournalReader, options: argparse.Namespace, keys: KeyRing) -> None:
     DeviceRegistry(journal.engine).require(options.name)
-    check_asked(journal, _asked(options))
+    _check_asked(journal, options)
     _write_forgotten(would_forget(journal, _asked(options), keys), options)
+
+
+def _check_asked(journal: JournalReader, options: argparse.Namespace) -> None:
+    if options.task is not None:
+        require_versions(TaskRegistry(journal.engine), options.task, f"devices {options.action} --task")
+    elif kept := kept_by_neighbours(TaskRegistry(journal.engine), options.name):
+        sys.stderr.write(f"{PROGRAM}: {kept}\n")
+    check_asked(journal, _asked(options))
 
 
 def _asked(options: argparse.Namespace) -> Asked:

@@ -18,6 +18,7 @@ from broker_coordinator.aggregation.diagnostics.participation import participati
 from broker_coordinator.aggregation.diagnostics.plan_fit import misfits, of_trusted
 from broker_coordinator.commands.clusters import clusters_now
 from broker_coordinator.commands.diagnosed_samples import samples_diagnosed
+from broker_coordinator.commands.gossip_told import gossip_advice, gossip_told
 from broker_coordinator.commands.quarantine import quarantine_advice
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.consumers.update import UPDATE_CONSUMER
@@ -46,6 +47,10 @@ def diagnosis(journal: JournalReader, name: str, keys: KeyRing) -> dict[str, obj
         JournalUnavailableError: the database fails.
     """
     task = TaskRegistry(journal.engine).description(name)
+    if task.gossip is not None:
+        advice = gossip_advice(journal.engine, task)
+        told = {"task": name, **gossip_told(journal.engine, task), "advice": advice}
+        return told | samples_diagnosed(journal.engine, name).fields
     rows = recent_updates(journal.engine, name, UPDATES_LOOKED_AT)
     compared = _compared(journal, task, rows, keys)
     counts = [number for _, number in updates_of_devices(journal.engine, name)]

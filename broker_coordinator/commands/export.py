@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from broker_coordinator.aggregation.averaging import averaged_numbers, averaged_weights
+from broker_coordinator.commands.gossip_told import require_versions
 from broker_coordinator.storage.cluster_registry import check_has
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
@@ -26,6 +27,7 @@ def model_of(
     Raises:
         ConfigurationError: there is no such task, version or cluster.
     """
+    require_versions(TaskRegistry(journal.engine), task, "tasks export")
     description = TaskRegistry(journal.engine).bundle(task).description
     if cluster != NO_CLUSTER:
         check_has(description, cluster)

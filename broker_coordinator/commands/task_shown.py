@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from broker_coordinator.commands.advice import advice
 from broker_coordinator.commands.cohorts_shown import cohorts_shown
+from broker_coordinator.commands.gossip_told import gossip_advice, gossip_told
 from broker_coordinator.commands.personal_told import personal_told
 from broker_coordinator.commands.privacy_told import device_privacy_told, noise_shares_told, privacy_told
 from broker_coordinator.commands.quarantine import quarantine_advice, quarantine_shown
@@ -56,7 +57,7 @@ def task_shown(journal: JournalReader, name: str, last: int) -> dict[str, object
     row |= personal_told(description)
     if (plan := description.selection) is not None:
         row["selection"] = f"{plan.method}: {plan.share:g} of the devices train for a version"
-    row |= quarantine_shown(journal, description)
+    row |= gossip_told(journal.engine, description) or quarantine_shown(journal, description)
     row |= privacy_told(journal.overview, description)
     row |= device_privacy_told(journal, description)
     row |= noise_shares_told(journal.overview, description)
@@ -66,7 +67,7 @@ def task_shown(journal: JournalReader, name: str, last: int) -> dict[str, object
     went_back = [each.number for each in summaries if each.restored is not None]
     drawn = variety_shown(journal.engine, description, max([task.first_version, *went_back]))
     words = [*advice(summaries, *outcomes, last_restore(journal.engine)), *drawn.advice]
-    words += quarantine_advice(journal, description)
+    words += [*quarantine_advice(journal, description), *gossip_advice(journal.engine, description)]
     set_aside = [_set_aside(each) for each in journal.overview.payloads_set_aside(name, last)]
     listed = {"last_set_aside": set_aside, "versions": [version_row(each) for each in summaries]}
     return row | {"advice": words} | drawn.field | listed

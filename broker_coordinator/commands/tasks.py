@@ -10,6 +10,7 @@ from broker_coordinator.aggregation.diagnostics.plan_fit import misfits, of_trus
 from broker_coordinator.commands.clusters import add_cluster_option
 from broker_coordinator.commands.diagnose import diagnosis
 from broker_coordinator.commands.export import model_of, write_bundle, write_model
+from broker_coordinator.commands.gossip_told import gossip_advice, require_versions
 from broker_coordinator.commands.invite import invite
 from broker_coordinator.commands.output import add_noun, write_fields, write_rows
 from broker_coordinator.commands.personal_told import personal_told
@@ -118,13 +119,20 @@ def run(options: argparse.Namespace) -> int:
     configuration = load_configuration(options.config)
     if reading := _READING_VERBS.get(options.action):
         with JournalReader.open(configuration.journal()) as reader:
+            _require_fitting(reader, options)
             return reading(reader, options, configuration)
     changes_held = options.action == "quarantine" and (options.release or options.drop)
     looks = options.action in VERBS_THAT_LOOK and not changes_held
     opened = Journal.open_to_look if looks else Journal.open
     with opened(configuration.journal()) as journal:
+        _require_fitting(journal, options)
         _VERBS[options.action](journal, options, configuration)
         return 0
+
+
+def _require_fitting(journal: JournalReader, options: argparse.Namespace) -> None:
+    if options.action in VERBS_OF_VERSIONS:
+        require_versions(TaskRegistry(journal.engine), options.task, f"tasks {options.action}")
 
 
 def _publish(journal: Journal, options: argparse.Namespace, configuration: CoordinatorConfiguration) -> None:
@@ -132,7 +140,8 @@ def _publish(journal: Journal, options: argparse.Namespace, configuration: Coord
     require_no_masks([bundle.description], configuration.served_shards)
     published = TaskRegistry(journal.engine).publish(bundle)
     devices, task = DeviceRegistry(journal.engine), bundle.description
-    for misfit in (*misfits(task, devices.approved_count()), *of_trusted(task, devices.approved_presences)):
+    unfit = [*misfits(task, devices.approved_count()), *of_trusted(task, devices.approved_presences)]
+    for misfit in (*unfit, *gossip_advice(journal.engine, task)):
         sys.stderr.write(f"{PROGRAM}: warning: {task.task}: {misfit}\n")
     _write([published], journal, options)
 
@@ -287,6 +296,8 @@ _VERBS: Mapping[str, Verb] = {
     "remove": _remove,
     "evaluate": _evaluate,
 }
+VERBS_OF_VERSIONS = frozenset({"pause", "aggregate", "evaluate", "quarantine", "variety", "verify"})
+"""A task that devices learn by gossip has none; `rollback` and `export` ask by themselves."""
 VERBS_THAT_LOOK = frozenset({"list", "show", "diagnose", "quarantine", "invite"})
 _READING_VERBS: Mapping[str, ReadingVerb] = {
     "export": _export,

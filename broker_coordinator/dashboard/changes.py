@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from broker_coordinator.commands.devices import approve_device
+from broker_coordinator.commands.gossip_told import require_versions
 from broker_coordinator.commands.invitations import make_invitation
 from broker_coordinator.commands.rollback import roll_back
 from broker_coordinator.configuration import CoordinatorConfiguration
@@ -36,6 +37,7 @@ class Change:
 
 
 def _pause(journal: Journal, _: CoordinatorConfiguration, task: str, __: Nothing) -> Done:
+    require_versions(TaskRegistry(journal.engine), task, "tasks pause")
     return {"paused": TaskRegistry(journal.engine).set_paused(task, paused=True).paused}
 
 

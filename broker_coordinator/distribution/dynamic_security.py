@@ -25,6 +25,8 @@ _EVERYWHERE = f"{topics.ROOT}/+"
 """Below this are the topics of every fleet."""
 ANY_SHARD = "+"
 """In the place of a shard's name: the rule is for all of them."""
+ANY_TASK = "+"
+"""In the place of a task's name, likewise."""
 
 PASSWORD_ROUNDS = 101
 """Of PBKDF2, as the plug-in has it: our passwords are 32 random bytes, which nobody guesses."""
@@ -86,8 +88,11 @@ def initial_rules(password: str, salt: bytes) -> bytes:
 
 def coordinator_rules() -> list[Rule]:
     """Of the coordinator's own role, which the relay uses too."""
-    may_write = ("+/+/down", "+/+/relayed", "task/+", "invite/+", "query/+", "key/+", "blob/+/+", "weights/+/+/+/+")
-    may_read = ("+/+/up", "+/+/state", "+/+/session", "task/+")
+    may_write = (
+        *("+/+/down", "+/+/relayed", "task/+", "invite/+", "query/+", "roster/+", "key/+", "blob/+/+"),
+        "weights/+/+/+/+",
+    )
+    may_read = ("+/+/up", "+/+/state", "+/+/session", "task/+", "roster/+")
     return [
         *(Rule("publishClientSend", f"{_EVERYWHERE}/{each}") for each in may_write),
         *(Rule("subscribePattern", f"{_EVERYWHERE}/{each}") for each in may_read),
@@ -99,7 +104,7 @@ def coordinator_rules() -> list[Rule]:
 
 def devices_rules() -> list[Rule]:
     """Of the role that all devices have."""
-    may_read = ("task/+", "invite/+", "query/+", "key/+", "blob/+/+", "weights/+/+/+/+")
+    may_read = ("task/+", "invite/+", "query/+", "roster/+", "gossip/+/from/+", "key/+", "blob/+/+", "weights/+/+/+/+")
     return [Rule("subscribePattern", f"{_EVERYWHERE}/{each}") for each in may_read]
 
 
@@ -118,6 +123,7 @@ def account_rules(fleet: str, shard: str, device: str, *, takes_part: bool) -> l
         *enrolling,
         Rule("publishClientSend", topics.state(fleet, shard, device)),
         Rule("publishClientSend", topics.session(fleet, shard, device)),
+        Rule("publishClientSend", topics.gossip(fleet, ANY_TASK, device)),
         Rule(hears, topics.relayed(fleet, shard, device)),
     ]
 

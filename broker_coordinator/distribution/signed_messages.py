@@ -1,4 +1,4 @@
-"""Signing the coordinator's messages: receipts, manifests, invitations, queries, chunks and new keys. Pure."""
+"""Signing the coordinator's messages: receipts, manifests, rosters, queries, chunks, new keys and others. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from fleet_protocol.kinds import (
     MASK_REQUEST,
     QUERIES,
     RECEIPT,
+    ROSTER,
     AuthoritySuccession,
     BlobChunk,
     Invitation,
@@ -30,6 +31,7 @@ from fleet_protocol.kinds import (
     PayloadKind,
     Queries,
     Receipt,
+    Roster,
     encode_payload,
 )
 from fleet_protocol.shards import shard_of
@@ -91,6 +93,14 @@ class MessageSigner:
         """The retained message with all that is asked about a task's samples."""
         topic = topics.queries(self.fleet, task)
         signed = self.envelope(topic, QUERIES, queries, sequence=len(queries.asked), task=task)
+        return Publication(topic, signed, retained=True)
+
+    def roster(self, task: str, roster: Roster | None) -> Publication:
+        """The retained message with the devices that learn a task by gossip; None clears it."""
+        topic = topics.roster(self.fleet, task)
+        if roster is None:
+            return Publication(topic, b"", retained=True)
+        signed = self.envelope(topic, ROSTER, roster, sequence=roster.number, task=task)
         return Publication(topic, signed, retained=True)
 
     def succession(self, successor: VerifyKey) -> Publication:

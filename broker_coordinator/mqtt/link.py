@@ -24,7 +24,7 @@ from fleet_host.broker_settings import BrokerSettings
 from fleet_host.log_lines import log_line
 from fleet_host.service_manager import ServiceManager
 from fleet_protocol.limits import MIB
-from fleet_protocol.topics import device_filters, manifest
+from fleet_protocol.topics import device_filters, manifest, roster
 
 MAX_BATCH_BYTES = 32 * MIB
 """Of messages in one batch; the rest waits in the socket."""
@@ -58,8 +58,8 @@ class MqttLink:
         manages_accounts: bool = False,
     ) -> None:
         """`manages_accounts`: the coordinator hears what the broker's dynamic security answers."""
-        self._manifests = manifest(fleet, "")
-        at_most_once = (manifest(fleet, "+"), *([ANSWERS] if manages_accounts else []))
+        self._manifests, self._rosters = manifest(fleet, ""), roster(fleet, "")
+        at_most_once = (roster(fleet, "+"), manifest(fleet, "+"), *([ANSWERS] if manages_accounts else []))
         filters = dict.fromkeys(device_filters(fleet, shard), 1) | dict.fromkeys(at_most_once, 0)
         self._coordinator = coordinator
         self._coordinator.check_manifests()
@@ -165,6 +165,8 @@ class MqttLink:
         for message in arrived.messages:
             if message.topic.startswith(self._manifests):
                 self._coordinator.receive_manifest(message, time.monotonic())
+            elif message.topic.startswith(self._rosters):
+                self._coordinator.receive_roster(message, time.monotonic())
             elif message.topic == ANSWERS:
                 self._coordinator.receive_account_answer(message)
             else:

@@ -189,6 +189,11 @@ class Coordinator:
         if self._watch.receive(message.topic, message.data, now) and self._leading:
             self._leading.repeat(now)
 
+    def receive_roster(self, message: Message, now: float) -> None:
+        """Take a message from a topic of rosters."""
+        if self._leading:
+            self._leading.receive_roster(message.topic, message.data, now)
+
     def receive_account_answer(self, message: Message) -> None:
         """Take what the broker's dynamic security answers."""
         if self._leading:
@@ -211,7 +216,7 @@ class Coordinator:
 
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` messages that are to be published now: keys, as devices verify the rest with them; then
-        receipts, manifests, queries, chunks.
+        receipts, manifests, rosters, queries, chunks.
         """
         leading, may_announce = self._leading, self._may_announce(now)
         taken = leading.keys(limit, now) if leading else []

@@ -1,4 +1,4 @@
-"""What one process alone does for a fleet, however many take in: versions, rounds of queries, successions, accounts."""
+"""What one process alone does for a fleet, however many take in: versions, rosters, queries, successions, accounts."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from broker_coordinator.distribution.signed_messages import MessageSigner, Publi
 from broker_coordinator.serving.broker_accounts import BrokerAccounts
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.serving.query_rounds import QueryRounds
+from broker_coordinator.serving.rosters import Rosters
 from broker_coordinator.serving.successions import Successions
 from broker_coordinator.serving.version_maker import OnVersion, VersionMaker
 from broker_coordinator.serving.waiting import DecodedBatches
@@ -60,6 +61,7 @@ class Leading:
             draw_below=draw_below,
         )
         self._query_rounds = QueryRounds(journal, signer)
+        self._rosters = Rosters(journal.engine, registry, signer, (signer.key, *settings.keys), metrics)
         self._accounts = (
             BrokerAccounts(journal.engine, settings.keys, signer.fleet, signer.shard, signer.shards)
             if manages_accounts
@@ -72,9 +74,10 @@ class Leading:
         return self._version_maker.manifests.names()
 
     def advance(self, now: float) -> None:
-        """Make and commit every version that is due, and begin every round of queries."""
+        """Make and commit every version that is due, every round of queries, and every roster."""
         self._version_maker.make_versions(now)
         self._query_rounds.advance(now)
+        self._rosters.advance(now)
 
     def reload_if_changed(self) -> None:
         """Take in what is new in the journal, and what operators have changed. `advance` does so by itself."""
@@ -85,7 +88,7 @@ class Leading:
         self._version_maker.mask_replied(helper, reply)
 
     def repeat(self, now: float) -> None:
-        """Publish what is retained again, soon: a device has come."""
+        """Publish what is retained again, soon: a device has come. But rosters, which are long (`Rosters`)."""
         self._version_maker.manifests.repeat(now)
         self._query_rounds.repeat(now)
         self._successions.repeat(now)
@@ -97,6 +100,11 @@ class Leading:
         self._successions.announce()
         self._version_maker.manifests.announce()
         self._query_rounds.announce()
+        self._rosters.announce()
+
+    def receive_roster(self, topic: str, data: bytes, now: float) -> None:
+        """Take what the broker retains on a topic of rosters; `advance` goes on with it."""
+        self._rosters.receive(topic, data, now)
 
     def receive_account_answer(self, data: bytes) -> None:
         """Take what the broker's dynamic security answers."""
@@ -108,8 +116,9 @@ class Leading:
         return self._successions.publications(limit, now)
 
     def publications(self, limit: int, now: float) -> list[Publication]:
-        """Take at most `limit` manifests and queries."""
+        """Take at most `limit` manifests, rosters and queries."""
         taken = self._version_maker.publications(limit, now)
+        taken += self._rosters.publications(limit - len(taken), now)
         return taken + self._query_rounds.publications(limit - len(taken), now)
 
     def accounts(self, limit: int, now: float) -> list[Publication]:
@@ -122,6 +131,7 @@ class Leading:
             self._successions.next_due(),
             self._version_maker.next_due(),
             self._query_rounds.next_due(),
+            self._rosters.next_due(),
             self._accounts.next_due() if self._accounts and may_announce else None,
         ]
         return min((moment for moment in moments if moment is not None), default=None)

@@ -3,6 +3,7 @@
 import math
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -53,6 +54,7 @@ class Metrics:
         self._published = Counter("edgeflock_published_bytes", "Payload bytes to devices", registry=self.registry)
         self._buffered = self._gauge("edgeflock_buffered_updates", "Updates that wait for the next version", "task")
         self._version = self._gauge("edgeflock_version", "Number of the newest version", "task")
+        self._roster = self._gauge("edgeflock_roster_devices", "Devices that learn a task by gossip", "task")
         self._versions = self._counter("edgeflock_versions_made", "Versions made since the start", "task")
         self._void_cohorts = self._counter(
             "edgeflock_void_cohorts", "Cohorts of masked updates of which nothing came, since the start", "task"
@@ -159,6 +161,15 @@ class Metrics:
         self._version.labels(name).set(task.newest.number)
         self._paused.labels(name).set(task.paused)
         self._step.labels(name).set(task.state.step)
+
+    def show_roster(self, task: str, devices: int) -> None:
+        """How many devices learn a task by gossip."""
+        self._roster.labels(task).set(devices)
+
+    def forget_roster(self, task: str) -> None:
+        """A task is no longer learned by gossip."""
+        with suppress(KeyError):
+            self._roster.remove(task)
 
     def show_variety(self, task: str, of_clusters: Mapping[int, float]) -> None:
         """What a version draws, by cluster; a cluster that has no devices any more is shown no longer."""

@@ -21,7 +21,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-SCHEMA = 22
+SCHEMA = 23
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -323,6 +323,15 @@ Index(
     unique=True,
     sqlite_where=queries.c.state == "open",
     postgresql_where=queries.c.state == "open",
+)
+
+rosters = Table(
+    "rosters",
+    metadata,
+    Column("task", String(48), primary_key=True),
+    Column("number", BigInteger, nullable=False, comment="counts up"),
+    Column("payload", LargeBinary, nullable=False, comment="kinds.Roster, as it was published last"),
+    comment="of tasks that devices learn by gossip",
 )
 
 refused_payloads = Table(

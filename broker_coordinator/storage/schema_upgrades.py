@@ -23,6 +23,7 @@ from broker_coordinator.storage.schema import (
     pulls_read,
     queries,
     restores,
+    rosters,
     schema_number,
     tasks,
     varieties,
@@ -160,6 +161,10 @@ def _from_21(connection: Connection) -> None:
             connection.execute(update(findings).where(findings.c.task == task).values(document=changed))
 
 
+def _from_22(connection: Connection) -> None:
+    connection.execute(CreateTable(rosters))
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -179,5 +184,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     19: _from_19,
     20: _from_20,
     21: _from_21,
+    22: _from_22,
 }
 """By the schema that is there, what makes it the next one."""

@@ -18,6 +18,7 @@ from broker_coordinator.storage.schema import (
     pulls,
     pulls_read,
     queries,
+    rosters,
     varieties,
     version_noise,
     versions,
@@ -73,7 +74,7 @@ def _delete_some(engine: Engine, task: str) -> int:
         connection.execute(delete(evaluations).where(evaluations.c.task == task))
         connection.execute(delete(aggregates).where(aggregates.c.task == task))
         connection.execute(delete(departures).where(departures.c.task == task))
-        for named in (findings, pulls, pulls_read, varieties, version_noise):
+        for named in (findings, pulls, pulls_read, rosters, varieties, version_noise):
             connection.execute(delete(named).where(named.c.task == task))
         if connection.execute(delete(cohorts).where(cohorts.c.task == task)).rowcount:
             count_up(connection, COHORTS)

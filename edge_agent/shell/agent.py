@@ -7,6 +7,7 @@ from edge_agent.configuration import AgentConfiguration
 from edge_agent.core.cut_choice import CutChoice
 from edge_agent.shell.analytics.questions import AskedAbout, Questions
 from edge_agent.shell.connection.identity import Identity
+from edge_agent.shell.gossiping.gossip import Gossip
 from edge_agent.shell.host import machine
 from edge_agent.shell.host.local_events import LocalEvents
 from edge_agent.shell.learning.cohorts import Cohorts
@@ -59,6 +60,15 @@ class Agent:
         self._budget = SampleBudget(self._database, self._samples, configuration.privacy)
         self._cohorts = Cohorts(member.versions, self._database, identity, configuration.privacy)
         helped = HelpedRounds(identity, member.link, settings)
+        self._gossip = Gossip(
+            configuration.fleet,
+            member.tasks,
+            identity,
+            self._database,
+            member.versions,
+            link=member.link,
+            look=member.manifests.look,
+        )
         training = RoundTraining(
             worker,
             self._database,
@@ -70,6 +80,7 @@ class Agent:
             prompting={task.name: task.prompts for task in configuration.tasks},
             budget=self._budget,
             cohorts=self._cohorts,
+            gossip=self._gossip,
         )
         self._rounds = Rounds(
             configuration,
@@ -81,7 +92,8 @@ class Agent:
             link=member.link,
             manifests=member.manifests,
         )
-        member.duty, member.sessions = self._rounds, helped
+        member.duty, member.sessions, member.neighbours = self._rounds, helped, self._gossip
+        self._gossip.changed = self._rounds.roster_changed
         self._questions = Questions(
             AskedAbout(configuration.analytics, configuration.texts, self._samples.path),
             self._database,
@@ -172,5 +184,6 @@ class Agent:
             told={task: told for task in tasks if (told := self._budget.told(task)) != 0},
             told_of_device={task: told for task in tasks if (told := self._cohorts.told(task))},
             resting=self._budget.resting,
+            gossip=self._gossip.status,
             dropped={task: dropped for task in tasks if (dropped := self._samples.dropped(task))},
         )

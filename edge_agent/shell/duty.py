@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from edge_agent.core.outbox import OutboxRow
-from fleet_protocol.kinds import Receipt
+from fleet_protocol.kinds import Receipt, Roster
 
 
 class Duty(Protocol):
@@ -51,3 +51,29 @@ class Sessions(Protocol):
 
     def moved(self) -> None:
         """This member speaks and hears under another shard, from the next connection on."""
+
+
+class AmongNeighbours(Protocol):
+    """What a member hears of others that learn a task with it without a coordinator, and says to them."""
+
+    def take_roster(self, task: str, roster: Roster) -> None:
+        """A verified roster has come."""
+
+    def hear(self, topic: str, data: bytes) -> None:
+        """Something was published where a neighbour speaks."""
+
+    async def keep(self) -> None:
+        """Hear and speak for as long as a connection lasts."""
+
+
+class Alone:
+    """Of a member that has no part in such a task."""
+
+    def take_roster(self, task: str, roster: Roster) -> None:
+        """See `AmongNeighbours`."""
+
+    def hear(self, topic: str, data: bytes) -> None:
+        """See `AmongNeighbours`."""
+
+    async def keep(self) -> None:
+        """See `AmongNeighbours`."""

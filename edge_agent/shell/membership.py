@@ -26,7 +26,7 @@ from edge_agent.shell.connection.pinned_keys import PinnedKeys
 from edge_agent.shell.connection.postbox import Postbox
 from edge_agent.shell.connection.presence import PresenceKeeper
 from edge_agent.shell.connection.shard_keeper import ShardKeeper
-from edge_agent.shell.duty import Duty, Sessions
+from edge_agent.shell.duty import Alone, AmongNeighbours, Duty, Sessions
 from edge_agent.shell.storage.blob_cache import BlobCache
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.fetcher import Fetcher
@@ -56,6 +56,7 @@ from fleet_protocol.kinds import (
     PresenceState,
     Queries,
     Receipt,
+    Roster,
     WeightsRequest,
     encode_payload,
 )
@@ -67,11 +68,12 @@ from fleet_protocol.topics import PackedWeights
 logger = logging.getLogger(__name__)
 
 RELAYED = f"/{Leaf.RELAYED.value}"
+GOSSIP = f"/{Leaf.GOSSIP.value}/"
 
 
 class Membership:
     """One member of one fleet. `duty` and `sessions` are to be set before its link runs. `asked` hears what is asked
-    about samples, where somebody sets it.
+    about samples, and `neighbours` what devices tell each other, where somebody sets them.
 
     Raises:
         ConfigurationError: the state folder can't be used, or is another device's.
@@ -101,6 +103,7 @@ class Membership:
         self._software = software
         self.tasks = [task.name for task in configuration.tasks]
         self.asked: Callable[[str, Queries], object] = lambda _task, _queries: None
+        self.neighbours: AmongNeighbours = Alone()
         self.database = database
         identity.move(database.own_shard.begin(configuration.shard))
         identity.boot = database.boot
@@ -121,6 +124,7 @@ class Membership:
             authorities=self._handle_authorities,
             queries=self._handle_queries,
             chunk=self._handle_chunk,
+            roster=self._handle_roster,
             mask_request=mask_request,
         )
         self.link = Link(
@@ -198,6 +202,7 @@ class Membership:
             group.create_task(self._shard.keep())
             group.create_task(self.manifests.keep())
             group.create_task(self._enrolment.keep())
+            group.create_task(self.neighbours.keep())
             group.create_task(self.postbox.deliver())
 
     async def _while_enrolled(self) -> None:
@@ -260,6 +265,8 @@ class Membership:
     def _handle(self, topic: str, data: bytes) -> None:
         if topic.endswith(RELAYED):  # also under a shard that was left: a session goes on where it began
             self.sessions.relayed(data)
+        elif GOSSIP in topic:
+            self.neighbours.hear(topic, data)
         else:
             self._inbox.handle(topic, data)
 
@@ -309,6 +316,9 @@ class Membership:
     def _handle_queries(self, task: str, queries: Queries) -> None:
         if task in self.tasks:
             self.asked(task, queries)
+
+    def _handle_roster(self, task: str, roster: Roster) -> None:
+        self.neighbours.take_roster(task, roster)
 
     def _handle_new_key(self) -> None:
         """What the new key signed before was refused: ask for authorities, manifests and receipts again."""

@@ -27,6 +27,7 @@ from typing import Literal
 import msgspec
 
 from edge_agent.core.analytics.policy import QueryUse
+from edge_agent.core.gossip.status import GossipStatus
 from edge_agent.core.round_decisions import TaskState
 from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.preparation.refusal import IS_DISK_FULL, ReadingRefusedError, Reason
@@ -118,6 +119,8 @@ class Status(msgspec.Struct):
     """Of such a task: samples that took part in no step of the last round, by the name of their budget."""
     shard: str = ""
     """The slice of the fleet in which this device speaks and hears now."""
+    gossip: dict[str, GossipStatus] = {}
+    """By task that is learned without a coordinator."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from edge_agent.training.copies import chosen_cluster
 from edge_agent.training.engine import EngineError, TrainingEngine
 from edge_agent.training.engines import make_engine
 from edge_agent.training.features import FeaturesError, compute_features
+from edge_agent.training.gossip import gossip_round
 from edge_agent.training.own_limits import take_part
 from edge_agent.training.rebuild import RebuildError, rebuild
 from edge_agent.training.round import DivergedError, Earlier, Mask
@@ -39,6 +40,7 @@ from edge_agent.training.split.own_weights import read_own_weights
 from edge_agent.training.stored_sample_checks import UnfitSamplesError, check_samples
 from edge_agent.training.stored_samples import StoredSamples, divide, identities
 from edge_agent.worker.contract import (
+    GossipRound,
     Message,
     Progress,
     RebuildFailure,
@@ -97,7 +99,7 @@ ShutIn = Callable[[list[Path], Path | None], None]
 
 def run_round(
     job: TrainingJob, send: Send, shut_in: ShutIn, exchange: Exchange | None = None
-) -> TrainingResult | Withheld:
+) -> TrainingResult | Withheld | GossipRound:
     """Train, then compress the delta together with the error feedback of earlier rounds. `exchange` is with the helper
     of the blocks that the job's cut leaves to one.
 
@@ -156,21 +158,27 @@ def run_round(
         prompting=job.prompting,
         told=job.told,
         mask=mask,
-        own=job.own,
+        own=b"" if job.gossip else job.own,
         drift=job.drift,
         versions_since=job.versions_since,
     )
-    result = take_part(
-        engine,
-        weights,
-        stored,
-        task,
-        earlier,
-        evaluate=runner.evaluate_features,
-        predict=runner.predict_features,
-        on_progress=on_progress,
-        cut=job.cut,
-    )
+
+    def train(task: TaskDescription, weights: FloatVector) -> TrainingResult | Withheld:
+        return take_part(
+            engine,
+            weights,
+            stored,
+            task,
+            earlier,
+            evaluate=runner.evaluate_features,
+            predict=runner.predict_features,
+            on_progress=on_progress,
+            cut=job.cut,
+        )
+
+    if job.gossip is not None:
+        return gossip_round(job, job.gossip, weights, train)
+    result = train(task, weights)
     if isinstance(result, Withheld):
         return result
     return msgspec.structs.replace(result, features_computed=computed, cluster=cluster)

@@ -19,7 +19,7 @@ from edge_agent.shell.connection.pinned_authorities import believing, pinned_aut
 from edge_agent.shell.host import machine
 from edge_agent.shell.host.this_board import this_board
 from edge_agent.sources.unix_socket import Status
-from edge_agent.verbs.own_status import ask
+from edge_agent.verbs.own_status import NoAgentError, ask
 from edge_agent.worker.installed import check_installed
 from fleet_host.key_files import read_key_file
 from fleet_protocol.errors import ConfigurationError
@@ -121,11 +121,26 @@ def _validity(secured: ssl.SSLSocket) -> str:
     return f"its certificate is valid for {days:.0f} days"
 
 
-def _coordinator(configuration: AgentConfiguration, _program: str) -> str:
+def _status(configuration: AgentConfiguration) -> Status:
     try:
-        status = msgspec.json.decode(ask(configuration.sample_socket, "status"), type=Status)
+        return msgspec.json.decode(ask(configuration.sample_socket, "status"), type=Status)
     except msgspec.MsgspecError as error:
         raise ProblemError(f"the running agent is another release ({error}); restart it") from error
+
+
+def _neighbours(configuration: AgentConfiguration, _program: str) -> str:
+    try:
+        gossip = _status(configuration).gossip
+    except NoAgentError:
+        return "not known, as no agent runs"
+    if lacking := [f"{task}: {each.why_not}" for task, each in gossip.items() if each.why_not]:
+        raise ProblemError("; ".join(lacking))
+    found = [f"{task}: {len(each.neighbours)} among {each.devices} devices" for task, each in gossip.items()]
+    return "; ".join(found) or "no task here is learned among neighbours"
+
+
+def _coordinator(configuration: AgentConfiguration, _program: str) -> str:
+    status = _status(configuration)
     if not status.connected:
         raise ProblemError("the running agent is not connected to the broker; see its log: journalctl -u edge-agent")
     unenrolled = [task.reason for task in status.tasks.values() if task.state is State.UNENROLLED]
@@ -172,6 +187,7 @@ CHECKS: dict[str, Check] = {
     "disk": _disk,
     "broker": _broker,
     "coordinator": _coordinator,
+    "neighbours": _neighbours,
     "training": _training,
     "guards": _guards,
     "profile": _profile,

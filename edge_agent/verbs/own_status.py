@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.core.analytics.policy import ROUNDING, QueryUse
+from edge_agent.core.gossip.status import GossipStatus, NeighbourStatus
 from edge_agent.preparation.preparation import SeriesStatus
 from edge_agent.shell.samples.dropped_samples import dropped_words
 from edge_agent.sources.tally import SourceStatus
@@ -124,7 +125,6 @@ def words_of(answer: bytes) -> str:
 
 
 def _lines(status: Status) -> Iterator[str]:
-    at_delta = f" (delta {status.delta:g})"
     link = "connected" if status.connected else "not connected to the broker"
     where = "" if status.shard in {"", FIRST_SHARD} else f", in shard {status.shard}"
     yield f"{status.device}: {status.state}, {link}{where}"
@@ -146,15 +146,9 @@ def _lines(status: Status) -> Iterator[str]:
         cluster = f", cluster {status.clusters[task]}" if task in status.clusters else ""
         stored, new = status.samples.get(task, 0), status.new_samples.get(task, 0)
         yield f"  {version}{cluster}, {stored} samples stored, {new} new"
-        if task in status.told:
-            told = status.told[task]
-            yield (
-                "  rounds have told of samples what no epsilon bounds"
-                if told is None
-                else f"  rounds have told epsilon {told:.3g} of a sample at most{at_delta}"
-            )
-        if task in status.told_of_device:
-            yield f"  updates have told epsilon {status.told_of_device[task]:.3g} of this device at most{at_delta}"
+        yield from _lines_of_told(status, task)
+        if task in status.gossip:
+            yield from _lines_of_neighbours(status.gossip[task])
         for budget, count in status.resting.get(task, {}).items():
             yield f"  {count} samples rest, as another round would pass what the budget {budget} allows"
         if dropped := dropped_words(status.dropped.get(task, {})):
@@ -172,6 +166,39 @@ def _lines(status: Status) -> Iterator[str]:
 
 def _size(size: int) -> str:
     return f" ({size / MIB:.1f} MiB)" if size >= MIB / 10 else ""
+
+
+def _lines_of_told(status: Status, task: str) -> Iterator[str]:
+    at_delta = f" (delta {status.delta:g})"
+    if task in status.told:
+        told = status.told[task]
+        yield (
+            "  rounds have told of samples what no epsilon bounds"
+            if told is None
+            else f"  rounds have told epsilon {told:.3g} of a sample at most{at_delta}"
+        )
+    if task in status.told_of_device:
+        yield f"  updates have told epsilon {status.told_of_device[task]:.3g} of this device at most{at_delta}"
+
+
+def _lines_of_neighbours(gossip: GossipStatus) -> Iterator[str]:
+    if gossip.why_not:
+        yield f"  among neighbours: trains nothing, as {gossip.why_not}"
+    refused = ", ".join(f"{count} {reason}" for reason, count in gossip.refused.items())
+    yield (
+        f"  among {gossip.devices} devices: {gossip.rounds} rounds, {gossip.changes} changes told"
+        f"{f'; refused from neighbours: {refused}' if refused else ''}"
+    )
+    for name, known in gossip.neighbours.items():
+        yield f"    {name}: {_words_of_neighbour(known)}"
+
+
+def _words_of_neighbour(known: NeighbourStatus) -> str:
+    seconds, rounds = known.seconds_ago, known.rounds_ago
+    heard = "nothing heard since the start" if seconds is None else f"last heard {seconds:.0f} s ago"
+    if rounds is None or known.distance is None:
+        return f"{heard}, and no copy of its model yet"
+    return f"{heard}, its copy is {rounds} rounds old, its model {known.distance:.3g} from this one"
 
 
 def _line_of_series(name: str, series: SeriesStatus) -> str:

@@ -10,6 +10,8 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from edge_agent.core.budget_rules import SpentBudget
+from edge_agent.core.gossip.neighbours import Neighbours
+from edge_agent.core.gossip.state import most_state_bytes
 from edge_agent.core.prompt_settings import PromptSettings
 from fleet_protocol.bundle_files import (
     BACKBONE_FILE,
@@ -21,6 +23,8 @@ from fleet_protocol.bundle_files import (
     PREDICT_FILE,
 )
 from fleet_protocol.cluster_plan import NO_CLUSTER
+from fleet_protocol.gossip_plan import MixingRule, TopologyName
+from fleet_protocol.kinds import Told
 from fleet_protocol.limits import KIB, MAX_SESSION_MESSAGE_BYTES, MAX_UPDATE_BYTES
 from fleet_protocol.split_plan import WHOLE, Cut, device_blocks
 from fleet_protocol.task_description import TaskDescription, split_files
@@ -65,7 +69,7 @@ def files_for(engine: EngineName, task: TaskDescription, cut: Cut | None = None)
         files = engine_files(engine, task)
         tries = task.clusters is not None and task.clusters.by_devices
         files += (EVALUATE_FILE,) if task.training.validation_share or tries else ()
-    files += (PREDICT_FILE,) if task.posterior else ()
+    files += (PREDICT_FILE,) if task.posterior or task.gossip else ()  # later there may be nobody to fetch it from
     files += (KEY_HOLDER_FILE,) if task.masks and task.masks.key_holder else ()
     return (*files, BACKBONE_FILE) if task.backbone else files
 
@@ -124,6 +128,30 @@ class MaskedResult(msgspec.Struct, frozen=True):
     forgotten: float = 0.0
 
 
+class GossipJob(msgspec.Struct, frozen=True):
+    """Among whom a device learns without a coordinator: it is `device`, one of `names`, which are in the order of their
+    places. `heard` is what neighbours have told since the last round, by name, in the order in which it came. `anew`:
+    the device's state was put back, and its neighbours know later changes of that life.
+    """
+
+    device: str
+    names: list[str]
+    topology: TopologyName
+    seed: int
+    rule: MixingRule
+    heard: list[tuple[str, Told]]
+    anew: bool = False
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """Those of the device.
+
+        Raises:
+            ConfigurationError: there are too few devices for the topology.
+        """
+        return Neighbours.of(self.device, self.topology, self.names, self.seed)
+
+
 class TrainingJob(msgspec.Struct, frozen=True):
     """One round, and what the process that runs it may use.
 
@@ -170,7 +198,10 @@ class TrainingJob(msgspec.Struct, frozen=True):
     cohort: JoinedCohort | None = None
     """Of a task with masks: the cohort that the round is for."""
     own: bytes = b""
-    """Of a task with `[personal]`: what the device keeps of the model to itself, empty at first."""
+    """Of a task with `[personal]`: what the device keeps of the model to itself, empty at first. Of one with `[gossip]`
+    the state of `edge_agent.core.gossip`, likewise."""
+    gossip: GossipJob | None = None
+    """Of a task that devices learn without a coordinator: among whom."""
     drift: bytes = b""
     """What the device's last round has left against drift, empty at first."""
     versions_since: int = 0
@@ -300,13 +331,38 @@ class TrainingFailure(msgspec.Struct, frozen=True, tag="failure"):
     drift: bytes | None = None
 
 
+class RefusedChange(msgspec.Struct, frozen=True, array_like=True):
+    """What a neighbour told, and could not be taken into its copy."""
+
+    neighbour: str
+    reason: str
+    words: str
+
+
+class GossipRound(msgspec.Struct, frozen=True, tag="gossip_round"):
+    """A round of a task with `[gossip]`, whatever came of its training: `own` is the device's state from now on, which
+    has what is to be told, if something is `told`.
+
+    `withheld` says why nothing was trained, or not kept, and `diverged` what a training did that did, from which the
+    same samples would diverge again; both empty otherwise. `trained_through` and `epochs` as in `TrainingResult`.
+    """
+
+    own: bytes
+    trained_through: int
+    epochs: float
+    told: bool
+    withheld: str = ""
+    diverged: str = ""
+    refused: list[RefusedChange] = []
+
+
 class RebuildFailure(msgspec.Struct, frozen=True, tag="rebuild_failure"):
     """Nothing was trained, as the packed weights could not be unpacked; says why. Fetch the whole weights."""
 
     error: str
 
 
-Verdict = TrainingResult | Withheld | TrainingFailure | RebuildFailure
+Verdict = TrainingResult | Withheld | GossipRound | TrainingFailure | RebuildFailure
 News = Progress | Unconfined
 Message = News | StepAsked | Verdict
 Reply = StepAnswered | SessionLost
@@ -351,8 +407,9 @@ def read_frame(stream: BinaryIO) -> bytes:
     return body
 
 
-def longest_message(task: TaskDescription) -> int:
-    """The bytes of the longest message about a round of a task: an update, and what it leaves behind.
+def longest_message(task: TaskDescription, gossip: GossipJob | None = None) -> int:
+    """The bytes of the longest message about a round of a task: an update, and what it leaves behind; or all that a
+    device keeps which learns without a coordinator.
 
     What surrounds them is short, or comes in their place.
     """
@@ -361,6 +418,8 @@ def longest_message(task: TaskDescription) -> int:
     drift_bytes = DRIFT_BYTES_PER_PARAMETER * task.parameter_count if task.training.correction != "off" else 0
     state_bytes = STATE_BYTES_PER_PARAMETER * (task.trained_count + task.statistics)
     verdict = MAX_UPDATE_BYTES + state_bytes + plain_bytes + own_bytes + drift_bytes
+    if gossip is not None:
+        verdict += most_state_bytes(task.parameter_count, len(gossip.neighbours.each))
     return max(verdict, LONGEST_STEP_BYTES if task.split else 0)
 
 

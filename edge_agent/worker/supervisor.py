@@ -159,7 +159,7 @@ class TrainingWorker:
         try:
             await _send(process, job)
             helper.listen(partial(_reply, process))
-            verdict = await _read_verdict(process.output, longest_message(job.description), on_news, helper)
+            verdict = await _read_verdict(process.output, longest_message(job.description, job.gossip), on_news, helper)
             await _skip(process.output)
             code = await warm.report()
             return verdict, await errors or await warm.last_words(), code

@@ -45,9 +45,9 @@ def own_of(model: FloatVector, task: TaskDescription) -> bytes:
 
 def device_model(version: FloatVector, kept: bytes, task: TaskDescription) -> FloatVector:
     """The model f32[P] that a device answers with: its own where it has kept one, else what the fleet shares."""
-    if task.personal is None:
+    if task.personal is None and task.gossip is None:
         return version
-    if not task.personal.keeps_whole_model:
+    if task.personal is not None and not task.personal.keeps_whole_model:
         return with_own(version, kept, task)
     own = read_kept(kept, task.parameter_count)
     return version if own is None else own

@@ -14,6 +14,7 @@ from fleet_protocol.kinds.analytics_report import (
 from fleet_protocol.kinds.authority_succession import AUTHORITY_SUCCESSION, AuthoritySuccession
 from fleet_protocol.kinds.blob_chunk import BLOB_CHUNK, BlobChunk
 from fleet_protocol.kinds.blob_request import BLOB_REQUEST, BlobRequest
+from fleet_protocol.kinds.copy_request import COPY_REQUEST, CopyRequest
 from fleet_protocol.kinds.encrypted_update import ENCRYPTED_UPDATE, EncryptedPayload
 from fleet_protocol.kinds.enrolment import ENROLMENT, Enrolment
 from fleet_protocol.kinds.feature_statistics import (
@@ -35,6 +36,7 @@ from fleet_protocol.kinds.presence import PRESENCE, Presence, PresenceState
 from fleet_protocol.kinds.prompts import ENCRYPTED_PROMPTS, PROMPTS, Prompts
 from fleet_protocol.kinds.queries import QUERIES, Condition, Queries, Query
 from fleet_protocol.kinds.receipt import RECEIPT, Outcome, Receipt
+from fleet_protocol.kinds.roster import ROSTER, Member, Roster
 from fleet_protocol.kinds.selection import Selection
 from fleet_protocol.kinds.session_ending import SESSION_ENDING, SessionEnding
 from fleet_protocol.kinds.session_fields import SessionReason
@@ -44,6 +46,7 @@ from fleet_protocol.kinds.session_opening import SESSION_OPENING, SessionOpening
 from fleet_protocol.kinds.session_refusal import SESSION_REFUSAL, SessionRefusal
 from fleet_protocol.kinds.session_resumption import SESSION_RESUMPTION, SessionResumption
 from fleet_protocol.kinds.statistics import ENCRYPTED_STATISTICS, STATISTICS, Statistics
+from fleet_protocol.kinds.told import TOLD, Told
 from fleet_protocol.kinds.update import UPDATE, Update
 from fleet_protocol.kinds.weights_request import WEIGHTS_REQUEST, WeightsRequest
 
@@ -85,6 +88,9 @@ KINDS: dict[int, PayloadKind] = {
         ENCRYPTED_MASKED_UPDATE,
         MASK_REQUEST,
         MASK_REPLY,
+        ROSTER,
+        TOLD,
+        COPY_REQUEST,
     )
 }
 """By the number that stands in an envelope's header."""
@@ -117,7 +123,9 @@ __all__ = [
     "BLOB_REQUEST",
     "BlobChunk",
     "BlobRequest",
+    "COPY_REQUEST",
     "Condition",
+    "CopyRequest",
     "Count",
     "ENCRYPTED_ACTIVATION_SUMMARY",
     "ENCRYPTED_ANALYTICS_REPORT",
@@ -151,6 +159,7 @@ __all__ = [
     "MaskRequest",
     "MaskStep",
     "MaskedUpdate",
+    "Member",
     "News",
     "OfferedTask",
     "Outcome",
@@ -163,8 +172,10 @@ __all__ = [
     "RECEIPT",
     "QUERIES",
     "Queries",
+    "ROSTER",
     "Query",
     "Receipt",
+    "Roster",
     "Selection",
     "SESSION_ENDING",
     "SessionEnding",
@@ -183,6 +194,8 @@ __all__ = [
     "Signed",
     "Statistics",
     "SumRequest",
+    "TOLD",
+    "Told",
     "UPDATE",
     "Update",
     "WEIGHTS_REQUEST",

@@ -20,9 +20,13 @@ class Leaf(StrEnum):
     CHUNK = "chunk"
     SESSION = "session"
     RELAYED = "relayed"
+    ROSTER = "roster"
+    GOSSIP = "gossip"
 
 
-FROM_COORDINATOR = frozenset({Leaf.DOWN, Leaf.TASK, Leaf.INVITE, Leaf.QUERY, Leaf.KEY, Leaf.CHUNK, Leaf.RELAYED})
+FROM_COORDINATOR = frozenset(
+    {Leaf.DOWN, Leaf.TASK, Leaf.INVITE, Leaf.QUERY, Leaf.KEY, Leaf.CHUNK, Leaf.RELAYED, Leaf.ROSTER}
+)
 """Everything else comes from devices."""
 
 

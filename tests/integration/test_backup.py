@@ -377,6 +377,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         connection.exec_driver_sql("DROP TABLE findings")
         connection.exec_driver_sql("DROP TABLE pulls")
         connection.exec_driver_sql("DROP TABLE pulls_read")
+        connection.exec_driver_sql("DROP TABLE rosters")
         connection.exec_driver_sql("DROP TABLE varieties")
         connection.exec_driver_sql("DROP TABLE cohorts")
         connection.exec_driver_sql("DROP TABLE version_noise")
@@ -427,6 +428,7 @@ def test_a_database_with_cohorts_of_before_gets_when_they_were_opened(place: Pla
         connection.exec_driver_sql("DROP TABLE version_noise")
         connection.exec_driver_sql("DROP TABLE pulls")
         connection.exec_driver_sql("DROP TABLE pulls_read")
+        connection.exec_driver_sql("DROP TABLE rosters")
         connection.exec_driver_sql("ALTER TABLE cohorts DROP COLUMN opened")
         connection.exec_driver_sql("ALTER TABLE departures DROP COLUMN since")
         connection.exec_driver_sql("ALTER TABLE versions DROP COLUMN clip")
@@ -436,7 +438,7 @@ def test_a_database_with_cohorts_of_before_gets_when_they_were_opened(place: Pla
     bench.journal.close()
     with Journal.open(place.database) as journal:
         tables = inspect(journal.engine)
-        assert {"version_noise", "pulls", "pulls_read"} <= set(tables.get_table_names())
+        assert {"version_noise", "pulls", "pulls_read", "rosters"} <= set(tables.get_table_names())
         assert "opened" in {column["name"] for column in tables.get_columns("cohorts")}
         assert "clip" in {column["name"] for column in tables.get_columns("versions")}
         assert "since" in {column["name"] for column in tables.get_columns("departures")}

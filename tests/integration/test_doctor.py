@@ -14,6 +14,7 @@ import pytest
 
 from edge_agent.cli import main
 from edge_agent.configuration import load_configuration
+from edge_agent.core.gossip.status import GossipStatus, NeighbourStatus
 from edge_agent.core.lifecycle import State
 from edge_agent.core.round_decisions import TaskState
 from edge_agent.profiles import Board
@@ -118,6 +119,24 @@ def test_device_that_lacks_nothing_is_well(tmp_path, port):
     assert [str(found) for found in findings.values() if not found.is_well] == []
     assert list(findings) == list(doctor.CHECKS)
     assert device.public_key in findings["key"].words
+
+
+@pytest.mark.parametrize(
+    ("gossip", "is_well", "words"),
+    [
+        ({}, True, "no task here is learned among neighbours"),
+        ({"digits": GossipStatus(3, 8, 5, 4, {}, {}, "not in the roster")}, False, "digits: not in the roster"),
+        (
+            {"digits": GossipStatus(3, 8, 5, 4, {"barn": NeighbourStatus(None, None, None)}, {})},
+            True,
+            "digits: 1 among 8",
+        ),
+    ],
+)
+def test_device_that_has_no_part_among_neighbours_is_told_why(tmp_path, port, gossip, is_well, words):
+    found = Device(tmp_path, port).findings(msgspec.structs.replace(HEALTHY, gossip=gossip))["neighbours"]
+    assert found.is_well is is_well
+    assert found.words.startswith(words)
 
 
 def test_everything_that_lacks_is_said_at_once_and_the_command_ends_with_one(tmp_path, port, monkeypatch, capsys):

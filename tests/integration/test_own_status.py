@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from edge_agent.core.analytics.policy import QueryUse
+from edge_agent.core.gossip.status import GossipStatus, NeighbourStatus
 from edge_agent.core.lifecycle import State
 from edge_agent.core.round_decisions import TaskState
 from edge_agent.sources.tally import SourceStatus
@@ -69,6 +70,16 @@ def test_shard_is_said_where_it_is_not_the_usual_one():
     for shard, said in (("", 0), ("0", 0), ("north", 1)):
         words = words_of(msgspec.json.encode(msgspec.structs.replace(STATUS, shard=shard)))
         assert words.count("in shard north") == said
+
+
+def test_neighbours_are_shown_with_what_is_known_of_them_and_why_nothing_is_trained():
+    neighbours = {"barn": NeighbourStatus(12.0, 2, 0.25), "den": NeighbourStatus(None, None, None)}
+    gossip = GossipStatus(3, 8, 5, 4, neighbours, {"flood": 7}, "the roster is of another bundle")
+    said = words_of(msgspec.json.encode(msgspec.structs.replace(STATUS, gossip={"digits": gossip})))
+    assert "  among neighbours: trains nothing, as the roster is of another bundle\n" in said
+    assert "  among 8 devices: 5 rounds, 4 changes told; refused from neighbours: 7 flood\n" in said
+    assert "    barn: last heard 12 s ago, its copy is 2 rounds old, its model 0.25 from this one\n" in said
+    assert "    den: nothing heard since the start, and no copy of its model yet\n" in said
 
 
 def test_what_rounds_have_told_has_a_number_only_where_one_bounds_it():

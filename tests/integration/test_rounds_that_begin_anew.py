@@ -98,6 +98,7 @@ def training(tmp_path: Path, monkeypatch) -> Callable[..., tuple[RoundTraining, 
             prompting={TASK.task: PromptSettings()},
             budget=SampleBudget(database, samples, PrivacySettings()),
             cohorts=Cohorts(versions, database, None, PrivacySettings()),  # type: ignore[arg-type]  # none is open
+            gossip=None,  # type: ignore[arg-type]  # no neighbours
         )
         return made, tried, helpers
 

@@ -85,6 +85,7 @@ class Device:
             prompting={TASK.task: PromptSettings()},
             budget=self.budget,
             cohorts=Cohorts(Versions(), self.database, None, PrivacySettings()),  # type: ignore[arg-type]  # none is open
+            gossip=None,  # type: ignore[arg-type]  # no neighbours
         )
         self.training._worker = Worker()  # type: ignore[assignment]
 

@@ -253,7 +253,7 @@ async def test_worker_that_a_bundle_has_taken_over_fills_no_memory_of_its_agent(
     take_over(monkeypatch, "while True: sys.stdout.buffer.write(b'\\xff' * 65536)")
     failure = await train_in_child(job, SETTINGS)
     assert isinstance(failure, TrainingFailure)
-    longest = longest_message(job.description)
+    longest = longest_message(job.description, job.gossip)
     assert failure.error == f"worker began a message of {2**32 - 1} bytes, at most {longest} are read, and was killed"
 
 

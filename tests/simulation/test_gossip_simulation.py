@@ -9,21 +9,24 @@ import pytest
 from rich.console import Console
 
 from bundle_runtime.bundle import Bundle
-from edge_agent.training.gossip import Told
 from fleet_protocol.codec import encode_update, write_weights
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.gossip_plan import GossipPlan
+from fleet_protocol.kinds import Told
 from fleet_protocol.limits import MIB
 from fleet_protocol.parameter import Parameter
 from fleet_protocol.remedies import STEADIER_TRAINING
 from fleet_protocol.update_plan import WHOLE_UPDATES
+from tests.support.bundles import write_bundle
 from tests.support.simulated_fleet import BUNDLE, HOUR, bundle, fleet, workload
-from workbench.simulation.gossip.show import prepare_gossip, simulate_gossip
+from workbench.simulation.gossip.show import asked_plan, prepare_gossip, simulate_gossip
 from workbench.simulation.gossip.simulation import GossipSimulation, as_told
 from workbench.simulation.gossip.summary import GossipSummary, print_gossip, why_worthless
 from workbench.simulation.show import Request
 from workbench.simulation.simulation import Options
 
 HOSTILE = 0
+RING = GossipPlan("ring", seed=1)
 
 
 def simulation(
@@ -38,9 +41,8 @@ def simulation(
 ) -> GossipSimulation:
     options = Options(seed=seed, seconds=hours * HOUR, score_every=50)
     members = fleet(devices, **changes)
-    return GossipSimulation(
-        members, bundle(keep_fraction=0.13), workload(), options, topology, rule=rule, tamper=tamper
-    )
+    plan = GossipPlan(topology, rule, seed)
+    return GossipSimulation(members, bundle(keep_fraction=0.13), workload(), options, plan, tamper=tamper)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +123,32 @@ def request(**changes: object) -> Request:
     return Request(**(given | {"as_json": True} | changes))
 
 
+@pytest.mark.parametrize(
+    ("own", "topology", "vote", "wanted"),
+    [
+        (None, None, False, None),
+        (None, "grid", False, GossipPlan("grid", seed=4)),
+        (None, "random", True, GossipPlan("random", "vote", 4)),
+        (GossipPlan("random", seed=9), None, False, GossipPlan("random", seed=9)),
+        (GossipPlan("random", "vote", 9), None, False, GossipPlan("random", "vote", 9)),
+        (GossipPlan("ring", seed=9), "random", True, GossipPlan("random", "vote", 9)),
+        (GossipPlan("random", seed=9), None, True, GossipPlan("random", "vote", 9)),
+    ],
+)
+def test_a_task_says_how_its_devices_gossip_and_options_replace_what_they_name(tmp_path, own, topology, vote, wanted):
+    write_bundle(tmp_path, gossip=own)
+    options = Options(seed=4, seconds=HOUR)
+    assert asked_plan(request(task=str(tmp_path)), options, topology, vote=vote) == wanted
+
+
+def test_a_vote_where_there_is_a_coordinator_is_refused():
+    with pytest.raises(ConfigurationError, match="add --topology, or leave it out"):
+        asked_plan(request(), Options(seed=4, seconds=HOUR), None, vote=True)
+
+
 def test_real_digits_are_learned(capsys):
     options = Options(seed=1, seconds=24 * HOUR, score_every=1000)
-    assert simulate_gossip(request(data="digits"), options, "random", "mean") == 0
+    assert simulate_gossip(request(data="digits"), options, GossipPlan("random", seed=1)) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["measure"] == "accuracy"
     assert summary["last"]["score"] > 0.8
@@ -132,7 +157,7 @@ def test_real_digits_are_learned(capsys):
 @pytest.mark.parametrize(
     ("changes", "options", "words"),
     [
-        ({"buffer_size": 3}, {}, "--buffer-size does not go with --topology"),
+        ({"buffer_size": 3}, {}, "--buffer-size does not go with gossip"),
         ({"privacy": "masks"}, {}, "--privacy does not go"),
         ({"checkpoint": "run.checkpoint"}, {}, "--checkpoint does not go.*in one go"),
         ({"ray": "local"}, {}, "--ray does not go"),
@@ -145,11 +170,11 @@ def test_real_digits_are_learned(capsys):
 def test_what_needs_a_coordinator_is_refused_in_words(changes, options, words):
     asked = Options(**({"seed": 1, "seconds": HOUR} | options))
     with pytest.raises(ConfigurationError, match=words):
-        simulate_gossip(request(**changes), asked, "ring", "mean")
+        simulate_gossip(request(**changes), asked, RING)
 
 
 def test_a_fleet_that_never_trains_says_so():
-    run = prepare_gossip(request(), Options(seed=1, seconds=60.0), "ring")
+    run = prepare_gossip(request(), Options(seed=1, seconds=60.0), RING)
     words = why_worthless(run.run().summary)
     assert words.startswith(
         "nothing was learned: no device has ended a round; a round takes 32 new samples: run longer"
@@ -166,7 +191,7 @@ def test_a_fleet_whose_rounds_all_diverge_is_told_so():
     task = bundle().description
     steep = msgspec.structs.replace(task, training=msgspec.structs.replace(task.training, learning_rate=1e9))
     options = Options(seed=1, seconds=6 * HOUR)
-    run = GossipSimulation(fleet(4), Bundle(steep, BUNDLE.files), workload(), options, "ring")
+    run = GossipSimulation(fleet(4), Bundle(steep, BUNDLE.files), workload(), options, RING)
     words = why_worthless(run.run().summary)
     assert words.startswith("nothing was learned: no device has ended a round: each of ")
     assert f"; {STEADIER_TRAINING}" in words
@@ -188,5 +213,5 @@ def test_memory_is_that_of_models_copies_mixing_and_scoring():
     files = BUNDLE.files | {"weights.safetensors": write_weights(np.zeros(MIB // 4, np.float32), big.parameters)}
     made = Bundle(big, files)
     with pytest.raises(ConfigurationError, match="are 50 MiB, more than --memory-mib 49"):
-        GossipSimulation(fleet(8), made, workload(), Options(seed=1, seconds=HOUR, memory_mib=49), "ring")
-    GossipSimulation(fleet(8), made, workload(), Options(seed=1, seconds=HOUR, memory_mib=50), "ring")
+        GossipSimulation(fleet(8), made, workload(), Options(seed=1, seconds=HOUR, memory_mib=49), RING)
+    GossipSimulation(fleet(8), made, workload(), Options(seed=1, seconds=HOUR, memory_mib=50), RING)

@@ -11,9 +11,11 @@ import msgspec
 
 from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
+from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE
 from fleet_protocol.cluster_plan import ClusterPlan
+from fleet_protocol.gossip_plan import AS_BUNDLED, GossipPlan
 from fleet_protocol.keys import SigningKey, VerifyKey, write_signing_key, write_verify_key
 from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.posterior_plan import PosteriorPlan
@@ -66,15 +68,18 @@ def copy_digits_bundle(
     personal: PersonalPlan | None = None,
     selection: SelectionPlan | None = None,
     posterior: PosteriorPlan | None = None,
+    gossip: GossipPlan | None = None,
     **aggregation: object,
 ) -> Bundle:
     """The shipped digits bundle with another aggregation plan, error feedback, and kind that makes versions.
 
-    With `maximum_epochs` 0, its devices never have enough of the ten samples that they are fed.
+    With `maximum_epochs` 0, its devices never have enough of the ten samples that they are fed. With `gossip` nobody
+    aggregates, and no version travels.
     """
     shutil.copytree(find_recipe("digits") / "bundle", folder)
     description = parse_description((folder / DESCRIPTION_FILE).read_bytes())
-    plan = msgspec.structs.replace(description.aggregation, **aggregation)
+    before = AggregationPlan() if gossip else description.aggregation
+    plan = msgspec.structs.replace(before, **aggregation)
     update = msgspec.structs.replace(description.update, feedback=feedback)
     training = msgspec.structs.replace(description.training, maximum_epochs=maximum_epochs)
     changed = msgspec.structs.replace(
@@ -87,6 +92,8 @@ def copy_digits_bundle(
         clusters=clusters,
         personal=personal,
         selection=selection,
+        gossip=gossip,
+        downlink=AS_BUNDLED if gossip else description.downlink,
     )
     if posterior is not None:
         changed = with_posterior(changed, posterior)

@@ -20,6 +20,7 @@ from fleet_protocol.bundle_files import (
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.codec import write_weights
 from fleet_protocol.downlink_plan import DownlinkPlan
+from fleet_protocol.gossip_plan import AS_BUNDLED, GossipPlan
 from fleet_protocol.kinds import UPDATE
 from fleet_protocol.parameter import Parameter
 from fleet_protocol.posterior_plan import POSTERIOR, PosteriorPlan
@@ -54,6 +55,7 @@ def write_bundle(
     selection: SelectionPlan | None = None,
     training: TrainingPlan | None = None,
     posterior: PosteriorPlan | None = None,
+    gossip: GossipPlan | None = None,
     more_files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write a bundle for `task` into `folder` and load it again; one of strategy `posterior` has that table."""
@@ -61,6 +63,8 @@ def write_bundle(
     if aggregation is not None and aggregation.strategy == POSTERIOR:
         posterior = posterior or PosteriorPlan(parameters=("head.bias",))
         training = training or TrainingPlan(steps=25, batch_size=4, learning_rate=0.1, optimiser="sgd")
+    if gossip is not None:
+        aggregation = aggregation or AggregationPlan(max_delta_norm=10.0)
     size = sum(parameter.size for parameter in parameters)
     weights = np.linspace(-1, 1, size, dtype=np.float32)
     names = (TRAIN_FILE, EVALUATE_FILE, PREDICT_FILE, *sorted(_graphs_of(split)))
@@ -80,13 +84,14 @@ def write_bundle(
         files={name: blob_hash(data) for name, data in files.items()},
         versions_from=FEATURE_STATISTICS_NAME if solved_head else versions_from,
         solved_head=solved_head,
-        downlink=DownlinkPlan("exact" if solved_head else "lossy"),
+        downlink=AS_BUNDLED if gossip else DownlinkPlan("exact" if solved_head else "lossy"),
         split=split,
         prompts=prompts,
         clusters=clusters,
         privacy=privacy,
         selection=selection,
         posterior=posterior,
+        gossip=gossip,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in (files | {DESCRIPTION_FILE: msgspec.json.encode(description)}).items():

@@ -18,7 +18,7 @@ from fleet_protocol.bundle import parse_description
 from fleet_protocol.client_drift import check_client_drift
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.gossip import check_gossip
+from fleet_protocol.gossip_plan import check_gossip
 from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy

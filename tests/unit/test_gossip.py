@@ -6,10 +6,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from edge_agent.training.gossip import MIXING_RULES, Heard, Peer, Told
+from edge_agent.core.gossip.neighbours import Neighbours
+from edge_agent.core.gossip.numbering import Heard
+from edge_agent.training.gossip import MIXING_RULES, Peer
 from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.gossip import topology
+from fleet_protocol.kinds import Told
 from fleet_protocol.parameter import Parameter
 from fleet_protocol.sending_plan import SendingPlan
 from fleet_protocol.task_description import TaskDescription
@@ -31,7 +34,10 @@ ABSURD = np.full(SIZE, 3e38, np.float32)
 
 def peers(task: TaskDescription = TASK, name: str = "ring", devices: int = 8, rule: str = "mean") -> list[Peer]:
     connected = topology(name, devices, seed=1)
-    return [Peer(task, connected, place, BEGUN, rule=rule, seed=1, life=LIFE + place) for place in range(devices)]
+    names = tuple(map(str, range(devices)))
+    return [
+        Peer(task, Neighbours(connected, names, place), BEGUN, rule=rule, life=LIFE + place) for place in range(devices)
+    ]
 
 
 def whole(number: int, values: np.ndarray, life: int = LIFE) -> Told:
@@ -44,7 +50,7 @@ def exchange(fleet: Sequence[Peer], silent: Sequence[int] = ()) -> None:
     for place, peer in enumerate(fleet):
         told = None if place in silent else peer.tell()
         for other in peer.neighbours if told else ():
-            assert fleet[other].hear(place, told) is Heard.TAKEN
+            assert fleet[int(other)].hear(str(place), told) is Heard.TAKEN
     for place, peer in enumerate(fleet):
         if place not in silent:
             peer.mix()
@@ -97,10 +103,10 @@ def test_what_compression_leaves_out_is_told_later():
     for number in range(1, 60):
         told = sender.tell()
         assert told.number == number
-        assert hearer.hear(0, told) is Heard.TAKEN
-    assert hearer.hear(0, msgspec.structs.replace(sender.whole(), number=60)) is Heard.TAKEN
+        assert hearer.hear("0", told) is Heard.TAKEN
+    assert hearer.hear("0", msgspec.structs.replace(sender.whole(), number=60)) is Heard.TAKEN
     lacking = sender.model - sender._own.values
-    assert np.array_equal(hearer._copies[0].values, sender._own.values)
+    assert np.array_equal(hearer._copies["0"].values, sender._own.values)
     assert np.linalg.norm(lacking) < 0.02 * np.linalg.norm(sender.model - BEGUN)
 
 
@@ -108,47 +114,47 @@ def test_a_change_that_comes_again_is_not_mixed_again():
     sender, hearer = peers()[:2]
     sender.learn(moves(np.random.default_rng(3), 1)[0])
     told = sender.tell()
-    assert hearer.hear(0, told) is Heard.TAKEN
-    copy = hearer._copies[0]
-    assert hearer.hear(0, told) is Heard.REPEATED
-    assert hearer.hear(0, sender.whole()) is Heard.REPEATED
-    assert hearer._copies[0] is copy
+    assert hearer.hear("0", told) is Heard.TAKEN
+    copy = hearer._copies["0"]
+    assert hearer.hear("0", told) is Heard.REPEATED
+    assert hearer.hear("0", sender.whole()) is Heard.REPEATED
+    assert hearer._copies["0"] is copy
 
 
 def test_who_lacks_a_change_asks_for_the_whole_copy_and_goes_on():
     sender, hearer = peers()[:2]
     sender.learn(moves(np.random.default_rng(4), 1)[0])
     sender.tell()
-    assert hearer.hear(0, sender.tell()) is Heard.LACKING
-    assert hearer.hear(0, sender.whole()) is Heard.TAKEN
-    assert hearer.hear(0, sender.tell()) is Heard.TAKEN
-    assert np.array_equal(hearer._copies[0].values, sender._own.values)
+    assert hearer.hear("0", sender.tell()) is Heard.LACKING
+    assert hearer.hear("0", sender.whole()) is Heard.TAKEN
+    assert hearer.hear("0", sender.tell()) is Heard.TAKEN
+    assert np.array_equal(hearer._copies["0"].values, sender._own.values)
 
 
 def test_a_neighbour_that_has_lost_its_state_is_heard_from_its_first_change_on():
     sender, hearer = peers()[:2]
     for step in moves(np.random.default_rng(8), 3):
         sender.learn(step)
-        assert hearer.hear(0, sender.tell()) is Heard.TAKEN
-    last, former = msgspec.structs.replace(sender.whole(), number=9), hearer._copies[0]
-    again = Peer(TASK, topology("ring", 8, seed=1), 0, BEGUN, rule="mean", seed=1, life=99)
+        assert hearer.hear("0", sender.tell()) is Heard.TAKEN
+    last, former = msgspec.structs.replace(sender.whole(), number=9), hearer._copies["0"]
+    again = Peer(TASK, sender._neighbours, BEGUN, rule="mean", life=99)
     again.learn(moves(np.random.default_rng(9), 1)[0])
     first = again.tell()
     assert first.number == 1
-    assert hearer.hear(0, again.tell()) is Heard.LACKING
-    assert hearer._copies[0] is former, "until it is known what the new one is"
-    assert hearer.hear(0, first) is Heard.TAKEN
-    assert hearer.hear(0, first) is Heard.REPEATED
-    assert hearer.hear(0, last) is Heard.REPEATED, "of its former life"
-    assert hearer.hear(0, again.whole()) is Heard.TAKEN
-    assert np.array_equal(hearer._copies[0].values, again._own.values)
+    assert hearer.hear("0", again.tell()) is Heard.LACKING
+    assert hearer._copies["0"] is former, "until it is known what the new one is"
+    assert hearer.hear("0", first) is Heard.TAKEN
+    assert hearer.hear("0", first) is Heard.REPEATED
+    assert hearer.hear("0", last) is Heard.REPEATED, "of its former life"
+    assert hearer.hear("0", again.whole()) is Heard.TAKEN
+    assert np.array_equal(hearer._copies["0"].values, again._own.values)
 
 
 def test_a_neighbour_that_begins_ever_new_lives_takes_no_more_memory():
     hearer = peers(WHOLE)[1]
     for life in range(1, 100):
-        assert hearer.hear(0, whole(1, BEGUN, life)) is Heard.TAKEN
-    assert hearer._copies[0].former == tuple(range(91, 99))
+        assert hearer.hear("0", whole(1, BEGUN, life)) is Heard.TAKEN
+    assert hearer._copies["0"].reached.former == tuple(range(91, 99))
 
 
 def test_dead_neighbours_stop_nobody_and_count_no_longer():
@@ -178,8 +184,8 @@ def test_an_absurd_neighbour_moves_a_device_no_further_than_its_own_round(task, 
     victim = peers(task, rule=rule)[0]
     victim.learn(moves(np.random.default_rng(7), 1)[0])
     victim.tell()
-    assert victim.hear(1, whole(1, ABSURD)) is Heard.TAKEN
-    assert victim.hear(7, whole(1, ABSURD)) is Heard.TAKEN
+    assert victim.hear("1", whole(1, ABSURD)) is Heard.TAKEN
+    assert victim.hear("7", whole(1, ABSURD)) is Heard.TAKEN
     before = victim.model
     victim.mix()
     moved = np.linalg.norm(victim.model - before)
@@ -189,30 +195,30 @@ def test_an_absurd_neighbour_moves_a_device_no_further_than_its_own_round(task, 
 
 def test_an_absurd_neighbour_moves_a_device_that_has_not_trained_within_the_tasks_bound():
     victim = peers(WHOLE)[0]
-    victim.hear(1, whole(1, ABSURD))
+    victim.hear("1", whole(1, ABSURD))
     victim.mix()
     assert np.linalg.norm(victim.model - BEGUN) == pytest.approx(TASK.largest_delta_norm, rel=1e-3)
 
 
 def test_a_copy_that_would_not_be_finite_is_refused_and_stays_as_it_was():
     victim = peers(WHOLE)[0]
-    victim.hear(1, whole(1, ABSURD))
+    victim.hear("1", whole(1, ABSURD))
     more = msgspec.structs.replace(whole(2, ABSURD), whole=False)
     with pytest.raises(ProtocolError) as refused:
-        victim.hear(1, more)
+        victim.hear("1", more)
     assert refused.value.reason is Reason.NOT_FINITE
-    assert np.array_equal(victim._copies[1].values, ABSURD)
+    assert np.array_equal(victim._copies["1"].values, ABSURD)
     with pytest.raises(ProtocolError) as refused:
-        victim.hear(1, whole(3, np.full(SIZE, np.nan)))
+        victim.hear("1", whole(3, np.full(SIZE, np.nan)))
     assert refused.value.reason is Reason.NOT_FINITE
 
 
 @pytest.mark.parametrize(
     ("place", "told", "reason"),
     [
-        (4, Told(LIFE, 1, b""), Reason.WRONG_RECIPIENT),
-        (1, Told(LIFE, 1, b"\xff\xff"), Reason.MALFORMED),
-        (1, Told(LIFE, 1, b"", whole=True), Reason.MALFORMED),
+        ("4", Told(LIFE, 1, b""), Reason.WRONG_RECIPIENT),
+        ("1", Told(LIFE, 1, b"\xff\xff"), Reason.MALFORMED),
+        ("1", Told(LIFE, 1, b"", whole=True), Reason.MALFORMED),
     ],
 )
 def test_what_is_no_neighbours_change_is_refused(place, told, reason):

@@ -8,7 +8,8 @@ import pytest
 
 from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.gossip import Topology, check_gossip, consensus_step, topology
+from fleet_protocol.gossip import Topology, consensus_step, topology
+from fleet_protocol.gossip_plan import check_gossip
 from fleet_protocol.quarantine_plan import QuarantinePlan
 from fleet_protocol.scaling import Scale, Scaling
 from fleet_protocol.selection_plan import SelectionPlan

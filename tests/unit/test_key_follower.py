@@ -45,7 +45,7 @@ class Device:
         self.has_followed = asyncio.Event()
         self.follower = KeyFollower(self.pinned, self.identity, broker, followed=self._note)
         nothing = dict.fromkeys(
-            ("receipt", "manifest", "not_readable", "invitation", "authorities", "queries", "chunk")
+            ("receipt", "manifest", "not_readable", "invitation", "authorities", "queries", "chunk", "roster")
         )
         self.inbox = broker.inbox = Inbox("home", self.identity, succession=self.follower.receive, **nothing)
 

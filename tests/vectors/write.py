@@ -24,6 +24,7 @@ from fleet_protocol.kinds import (
     AUTHORITY_SUCCESSION,
     BLOB_CHUNK,
     BLOB_REQUEST,
+    COPY_REQUEST,
     ENCRYPTED_ACTIVATION_SUMMARY,
     ENCRYPTED_ANALYTICS_REPORT,
     ENCRYPTED_FEATURE_STATISTICS,
@@ -44,8 +45,10 @@ from fleet_protocol.kinds import (
     PROMPTS,
     QUERIES,
     RECEIPT,
+    ROSTER,
     SESSION_OPENING,
     STATISTICS,
+    TOLD,
     UPDATE,
     WEIGHTS_REQUEST,
     ActivationSummary,
@@ -55,6 +58,7 @@ from fleet_protocol.kinds import (
     BlobChunk,
     BlobRequest,
     Condition,
+    CopyRequest,
     EncryptedPayload,
     Enrolment,
     FeatureStatistics,
@@ -64,6 +68,7 @@ from fleet_protocol.kinds import (
     MaskedUpdate,
     MaskReply,
     MaskRequest,
+    Member,
     Outcome,
     PayloadKind,
     Presence,
@@ -72,10 +77,12 @@ from fleet_protocol.kinds import (
     Queries,
     Query,
     Receipt,
+    Roster,
     Selection,
     Signed,
     Statistics,
     SumRequest,
+    Told,
     Update,
     WeightsRequest,
     encode_payload,
@@ -92,6 +99,7 @@ FOLDER = Path(__file__).parent
 SHAPES = [[6, 8], [6], [2, 6], [2]]
 SEED = bytes(range(32))
 UP, DOWN = topics.up("home", "0", "kitchen-pi"), topics.down("home", "0", "kitchen-pi")
+GOSSIP = topics.gossip("home", "digits", "kitchen-pi")
 STATE, TASK_TOPIC = topics.state("home", "0", "kitchen-pi"), topics.manifest("home", "digits")
 
 NAMING_A_TASK = (
@@ -110,6 +118,9 @@ NAMING_A_TASK = (
     SESSION_OPENING,
     MASKED_UPDATE,
     ENCRYPTED_MASKED_UPDATE,
+    ROSTER,
+    TOLD,
+    COPY_REQUEST,
 )
 RECIPIENT = SigningKey(bytes(range(32, 64)))
 EPHEMERAL = PrivateKey(bytes(range(64, 96)))
@@ -224,6 +235,20 @@ OF_CLUSTER_2 = [
 ]
 OF_NO_NOISE = (UPDATE, Update(16, 40, 0.0, bytes.fromhex("69012aa0803f"), noise=0.0), UP)
 """Of a device whose owner has chosen so."""
+WITHOUT_COORDINATOR = [
+    (
+        ROSTER,
+        Roster(
+            3, 7, "0f" * 32, "ring", "mean", 0, (Member("kitchen-pi", bytes(range(32))), Member("shed-pi", bytes(32)))
+        ),
+        topics.roster("home", "digits"),
+    ),
+    (TOLD, Told(2**40, 12, bytes.fromhex("41010254803f40")), GOSSIP),
+    (TOLD, Told(2**40, 12, bytes.fromhex("41010254803f40"), whole=True), GOSSIP),
+    (COPY_REQUEST, CopyRequest("shed-pi"), GOSSIP),
+    (COPY_REQUEST, CopyRequest("shed-pi", 2**40, 12), GOSSIP),
+]
+"""Of a ring of two, which is too few."""
 SUCCESSOR = SigningKey(bytes(range(32, 64))).verify_key
 SUCCESSION = (
     KEY_SUCCESSION,
@@ -322,6 +347,7 @@ def message_vectors() -> list[dict[str, object]]:
         (0, *OF_NO_NOISE),
         (0, *OF_TWO_SHARDS),
         (0, *OF_SELECTED),
+        *((3, *case) for case in WITHOUT_COORDINATOR),
     ]
     for generation, kind, message, topic in cases:
         names_a_task = kind in NAMING_A_TASK

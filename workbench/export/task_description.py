@@ -59,6 +59,7 @@ def described(
         personal=recipe.task.personal,
         selection=recipe.task.selection,
         posterior=recipe.task.posterior,
+        gossip=recipe.task.gossip,
     )
     return structs.replace(task, privacy=_privacy(recipe, task))
 

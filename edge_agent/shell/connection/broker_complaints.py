@@ -39,7 +39,7 @@ class BrokerComplaints:
 
     def __init__(self, identifier: str, maximum_packet_bytes: int) -> None:
         self._identifier = identifier
-        self._maximum_packet_bytes = maximum_packet_bytes
+        self.maximum_packet_bytes = maximum_packet_bytes
         self._short_ones = ShortConnections()
         self._said = RateLimit(REPEAT_SECONDS, MAX_COMPLAINTS)
 
@@ -85,7 +85,7 @@ class BrokerComplaints:
                     "message_too_large",
                     topic=topic,
                     bytes=packet_bytes,
-                    limit=self._maximum_packet_bytes,
+                    limit=self.maximum_packet_bytes,
                     remedy="see who may publish there; set the broker's largest packet (Mosquitto: max_packet_size)",
                 )
             )

@@ -157,6 +157,10 @@ class Identity:
             self._key, self.up_topic, kind, payload, sequence=self._next(), task=task, generation=generation
         )
 
+    def sign_to_neighbours(self, topic: str, kind: PayloadKind, payload: bytes, task: str, generation: int) -> bytes:
+        """Sign what other devices are told on this device's own `topic`, about a task."""
+        return sign_envelope(self._key, topic, kind, payload, sequence=self._next(), task=task, generation=generation)
+
     def sign_presence(self, payload: bytes) -> bytes:
         """Sign a presence, for the state topic."""
         return sign_envelope(self._key, self.state_topic, PRESENCE, payload, sequence=self._next())

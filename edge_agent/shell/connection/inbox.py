@@ -19,8 +19,15 @@ from fleet_protocol.kinds import (
     MaskRequest,
     Queries,
     Receipt,
+    Roster,
 )
-from fleet_protocol.limits import MAX_CONTROL_BYTES, MAX_MASK_REQUEST_BYTES, MAX_QUERIES_BYTES, MAX_SIGNED_CHUNK_BYTES
+from fleet_protocol.limits import (
+    MAX_CONTROL_BYTES,
+    MAX_MASK_REQUEST_BYTES,
+    MAX_QUERIES_BYTES,
+    MAX_ROSTER_BYTES,
+    MAX_SIGNED_CHUNK_BYTES,
+)
 from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
@@ -42,11 +49,13 @@ class Inbox:
         authorities: Callable[[str, list[bytes]], None],
         queries: Callable[[str, Queries], None],
         chunk: Callable[[str | PackedWeights, int, BlobChunk], None],
+        roster: Callable[[str, Roster], None],
         mask_request: Callable[[MaskRequest], None] | None = None,
     ) -> None:
-        """`manifest`, `invitation` and `queries` take the task too; `not_readable` takes the task whose manifest is of
-        a newer format, and what is wrong with it; `succession` takes the key that follows the pinned one, `authorities`
-        the topic and the certificates that follow; `chunk` takes of which file, and which chunk of it. A member
+        """`manifest`, `invitation`, `queries` and `roster` take the task too; `not_readable` takes the task whose
+        manifest is of a newer format, and what is wrong with it; `succession` takes the key that follows the pinned
+        one, `authorities` the topic and the certificates that follow; `chunk` takes of which file, and which chunk of
+        it. A member
         without `mask_request` reads no messages of that length.
         """
         self._fleet = fleet
@@ -59,6 +68,7 @@ class Inbox:
         self._authorities = authorities
         self._queries = queries
         self._chunk = chunk
+        self._roster = roster
         self._mask_request = mask_request
         self._largest = MAX_CONTROL_BYTES if mask_request is None else MAX_MASK_REQUEST_BYTES
 
@@ -88,6 +98,8 @@ class Inbox:
                 self._invitation(task, payload)
             case Queries() if topic == topics.queries(self._fleet, task):
                 self._queries(task, payload)
+            case Roster() if topic == topics.roster(self._fleet, task):
+                self._roster(task, payload)
             case KeySuccession() if topic == self._identity.succession_topic:
                 self._succession(VerifyKey(payload.successor))
             case AuthoritySuccession():
@@ -103,5 +115,10 @@ class Inbox:
         """Bytes of a message there."""
         if topic == self._identity.down_topic:
             return self._largest
-        limits = {"/blob/": MAX_SIGNED_CHUNK_BYTES, "/weights/": MAX_SIGNED_CHUNK_BYTES, "/query/": MAX_QUERIES_BYTES}
+        limits = {
+            "/blob/": MAX_SIGNED_CHUNK_BYTES,
+            "/weights/": MAX_SIGNED_CHUNK_BYTES,
+            "/query/": MAX_QUERIES_BYTES,
+            "/roster/": MAX_ROSTER_BYTES,
+        }
         return next((limit for level, limit in limits.items() if level in topic), MAX_CONTROL_BYTES)

@@ -89,6 +89,14 @@ class Link:
         """Whether there is a connection."""
         return self._client is not None
 
+    def read_messages_of(self, maximum_message_bytes: int) -> bool:
+        """Read messages of so many bytes too, from the next connection on; whether there is one that does not."""
+        size = maximum_message_bytes + MAX_PACKET_OVERHEAD_BYTES
+        if size <= self._maximum_packet_bytes:
+            return False
+        self._maximum_packet_bytes = self._complaints.maximum_packet_bytes = size
+        return self._client is not None
+
     def trust(self, authority: Path) -> None:
         """Believe these authorities' certificates about the broker, from the next connection on."""
         self._broker = believing(self._broker, authority)

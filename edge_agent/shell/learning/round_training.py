@@ -15,6 +15,7 @@ from edge_agent.core.selection import RoundFigures, after_round
 from edge_agent.core.turns import why_not_yet
 from edge_agent.core.version_choice import needs_last_weights
 from edge_agent.producers import given_back
+from edge_agent.shell.gossiping.gossip import Gossip
 from edge_agent.shell.learning.cohorts import Cohorts
 from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.learning.sample_budget import NO_CHARGE, ChargedRound, SampleBudget
@@ -23,6 +24,7 @@ from edge_agent.shell.splitting.helped_rounds import HelpedRounds
 from edge_agent.shell.storage.device_database import DeviceDatabase, KeptOfRound, TaskMemory
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
 from edge_agent.worker.contract import (
+    GossipRound,
     News,
     Progress,
     RebuildFailure,
@@ -79,6 +81,7 @@ class RoundTraining:
         prompting: Mapping[str, PromptSettings],
         budget: SampleBudget,
         cohorts: Cohorts,
+        gossip: Gossip,
     ) -> None:
         """`prompting` is by task what the owner lets this device tell."""
         self._settings = settings
@@ -92,6 +95,7 @@ class RoundTraining:
         self._prompting = prompting
         self._budget = budget
         self._cohorts = cohorts
+        self._gossip = gossip
         self._said_unconfined = False
         self._has_stepped = False
         """Whether a worker of the round may have made a step."""
@@ -127,8 +131,10 @@ class RoundTraining:
         return self._cohorts.why_none(description)
 
     def why_not_yet(self, version: ReadyVersion) -> str | None:
-        """Why no round begins now, in words, as its update would not count; None where one may."""
+        """Why no round begins now, in words, as nothing that comes of it would count; None where one may."""
         task = version.description
+        if task.gossip is not None:
+            return self._gossip.why_not(version)
         if (plan := task.device_privacy) is None:
             return self._cohorts.why_spent(version)
         turns, waiting = self._database.turns(task.task, version.bundle), self._database.waiting(task.task)
@@ -152,8 +158,13 @@ class RoundTraining:
             logger.info(log_line("features_dropped", task=task, count=features, reason="made by another backbone"))
         return judged.refused + misfits
 
-    async def run(self, task: str, version: ReadyVersion) -> Withheld | None:
-        """Train from `version`, and spool what comes of it; returns why nothing does, where the round is withheld.
+    def needs_no_manifest(self, task: str) -> bool:
+        """Whether a round of the task need not ask which version is the newest."""
+        return self._gossip.needs_no_manifest(task)
+
+    async def run(self, task: str, version: ReadyVersion) -> Withheld | GossipRound | None:
+        """Train from `version`, and spool what comes of it; returns why nothing does, where the round is withheld, and
+        what came of a round among neighbours.
 
         Raises:
             RoundFailedError: the worker gave no result.
@@ -185,6 +196,11 @@ class RoundTraining:
                 self._database.set_drift_memory(task, version.bundle, version.generation, verdict.drift)
             raise RoundFailedError(verdict, mended=self._is_mended(task, verdict))
         self._versions.hold(version)
+        if isinstance(verdict, GossipRound):
+            self._gossip.commit(task, verdict)
+            if verdict.diverged:
+                raise RoundFailedError(TrainingFailure(verdict.diverged))  # not again alike: it has mixed meanwhile
+            return verdict
         if isinstance(verdict, Withheld):
             kept = KeptOfRound(version.generation, verdict.own, verdict.drift)
             self._database.withhold(task, version.bundle, verdict.trained_through, verdict.epochs, kept)
@@ -278,7 +294,8 @@ class RoundTraining:
             prompting=self._prompting[task],
             told=told if memory.generation == version.generation else b"",
             cluster=version.cluster,
-            own=version.own,
+            own=self._database.own_model(task, version.bundle) if version.description.gossip else version.own,
+            gossip=self._gossip.job(task) if version.description.gossip else None,
             drift=self._drift(version),
             versions_since=version.number - version.last_number if version.last else 0,
             among=charged.among,

@@ -25,7 +25,7 @@ from edge_agent.shell.splitting.helped_round import NoHelperError
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.manifest_listener import ManifestListener
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
-from edge_agent.worker.contract import Progress, Withheld
+from edge_agent.worker.contract import GossipRound, Progress, Withheld
 from fleet_host import seal
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
@@ -161,6 +161,11 @@ class Rounds:
         """It does not, or not yet: nothing is trained, as nothing would be taken."""
         self._decisions.not_enrolled(why)
 
+    def roster_changed(self, task: str) -> None:
+        """Who learns the task without a coordinator is known, or others do."""
+        self._decisions.retry_deferred_trigger(task)
+        self._wake.set()
+
     def retry_deferred_trigger(self) -> None:
         """Something changed that may allow deferred rounds: a connection, a version, a receipt."""
         for task in self._tasks:
@@ -244,7 +249,8 @@ class Rounds:
         if refused := self._decisions.begin(task, self._readings(task)):
             logger.warning(log_line("guard_refused", task=task, reason=refused))
             return self._retry_in(task)
-        await self._manifests.take(task)
+        if not self._training.needs_no_manifest(task):
+            await self._manifests.take(task)
         newest = self._database.known_version(task)
         try:
             version = await self._versions.ready_version(task)
@@ -336,15 +342,13 @@ class Rounds:
             return self._note_failure(task, None, error)
         except NoHelperError as error:
             return self._note_failure(task, None, error, error.retry_seconds)
-        self._decisions.ended(
-            task, self._count_new(task), withheld.words if withheld else "its update waits or is sent"
-        )
+        self._decisions.ended(task, self._count_new(task), _what_came_of(withheld))
         if withheld is None and (held := self._database.held_version(task)) is not None:
             self._decisions.update_spooled(task, held, numbered_before, self._now(), self._now() - began)
         self._compare_versions(task)
         if withheld is None:
             self._spooled()
-        else:
+        elif isinstance(withheld, Withheld):
             self._note_withheld(task, version, withheld)
         self._versions.forget_unused(self._tasks)
         return True
@@ -413,3 +417,13 @@ class Rounds:
 
     def _count_new(self, task: str) -> int:
         return self._samples.count_after(task, self._database.trained_through(task))
+
+
+def _what_came_of(ended: Withheld | GossipRound | None) -> str:
+    """Of a round, in words."""
+    if isinstance(ended, GossipRound):
+        told = (
+            "its neighbours are told" if ended.told else "its neighbours are told nothing, as it has moved too little"
+        )
+        return f"{ended.withheld}; {told}" if ended.withheld else told
+    return ended.words if ended else "its update waits or is sent"

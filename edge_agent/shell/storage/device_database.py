@@ -31,6 +31,7 @@ from edge_agent.shell.storage.own_models import read_own, write_own
 from edge_agent.shell.storage.own_shard import OwnShard
 from edge_agent.shell.storage.page_cache import keep_few_pages
 from edge_agent.shell.storage.query_answers import QueryAnswer, count_answers, read_spent, was_answered, write_answer
+from edge_agent.shell.storage.rosters import Rosters
 from edge_agent.shell.storage.round_figures import read_figures, write_figures
 from edge_agent.shell.storage.row_seals import RowSeals
 from edge_agent.shell.storage.sample_charges import SampleCharges
@@ -155,6 +156,7 @@ class DeviceDatabase:
             raise ConfigurationError(f"database {why_unusable(error, path)}") from error
         self.sample_charges = SampleCharges(self._connection, self._seals, self._counters)
         self.noised_updates = NoisedUpdates(self._connection, self._seals, self._counters)
+        self.rosters = Rosters(self._connection, self._seals)
         self.own_shard = OwnShard(self._connection, self._counters)
 
     @property

@@ -11,6 +11,7 @@ from edge_agent.shell.storage import (
     own_models,
     own_shard,
     query_answers,
+    rosters,
     round_figures,
     row_seals,
     sample_steps,
@@ -25,7 +26,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 15
+SCHEMA_VERSION = 16
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -64,6 +65,7 @@ TABLES = (
     own_models.TABLE,
     round_figures.TABLE,
     drift_memories.TABLE,
+    rosters.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.core.gossip.state import read_state
 from edge_agent.core.round_participation import why_not_asked
 from edge_agent.core.version_choice import (
     KnownVersion,
@@ -243,7 +244,13 @@ class VersionFollower:
         )
 
     def _own(self, description: TaskDescription, bundle: str) -> bytes:
-        return self._database.own_model(description.task, bundle) if description.personal else b""
+        if not (description.personal or description.gossip):
+            return b""
+        kept = self._database.own_model(description.task, bundle)
+        if description.gossip is None:
+            return kept
+        state = read_state(kept, description.parameter_count)
+        return state.model if state else b""
 
     def _cluster(self, description: TaskDescription) -> int:
         plan = description.clusters
@@ -335,6 +342,8 @@ class VersionFollower:
         return description
 
     def _require_asked(self, description: TaskDescription, known: KnownVersion) -> None:
+        if description.gossip is not None:
+            return  # rounds are not of a version, and a roster says who takes part
         held = self._database.held_version(description.task)
         threshold = self._selection_thresholds.get(description.task, EVERYONE)
         trained_on = held.version if held and is_same_line(held, known) else None

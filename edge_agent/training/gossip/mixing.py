@@ -5,12 +5,13 @@ Either way their numbers are bounded by the device's own rounds, of which `large
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-MixingRule = Literal["mean", "vote"]
+from fleet_protocol.gossip_plan import MixingRule
+
 Differences = Sequence[NDArray[np.float64]]
 """By neighbour, how its model differs from the device's: float64 [P], finite."""
 Mix = Callable[[Differences, Sequence[float], float], NDArray[np.float64]]

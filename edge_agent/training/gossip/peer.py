@@ -13,79 +13,47 @@ gamma = 1 make it D-PSGD (Lian et al. 2017). Nobody waits: a round mixes the cop
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.core.gossip.neighbours import Neighbours
+from edge_agent.core.gossip.numbering import Heard, Reached
+from edge_agent.core.gossip.state import LAYOUT, CopyState, PeerState
+from edge_agent.core.gossip.talk import OwnStanding
 from edge_agent.training.compression import ENCODING_STREAM
-from edge_agent.training.gossip.mixing import MIXING_RULES, MixingRule
+from edge_agent.training.gossip.mixing import MIXING_RULES
 from edge_agent.training.sending import running_norm, why_unchanged
 from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ProtocolError, Reason
-from fleet_protocol.gossip import Topology, consensus_step
-from fleet_protocol.kinds import Count
+from fleet_protocol.gossip import consensus_step
+from fleet_protocol.gossip_plan import MixingRule
+from fleet_protocol.kinds import Told
 from fleet_protocol.sending_plan import ALWAYS
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.update_plan import WHOLE_UPDATES
 
-MOST_LIVES: Final = 8
-"""Former ones that are known of a neighbour: what was told in them is not taken again."""
-
-
-class Told(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a device tells its neighbours: how its public copy has changed, or with `whole` the copy itself; `packed` is
-    for `fleet_protocol.codec`. It is change number `number`, from 1 on, of a copy that began with the task's own
-    weights; a device that has lost its state begins another `life` with them.
-    """
-
-    life: Count
-    number: Count
-    packed: bytes
-    whole: bool = False
-
-
-class Heard(Enum):
-    """What became of it."""
-
-    TAKEN = auto()
-    REPEATED = auto()
-    """It is in the copy already: nothing is mixed twice."""
-    LACKING = auto()
-    """One before it is lacking: the whole copy is to be asked for."""
-
 
 @dataclass(frozen=True, slots=True)
 class PublicCopy:
-    """What is publicly known of a device's model after so many changes: `values` f32[P]. `at_round`: of whoever holds
-    it, when it changed. `former` are lives that the device had before this one.
+    """What is publicly known of a device's model: `values` f32[P], behind the change that is `reached`. `at_round`: of
+    whoever holds it, when it changed.
     """
 
-    life: int
-    number: int
+    reached: Reached
     values: FloatVector
     at_round: int
-    former: tuple[int, ...] = ()
 
 
 class Peer:
-    """The device at `place` of a topology. Everybody begins with the same `model` f32[P]; `seed` draws what is random
-    in compression. `life` is at least 1, and another one whenever a device has lost its state.
+    """A device among its `neighbours`. Everybody begins with the same `model` f32[P]. `life` is at least 1, and another
+    one whenever a device has lost its state; it draws what is random in compression.
     """
 
     def __init__(
-        self,
-        task: TaskDescription,
-        topology: Topology,
-        place: int,
-        model: FloatVector,
-        *,
-        rule: MixingRule,
-        seed: int,
-        life: int,
+        self, task: TaskDescription, neighbours: Neighbours, model: FloatVector, *, rule: MixingRule, life: int
     ) -> None:
         self.model = model
         """What the device trains from, and answers with."""
@@ -93,18 +61,73 @@ class Peer:
         self.usual_norm = 0.0
         """The running mean of the norms of its rounds' changes; 0 before the first."""
         self._task = task
-        self._topology = topology
-        self._place = place
+        self._neighbours = neighbours
         self._mix = MIXING_RULES[rule]
-        self._generator = np.random.default_rng((seed, place, ENCODING_STREAM))
         self._begun = model
-        self._own = PublicCopy(life, 0, model, 0)
-        self._copies = dict.fromkeys(topology.neighbours(place), PublicCopy(0, 0, model, 0))
+        self._own = PublicCopy(Reached(life), model, 0)
+        self._change = b""
+        self._tells_whole = False
+        self._copies = dict.fromkeys(neighbours.each, PublicCopy(Reached(), model, 0))
 
     @property
-    def neighbours(self) -> list[int]:
-        """The places of those that it tells, and hears."""
+    def neighbours(self) -> list[str]:
+        """The names of those that it tells, and hears."""
         return list(self._copies)
+
+    @property
+    def state(self) -> PeerState:
+        """All that it goes on from in another process."""
+        own = self._own.reached
+        return PeerState(
+            LAYOUT,
+            own.life,
+            own.number,
+            self._own.at_round,
+            self.rounds,
+            self.usual_norm,
+            self.model.tobytes(),
+            self.whole().packed,
+            self._change,
+            {name: self._state_of(copy) for name, copy in self._copies.items() if copy.reached.number},
+        )
+
+    @property
+    def standing(self) -> OwnStanding:
+        """What its talk with neighbours goes by, without the numbers of its model."""
+        own = self._own.reached
+        known = {name: copy.reached for name, copy in self._copies.items() if copy.reached.number}
+        return OwnStanding(own.life, own.number, self.rounds, known)
+
+    @property
+    def last_told(self) -> Told | None:
+        """What it has told last; None before the first."""
+        own = self._own.reached
+        if not own.number:
+            return None
+        return Told(own.life, own.number, self._change) if self._change else self.whole()
+
+    def go_on(self, state: PeerState) -> None:
+        """Go on from a state. Who is no neighbour any more is forgotten.
+
+        Raises:
+            ProtocolError: its packed copy is damaged. Then everything stays as it was.
+        """
+        values = np.zeros_like(self._begun)
+        decode_update(state.whole, self._task.shapes).add_to(values)
+        self.model = np.frombuffer(state.model, np.float32)
+        self.rounds, self.usual_norm = state.rounds, state.usual_norm
+        self._own = PublicCopy(Reached(state.life, state.number), values, state.told_at)
+        self._change = state.change
+        for name in self._copies.keys() & state.copies.keys():
+            kept = state.copies[name]
+            self._copies[name] = PublicCopy(kept.reached, np.frombuffer(kept.values, np.float32), kept.at_round)
+
+    def renew(self, life: int) -> None:
+        """Go on with its model in another `life`: what was told in the last one is not known here any more. Its first
+        change there is the whole copy.
+        """
+        self._own = PublicCopy(Reached(life), self._own.values, self.rounds)
+        self._tells_whole = True
 
     def learn(self, delta: FloatVector) -> None:
         """Training has changed the model by `delta` f32[P]."""
@@ -116,73 +139,87 @@ class Peer:
         """What neighbours are told at the end of a round; None where the model has moved too little since the last time
         for a task that sends what has `changed`. After half of the rounds that a silent one counts for it tells anyway.
         """
+        if self._tells_whole:
+            return self._tell_whole()
         difference = self.model - self._own.values
         silent_rounds = self.rounds - self._own.at_round
         is_missed = silent_rounds >= self._task.aggregation.max_staleness // 2
         moved = float(np.linalg.norm(difference))
         if not is_missed and why_unchanged(self._task.sending, moved, self.usual_norm):
             return None
-        encoded = encode_update(difference, self._task.shapes, self._task.update, self._generator)
+        own = self._own.reached
+        reached = Reached(own.life, own.number + 1)
+        generator = np.random.default_rng((reached.life, reached.number, ENCODING_STREAM))
+        encoded = encode_update(difference, self._task.shapes, self._task.update, generator)
         values = self._own.values.copy()
         encoded.sent.add_to(values)
-        self._own = PublicCopy(self._own.life, self._own.number + 1, values, self.rounds)
-        return Told(self._own.life, self._own.number, encoded.packed)
+        self._own = PublicCopy(reached, values, self.rounds)
+        self._change = encoded.packed
+        return Told(reached.life, reached.number, encoded.packed)
+
+    def _tell_whole(self) -> Told:
+        own = self._own.reached
+        self._own = PublicCopy(Reached(own.life, own.number + 1), self.model, self.rounds)
+        self._change, self._tells_whole = b"", False
+        return self.whole()
 
     def whole(self) -> Told:
         """Its public copy, for a neighbour that lacks a change."""
-        encoded = encode_update(self._own.values, self._task.shapes, WHOLE_UPDATES, self._generator)
-        return Told(self._own.life, self._own.number, encoded.packed, whole=True)
+        own = self._own.reached
+        nothing_drawn = np.random.default_rng((own.life, own.number, ENCODING_STREAM))
+        encoded = encode_update(self._own.values, self._task.shapes, WHOLE_UPDATES, nothing_drawn)
+        return Told(own.life, own.number, encoded.packed, whole=True)
 
-    def hear(self, place: int, told: Told) -> Heard:
+    def hear(self, name: str, told: Told) -> Heard:
         """A neighbour has told something.
 
         Raises:
             ProtocolError: it is no neighbour's, no update of the task, or the copy would no longer be finite. Then the
                 copy stays as it was.
         """
-        copy = self._copies.get(place)
+        copy = self._copies.get(name)
         if copy is None:
-            raise ProtocolError(Reason.WRONG_RECIPIENT, f"place {place} of the roster is no neighbour of {self._place}")
-        if told.life in copy.former:
-            return Heard.REPEATED
-        if told.life != copy.life:
-            former = (*copy.former, copy.life)[-MOST_LIVES:]
-            copy = PublicCopy(told.life, 0, self._begun, self.rounds, former)
-        if told.number <= copy.number:
-            return Heard.REPEATED
-        if not told.whole and told.number != copy.number + 1:
-            return Heard.LACKING
+            raise ProtocolError(Reason.WRONG_RECIPIENT, f"{name} of the roster is no neighbour of this device")
+        heard = copy.reached.judge(told)
+        if heard is not Heard.TAKEN:
+            return heard
         update = decode_update(told.packed, self._task.shapes)
-        values = np.zeros_like(copy.values) if told.whole else copy.values.copy()
+        before = self._begun if copy.reached.begins_anew(told) else copy.values
+        values = np.zeros_like(before) if told.whole else before.copy()
         with np.errstate(over="ignore"):
             update.add_to(values)
         if not np.isfinite(values).all():
-            raise ProtocolError(Reason.NOT_FINITE, f"the model of place {place} would no longer be finite")
-        self._copies[place] = PublicCopy(copy.life, told.number, values, self.rounds, copy.former)
-        return Heard.TAKEN
+            raise ProtocolError(Reason.NOT_FINITE, f"the model of {name} would no longer be finite")
+        self._copies[name] = PublicCopy(copy.reached.after(told), values, self.rounds)
+        return heard
 
     def mix(self) -> None:
         """End the round: go towards the neighbours. Who has told nothing yet, or was silent for more rounds of this
         device than the task's `max_staleness`, does not count, and its weight is the device's own.
         """
         weights = {
-            place: weight
-            for place, weight in self._topology.weights(self._place, self.rounds).items()
-            if self._counts(self._copies[place])
+            name: weight
+            for name, weight in self._neighbours.weights(self.rounds).items()
+            if self._counts(self._copies[name])
         }
         self.rounds += 1
         if weights:
             self.model = (self.model + self._move(weights)).astype(np.float32)
 
     def _counts(self, copy: PublicCopy) -> bool:
-        return copy.number > 0 and self.rounds - copy.at_round <= self._task.aggregation.max_staleness
+        return copy.reached.number > 0 and self.rounds - copy.at_round <= self._task.aggregation.max_staleness
 
-    def _move(self, weights: Mapping[int, float]) -> NDArray[np.float64]:
+    def _move(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
         """float64: differences of absurd numbers are no longer float32."""
         own = self._own.values.astype(np.float64)
         gamma = consensus_step(self._task)
-        differences = [gamma * (self._copies[place].values - own) for place in weights]
+        differences = [gamma * (self._copies[name].values - own) for name in weights]
         return self._mix(differences, list(weights.values()), self.usual_norm or self._task.largest_delta_norm)
+
+    def _state_of(self, copy: PublicCopy) -> CopyState:
+        reached, values = copy.reached, copy.values.tobytes()
+        distance = float(np.linalg.norm(copy.values.astype(np.float64) - self.model))
+        return CopyState(reached.life, reached.number, copy.at_round, reached.former, values, distance)
 
 
 def local_task(task: TaskDescription) -> TaskDescription:

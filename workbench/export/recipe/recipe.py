@@ -179,7 +179,7 @@ def _with_usual_aggregation(task: TaskFile, text: str) -> TaskFile:
     said, plan = tomllib.loads(text).get("aggregation", {}), task.aggregation
     if task.split is not None and "strategy" not in said:
         plan = msgspec.structs.replace(plan, strategy="base_mean")
-    if task.parts and "server_learning_rate" not in said and plan.strategy != "fedavg":
+    if task.parts and task.gossip is None and "server_learning_rate" not in said and plan.strategy != "fedavg":
         plan = msgspec.structs.replace(plan, server_learning_rate=RATE_OF_PARTS)
     return msgspec.structs.replace(task, aggregation=plan)
 

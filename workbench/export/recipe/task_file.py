@@ -9,6 +9,7 @@ from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.configuration import Name, PositiveFloat
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.drawing_plan import DrawingPlan
+from fleet_protocol.gossip_plan import AS_BUNDLED, GossipPlan
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_SAMPLE_FIELDS, MAX_SEQUENCE
 from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.posterior_plan import PosteriorPlan
@@ -130,6 +131,7 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     personal: PersonalPlan | None = None
     selection: SelectionPlan | None = None
     posterior: PosteriorPlan | None = None
+    gossip: GossipPlan | None = None
     drawing: DrawingPlan | None = None
     privacy: PrivacyPlan | None = None
     loss: LossName | None = None
@@ -168,9 +170,14 @@ class TaskFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     @property
     def published(self) -> DownlinkPlan:
-        """How versions travel: those of a solved head exactly, where nothing is said of it."""
-        left_out = self.solved_head is not None and self.downlink == DownlinkPlan()
-        return DownlinkPlan("exact") if left_out else self.downlink
+        """How versions travel, where nothing is said of it: those of a solved head exactly, and where devices learn
+        without a coordinator, none does.
+        """
+        if self.downlink != DownlinkPlan():
+            return self.downlink
+        if self.gossip is not None:
+            return AS_BUNDLED
+        return DownlinkPlan("exact") if self.solved_head is not None else self.downlink
 
     @property
     def each_input(self) -> dict[str, InputSchema]:

@@ -1,4 +1,4 @@
-"""`edgeflock simulate --topology`: from the user's options to a simulation without a coordinator, and to output."""
+"""`edgeflock simulate` of gossip: from the user's options to a simulation without a coordinator, and to output."""
 
 import sys
 import time
@@ -7,9 +7,8 @@ import msgspec
 from rich.console import Console
 
 from bundle_runtime.bundle_folder import load_bundle
-from edge_agent.training.gossip import MixingRule
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.gossip import TopologyName
+from fleet_protocol.gossip_plan import GossipPlan, TopologyName
 from workbench.recipe_folder import find_bundle
 from workbench.simulation.gossip.simulation import GossipSimulation
 from workbench.simulation.gossip.summary import print_gossip, why_worthless
@@ -19,7 +18,26 @@ from workbench.simulation.show import Request, as_wanted, asked_fleet, asked_wor
 from workbench.simulation.simulation import Options
 
 
-def simulate_gossip(request: Request, options: Options, topology: TopologyName, rule: MixingRule) -> int:
+def asked_plan(request: Request, options: Options, topology: TopologyName | None, *, vote: bool) -> GossipPlan | None:
+    """The task's own, of which `--topology` and `--vote` replace a part; None where neither says that the fleet has no
+    coordinator.
+
+    Raises:
+        ConfigurationError: a vote, where there is a coordinator.
+    """
+    plan = load_bundle(find_bundle(request.task)).description.gossip
+    if plan is None and topology is not None:
+        plan = GossipPlan(topology, seed=options.seed)
+    if plan is not None:
+        return GossipPlan(topology or plan.topology, "vote" if vote else plan.rule, plan.seed)
+    if vote:
+        raise ConfigurationError(
+            "--vote: neighbours vote where there is no coordinator; add --topology, or leave it out"
+        )
+    return None
+
+
+def simulate_gossip(request: Request, options: Options, plan: GossipPlan) -> int:
     """Simulate, show the result, and write it into `request.out`.
 
     Returns the exit status: 1 where nothing was learned, which is then said on standard error.
@@ -28,7 +46,7 @@ def simulate_gossip(request: Request, options: Options, topology: TopologyName, 
         ConfigurationError: with what the user can change.
     """
     _require_no_coordinator(request, options)
-    simulation = prepare_gossip(request, options, topology, rule=rule)
+    simulation = prepare_gossip(request, options, plan)
     started = time.monotonic()
     progress = Progress(Console(stderr=True), started, options.seconds)
     result = simulation.run(progress.tick)
@@ -44,15 +62,13 @@ def simulate_gossip(request: Request, options: Options, topology: TopologyName, 
     return int(words is not None)
 
 
-def prepare_gossip(
-    request: Request, options: Options, topology: TopologyName, rule: MixingRule = "mean"
-) -> GossipSimulation:
+def prepare_gossip(request: Request, options: Options, plan: GossipPlan) -> GossipSimulation:
     """The fleet, the bundle and the workload that were asked for."""
     folder = find_bundle(request.task)
     bundle = as_wanted(load_bundle(folder), request)
     fleet = asked_fleet(request, options.seed)
     workload = asked_workload(folder, bundle, len(fleet), request.data, options.seed)
-    return GossipSimulation(fleet, bundle, workload, options, topology, rule=rule)
+    return GossipSimulation(fleet, bundle, workload, options, plan)
 
 
 def _require_no_coordinator(request: Request, options: Options) -> None:
@@ -75,4 +91,4 @@ def _require_no_coordinator(request: Request, options: Options) -> None:
     }
     for option, (given, why) in others.items():
         if given is not None:
-            raise ConfigurationError(f"{option} does not go with --topology: {why}; leave one of them out")
+            raise ConfigurationError(f"{option} does not go with gossip: {why}; leave one of them out")

@@ -4,16 +4,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bundle_runtime.bundle import Bundle
-from edge_agent.training.gossip import MixingRule, Peer, Told, local_task
+from edge_agent.core.gossip.neighbours import Neighbours
+from edge_agent.training.gossip import Peer, local_task
 from fleet_protocol.codec import read_weights
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.gossip import Topology, TopologyName, check_gossip, topology
-from fleet_protocol.kinds import BLOB_REQUEST, UPDATE, PayloadKind, encode_payload
+from fleet_protocol.gossip import Topology, topology
+from fleet_protocol.gossip_plan import GossipPlan, MixingRule, check_gossip, check_plan
+from fleet_protocol.kinds import COPY_REQUEST, TOLD, CopyRequest, PayloadKind, Told, encode_payload
 from fleet_protocol.limits import MIB
 from workbench.simulation.conditions import FleetMember
 from workbench.simulation.event_queue import Alarm, EventQueue
@@ -72,20 +75,15 @@ class GossipSimulation:
         bundle: Bundle,
         workload: Workload,
         options: Options,
-        name: TopologyName,
+        plan: GossipPlan,
         *,
-        rule: MixingRule = "mean",
         tamper: Tamper = as_told,
     ) -> None:
         task = bundle.description
         check_gossip(task, task.task)
-        if rule == "vote" and name == "ring":
-            raise ConfigurationError(
-                "a vote on a ring: two neighbours seldom agree, and devices never meet; take 'random'"
-            )
-        connected = topology(name, len(fleet), options.seed)
-        self._name = name
-        self._rule = rule
+        check_plan(plan, task.task)
+        connected = topology(plan.topology, len(fleet), plan.seed)
+        self._plan = plan
         self._options = options
         self._tamper = tamper
         self._messages = SignedMessages(options.seed)
@@ -103,13 +101,14 @@ class GossipSimulation:
         self.generator = np.random.default_rng((options.seed, EVENT_STREAM))
         self.wake = WakeOnSamples(self.generator)
         self.devices = [
-            GossipDevice(number, member, self._peer(number, connected, rule), self)
+            GossipDevice(number, member, self._peer(number, connected, plan.rule), self)
             for number, member in enumerate(fleet)
         ]
 
     def _peer(self, number: int, connected: Topology, rule: MixingRule) -> Peer:
-        seed = self._options.seed
-        return Peer(self._shared, connected, number, self._initial, rule=rule, seed=seed, life=life_of(seed, number))
+        """A device's name in the roster is its number."""
+        neighbours = Neighbours(connected, tuple(map(str, range(connected.devices))), number)
+        return Peer(self._shared, neighbours, self._initial, rule=rule, life=life_of(self._options.seed, number))
 
     def run(self, tick: Callable[[float], None] = lambda _: None) -> GossipResult:
         """Run to the end; `tick` is called now and then with the virtual seconds that are over."""
@@ -121,18 +120,19 @@ class GossipSimulation:
             self._note_point()
         return GossipResult(self._summary(), self._history)
 
-    def publish(self, sender: int, told: Told) -> None:
+    def publish(self, sender: int, said: Told | CopyRequest) -> None:
         """See `Neighbourhood`: it goes up once, and from the broker to each."""
-        self._send(sender, self.devices[sender].peer.neighbours, self._tamper(sender, told), CHANGE)
-
-    def ask(self, device: int, neighbour: int) -> None:
-        """See `Neighbourhood`."""
-        asked = self.devices[neighbour]
-        size = self._signed_bytes(device, BLOB_REQUEST, Told(0, 0, b""))
-        self.ledger.up[REQUEST] += size
-        seconds = self.devices[device].member.conditions.upload_seconds(size)
-        seconds += asked.member.conditions.download_seconds(size)
-        self.queue.after(seconds, partial(self._answer, neighbour, device, size))
+        if isinstance(said, CopyRequest):
+            what, kind = REQUEST, COPY_REQUEST
+        else:
+            said = self._tamper(sender, said)
+            what, kind = WHOLE_COPY if said.whole else CHANGE, TOLD
+        size = self._signed_bytes(sender, kind, said)
+        self.ledger.up[what] += size
+        upload = self.devices[sender].member.conditions.upload_seconds(size)
+        for receiver in map(int, self.devices[sender].peer.neighbours):
+            seconds = upload + self.devices[receiver].member.conditions.download_seconds(size)
+            self.queue.after(seconds, partial(self._deliver, sender, receiver, said, what, size))
 
     def round_ended(self) -> None:
         """See `Neighbourhood`."""
@@ -143,31 +143,16 @@ class GossipSimulation:
         if is_enough or self.ledger.updates == self._options.updates:
             self.queue.stop()
 
-    def _answer(self, asked: int, device: int, size: int) -> None:
-        if not self.devices[asked].is_on:
-            self._missed += 1
-            return
-        self.ledger.down[REQUEST] += size
-        self._send(asked, [device], self._tamper(asked, self.devices[asked].peer.whole()), WHOLE_COPY)
-
-    def _send(self, sender: int, receivers: Sequence[int], told: Told, what: str) -> None:
-        size = self._signed_bytes(sender, UPDATE, told)
-        self.ledger.up[what] += size
-        upload = self.devices[sender].member.conditions.upload_seconds(size)
-        for receiver in receivers:
-            seconds = upload + self.devices[receiver].member.conditions.download_seconds(size)
-            self.queue.after(seconds, partial(self._deliver, sender, receiver, told, what, size))
-
-    def _deliver(self, sender: int, receiver: int, told: Told, what: str, size: int) -> None:
+    def _deliver(self, sender: int, receiver: int, said: Told | CopyRequest, what: str, size: int) -> None:
         if not self.devices[receiver].is_on:
             self._missed += 1
             return
         self.ledger.down[what] += size
-        self.devices[receiver].hear(sender, told)
+        self.devices[receiver].hear(sender, said)
 
-    def _signed_bytes(self, sender: int, kind: PayloadKind, told: Told) -> int:
+    def _signed_bytes(self, sender: int, kind: PayloadKind, payload: msgspec.Struct) -> int:
         """As large as a signed message of that kind with this payload."""
-        return self._messages.end(sender).request_bytes(kind, encode_payload(told), self.task.task)
+        return self._messages.end(sender).request_bytes(kind, encode_payload(payload), self.task.task)
 
     def _ring(self, alarm: Alarm, number: int) -> None:
         device = self.devices[number]
@@ -212,8 +197,8 @@ class GossipSimulation:
         ledger = self.ledger
         return GossipSummary(
             devices=len(self.devices),
-            topology=self._name,
-            rule=self._rule,
+            topology=self._plan.topology,
+            rule=self._plan.rule,
             seed=self._options.seed,
             virtual_seconds=self.queue.now,
             measure=self.workload.measure,

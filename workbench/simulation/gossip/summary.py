@@ -6,8 +6,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from edge_agent.training.gossip import MixingRule
-from fleet_protocol.gossip import TopologyName
+from fleet_protocol.gossip_plan import MixingRule, TopologyName
 from fleet_protocol.remedies import STEADIER_TRAINING
 from workbench.report.labels import bytes_label, percent_label
 from workbench.simulation.ledger import Count

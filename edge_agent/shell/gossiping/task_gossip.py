@@ -7,7 +7,7 @@ from edge_agent.core.gossip.state import PeerState, most_told_bytes, read_state
 from edge_agent.core.gossip.status import GossipStatus, NeighbourStatus
 from edge_agent.core.gossip.talk import OwnStanding, Talk
 from edge_agent.shell.connection.identity import Identity
-from edge_agent.shell.storage.device_database import DeviceDatabase
+from edge_agent.shell.storage.device_database import DeviceDatabase, KeptOfRound
 from edge_agent.worker.contract import GossipJob, GossipRound
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.errors import ProtocolError, Reason
@@ -127,7 +127,7 @@ class TaskGossip:
         Raises:
             sqlite3.Error, OSError: the disk.
         """
-        self._database.withhold(self.task, self.bundle, ended.trained_through, ended.epochs, ended.own)
+        self._database.withhold(self.task, self.bundle, ended.trained_through, ended.epochs, KeptOfRound(own=ended.own))
         self.refused.update(each.reason for each in ended.refused)
         self.talk.round_ended(OwnStanding.of(read_state(ended.own, self._parameters)), told=ended.told, now=now)
 

@@ -82,6 +82,10 @@ HEAD = ("2.*",)
 ACCUMULATED = AggregationPlan(buffer_size=5, max_staleness=1000, strategy="ca2fl")
 SCAFFOLD: Final = {"correction": "scaffold"}
 
+FACTORS = msgspec.structs.replace(USUAL_UPDATE, feedback="ef21", selection="top_k_per_tensor", quantisation="int8")
+"""What a task with `[posterior]` has where it says nothing else."""
+PRODUCT = msgspec.structs.replace(DEFAULT, strategy=POSTERIOR)
+
 METHODS: Final[Mapping[str, Method]] = {
     "fedbuff": Method(DENSE, PUBLISHED, training=AS_PUBLISHED),
     "default": Method(loss="balanced_cross_entropy"),
@@ -100,11 +104,8 @@ METHODS: Final[Mapping[str, Method]] = {
     "ditto": Method(personal=PersonalPlan("ditto")),
     "reptile": Method(personal=PersonalPlan("reptile")),
     "per-fedavg": Method(personal=PersonalPlan("maml")),
-    "posterior": Method(
-        msgspec.structs.replace(USUAL_UPDATE, feedback="ef21", selection="top_k_per_tensor", quantisation="int8"),
-        msgspec.structs.replace(DEFAULT, strategy=POSTERIOR),
-        posterior=PosteriorPlan(),
-    ),
+    "posterior": Method(FACTORS, PRODUCT, posterior=PosteriorPlan()),
+    "posterior-whole": Method(FACTORS, PRODUCT, posterior=PosteriorPlan(parameters=("*",))),
     "clusters-cfl": Method(clusters=ClusterPlan(4, found_by="directions")),
     "clusters-ifca": Method(clusters=ClusterPlan(2, found_by="devices")),
 }

@@ -96,7 +96,10 @@ class Quarantine:
         """A version holds an update."""
         self.last.pop(update.device, None)
         self.last[update.device] = update.sent
-        self.last = within_memory(self.last)
+        if len(self.last) > DEVICES_REMEMBERED:
+            del self.last[next(iter(self.last))]
+        if DEVICES_REMEMBERED * update.sent.delta.indices.size > VALUES_REMEMBERED:
+            self.last = within_memory(self.last)
         self.verdicts.note(update.device, update.position, suspicious=bool(update.suspicion))
 
     def suspicions(self, updates: Sequence[Judged], size: int, plan: QuarantinePlan) -> Mapping[int, Suspicion]:
@@ -162,6 +165,21 @@ class Beside:
     own: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Directions:
+    """Those of other devices: the squared length of their sum, and the `cosines` of each with that of the others."""
+
+    squared: float
+    cosines: Spread
+
+    @classmethod
+    def of(cls, others: Sequence[Change], total: Vector) -> Self:
+        """`total` is the sum of `others`."""
+        squared = float(np.sum(np.square(total)))
+        cosines = np.array([_cosine_without(each, total, squared) for each in others])
+        return cls(squared, Spread.of(cosines, LEAST_OF_COSINE))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Peers:
     """What updates are compared with: names, norms as they came, float64 [N], directions, and their sum."""
@@ -171,6 +189,7 @@ class Peers:
     directions: Sequence[Change]
     total: Vector
     known: dict[int | None, Beside] = field(default_factory=dict)
+    known_directions: dict[int | None, "Directions"] = field(default_factory=dict)
 
     @classmethod
     def of(cls, last: Mapping[str, Sent], size: int) -> Self:
@@ -207,10 +226,10 @@ class Peers:
             along = _dot(update.sent.delta, total)
             if along >= 0:
                 return ""
-            squared = float(np.sum(np.square(total)))
-            cosine = _cosine(along, squared, update.sent.delta.norm())
-            others = [each for place, each in enumerate(self.directions) if place != beside.own]
-            cosines = Spread.of(np.array([_cosine_without(each, total, squared) for each in others]), LEAST_OF_COSINE)
+            if (directions := self.known_directions.get(beside.own)) is None:
+                others = [each for place, each in enumerate(self.directions) if place != beside.own]
+                directions = self.known_directions[beside.own] = Directions.of(others, total)
+        cosine, cosines = _cosine(along, directions.squared, update.sent.delta.norm()), directions.cosines
         if (opposite := -cosines.deviations(cosine)) > threshold:
             return (
                 f"its cosine with the mean direction of {beside.count} other devices is {cosine:.2f}, {opposite:.1f}"

@@ -264,6 +264,7 @@ class Simulation:
             refused=dict(sorted(ledger.refused.items())),
             set_aside=ledger.set_aside,
             held=ledger.held,
+            tempered=ledger.tempered,
             stopped=ledger.stopped,
             collapses=ledger.collapses,
             crashes=ledger.crashes,

@@ -70,7 +70,8 @@ def _recomputed(journal: JournalReader, bundle: Bundle, first: int, start: int, 
         yield version_zero(bundle, first)
     reached = start
     try:
-        for reached, state in replayed(journal, bundle.description, start, keys):
+        for number, state in replayed(journal, bundle.description, start, keys):
+            reached = number
             yield version_of(bundle.description, state, bundle.grid())
     except ConfigurationError as error:
         reason = str(error).partition("; begin")[0]
@@ -85,8 +86,8 @@ def _next_start(journal: JournalReader, bundle: Bundle, start: int, keys: KeyRin
     while start <= newest:
         reached = start
         try:
-            for reached, _ in replayed(journal, bundle.description, start, keys):
-                pass
+            for number, _ in replayed(journal, bundle.description, start, keys):
+                reached = number
         except ConfigurationError:
             start = reached + 1
         else:

@@ -12,7 +12,7 @@ from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_protocol.bundle_files import blob_hash
 from fleet_protocol.codec import read_weights
-from fleet_protocol.errors import ProtocolError
+from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.parameter import Parameter
 
@@ -45,7 +45,8 @@ def verify_versions(journal: JournalReader, task: str, start: int | None = None,
     `start` is taken as stored. `keys`, the coordinator's, decrypt updates.
 
     Raises:
-        ConfigurationError: there is no such task, or what its versions are made from is dropped.
+        ConfigurationError: there is no such task, or what its versions are made from is dropped; it names the version
+            to begin with.
         ProtocolError: an update is encrypted for another key.
     """
     bundle = TaskRegistry(journal.engine).bundle(task)
@@ -67,8 +68,31 @@ def verify_versions(journal: JournalReader, task: str, start: int | None = None,
 def _recomputed(journal: JournalReader, bundle: Bundle, first: int, start: int, keys: KeyRing) -> Iterator[Version]:
     if start == first:
         yield version_zero(bundle, first)
-    for _, state in replayed(journal, bundle.description, start, keys):
-        yield version_of(bundle.description, state, bundle.grid())
+    reached = start
+    try:
+        for number, state in replayed(journal, bundle.description, start, keys):
+            reached = number
+            yield version_of(bundle.description, state, bundle.grid())
+    except ConfigurationError as error:
+        reason = str(error).partition("; begin")[0]
+        begin = _next_start(journal, bundle, reached + 1, keys)
+        remedy = "none of the later ones is kept" if begin is None else f"begin with version {begin}: --from {begin}"
+        raise ConfigurationError(f"{reason}; {remedy}; [retention] keeps more of what is still to come") from error
+
+
+def _next_start(journal: JournalReader, bundle: Bundle, start: int, keys: KeyRing) -> int | None:
+    """The first version from `start` on behind which all can be computed again; None where there is none."""
+    newest = journal.newest_number(bundle.description.task)
+    while start <= newest:
+        reached = start
+        try:
+            for number, _ in replayed(journal, bundle.description, start, keys):
+                reached = number
+        except ConfigurationError:
+            start = reached + 1
+        else:
+            return start
+    return None
 
 
 def _difference(stored: Version, made: Version, parameters: Sequence[Parameter]) -> Difference | None:

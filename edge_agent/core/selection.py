@@ -10,7 +10,6 @@ from fleet_protocol.kinds import Selection
 from fleet_protocol.selection_plan import SelectionPlan, expected_staleness
 from fleet_protocol.task_description import TaskDescription
 
-
 NEW_ARE_BEHIND: Final = 2
 """Rounds; a device without any is owed its first one when it should have had so many: until then it is drawn."""
 
@@ -68,7 +67,7 @@ def why_not_selected(
     if has_trained:
         return f"this device has had its round from version {version}, and others are to have theirs"
     if figures is None:
-        is_owed = NEW_ARE_BEHIND <= plan.fairness * selection.mean_updates
+        is_owed = plan.fairness * selection.mean_updates >= NEW_ARE_BEHIND
     else:
         is_owed = figures.missing(plan, selection)
     by_lot = figures is None or plan.method == "power_of_choice"

@@ -132,8 +132,30 @@ def test_verifying_from_before_a_replay_that_cant_be_made_again_names_where_to_b
     status, said = operator.said("tasks", "verify", TASK, "--from", str(made - 1))
     assert status == 2
     assert f"version {made} of task '{TASK}' was computed anew from version {row['replayed_from']} on" in said
-    assert f"begin with that version: --from {made}" in said
+    assert f"begin with version {made}: --from {made}" in said
     assert operator.run("tasks", "verify", TASK, "--from", str(made))["compared"] == 2
+
+
+@pytest.mark.parametrize("strategy", ["fedbuff", "fedasync"])
+def test_wherever_verifying_begins_it_names_a_version_from_which_it_goes_to_the_end(tmp_path, capsys, strategy) -> None:
+    """Before the replay, behind it, and where what comes after that is dropped too."""
+    fleet = Fleet(tmp_path, strategy, retention=Retention(envelopes=3, versions=3))
+    fleet.turn(*HONEST, HONEST[0], EVIL, HONEST[1], EVIL)
+    operator = Operator(tmp_path, fleet, capsys)
+    operator.run("devices", "revoke", EVIL.name, "--forget")
+    fleet.bench.make_versions()
+    fleet.turn(*HONEST, HONEST[0], *HONEST)
+    newest = fleet.bench.journal.newest_number(TASK)
+    named = set()
+    for start in range(newest):
+        status, said = operator.said("tasks", "verify", TASK, "--from", str(start))
+        if status:
+            number = int(said.partition("--from ")[2].partition(";")[0])
+            assert operator.run("tasks", "verify", TASK, "--from", str(number))["start"] == number
+            assert operator.said("tasks", "verify", TASK, "--from", str(number - 1))[0], "no earlier one would do"
+            named.add(number)
+    assert len(named) == 1
+    assert max(named) < newest
 
 
 def envelopes_kept(bench: Bench) -> set[tuple[str, int]]:

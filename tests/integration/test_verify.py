@@ -165,7 +165,7 @@ def test_versions_without_weights_are_passed_over_and_counted(operator) -> None:
 def test_dropped_envelope_is_named_with_where_to_begin(operator) -> None:
     status, said = operator.verify(TASK)
     assert status == 2
-    assert "the envelope of update 1 of kitchen-pi, in version 1, is dropped; begin at a later version" in said
+    assert "the envelope of update 1 of kitchen-pi, in version 1, is dropped; begin with version" in said
     assert operator.found("--from", 4)[1]["compared"] == 2
 
 

@@ -21,10 +21,11 @@ from workbench.simulation.world import as_trained
 SLOW, FAST = 10, 10
 MEMBERS = fleet(FAST) + fleet(SLOW, start_seconds=500.0)
 PLANS = {
-    "utility": SelectionPlan(share=0.2, preferred_seconds=60.0),
-    "power_of_choice": SelectionPlan("power_of_choice", share=0.2),
-    "pisces": SelectionPlan("pisces", share=0.2),
+    "utility": SelectionPlan(share=0.2, preferred_seconds=60.0, fairness=0.5),
+    "power_of_choice": SelectionPlan("power_of_choice", share=0.2, fairness=0.5),
+    "pisces": SelectionPlan("pisces", share=0.2, fairness=0.5),
 }
+"""Three quarters of the mean, as usual, are more than six places have time for where half of the devices is slow."""
 
 
 def simulation(

@@ -308,8 +308,8 @@ def test_everybody_is_asked_for_one_turn_at_first_and_for_two_later():
 
 
 def test_where_as_many_are_asked_as_there_are_it_is_measured_anew_how_long_versions_take():
-    """The first turn was too short, as the fast devices are there first: nothing that is asked for would come near it."""
-    found = known({name: 1.0 for name in NAMES})
+    """The first turn was too short, as the fast devices are there first: nobody who is asked comes near it."""
+    found = known(dict.fromkeys(NAMES, 1.0))
     plan = SelectionPlan(share=0.5)
     while found.pace.asks_everyone(turn_of(20, 2)):
         found.version_made(50.0, 2, in_time=True)

@@ -1,8 +1,7 @@
-"""What `agent.db` keeps for rounds of a task that no round will begin with any more: it goes with the manifest that says
-so.
+"""What `agent.db` keeps of rounds, and no round will begin with any more: it goes with the manifest that says so.
 
 A device predicts and trains with the bundle that the newest manifest names, and with nothing where the task has ended.
-What bounds what a device tells (turns, charges, what its samples were used for) stays: nothing takes back what was told.
+What bounds what a device tells (turns, charges, what its samples were used for) stays: what was told is told.
 """
 
 import sqlite3

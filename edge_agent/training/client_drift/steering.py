@@ -87,9 +87,9 @@ class Steering:
         return msgspec.msgpack.encode(DriftMemory(variate, self._adapted(losses)))
 
     def left_unsent(self, losses: FloatVector | None) -> bytes | None:
-        """Likewise behind a round that sends nothing, with these `losses`, f32[K], or None where it has gone too far: it
-        diverged, or made validation samples worse. The control variate stays that of the last round that was sent; None
-        where there is nothing else.
+        """Likewise behind a round that sends nothing, with these `losses`, f32[K], or None where it has gone too far,
+        as it diverged or made validation samples worse. The control variate stays that of the last round that was sent;
+        None where there is nothing else.
         """
         proximal = self.memory.proximal
         if proximal is None:

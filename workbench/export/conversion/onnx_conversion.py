@@ -11,13 +11,13 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import fx
 from torch.onnx._internal.exporter._core import _exported_program_to_onnx_program
-from torch.onnx._internal.exporter._fx_passes import insert_type_promotion_nodes
 
 from workbench.export.conversion.folding import fold
 from workbench.export.conversion.scan_nodes import scan_nodes
 from workbench.export.conversion.traced_program import program_of
 from workbench.export.conversion.tracing import GraphInput, dtypes_of, trace
 from workbench.export.conversion.translations import OPSET, translations
+from workbench.export.conversion.type_promotion import insert_casts
 from workbench.export.layers.layer_context import UnexportableError
 from workbench.export.layers.recurrence import REPEAT
 
@@ -46,7 +46,7 @@ def convert(
         warnings.simplefilter("ignore")  # it warns of deprecations inside itself
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and that torchvision is missing
         program = program_of(traced, tuple(entry.example() for entry in inputs))
-        insert_type_promotion_nodes(program.graph_module)
+        insert_casts(program.graph_module)
         registry = translations({REPEAT: scan_nodes(traced, convert)})
         model = _exported_program_to_onnx_program(program, registry=registry).model
     _copy_inputs_given_back(model.graph)

@@ -36,6 +36,8 @@ class TaskGossip:
         self.task = description.task
         self.bundle = bundle
         self.refused: Counter[str] = Counter()
+        self.why_not: str | None = None
+        """Why this device trains nothing now, in words; None where it does."""
         self._parameters = description.parameter_count
         self._identity = identity
         self._database = database
@@ -44,11 +46,6 @@ class TaskGossip:
         self.roster = database.rosters.read(self.task)
         self.talk.stand(OwnStanding.of(self._state()))
         self._meet()
-
-    @property
-    def why_not(self) -> str | None:
-        """Why this device trains nothing now, in words; None where it does."""
-        return why_no_part(self.roster, self._identity.device, self._identity.public_key, self.bundle)
 
     @property
     def most_message_bytes(self) -> int:
@@ -159,6 +156,7 @@ class TaskGossip:
     def _meet(self) -> None:
         """Whoever is a neighbour by the roster, where this device has a part."""
         roster, device = self.roster, self._identity.device
+        self.why_not = why_no_part(roster, device, self._identity.public_key, self.bundle)
         each = neighbours_in(roster, device).each if roster and self.why_not is None else []
         members = {member.name: member.public_key for member in roster.members} if roster else {}
         self._keys = {name: VerifyKey(members[name]) for name in each}

@@ -37,5 +37,11 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     seed: Count
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=MAX_ROSTER_DEVICES)]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError, which decoding makes a ProtocolError: a name or a key has two places."""
+        for what, each in (("name", {m.name for m in self.members}), ("key", {m.public_key for m in self.members})):
+            if len(each) != len(self.members):
+                raise ValueError(f"a {what} has two places")
+
 
 ROSTER = PayloadKind(45, Roster, Leaf.ROSTER, max_bytes=MAX_ROSTER_BYTES)

@@ -38,10 +38,10 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=MAX_ROSTER_DEVICES)]
 
     def __post_init__(self) -> None:
-        """Raises ValueError, which decoding makes a ProtocolError: a name or a key has two places."""
-        for what, each in (("name", {m.name for m in self.members}), ("key", {m.public_key for m in self.members})):
-            if len(each) != len(self.members):
-                raise ValueError(f"a {what} has two places")
+        """Raises ValueError where two members have one name, or one key: a device has one place."""
+        for what in ("name", "public_key"):
+            if len({getattr(each, what) for each in self.members}) < len(self.members):
+                raise ValueError(f"two members have the same {what}")
 
 
 ROSTER = PayloadKind(45, Roster, Leaf.ROSTER, max_bytes=MAX_ROSTER_BYTES)

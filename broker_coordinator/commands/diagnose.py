@@ -49,8 +49,8 @@ def diagnosis(journal: JournalReader, name: str, keys: KeyRing) -> dict[str, obj
     task = TaskRegistry(journal.engine).description(name)
     if task.gossip is not None:
         advice = gossip_advice(journal.engine, task)
-        samples = samples_diagnosed(journal.engine, name).fields
-        return {"task": name, **gossip_told(journal.engine, task), "advice": advice} | samples
+        told = {"task": name, **gossip_told(journal.engine, task), "advice": advice}
+        return told | samples_diagnosed(journal.engine, name).fields
     rows = recent_updates(journal.engine, name, UPDATES_LOOKED_AT)
     compared = _compared(journal, task, rows, keys)
     counts = [number for _, number in updates_of_devices(journal.engine, name)]

@@ -44,6 +44,7 @@ class Rosters:
         self._metrics = metrics
         self._announcements = Announcements()
         self._mark: Mark | None = None
+        self._tasks_counter = -1
         self._plans: Mapping[str, tuple[StoredTask, GossipPlan]] = {}
         self._rosters: dict[str, Roster] = {}
         self._heard: dict[str, Roster] = {}
@@ -59,15 +60,18 @@ class Rosters:
         if now < self._look_at and not self._heard:
             return
         self._look_at = now + LOOK_SECONDS
-        mark = self._registry.mark()
-        if mark == self._mark and not self._heard:
+        counter = self._registry.tasks_counter()
+        has_news = counter != self._tasks_counter or bool(self._heard)
+        if counter != self._tasks_counter:
+            self._plans = self._read_plans()
+        mark = self._registry.mark() if self._plans else None
+        if mark == self._mark and not has_news:
             return
-        self._plans = self._read_plans()
         for name in (self._rosters.keys() | self._heard.keys()) - self._plans.keys():
             self._clear(name)
         for name, (task, plan) in self._plans.items():
             self._settle(name, task, plan)
-        self._mark, self._heard = mark, {}
+        self._tasks_counter, self._mark, self._heard = counter, mark, {}
 
     def receive(self, topic: str, data: bytes, now: float) -> None:
         """Take a message from a topic of rosters: this coordinator's own, or what has taken its place at the broker."""

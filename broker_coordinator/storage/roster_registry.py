@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Engine, delete, func, insert, select
 
 from broker_coordinator.admission.fleet_view import DeviceState
 from broker_coordinator.distribution.places import places
-from broker_coordinator.storage.change_counters import DEVICES, HELPERS, TASKS, change_counters_in
+from broker_coordinator.storage.change_counters import DEVICES, HELPERS, TASKS, change_counters_in, read_change_counters
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.helper_registry import allowed_helpers
 from broker_coordinator.storage.schema import devices, rosters
@@ -17,7 +17,7 @@ from fleet_protocol.gossip_plan import GossipPlan
 from fleet_protocol.kinds import Member, Roster, decode_payload, encode_payload
 
 Mark = tuple[int, ...]
-"""Changes whenever a roster may have to."""
+"""Changes whenever other devices may be approved, or helpers."""
 
 _APPROVED = devices.c.state == DeviceState.APPROVED.value
 
@@ -28,13 +28,17 @@ class RosterRegistry:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def tasks_counter(self) -> int:
+        """Changes whenever there may be another task, or another bundle of one."""
+        return read_change_counters(self._engine).get(TASKS, 0)
+
     def mark(self) -> Mark:
-        """What it stands at now."""
+        """What the devices stand at now."""
         seen = select(func.max(devices.c.changed), func.count()).where(_APPROVED)
         with reading(self._engine) as connection:
             counters = change_counters_in(connection)
             changed, count = connection.execute(seen).one()
-        return (changed or 0, count, *(counters.get(subject, 0) for subject in (DEVICES, HELPERS, TASKS)))
+        return (changed or 0, count, *(counters.get(subject, 0) for subject in (DEVICES, HELPERS)))
 
     def candidates(self) -> int:
         """How many devices a roster is of: those that are approved, and no helpers."""

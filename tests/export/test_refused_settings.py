@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.gossip_plan import AS_BUNDLED, GossipPlan
 from fleet_protocol.limits import MAX_STATISTICS_COLUMNS
 from tests.support.recipes import ONE_INPUT, write_recipe
-from workbench.export.recipe.recipe import read_recipe
+from workbench.export.recipe.recipe import Recipe, read_recipe
 
 NETWORK = """
 import torch
@@ -73,11 +74,11 @@ class Written:
     inputs: str = ONE_INPUT
     training: str = ""
 
-    def read(self, folder: Path) -> None:
+    def read(self, folder: Path) -> Recipe:
         write_recipe(folder, self.model, self.tables, first=self.first, inputs=self.inputs)
         task = folder / "task.toml"
         task.write_text(task.read_text().replace("[update]", f"{self.training}[update]"))
-        read_recipe(folder)
+        return read_recipe(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +324,13 @@ def test_what_a_recipe_says_wrongly_is_refused_with_words_that_help(name: str, t
     assert re.search(refused.sentence, said), said
     assert "\n" not in said
     refused.right.read(tmp_path / "right")
+
+
+def test_what_a_recipe_with_gossip_leaves_out_is_what_such_a_task_can_have(tmp_path: Path):
+    task = replace(PLAIN, tables=CLASSES + '[gossip]\ntopology = "grid"\n').read(tmp_path / "whole").task
+    assert (task.gossip, task.published) == (GossipPlan("grid"), AS_BUNDLED)
+    parts = replace(IN_TURN, tables=IN_TURN.tables + '[gossip]\ntopology = "ring"\n')
+    assert parts.read(tmp_path / "parts").task.aggregation.server_learning_rate == 1.0
 
 
 def test_folder_without_a_recipe_is_told_what_belongs_there(tmp_path: Path):

@@ -17,10 +17,12 @@ from fleet_protocol.envelope import read_envelope
 from fleet_protocol.gossip_plan import GossipPlan
 from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import ROSTER, UPDATE, Member, Outcome, Roster, Update, decode_payload, encode_payload
+from fleet_protocol.shards import shard_of
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice, packed_delta
-from tests.support.fleet import FLEET
+from tests.support.fleet import FLEET, SHARD
+from tests.support.led_shards import SHARDS, Shard
 
 TOPIC = topics.roster(FLEET, TASK)
 DEVICES = [SigningDevice(f"pi-{number}") for number in range(6)]
@@ -113,6 +115,18 @@ def test_helpers_and_devices_that_wait_for_approval_are_in_no_roster(tmp_path) -
     HelperRegistry(gossiping.bench.journal.engine).allow("pi-0")
     assert [names(each) for each in gossiping.rosters()] == [["pi-1"]]
     gossiping.bench.journal.close()
+
+
+def test_a_device_that_is_made_anew_keeps_its_place_with_another_key(gossiping) -> None:
+    gossiping.enrol(*DEVICES[:3])
+    (before,) = gossiping.rosters()
+    gossiping.registry.revoke("pi-1")
+    anew = SigningDevice("pi-1")
+    gossiping.enrol(anew)
+    (after,) = gossiping.rosters()
+    assert names(after) == names(before)
+    assert after.members[1] == Member("pi-1", bytes(anew.key.verify_key))
+    assert after.number == before.number + 1
 
 
 def test_after_a_restart_the_same_roster_is_published_again_with_its_number(gossiping) -> None:
@@ -232,3 +246,18 @@ def _with_key(gossiping: Gossiping, key: SigningKey) -> Bench:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.support.bench.KEY", key)
         return Bench(gossiping.database, gossiping.bundle, gossiping.settings)
+
+
+def test_only_who_leads_publishes_and_it_sees_who_is_let_in_elsewhere(tmp_path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", gossip=GossipPlan("ring"))
+    first, second = (Shard(tmp_path / "fleet.db", bundle, shard, leads=shard == SHARD) for shard in SHARDS)
+    device = next(each for each in DEVICES if shard_of(each.name, SHARDS) == SHARDS[1])
+    moved = SigningDevice(device.name, device.key, shard=SHARDS[1])
+    second.hear(moved, moved.enrolment())
+    said = {}
+    for shard in (first, second):
+        shard.coordinator.make_versions(10.0)
+        said[shard] = [each.data for each in shard.coordinator.publications(100, 10.0) if each.topic == TOPIC]
+        shard.journal.close()
+    assert [names(read(data)) for data in said[first]] == [[device.name]]
+    assert said[second] == []

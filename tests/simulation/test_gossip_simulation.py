@@ -17,8 +17,9 @@ from fleet_protocol.limits import MIB
 from fleet_protocol.parameter import Parameter
 from fleet_protocol.remedies import STEADIER_TRAINING
 from fleet_protocol.update_plan import WHOLE_UPDATES
+from tests.support.bundles import write_bundle
 from tests.support.simulated_fleet import BUNDLE, HOUR, bundle, fleet, workload
-from workbench.simulation.gossip.show import prepare_gossip, simulate_gossip
+from workbench.simulation.gossip.show import asked_plan, prepare_gossip, simulate_gossip
 from workbench.simulation.gossip.simulation import GossipSimulation, as_told
 from workbench.simulation.gossip.summary import GossipSummary, print_gossip, why_worthless
 from workbench.simulation.show import Request
@@ -120,6 +121,29 @@ def test_what_is_no_change_is_refused_and_counted():
 def request(**changes: object) -> Request:
     given = dict.fromkeys(Request.__dataclass_fields__) | {"devices": 8, "profiles": ["pi-4"], "task": "digits"}
     return Request(**(given | {"as_json": True} | changes))
+
+
+@pytest.mark.parametrize(
+    ("own", "topology", "vote", "wanted"),
+    [
+        (None, None, False, None),
+        (None, "grid", False, GossipPlan("grid", seed=4)),
+        (None, "random", True, GossipPlan("random", "vote", 4)),
+        (GossipPlan("random", seed=9), None, False, GossipPlan("random", seed=9)),
+        (GossipPlan("random", "vote", 9), None, False, GossipPlan("random", "vote", 9)),
+        (GossipPlan("ring", seed=9), "random", True, GossipPlan("random", "vote", 9)),
+        (GossipPlan("random", seed=9), None, True, GossipPlan("random", "vote", 9)),
+    ],
+)
+def test_a_task_says_how_its_devices_gossip_and_options_replace_what_they_name(tmp_path, own, topology, vote, wanted):
+    write_bundle(tmp_path, gossip=own)
+    options = Options(seed=4, seconds=HOUR)
+    assert asked_plan(request(task=str(tmp_path)), options, topology, vote=vote) == wanted
+
+
+def test_a_vote_where_there_is_a_coordinator_is_refused():
+    with pytest.raises(ConfigurationError, match="add --topology, or leave it out"):
+        asked_plan(request(), Options(seed=4, seconds=HOUR), None, vote=True)
 
 
 def test_real_digits_are_learned(capsys):

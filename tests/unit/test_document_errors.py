@@ -72,7 +72,7 @@ def refusal_of(text: str, shape: type) -> str:
         (
             "[label]",
             "seed = 3\n[label]",
-            "unknown key 'seed' in [input]; it belongs in [solved_head] or above all tables",
+            "unknown key 'seed' in [input]; it belongs in [solved_head] or in [gossip] or above all tables",
         ),
         ("[label]", "colour = 3\n[label]", "unknown key 'colour' in [input]; the keys are shape, minimum, maximum"),
         ("title =", "name = 'x' # " + 200 * "x" + "\ntitle =", "unknown key 'name'; the keys are task, title"),

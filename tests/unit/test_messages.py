@@ -4,23 +4,30 @@ import tracemalloc
 
 import pytest
 
-from fleet_protocol import cbor
+from fleet_protocol import cbor, topics
 from fleet_protocol.cohort import EVERYONE
+from fleet_protocol.envelope import sign_envelope
 from fleet_protocol.errors import ProtocolError, Reason
+from fleet_protocol.keys import SigningKey
 from fleet_protocol.kinds import (
+    ROSTER,
     BlobChunk,
     BlobRequest,
+    CopyRequest,
     Enrolment,
     Manifest,
+    Member,
     Outcome,
     Presence,
     PresenceState,
     Receipt,
+    Roster,
+    Told,
     Update,
     decode_payload,
     encode_payload,
 )
-from fleet_protocol.limits import MAX_GENERATION, MAX_SHARDS
+from fleet_protocol.limits import MAX_GENERATION, MAX_ROSTER_DEVICES, MAX_SEQUENCE, MAX_SHARDS
 
 HASH = "0f" * 32
 DIGEST = bytes(16)
@@ -189,6 +196,61 @@ def test_threshold_of_a_manifest_travels_only_where_not_every_device_is_asked():
     for refused in (0, 2**32, 2**32 + 1):
         with pytest.raises(ProtocolError):
             decode_payload(cbor.encode([1, HASH, HASH, refused]), Manifest)
+
+
+MEMBER = Member("pi", bytes(32))
+
+
+def test_a_roster_has_one_wire_form_and_names_its_members_in_order():
+    roster = Roster(0, 1, HASH, "ring", "mean", 0, (MEMBER, Member("shed", b"\x01" * 32)))
+    assert encode_payload(roster) == cbor.encode(
+        [0, 1, HASH, "ring", "mean", 0, [["pi", bytes(32)], ["shed", b"\x01" * 32]]]
+    )
+    assert decode_payload(encode_payload(roster), Roster) == roster
+    fields = [0, 1, HASH, "ring", "mean", 0]
+    for wrong in (["pi", bytes(31)], ["pi", bytes(33)], ["Pi", bytes(32)], ["a/b", bytes(32)], ["pi"], ["pi", "key"]):
+        with pytest.raises(ProtocolError, match="Roster"):
+            decode_payload(cbor.encode([*fields, [wrong]]), Roster)
+    for at, wrong in ((0, -1), (1, 2**63), (2, HASH.upper()), (3, "star"), (4, "median"), (5, -1)):
+        with pytest.raises(ProtocolError, match="Roster"):
+            decode_payload(cbor.encode([*fields[:at], wrong, *fields[at + 1 :], []]), Roster)
+
+
+def test_the_largest_roster_is_a_message_and_no_larger_one_is_read():
+    def roster(count: int) -> Roster:
+        members = (Member(f"{number:048}", bytes(32)) for number in range(count))
+        return Roster(MAX_GENERATION, MAX_SEQUENCE, HASH, "random", "mean", MAX_SEQUENCE, tuple(members))
+
+    topic = topics.roster("f" * 48, "t" * 48)
+    largest = encode_payload(roster(MAX_ROSTER_DEVICES))
+    signed = sign_envelope(SigningKey(bytes(32)), topic, ROSTER, largest, sequence=MAX_SEQUENCE, task="t" * 48)
+    assert 0.8 * ROSTER.max_bytes < len(signed) <= ROSTER.max_bytes
+    decode_payload(largest, Roster)
+    with pytest.raises(ProtocolError, match="Roster"):
+        decode_payload(encode_payload(roster(MAX_ROSTER_DEVICES + 1)), Roster)
+
+
+def test_what_neighbours_tell_and_ask_is_written_as_short_as_it_can_be():
+    for payload, fields in (
+        (Told(7, 1, b"packed"), [7, 1, b"packed"]),
+        (Told(7, 1, b"packed", whole=True), [7, 1, b"packed", True]),
+        (CopyRequest("pi"), ["pi"]),
+        (CopyRequest("pi", 7), ["pi", 7]),
+        (CopyRequest("pi", 7, 1), ["pi", 7, 1]),
+        (CopyRequest("pi", 0, 1), ["pi", 0, 1]),
+    ):
+        assert encode_payload(payload) == cbor.encode(fields)
+        assert decode_payload(cbor.encode(fields), type(payload)) == payload
+    for kind, wrong in (
+        (Told, [7, 1, b"packed", False]),
+        (Told, [-1, 1, b"packed"]),
+        (Told, [7, 1, "packed"]),
+        (CopyRequest, ["pi", 0]),
+        (CopyRequest, ["Pi"]),
+        (CopyRequest, ["pi", 2**63]),
+    ):
+        with pytest.raises(ProtocolError, match=kind.__name__):
+            decode_payload(cbor.encode(wrong), kind)
 
 
 @pytest.mark.parametrize("value", [b"\x80", b"\xa0", b"\x00"], ids=["empty arrays", "empty maps", "zeros"])

@@ -21,7 +21,10 @@ def test_every_topic_is_carried_by_every_broker_and_read_back(fleet, shard, devi
     assert topics.chunk_of(topics.chunk(fleet, HASH, number)) == (HASH, number)
     for packed in (topics.PackedWeights(device, number, None), topics.PackedWeights(device, number, number + 1)):
         assert topics.chunk_of(topics.chunk(fleet, packed, number)) == (packed, number)
+    assert topics.gossip_of(topics.gossip(fleet, shard, device)) == (shard, device)
     built = [
+        topics.roster(fleet, device),
+        topics.gossip(fleet, shard, device),
         topics.up(fleet, shard, device),
         topics.manifest(fleet, device),
         topics.invitation(fleet, device),
@@ -31,6 +34,26 @@ def test_every_topic_is_carried_by_every_broker_and_read_back(fleet, shard, devi
     for topic in built:
         assert re.fullmatch(r"[a-z0-9_/-]{1,255}", topic)
         assert topic.count("/") <= 7
+
+
+@given(names, names, names)
+def test_no_name_makes_a_topic_of_gossip_one_of_another_kind(fleet, task, device):
+    topic = topics.gossip(fleet, task, device)
+    for read in (topics.device_of, topics.blob_of, topics.packed_of):
+        with pytest.raises(ProtocolError):
+            read(topic)
+    for other in (topics.up(fleet, task, device), topics.roster(fleet, task), topics.manifest(fleet, task)):
+        with pytest.raises(ProtocolError):
+            topics.gossip_of(other)
+
+
+@pytest.mark.parametrize(
+    "tail", ["d/from", "d/from/", "d/to/pi", "D/from/pi", "d/from/+", "d/from/pi/more", "/from/pi"]
+)
+def test_topic_of_no_gossip_is_refused(tail):
+    with pytest.raises(ProtocolError) as caught:
+        topics.gossip_of(f"edgeflock/v1/f/gossip/{tail}")
+    assert caught.value.reason is Reason.MALFORMED
 
 
 @pytest.mark.parametrize(

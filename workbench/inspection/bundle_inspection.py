@@ -19,6 +19,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle_files import DESCRIPTION_FILE, blob_hash
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.gossip_plan import GossipPlan
 from fleet_protocol.personal_plan import PersonalPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
@@ -111,6 +112,7 @@ class Inspection(msgspec.Struct, frozen=True):
     clusters: ClusterPlan | None
     personal: PersonalPlan | None
     selection: SelectionPlan | None
+    gossip: GossipPlan | None
     own_parameters: int
     version_parameters: int
     block_parameters: list[int]
@@ -157,6 +159,7 @@ def inspect_bundle(folder: Path, samples: Path | None = None) -> Inspection:
         clusters=task.clusters,
         personal=task.personal,
         selection=task.selection,
+        gossip=task.gossip,
         own_parameters=sum(each.size for each in task.parameters if each.name in task.own_parameters),
         version_parameters=task.version.size,
         block_parameters=_block_parameters(task),

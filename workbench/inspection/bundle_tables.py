@@ -33,6 +33,10 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     if inspection.selection is not None:
         chosen = inspection.selection
         facts.add_row("selection", f"{chosen.method}, {chosen.share:g} of the devices train for a version")
+    if inspection.gossip is not None:
+        facts.add_row(
+            "gossip", f"{inspection.gossip.topology}, {inspection.gossip.rule}; no coordinator makes versions"
+        )
     for name, schema in (inspection.inputs or {"": inspection.input}).items():
         kind = "whole numbers" if schema.whole else "float32"
         facts.add_row(

@@ -86,6 +86,12 @@ def gossip(fleet: str, task: str, device: str) -> str:
     return f"{ROOT}/{fleet}/gossip/{task}/from/{device}"
 
 
+def is_gossip(topic: str) -> bool:
+    """Whether it has the form of `gossip`, whichever texts stand for task and device."""
+    parts = topic.split("/")
+    return len(parts) == 7 and (parts[3], parts[5]) == ("gossip", "from") and topic.startswith(ROOT + "/")
+
+
 def gossip_of(topic: str) -> tuple[str, str]:
     """Split a topic of `gossip` into the names of task and device.
 
@@ -93,7 +99,7 @@ def gossip_of(topic: str) -> tuple[str, str]:
         ProtocolError: `MALFORMED`, where the topic is another.
     """
     parts = topic.split("/")
-    if len(parts) != 7 or (parts[3], parts[5]) != ("gossip", "from") or not topic.startswith(ROOT + "/"):
+    if not is_gossip(topic):
         raise ProtocolError(
             Reason.MALFORMED, f"topic {topic[:200]!r} is not one on which a device tells its neighbours"
         )

@@ -88,10 +88,9 @@ class Leading:
         self._version_maker.mask_replied(helper, reply)
 
     def repeat(self, now: float) -> None:
-        """Publish what is retained again, soon: a device has come."""
+        """Publish what is retained again, soon: a device has come. But rosters, which are long (`Rosters`)."""
         self._version_maker.manifests.repeat(now)
         self._query_rounds.repeat(now)
-        self._rosters.repeat(now)
         self._successions.repeat(now)
 
     def announce(self) -> None:

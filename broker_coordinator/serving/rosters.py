@@ -1,7 +1,8 @@
 """Tells devices of each task that is learned by gossip who learns it, in a roster whose number counts up.
 
-The broker tells which roster it retains. One that this database lacks, as it is an older one, is counted past; one
-whose task is not, or no longer, learned by gossip is cleared. Times are seconds on any one clock.
+The broker tells which roster it retains, and when somebody replaces it. One that this database lacks, as it is an older
+one, is counted past; one whose task is not, or no longer, learned by gossip is cleared. So none is repeated for devices
+that come: it is long, and all would hear it. Times are seconds on any one clock.
 """
 
 import logging
@@ -25,7 +26,9 @@ from fleet_protocol.keys import KeyRing, key_id
 from fleet_protocol.kinds import ROSTER, Roster, decode_payload
 
 LOOK_SECONDS = 1.0
-"""Between two looks at whether a device was approved or revoked."""
+"""Between two looks at whether a device was approved or revoked, at least."""
+SECONDS_OF_DEVICE = 0.01
+"""Likewise, for each device of the longest roster: each hears of every change in some 50 bytes for each of them."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +62,8 @@ class Rosters:
         """
         if now < self._look_at and not self._heard:
             return
-        self._look_at = now + LOOK_SECONDS
+        largest = max((len(each.members) for each in self._rosters.values()), default=0)
+        self._look_at = now + max(LOOK_SECONDS, SECONDS_OF_DEVICE * largest)
         counter = self._registry.tasks_counter()
         has_news = counter != self._tasks_counter or bool(self._heard)
         if counter != self._tasks_counter:
@@ -80,21 +84,17 @@ class Rosters:
             return
         found = self._read(task, topic, data)
         newest = self._newest_heard.get(task, found)
-        if found is None or newest is None or _order(found) < _order(newest):
+        if found is not None and newest is not None and _order(found) >= _order(newest):
+            self._newest_heard[task] = found
+            if found != self._rosters.get(task):
+                self._heard[task] = found
+        elif found is not None or task in self._rosters:  # else a stranger's, on a topic that no device looks at
             self._announcements.repeat([task], now)
-            return
-        self._newest_heard[task] = found
-        if found != self._rosters.get(task):
-            self._heard[task] = found
 
     def announce(self) -> None:
         """Queue that of every task: the broker may have lost the retained one."""
         for name in self._rosters:
             self._announcements.announce(name)
-
-    def repeat(self, now: float) -> None:
-        """Publish them again soon: a device has come."""
-        self._announcements.repeat(self._rosters, now)
 
     def publications(self, limit: int, now: float) -> list[Publication]:
         """Take at most `limit` of those that are to be published now."""

@@ -68,7 +68,6 @@ from fleet_protocol.topics import PackedWeights
 logger = logging.getLogger(__name__)
 
 RELAYED = f"/{Leaf.RELAYED.value}"
-GOSSIP = f"/{Leaf.GOSSIP.value}/"
 
 
 class Membership:
@@ -265,7 +264,7 @@ class Membership:
     def _handle(self, topic: str, data: bytes) -> None:
         if topic.endswith(RELAYED):  # also under a shard that was left: a session goes on where it began
             self.sessions.relayed(data)
-        elif GOSSIP in topic:
+        elif topics.is_gossip(topic):
             self.neighbours.hear(topic, data)
         else:
             self._inbox.handle(topic, data)

@@ -175,7 +175,7 @@ HOSTILE: dict[str, tuple[str, Callable[[SigningDevice, str], bytes]]] = {
     ),
     "larger than any copy": (
         Reason.TOO_LARGE,
-        lambda sender, there: sender.identity.sign_to_neighbours(there, *told(packed=bytes(5000)), TASK, GENERATION),
+        lambda sender, there: sender.identity.sign_to_neighbours(there, *told(packed=bytes(1300)), TASK, GENERATION),
     ),
 }
 

@@ -16,7 +16,17 @@ from fleet_protocol import topics
 from fleet_protocol.envelope import read_envelope
 from fleet_protocol.gossip_plan import GossipPlan
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.kinds import ROSTER, UPDATE, Member, Outcome, Roster, Update, decode_payload, encode_payload
+from fleet_protocol.kinds import (
+    ROSTER,
+    UPDATE,
+    Member,
+    Outcome,
+    PresenceState,
+    Roster,
+    Update,
+    decode_payload,
+    encode_payload,
+)
 from fleet_protocol.shards import shard_of
 from tests.support.bench import KEY, OPEN, Bench
 from tests.support.bundles import TASK, write_bundle
@@ -169,6 +179,38 @@ def test_a_roster_that_somebody_has_replaced_or_cleared_is_published_again(gossi
         gossiping.bench.now += 10
         gossiping.hear(strange)
         assert gossiping.messages() == [own]
+
+
+def test_a_stranger_who_writes_on_topics_of_no_task_gets_no_answer_and_no_memory(gossiping) -> None:
+    gossiping.messages()
+    for number in range(100):
+        strange = Message(topics.roster(FLEET, f"none-{number}"), b"junk")
+        gossiping.bench.coordinator.receive_roster(strange, gossiping.bench.now)
+    gossiping.bench.now += 10
+    gossiping.bench.make_versions()
+    assert [each.topic for each in gossiping.bench.said() if "/roster/" in each.topic] == []
+
+
+def test_devices_that_come_and_go_do_not_have_the_roster_sent_to_all(gossiping) -> None:
+    gossiping.enrol(*DEVICES)
+    gossiping.messages()
+    for boot in range(1, 4):
+        gossiping.bench.present(DEVICES[0], DEVICES[0].presence(PresenceState.ONLINE, boot))
+        gossiping.bench.now += 10
+        assert gossiping.messages() == []
+
+
+def test_the_longer_a_roster_is_the_more_changes_wait_for_one_message(gossiping, monkeypatch) -> None:
+    monkeypatch.setattr("broker_coordinator.serving.rosters.SECONDS_OF_DEVICE", 10.0)
+    gossiping.enrol(*DEVICES[:3])
+    gossiping.rosters()
+    gossiping.enrol(DEVICES[3])
+    assert names(gossiping.rosters()[0]) == ["pi-0", "pi-1", "pi-2", "pi-3"], "the next one"
+    gossiping.enrol(DEVICES[4])
+    assert gossiping.rosters() == []
+    gossiping.registry.revoke("pi-0")
+    gossiping.bench.now += 30
+    assert [names(each) for each in gossiping.rosters()] == [["pi-4", "pi-1", "pi-2", "pi-3"]]
 
 
 def test_a_removed_task_has_no_roster_and_one_that_is_published_again_has_a_later_one(gossiping) -> None:

@@ -69,7 +69,7 @@ class GossipingDevice:
             on_connected=self._connected,
             handle=self._handle,
             filters=[],
-            maximum_message_bytes=100_000,
+            maximum_message_bytes=500,
         )
         self.link, self.listens = link, asyncio.Event()
         self.gossip = Gossip(
@@ -120,7 +120,7 @@ class GossipingDevice:
         life = 1 + int(self._random.integers(2**32))
         job = TrainingJob(self.task, "onnx-step", {}, "", "", b"", [], 0, life, 1, 0, 0, 0, own=kept, gossip=gossip)
         ended = gossip_round(job, gossip, self._begun, train)
-        self.gossip.commit(TASK, ended)
+        assert self.gossip.commit(TASK, BUNDLE_HASH, ended)
         return ended
 
     async def round_is_refused(self, why: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edge_agent.core.gossip.numbering import Heard, Reached
+from edge_agent.core.gossip.state import PeerState
 from edge_agent.core.gossip.waiting import Waiting
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.kinds import CopyRequest, Told
@@ -32,6 +33,21 @@ class OwnStanding:
     neighbours: Mapping[str, Reached] = field(default_factory=dict)
     at_rounds: Mapping[str, int] = field(default_factory=dict)
     distances: Mapping[str, float] = field(default_factory=dict)
+
+    @staticmethod
+    def of(state: PeerState | None) -> "OwnStanding":
+        """That of a state; where there is none, the device has told nothing and knows nobody."""
+        if state is None:
+            return OwnStanding()
+        copies = state.copies.items()
+        return OwnStanding(
+            state.life,
+            state.number,
+            state.rounds,
+            {name: copy.reached for name, copy in copies},
+            {name: copy.at_round for name, copy in copies},
+            {name: copy.distance for name, copy in copies},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ MESSAGES_AT_ONCE = 30
 """A neighbour's messages beyond one in so many seconds, and so many at once, are not looked at."""
 SAY_AGAIN_SECONDS = 3600.0
 """What stays wrong with a neighbour is said once in this time."""
+ANOTHER_BUNDLE = "the task has another bundle by now"
 FLOOD = "flood"
 """The word for what is beyond that, among reasons."""
 
@@ -65,7 +66,10 @@ class Gossip:
         """Why nothing is trained from a version of a task with `[gossip]` now, in words; None where it is."""
         self._follow_tasks()
         self._news.set()
-        return self._tasks[version.description.task].why_not
+        gossip = self._tasks.get(version.description.task)
+        if gossip is None or gossip.bundle != version.bundle:
+            return ANOTHER_BUNDLE
+        return gossip.why_not
 
     def needs_no_manifest(self, task: str) -> bool:
         """Whether a round need not ask which version is the newest: a roster that has come says that it is this one."""
@@ -76,13 +80,16 @@ class Gossip:
         """What the next round is told of neighbours."""
         return self._tasks[task].job()
 
-    def commit(self, task: str, ended: GossipRound) -> None:
-        """Store what a round has left, and tell neighbours.
+    def commit(self, task: str, bundle: str, ended: GossipRound) -> bool:
+        """Store what a round of a bundle has left, and tell neighbours; False where the task has another one by now, to
+        which all samples are new.
 
         Raises:
             sqlite3.Error, OSError: the disk.
         """
-        gossip = self._tasks[task]
+        gossip = self._tasks.get(task)
+        if gossip is None or gossip.bundle != bundle:
+            return False
         gossip.commit(ended, self._now())
         for refused in ended.refused:
             self._say_refused(task, refused.neighbour, refused.reason, refused.words)
@@ -98,6 +105,7 @@ class Gossip:
             )
         )
         self._news.set()
+        return True
 
     def take_roster(self, task: str, roster: Roster) -> None:
         """A verified roster has come."""
@@ -179,7 +187,7 @@ class Gossip:
             if known is None or description is None:
                 continue
             before = self._tasks.get(task)
-            if description.gossip is None:
+            if known.removed or description.gossip is None:
                 self._tasks.pop(task, None)
             elif before is None or before.bundle != known.bundle:
                 self._tasks[task] = TaskGossip(description, known.bundle, self._identity, self._database)

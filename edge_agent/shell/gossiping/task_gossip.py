@@ -36,19 +36,16 @@ class TaskGossip:
         self.task = description.task
         self.bundle = bundle
         self.refused: Counter[str] = Counter()
+        self.why_not: str | None = None
+        """Why this device trains nothing now, in words; None where it does."""
         self._parameters = description.parameter_count
         self._identity = identity
         self._database = database
         self._keys: dict[str, VerifyKey] = {}
         self.talk = Talk(identity.device, most_told_bytes(self._parameters))
         self.roster = database.rosters.read(self.task)
-        self.talk.stand(_standing(self._state()))
+        self.talk.stand(OwnStanding.of(self._state()))
         self._meet()
-
-    @property
-    def why_not(self) -> str | None:
-        """Why this device trains nothing now, in words; None where it does."""
-        return why_no_part(self.roster, self._identity.device, self._identity.public_key, self.bundle)
 
     @property
     def most_message_bytes(self) -> int:
@@ -129,7 +126,7 @@ class TaskGossip:
         """
         self._database.withhold(self.task, self.bundle, ended.trained_through, ended.epochs, ended.own)
         self.refused.update(each.reason for each in ended.refused)
-        self.talk.round_ended(_standing(read_state(ended.own, self._parameters)), told=ended.told, now=now)
+        self.talk.round_ended(OwnStanding.of(read_state(ended.own, self._parameters)), told=ended.told, now=now)
 
     def status(self, now: float) -> GossipStatus:
         """As people and programs on the device see it."""
@@ -159,6 +156,7 @@ class TaskGossip:
     def _meet(self) -> None:
         """Whoever is a neighbour by the roster, where this device has a part."""
         roster, device = self.roster, self._identity.device
+        self.why_not = why_no_part(roster, device, self._identity.public_key, self.bundle)
         each = neighbours_in(roster, device).each if roster and self.why_not is None else []
         members = {member.name: member.public_key for member in roster.members} if roster else {}
         self._keys = {name: VerifyKey(members[name]) for name in each}
@@ -167,17 +165,3 @@ class TaskGossip:
     def _signed(self, topic: str, kind: PayloadKind, payload: bytes) -> bytes:
         generation = self.roster.generation if self.roster else 0
         return self._identity.sign_to_neighbours(topic, kind, payload, self.task, generation)
-
-
-def _standing(state: PeerState | None) -> OwnStanding:
-    if state is None:
-        return OwnStanding()
-    copies = state.copies.items()
-    return OwnStanding(
-        state.life,
-        state.number,
-        state.rounds,
-        {name: copy.reached for name, copy in copies},
-        {name: copy.at_round for name, copy in copies},
-        {name: copy.distance for name, copy in copies},
-    )

@@ -15,7 +15,7 @@ from edge_agent.core.selection import RoundFigures, after_round
 from edge_agent.core.turns import why_not_yet
 from edge_agent.core.version_choice import needs_last_weights
 from edge_agent.producers import given_back
-from edge_agent.shell.gossiping.gossip import Gossip
+from edge_agent.shell.gossiping.gossip import ANOTHER_BUNDLE, Gossip
 from edge_agent.shell.learning.cohorts import Cohorts
 from edge_agent.shell.learning.round_spool import RoundSpool
 from edge_agent.shell.learning.sample_budget import NO_CHARGE, ChargedRound, SampleBudget
@@ -195,7 +195,8 @@ class RoundTraining:
             raise RoundFailedError(verdict, mended=self._is_mended(task, verdict))
         self._versions.hold(version)
         if isinstance(verdict, GossipRound):
-            self._gossip.commit(task, verdict)
+            if not self._gossip.commit(task, version.bundle, verdict):
+                raise RoundFailedError(TrainingFailure(ANOTHER_BUNDLE), mended=True)
             if verdict.diverged:
                 raise RoundFailedError(TrainingFailure(verdict.diverged))  # not again alike: it has mixed meanwhile
             return verdict

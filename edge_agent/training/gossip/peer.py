@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from edge_agent.core.gossip.neighbours import Neighbours
 from edge_agent.core.gossip.numbering import Heard, Reached
 from edge_agent.core.gossip.state import LAYOUT, CopyState, PeerState
+from edge_agent.core.gossip.talk import OwnStanding
 from edge_agent.training.compression import ENCODING_STREAM
 from edge_agent.training.gossip.mixing import MIXING_RULES
 from edge_agent.training.sending import running_norm, why_unchanged
@@ -89,6 +90,21 @@ class Peer:
             self._change,
             {name: self._state_of(copy) for name, copy in self._copies.items() if copy.reached.number},
         )
+
+    @property
+    def standing(self) -> OwnStanding:
+        """What its talk with neighbours goes by, without the numbers of its model."""
+        own = self._own.reached
+        known = {name: copy.reached for name, copy in self._copies.items() if copy.reached.number}
+        return OwnStanding(own.life, own.number, self.rounds, known)
+
+    @property
+    def last_told(self) -> Told | None:
+        """What it has told last; None before the first."""
+        own = self._own.reached
+        if not own.number:
+            return None
+        return Told(own.life, own.number, self._change) if self._change else self.whole()
 
     def go_on(self, state: PeerState) -> None:
         """Go on from a state. Who is no neighbour any more is forgotten.

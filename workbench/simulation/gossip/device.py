@@ -1,12 +1,13 @@
 """A device without a coordinator in virtual time: shipped trigger, guards, rounds and gossip, and what is between."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
 
-from edge_agent.core.gossip.numbering import Heard
+from edge_agent.core.gossip.state import most_told_bytes
+from edge_agent.core.gossip.talk import Talk
 from edge_agent.core.guards import MINUTES_OF_A_DAY, Readings
 from edge_agent.core.lifecycle import IN_A_ROUND, State
 from edge_agent.core.round_decisions import RoundDecisions, StartingPoint
@@ -16,7 +17,7 @@ from edge_agent.training.round import DivergedError
 from edge_agent.worker.contract import Withheld
 from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import ProtocolError
-from fleet_protocol.kinds import Told
+from fleet_protocol.kinds import CopyRequest, Told
 from fleet_protocol.task_description import TaskDescription
 from workbench.simulation.agent import TRIGGER
 from workbench.simulation.conditions import FleetMember
@@ -42,12 +43,8 @@ class Neighbourhood(Protocol):
     task: TaskDescription
     workload: Workload
 
-    def publish(self, sender: int, told: Told) -> None:
-        """Tell all neighbours."""
-        ...
-
-    def ask(self, device: int, neighbour: int) -> None:
-        """Ask a neighbour for its whole copy."""
+    def publish(self, sender: int, said: Told | CopyRequest) -> None:
+        """Tell all neighbours, or ask one of them."""
         ...
 
     def round_ended(self) -> None:
@@ -73,12 +70,14 @@ class GossipDevice:
         "number",
         "peer",
         "samples_counted_at",
+        "talk",
     )
 
     def __init__(self, number: int, member: FleetMember, peer: Peer, world: Neighbourhood) -> None:
         self.number = number
         self.member = member
         self.peer = peer
+        self.talk = self._new_talk()
         self.is_on = False
         self.samples_counted_at = 0.0
         self._world = world
@@ -142,17 +141,18 @@ class GossipDevice:
         start = StartingPoint(self.peer.rounds, "", self._newest_sample)
         self._decisions.version_ready(name, start)
         seconds = round_seconds(self._world.task, self.member.conditions, stored)
-        self._later(seconds, partial(self._end_round, self._job()))
+        self._later(seconds, partial(self._end_round, self._job(), self.talk.take_out()))
 
-    def hear(self, neighbour: int, told: Told) -> None:
+    def hear(self, neighbour: int, said: Told | CopyRequest) -> None:
         """A message has come from a neighbour."""
-        try:
-            heard = self.peer.hear(str(neighbour), told)
-        except ProtocolError as error:
-            self._world.ledger.refuse(error.reason.value, error.detail)
-            return
-        if heard is Heard.LACKING:
-            self._world.ask(self.number, neighbour)
+        if isinstance(said, CopyRequest):
+            self.talk.asked(said, self.now)
+        else:
+            try:
+                self.talk.hear(str(neighbour), said, self.now)
+            except ProtocolError as error:
+                self._world.ledger.refuse(error.reason.value, error.detail)
+        self._speak()
 
     def _power_on(self) -> None:
         queue, conditions = self._world.queue, self.member.conditions
@@ -165,6 +165,9 @@ class GossipDevice:
         seconds, self._crashes = conditions.seconds_on(queue.now, self._world.generator)
         if seconds < float("inf"):
             queue.set_alarm(Alarm.POWER, self.number, seconds)
+        self.talk = self._new_talk()
+        self.talk.connected()
+        self._speak()
         self._world.wake.idle(self)
 
     def _power_off(self) -> None:
@@ -175,6 +178,22 @@ class GossipDevice:
         self._world.ledger.crashes += self._crashes
         wait = self.member.conditions.restart_seconds if self._crashes else 0.0
         self._world.queue.set_alarm(Alarm.POWER, self.number, wait)
+
+    def _new_talk(self) -> Talk:
+        """What waited in the memory of the last one is lost."""
+        talk = Talk(str(self.number), most_told_bytes(self.peer.model.size))
+        talk.stand(self.peer.standing)
+        talk.meet(self.peer.neighbours)
+        return talk
+
+    def _speak(self) -> None:
+        """Say what is due, and again when more is."""
+        say = self.talk.to_say(self.now)
+        told = self.peer.whole() if say.whole else self.peer.last_told if say.change else None
+        for said in (*say.requests, *([told] if told else [])):
+            self._world.publish(self.number, said)
+        if (due := self.talk.next_due) is not None:
+            self._later(due - self.now, self._speak)
 
     def _new_decisions(self) -> RoundDecisions:
         trigger = Trigger(TRIGGER, self._newest_sample - self._trained_through)
@@ -202,14 +221,20 @@ class GossipDevice:
             cluster=0,
         )
 
-    def _end_round(self, job: RoundJob) -> None:
+    def _end_round(self, job: RoundJob, heard: Sequence[tuple[str, Told]]) -> None:
         """Whatever came of it, the device mixes: so one that diverges leaves where it is."""
         world, task = self._world, self._world.task
+        for name, told in heard:
+            try:
+                self.peer.hear(name, told)
+            except ProtocolError as error:
+                world.ledger.refuse(error.reason.value, error.detail)
         try:
             result = carried_out(job, world.workload, encode=ENCODE)
         except DivergedError as error:
             world.ledger.rounds_diverged = world.ledger.rounds_diverged.again(str(error))
             end_round(self.peer, None, task)
+            self._go_on(told=False)
             self._put_off(self._decisions.failed(task.task, None, self.now, str(error)))
             return
         if isinstance(result, Withheld):
@@ -220,11 +245,14 @@ class GossipDevice:
         told = end_round(self.peer, result, task)
         if told is None:
             world.ledger.rounds_withheld["unchanged"] += 1
-        else:
-            world.publish(self.number, told)
+        self._go_on(told=told is not None)
         self._decisions.ended(task.task, self._newest_sample - job.newest_sample, "told" if told else "unchanged")
         world.round_ended()
         world.wake.idle(self)
+
+    def _go_on(self, *, told: bool) -> None:
+        self.talk.round_ended(self.peer.standing, told=told, now=self.now)
+        self._speak()
 
     def _put_off(self, seconds: float) -> None:
         self._later(seconds, self._retry)

@@ -120,18 +120,19 @@ class GossipSimulation:
             self._note_point()
         return GossipResult(self._summary(), self._history)
 
-    def publish(self, sender: int, told: Told) -> None:
+    def publish(self, sender: int, said: Told | CopyRequest) -> None:
         """See `Neighbourhood`: it goes up once, and from the broker to each."""
-        self._send(sender, [*map(int, self.devices[sender].peer.neighbours)], self._tamper(sender, told), CHANGE)
-
-    def ask(self, device: int, neighbour: int) -> None:
-        """See `Neighbourhood`."""
-        asked = self.devices[neighbour]
-        size = self._signed_bytes(device, COPY_REQUEST, CopyRequest(f"device-{neighbour}"))
-        self.ledger.up[REQUEST] += size
-        seconds = self.devices[device].member.conditions.upload_seconds(size)
-        seconds += asked.member.conditions.download_seconds(size)
-        self.queue.after(seconds, partial(self._answer, neighbour, device, size))
+        if isinstance(said, CopyRequest):
+            what, kind = REQUEST, COPY_REQUEST
+        else:
+            said = self._tamper(sender, said)
+            what, kind = WHOLE_COPY if said.whole else CHANGE, TOLD
+        size = self._signed_bytes(sender, kind, said)
+        self.ledger.up[what] += size
+        upload = self.devices[sender].member.conditions.upload_seconds(size)
+        for receiver in map(int, self.devices[sender].peer.neighbours):
+            seconds = upload + self.devices[receiver].member.conditions.download_seconds(size)
+            self.queue.after(seconds, partial(self._deliver, sender, receiver, said, what, size))
 
     def round_ended(self) -> None:
         """See `Neighbourhood`."""
@@ -142,27 +143,12 @@ class GossipSimulation:
         if is_enough or self.ledger.updates == self._options.updates:
             self.queue.stop()
 
-    def _answer(self, asked: int, device: int, size: int) -> None:
-        if not self.devices[asked].is_on:
-            self._missed += 1
-            return
-        self.ledger.down[REQUEST] += size
-        self._send(asked, [device], self._tamper(asked, self.devices[asked].peer.whole()), WHOLE_COPY)
-
-    def _send(self, sender: int, receivers: Sequence[int], told: Told, what: str) -> None:
-        size = self._signed_bytes(sender, TOLD, told)
-        self.ledger.up[what] += size
-        upload = self.devices[sender].member.conditions.upload_seconds(size)
-        for receiver in receivers:
-            seconds = upload + self.devices[receiver].member.conditions.download_seconds(size)
-            self.queue.after(seconds, partial(self._deliver, sender, receiver, told, what, size))
-
-    def _deliver(self, sender: int, receiver: int, told: Told, what: str, size: int) -> None:
+    def _deliver(self, sender: int, receiver: int, said: Told | CopyRequest, what: str, size: int) -> None:
         if not self.devices[receiver].is_on:
             self._missed += 1
             return
         self.ledger.down[what] += size
-        self.devices[receiver].hear(sender, told)
+        self.devices[receiver].hear(sender, said)
 
     def _signed_bytes(self, sender: int, kind: PayloadKind, payload: msgspec.Struct) -> int:
         """As large as a signed message of that kind with this payload."""

@@ -296,7 +296,7 @@ _VERBS: Mapping[str, Verb] = {
     "remove": _remove,
     "evaluate": _evaluate,
 }
-VERBS_OF_VERSIONS = frozenset({"pause", "aggregate", "evaluate", "quarantine", "variety", "verify"})
+VERBS_OF_VERSIONS = frozenset({"pause", "invite", "aggregate", "evaluate", "quarantine", "variety", "verify"})
 """A task that devices learn by gossip has none; `rollback` and `export` ask by themselves."""
 VERBS_THAT_LOOK = frozenset({"list", "show", "diagnose", "quarantine", "invite"})
 _READING_VERBS: Mapping[str, ReadingVerb] = {

@@ -184,6 +184,8 @@ def _lines_of_told(status: Status, task: str) -> Iterator[str]:
 def _lines_of_neighbours(gossip: GossipStatus) -> Iterator[str]:
     if gossip.why_not:
         yield f"  among neighbours: trains nothing, as {gossip.why_not}"
+    elif not gossip.is_complete:
+        yield "  among neighbours: not all files of the bundle are here yet; keep the coordinator running"
     refused = ", ".join(f"{count} {reason}" for reason, count in gossip.refused.items())
     yield (
         f"  among {gossip.devices} devices: {gossip.rounds} rounds, {gossip.changes} changes told"

@@ -80,8 +80,9 @@ async def test_the_last_change_is_told_again_with_the_next_connection(devices, b
         broker.kill()
         await attic.until(lambda: not attic.link.connected, "the broker is gone")
         await attic.round()
-        broker.start()
-        await met(stack, barn)
+    broker.start()
+    async with AsyncExitStack() as stack:
+        await met(stack, barn, attic)
         await barn.until(lambda: barn.known("attic") == 1, "what was told while there was no broker")
 
 

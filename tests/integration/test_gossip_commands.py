@@ -63,6 +63,7 @@ def test_a_roster_of_one_is_told_with_a_way_out(place, capsys) -> None:
     "command",
     [
         ("tasks", "pause"),
+        ("tasks", "invite"),
         ("tasks", "aggregate"),
         ("tasks", "quarantine"),
         ("tasks", "evaluate"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from edge_agent.core.gossip.status import GossipStatus
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.connection.link import Link, LinkLeftError
+from edge_agent.shell.gossiping.preparing import Preparing
 from edge_agent.shell.gossiping.task_gossip import TaskGossip
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
@@ -60,7 +61,12 @@ class Gossip:
         self._news = asyncio.Event()
         self._flood = RateLimit(MESSAGE_SECONDS, MOST_SPEAKERS, burst=MESSAGES_AT_ONCE)
         self._said = RateLimit(SAY_AGAIN_SECONDS, MOST_SPEAKERS)
+        self._preparing = Preparing(tasks, database, versions, found=self._news.set)
         self._follow_tasks()
+
+    def look_again(self) -> None:
+        """There is a manifest that may be new, or the device was let in: what it needs is fetched."""
+        self._preparing.look_again()
 
     def why_not(self, version: ReadyVersion) -> str | None:
         """Why nothing is trained from a version of a task with `[gossip]` now, in words; None where it is."""
@@ -166,8 +172,14 @@ class Gossip:
         self._follow_tasks()
         for gossip in self._tasks.values():
             gossip.talk.connected()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._preparing.keep())
+            group.create_task(self._speak())
+
+    async def _speak(self) -> None:
         while True:
             self._news.clear()
+            self._follow_tasks()
             await self._subscribe()
             for gossip in list(self._tasks.values()):
                 await self._publish(gossip)
@@ -178,7 +190,11 @@ class Gossip:
     @property
     def status(self) -> dict[str, GossipStatus]:
         """By task, as people and programs on the device see it."""
-        return {task: gossip.status(self._now()) for task, gossip in self._tasks.items()}
+        complete = self._preparing.is_complete
+        return {
+            task: gossip.status(self._now(), is_complete=complete(task, gossip.bundle))
+            for task, gossip in self._tasks.items()
+        }
 
     def _follow_tasks(self) -> None:
         """Which tasks are learned among neighbours, as far as their bundles are here."""

@@ -25,6 +25,10 @@ from fleet_protocol.kinds import (
 from fleet_protocol.limits import KIB
 from fleet_protocol.task_description import TaskDescription
 
+NOT_ENCRYPTED = (
+    "agent.toml has encrypt_updates = true, and the broker and all devices can read what neighbours are told; turn it"
+    " off where they may, or leave this task out"
+)
 ENVELOPE_BYTES = KIB
 """Around a payload, at most."""
 
@@ -128,7 +132,7 @@ class TaskGossip:
         self.refused.update(each.reason for each in ended.refused)
         self.talk.round_ended(OwnStanding.of(read_state(ended.own, self._parameters)), told=ended.told, now=now)
 
-    def status(self, now: float) -> GossipStatus:
+    def status(self, now: float, *, is_complete: bool) -> GossipStatus:
         """As people and programs on the device see it."""
         roster, talk, own = self.roster, self.talk, self.talk.own
         return GossipStatus(
@@ -139,6 +143,7 @@ class TaskGossip:
             {name: self._status_of(name, now) for name in talk.neighbours},
             dict(sorted(self.refused.items())),
             self.why_not or "",
+            is_complete,
         )
 
     def _status_of(self, name: str, now: float) -> NeighbourStatus:
@@ -157,6 +162,8 @@ class TaskGossip:
         """Whoever is a neighbour by the roster, where this device has a part."""
         roster, device = self.roster, self._identity.device
         self.why_not = why_no_part(roster, device, self._identity.public_key, self.bundle)
+        if self._identity.encrypts:
+            self.why_not = NOT_ENCRYPTED
         each = neighbours_in(roster, device).each if roster and self.why_not is None else []
         members = {member.name: member.public_key for member in roster.members} if roster else {}
         self._keys = {name: VerifyKey(members[name]) for name in each}

@@ -29,6 +29,8 @@ NOT_ENCRYPTED = (
     "agent.toml has encrypt_updates = true, and the broker and all devices can read what neighbours are told; turn it"
     " off where they may, or leave this task out"
 )
+OTHER_GENERATION = "other_generation"
+"""The word, among reasons, for what is of another generation of the task."""
 ENVELOPE_BYTES = KIB
 """Around a payload, at most."""
 
@@ -65,6 +67,8 @@ class TaskGossip:
         if not is_newer(self.roster, roster):
             return False
         self._database.rosters.write(self.task, roster)
+        if self.roster is not None and roster.generation > self.roster.generation:
+            self.talk.connected()  # those that were behind, or ahead, have not taken what was told last
         self.roster = roster
         self._meet()
         return True
@@ -80,12 +84,11 @@ class TaskGossip:
         envelope = read_envelope(data, self.most_message_bytes)
         envelope.verify(self._keys[neighbour], topic)
         header = envelope.header
-        if header.task != self.task or header.generation != self.roster.generation:
-            raise ProtocolError(
-                Reason.MALFORMED,
-                f"it is of {header.task!r}, generation {header.generation}, and the roster is of {self.task!r},"
-                f" generation {self.roster.generation}",
-            )
+        if header.task != self.task:
+            raise ProtocolError(Reason.MALFORMED, f"it is of task {header.task!r}, on a topic of {self.task!r}")
+        if header.generation != self.roster.generation:
+            self.refused[OTHER_GENERATION] += 1  # one of both has not heard of the newest roster yet
+            return False
         if header.kind is COPY_REQUEST:
             return self.talk.asked(decode_payload(envelope.payload, CopyRequest), now)
         if header.kind is not TOLD:

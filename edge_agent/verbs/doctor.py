@@ -142,7 +142,7 @@ def _neighbours(configuration: AgentConfiguration, _program: str) -> str:
 
 def _words_of_neighbours(gossip: GossipStatus) -> str:
     needs = "needs no coordinator" if gossip.is_complete else "needs the coordinator, for files that are not here yet"
-    return f"{len(gossip.neighbours)} neighbours, by roster {gossip.number} of {gossip.devices} devices; {needs}"
+    return f"neighbours: {len(gossip.neighbours)}, by roster {gossip.number} of {gossip.devices} devices; {needs}"
 
 
 def _coordinator(configuration: AgentConfiguration, _program: str) -> str:

@@ -129,7 +129,7 @@ def test_device_that_lacks_nothing_is_well(tmp_path, port):
         (
             {"digits": GossipStatus(3, 8, 5, 4, {"barn": NeighbourStatus(None, None, None)}, {})},
             True,
-            "digits: 1 among 8",
+            "digits: neighbours: 1, by roster 3 of 8",
         ),
     ],
 )

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -288,3 +289,15 @@ async def test_a_request_of_somebody_who_is_no_neighbour_is_not_answered(devices
         attic.gossip.hear(topic("cellar"), request)
         assert attic.gossip._tasks[TASK].talk.next_due is None
         await barn.until(lambda: barn.known("attic") == 1, "its neighbours hear it")
+
+
+async def test_a_task_that_is_removed_is_left_and_nothing_is_said_of_it(devices) -> None:
+    attic = devices["attic"]
+    async with AsyncExitStack() as stack:
+        await met(stack, attic)
+        await attic.round()
+        known = attic.database.known_version(TASK)
+        attic.database.set_known_version(TASK, replace(known, generation=known.generation + 1, removed=True))
+        attic.gossip.look_again()
+        await attic.until(lambda: not attic.gossip._subscribed, "it hears neither neighbours nor rosters of it")
+        assert attic.gossip.status == {}

@@ -221,7 +221,10 @@ class Gossip:
             elif known is None or description is None:
                 continue
             elif before is None or before.bundle != known.bundle:
-                self._tasks[task] = TaskGossip(description, known.bundle, self._identity, self._database)
+                made = TaskGossip(description, known.bundle, self._identity, self._database)
+                self._tasks[task] = made
+                if self._link.connected:
+                    made.talk.connected()
                 self._news.set()
 
     async def _subscribe(self) -> None:

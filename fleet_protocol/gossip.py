@@ -96,12 +96,32 @@ def _random(devices: int, seed: int) -> tuple[Graph, ...]:
     """Four neighbours each: two random rings that have no edge in common, and so are connected. For many devices that
     is like a graph drawn from all of that degree (Kim and Wormald 2001), which mixes fast.
     """
+    first = _closed(_shuffled(devices, f"{seed}/0/0"))
+    taken = _connected(devices, [first])
     for attempt in count():
-        first, second = (_closed(_shuffled(devices, f"{seed}/{attempt}/{ring}")) for ring in range(2))
-        graph = _connected(devices, [first, second])
-        if all(len(neighbours) == 4 for neighbours in graph):
-            return (graph,)
-    raise AssertionError("two rings of five or more have no edge in common sooner or later")
+        second = _apart(_shuffled(devices, f"{seed}/{attempt}/1"), taken)
+        if second is not None:
+            return (_connected(devices, [first, _closed(second)]),)
+    raise AssertionError("of five or more there is always a second ring without an edge of the first")
+
+
+def _apart(ring: list[int], taken: Graph) -> list[int] | None:
+    """The ring without an edge of `taken`: behind one that it has, the shortest stretch is turned round that takes it
+    away and brings no other. So a place more or less changes little of it; drawn anew, all would be another. None where
+    no stretch does.
+    """
+    while shared := [at for at, place in enumerate(ring) if ring[(at + 1) % len(ring)] in taken[place]]:
+        ring = ring[shared[0] :] + ring[: shared[0]]
+        ends = (end for end in range(2, len(ring) - 1) if _are_apart(ring, end, taken))
+        if (end := next(ends, None)) is None:
+            return None
+        ring[1 : end + 1] = ring[end:0:-1]
+    return ring
+
+
+def _are_apart(ring: list[int], end: int, taken: Graph) -> bool:
+    """Whether neither edge is taken that the ring gets where its places 1 to `end` are turned round."""
+    return ring[end] not in taken[ring[0]] and ring[end + 1] not in taken[ring[1]]
 
 
 TOPOLOGIES: Final[Mapping[TopologyName, Callable[[int, int], tuple[Graph, ...]]]] = {

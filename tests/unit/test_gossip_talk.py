@@ -3,7 +3,7 @@
 import pytest
 
 from edge_agent.core.gossip.numbering import MOST_LIVES, Heard, Reached
-from edge_agent.core.gossip.talk import ASK_SECONDS, COLLECT_SECONDS, WHOLE_COPIES, OwnStanding, Talk, ToSay
+from edge_agent.core.gossip.talk import ANSWERS, ASK_SECONDS, COLLECT_SECONDS, OwnStanding, Talk, ToSay
 from edge_agent.core.gossip.waiting import Waiting
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.kinds import CopyRequest, Told
@@ -150,8 +150,44 @@ def test_one_answer_serves_all_who_ask_and_nobody_gets_them_without_end():
         if device.to_say(second).whole:
             said.append(second)
     assert said[0] == COLLECT_SECONDS
-    assert len(said) <= WHOLE_COPIES.burst + 7200 / WHOLE_COPIES.interval_seconds
-    assert len(said) >= 7200 / WHOLE_COPIES.interval_seconds, "who asks again gets one, late"
+    assert len(said) <= ANSWERS.burst + 7200 / ANSWERS.interval_seconds
+    assert len(said) >= 7200 / ANSWERS.interval_seconds, "who asks again gets one, late"
+
+
+def test_whoever_connects_or_meets_a_neighbour_asks_it_for_what_was_missed():
+    device = talk()
+    device.stand(OwnStanding(LIFE, 3, neighbours={"a": Reached(LIFE, 4)}))
+    device.connected()
+    assert device.to_say(0) == ToSay(change=True, requests=(CopyRequest("a", LIFE, 4), CopyRequest("b")))
+    device.meet(["a", "c"])
+    assert device.to_say(1) == ToSay(change=True, requests=(CopyRequest("c"),))
+    device.meet(["a", "c"])
+    assert device.to_say(2) == ToSay()
+
+
+@pytest.mark.parametrize(
+    ("number", "has"), [(3, CopyRequest("me", LIFE, 2)), (1, CopyRequest("me")), (1, CopyRequest("me", LIFE + 1, 8))]
+)
+def test_who_lacks_the_last_change_alone_is_told_that_and_no_more(number, has):
+    device = talk(number)
+    device.asked(has, 0)
+    assert device.to_say(0) == ToSay(), "others may ask too"
+    assert device.to_say(COLLECT_SECONDS) == ToSay(change=True)
+    device.asked(has, 2)
+    device.asked(CopyRequest("me", LIFE + 2, 9), 2)
+    assert device.to_say(2 + COLLECT_SECONDS) == (ToSay(whole=True) if number > 1 else ToSay(change=True))
+    device.asked(has, 4)
+    device.round_ended(OwnStanding(LIFE, number + 1, rounds=9), told=True, now=4)
+    device.to_say(4)
+    assert device.to_say(4 + COLLECT_SECONDS) == ToSay(whole=True), "it lacks two by now"
+
+
+def test_the_last_change_is_not_told_without_end():
+    device, told_ = talk(), 0
+    for second in range(7200):
+        device.asked(CopyRequest("me", LIFE, 2), second)
+        told_ += device.to_say(second).change
+    assert told_ <= ANSWERS.burst + 7200 / ANSWERS.interval_seconds
 
 
 @pytest.mark.parametrize("request_", [CopyRequest("b", 0, 0), CopyRequest("me", LIFE, 3)], ids=["another's", "has it"])
@@ -194,7 +230,7 @@ def test_the_last_change_is_told_again_with_each_connection():
     assert not device.to_say(0).change
     fresh = talk(number=0)
     fresh.connected()
-    assert fresh.to_say(0) == ToSay()
+    assert not fresh.to_say(0).change
 
 
 def test_another_roster_keeps_what_is_known_of_those_who_stay_and_forgets_the_others():

@@ -61,6 +61,16 @@ def test_random_neighbours_are_four_and_follow_from_the_seed():
     assert drawn != topology("random", 12, seed=4)
 
 
+@pytest.mark.parametrize(("name", "most"), [("ring", 2), ("random", 16)])
+def test_a_place_more_or_less_leaves_most_neighbours(name, most):
+    """However many there are: whoever has another neighbour needs its whole copy."""
+    for devices in range(5, 40):
+        for seed in range(4):
+            before, after = topology(name, devices, seed), topology(name, devices + 1, seed)
+            others = [set(before.neighbours(place)) - set(after.neighbours(place)) for place in range(devices)]
+            assert sum(map(len, others)) <= most, (devices, seed)
+
+
 @pytest.mark.parametrize(
     ("name", "devices", "words"),
     [

@@ -19,8 +19,9 @@ asked without a round between: a device that makes none asks ever less."""
 LONGEST_ASK_SECONDS: Final = 86_400.0
 COLLECT_SECONDS: Final = 1.0
 """So long a request waits for others: one answer is heard by all neighbours."""
-WHOLE_COPIES: Final = TokenBucket(interval_seconds=900.0, burst=4)
-"""Answers: a device that told while its neighbours slept is asked by each of them; nobody gets more out of it."""
+ANSWERS: Final = TokenBucket(interval_seconds=900.0, burst=4)
+"""A device that told while its neighbours slept is asked by each of them; nobody gets more out of it. An answer is the
+whole copy, or the last change where all who ask lack that alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,9 @@ class Talk:
         self._asks: set[str] = set()
         self._tells = False
         self._answers_at: float | None = None
+        self._answers_whole = False
+        self._is_on = False
+        self._greets: set[str] = set()
         self._full_at = 0.0
         self._heard_at: dict[str, float] = {}
         self._believes = True
@@ -86,7 +90,12 @@ class Talk:
         return self._neighbours
 
     def meet(self, neighbours: list[str]) -> None:
-        """A roster has given it these neighbours. What is known of those that stay is kept."""
+        """A roster has given it these neighbours. What is known of those that stay is kept. New ones are asked for
+        their copies and told the last change: one of both has this roster first, and does not hear the other.
+        """
+        if self._is_on and (new := set(neighbours) - set(self._neighbours)):
+            self._greets |= new
+            self._tells = self.own.number > 0
         self._neighbours = neighbours
         self._asks &= set(neighbours)
         for times in (self._asked_at, self._ask_seconds, self._heard_at):
@@ -100,7 +109,11 @@ class Talk:
         self._follow()
 
     def connected(self) -> None:
-        """What was told last is told again: whoever was away may have missed it."""
+        """What was told last is told again, as whoever was away may have missed it; and neighbours are asked for what
+        this device may have missed. Where a broker comes back, one of two is there first.
+        """
+        self._is_on = True
+        self._greets.update(self._neighbours)
         self._tells = self.own.number > 0
 
     def round_ended(self, own: OwnStanding, *, told: bool, now: float) -> None:
@@ -109,6 +122,7 @@ class Talk:
             self.was_put_back = False
         self.own = own
         self._tells = self._tells or told
+        self._answers_whole = self._answers_whole or told  # the last change is another one than was asked for
         self._ask_seconds.clear()
         for name in self._waiting.round_ended(own.neighbours):
             self._ask(name, now)
@@ -144,20 +158,25 @@ class Talk:
             is_new, self._believes = self._believes, False
             self.was_put_back = self.was_put_back or is_new
             return is_new
-        if (request.life, request.number) != (own.life, own.number) and self._answers_at is None:
-            empty_until = self._full_at - (WHOLE_COPIES.burst - 1) * WHOLE_COPIES.interval_seconds
-            self._answers_at = max(now + COLLECT_SECONDS, empty_until)
+        if (request.life, request.number) != (own.life, own.number):
+            if self._answers_at is None:
+                empty_until = self._full_at - (ANSWERS.burst - 1) * ANSWERS.interval_seconds
+                self._answers_at, self._answers_whole = max(now + COLLECT_SECONDS, empty_until), False
+            lacks_the_last_alone = own.number == 1 or (request.life, request.number) == (own.life, own.number - 1)
+            self._answers_whole = self._answers_whole or not lacks_the_last_alone
         return False
 
     def to_say(self, now: float) -> ToSay:
         """What is due; it is taken for said."""
-        requests = tuple(self._request(name) for name in self._neighbours if name in self._asks)
+        requests = tuple(self._request(name) for name in self._neighbours if name in self._asks | self._greets)
         self._asks.clear()
-        whole = self._answers_at is not None and self._answers_at <= now
-        if whole:
+        self._greets.clear()
+        answers = self._answers_at is not None and self._answers_at <= now
+        whole = answers and self._answers_whole
+        if answers:
             self._answers_at = None
-            self._full_at = max(self._full_at, now) + WHOLE_COPIES.interval_seconds
-        change, self._tells = self._tells and not whole, False
+            self._full_at = max(self._full_at, now) + ANSWERS.interval_seconds
+        change, self._tells = (self._tells or answers) and not whole, False
         return ToSay(change, whole, requests)
 
     @property

@@ -67,8 +67,11 @@ class Gossip:
         self._follow_tasks()
 
     def look_again(self) -> None:
-        """There is a manifest that may be new, or the device was let in: what it needs is fetched."""
+        """There is a manifest that may be new, or the device was let in: what it needs is fetched, and it leaves a task
+        that is removed, or that neighbours no longer learn.
+        """
         self._preparing.look_again()
+        self._news.set()
 
     def why_not(self, version: ReadyVersion) -> str | None:
         """Why nothing is trained from a version of a task with `[gossip]` now, in words; None where it is."""
@@ -211,14 +214,17 @@ class Gossip:
         """Which tasks are learned among neighbours, as far as their bundles are here."""
         for task in self._names:
             known, description = self._database.known_version(task), self._versions.description(task)
-            if known is None or description is None:
-                continue
             before = self._tasks.get(task)
-            if known.removed or description.gossip is None:
+            if (known is not None and known.removed) or (description is not None and description.gossip is None):
                 if self._tasks.pop(task, None) is not None:
                     self._news.set()
+            elif known is None or description is None:
+                continue
             elif before is None or before.bundle != known.bundle:
-                self._tasks[task] = TaskGossip(description, known.bundle, self._identity, self._database)
+                made = TaskGossip(description, known.bundle, self._identity, self._database)
+                self._tasks[task] = made
+                if self._link.connected:
+                    made.talk.connected()
                 self._news.set()
 
     async def _subscribe(self) -> None:

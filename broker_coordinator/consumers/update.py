@@ -187,9 +187,10 @@ def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate)
         offered.header.base_version,
         offered.staleness,
         update.life,
-        np.float32(facts.tempered) * _statistics(update, task) if task.statistics else NO_STATISTICS,
+        _statistics(update, task) if task.statistics else NO_STATISTICS,
         _samples_of_blocks(update, facts, task) if update.held or task.clusters else None,
         facts.helper,
+        facts.tempered,
     )
 
 

@@ -42,7 +42,8 @@ def suspected(update: WaitingPayload, found: Suspicion) -> WaitingPayload:
     if found.is_held or found.counts == 1.0:
         return changed
     facts = msgspec.structs.replace(update.facts, tempered=found.counts)
-    item = msgspec.structs.replace(update.item, delta=scaled(update.item.delta, found.counts))
+    delta = scaled(update.item.delta, found.counts)
+    item = msgspec.structs.replace(update.item, delta=delta, tempered=found.counts)
     return msgspec.structs.replace(changed, facts=facts, item=item)
 
 

@@ -59,7 +59,8 @@ def too_few(name: TopologyName, devices: int) -> str:
     if devices >= fewest:
         return ""
     remedy = "add devices" if devices < FEWEST_DEVICES["ring"] else "add devices, or take 'ring'"
-    return f"topology {name!r} of {devices} devices: it takes {fewest} or more; {remedy}"
+    counted = "1 device" if devices == 1 else f"{devices} devices"
+    return f"topology {name!r} of {counted}: it takes {fewest} or more; {remedy}"
 
 
 def topology(name: TopologyName, devices: int, seed: int) -> Topology:

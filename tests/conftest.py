@@ -37,6 +37,20 @@ share_statements()
 gc.disable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before those that `-m` leaves out are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run each test on PostgreSQL with the first of its cases; with the others, which SQLite has too, it is long."""
+    tried: set[str] = set()
+    for item in items:
+        case = getattr(item, "callspec", None)
+        if case is None or case.params.get("database") != "postgresql" or item.get_closest_marker("long"):
+            continue
+        test = item.nodeid.partition("[")[0]
+        if test in tried:
+            item.add_marker(pytest.mark.long)
+        tried.add(test)
+
+
 def pytest_collection_finish() -> None:
     """Look through what tests make, and no longer through what was there before."""
     gc.freeze()

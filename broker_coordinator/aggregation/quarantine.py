@@ -2,7 +2,10 @@
 
     z(x) = (x - median of x_j) / max(1.4826 * median |x_j - median|, least)     x_j of the other devices
     suspicious where     z(|u|) > threshold     or     c(u) < 0 and z(c(u)) < -threshold
-    counts     0 where it is held     min(1, 1 / S) * min(1, median |u_j| / |u as it counts|) where it is tempered
+    counts     0 where it is held; where it is tempered
+               min(1, L / |u as it counts|) where it is merely long, L the longest that is not suspicious
+               min(1, 1 / S) * min(1, median |u_j| / |u as it counts|) where it points away, or is long and
+               c(u) < 0 and z(|u|) - z(c(u)) > 1.5 threshold
 
 |u| is an update's norm, as it came. Its c(u) is the cosine with the sum of d_j = u_j / |u_j|, where u_j is the last
 update of device j that a version holds; that of d_j itself is with the sum of the others, without its own. z is the
@@ -11,10 +14,10 @@ Gaussians their deviation. A device is never compared with itself, and counts on
 norm 0 have no direction and no scale: they say nothing of what is usual, and no more do those that were tempered. They
 take no place among those that are remembered either: so devices that send nothing else push none out that judges.
 
-S is of how many devices something was suspicious lately, whatever they sent since (`verdicts`): together they count as
-much as one device of the usual length. So one alone that sees what nobody else sees is heard, and many that act
-together are no more than one. Where more than half of the devices are suspicious, by the last update of each, all count
-until that is over (docs/decisions/quarantine.md).
+S is of how many devices something was suspicious lately, whatever they sent since (`verdicts`): those that point away
+count together as much as one device of the usual length. So one alone that sees what nobody else sees is heard, and
+many that act together are no more than one. Where more than half of the devices are suspicious, by the last update of
+each, all count until that is over (docs/decisions/quarantine.md).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +32,9 @@ from broker_coordinator.aggregation.verdicts import Verdicts
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.quarantine_plan import FEWEST_OTHERS, QuarantinePlan
 
+ALTOGETHER: Final = 1.5
+"""So many thresholds in length and direction together: a long one that points away is then no honest device that
+learned much."""
 DEVICES_REMEMBERED: Final = 32
 """Those of which versions held an update last."""
 VALUES_REMEMBERED: Final = 1 << 24
@@ -62,6 +68,26 @@ class Judged:
     sent: Sent
     suspicion: str = ""
     is_tempered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Away:
+    """Of an update that points away from others: its negative cosine with them, the usual one, and by how many
+    deviations it is below that.
+    """
+
+    cosine: float
+    usual: float
+    deviations: float
+
+
+@dataclass(frozen=True, slots=True)
+class Against:
+    """Why an update is suspicious, how long it may be where it is tempered, and whether it points away."""
+
+    reason: str
+    longest: float
+    points_away: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +137,22 @@ class Quarantine:
         verdicts = self.verdicts.copy()
         found = {}
         for place, update in enumerate(updates):
-            reason = update.suspicion or peers.reason_against(update, plan.threshold)
-            verdicts.note(update.device, update.position, suspicious=bool(reason))
-            if reason and not update.suspicion:
-                found[place] = Suspicion(reason, self._counts(update, peers, verdicts, plan))
+            against = None if update.suspicion else peers.against(update, plan.threshold)
+            verdicts.note(update.device, update.position, suspicious=bool(against or update.suspicion))
+            if against:
+                found[place] = Suspicion(against.reason, _counts(against, update.sent, verdicts, plan))
         return found
 
-    def _counts(self, update: Judged, peers: "Peers", verdicts: Verdicts, plan: QuarantinePlan) -> float:
-        """How often a suspicious one does, where the `verdicts` are on it too."""
-        if verdicts.are_overrun:
-            return 1.0
-        if plan.action == "hold":
-            return 0.0
-        norm, usual = update.sent.delta.norm(), peers.beside(update.device).norms.median
-        return min(1.0, TOGETHER / verdicts.suspected) * min(1.0, usual / norm if norm else 1.0)
+
+def _counts(against: "Against", sent: Sent, verdicts: Verdicts, plan: QuarantinePlan) -> float:
+    """How often a suspicious one does, where the `verdicts` are on it too."""
+    if verdicts.are_overrun:
+        return 1.0
+    if plan.action == "hold":
+        return 0.0
+    norm = sent.delta.norm()
+    share = TOGETHER / verdicts.suspected if against.points_away else 1.0
+    return min(1.0, share) * min(1.0, against.longest / norm if norm else 1.0)
 
 
 def within_memory(last: Mapping[str, Sent]) -> dict[str, Sent]:
@@ -213,31 +241,40 @@ class Peers:
             found = self.known[own] = Beside(norms.size, spread, own)
         return found
 
-    def reason_against(self, update: Judged, threshold: float) -> str:
-        """Why it is suspicious; empty where it is not, or other devices are too few to say."""
+    def against(self, update: Judged, threshold: float) -> "Against | None":
+        """What makes it suspicious; None where nothing does, or other devices are too few to say."""
         beside = self.beside(update.device)
         if beside.count < FEWEST_OTHERS:
-            return ""
-        norms = beside.norms
-        if (longer := norms.deviations(update.sent.norm)) > threshold:
-            return (
+            return None
+        norms, longer = beside.norms, beside.norms.deviations(update.sent.norm)
+        away = self._away(update, beside)
+        if longer > threshold:
+            reason = (
                 f"its norm is {update.sent.norm:.3g}, {longer:.1f} deviations above the median {norms.median:.3g} of"
                 f" {beside.count} other devices"
             )
+            points_away = away is not None and longer + away.deviations > ALTOGETHER * threshold
+            longest = norms.median if points_away else norms.median + threshold * norms.deviation
+            return Against(reason, longest, points_away)
+        if away and away.deviations > threshold:
+            reason = (
+                f"its cosine with the mean direction of {beside.count} other devices is {away.cosine:.2f},"
+                f" {away.deviations:.1f} deviations below the median {away.usual:.2f} of theirs"
+            )
+            return Against(reason, norms.median, points_away=True)
+        return None
+
+    def _away(self, update: Judged, beside: Beside) -> "Away | None":
+        """How far it points away from the others; None where it does not."""
         with self._without(beside.own) as total:
             along = _dot(update.sent.delta, total)
             if along >= 0:
-                return ""
+                return None
             if (directions := self.known_directions.get(beside.own)) is None:
                 others = [each for place, each in enumerate(self.directions) if place != beside.own]
                 directions = self.known_directions[beside.own] = Directions.of(others, total)
-        cosine, cosines = _cosine(along, directions.squared, update.sent.delta.norm()), directions.cosines
-        if (opposite := -cosines.deviations(cosine)) > threshold:
-            return (
-                f"its cosine with the mean direction of {beside.count} other devices is {cosine:.2f}, {opposite:.1f}"
-                f" deviations below the median {cosines.median:.2f} of theirs"
-            )
-        return ""
+        cosine = _cosine(along, directions.squared, update.sent.delta.norm())
+        return Away(cosine, directions.cosines.median, -directions.cosines.deviations(cosine))
 
     @contextmanager
     def _without(self, own: int | None) -> Iterator[Vector]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fleet_protocol.gossip import too_few
+from fleet_protocol.gossip import FEWEST_DEVICES, too_few
 from fleet_protocol.gossip_plan import TopologyName
 from fleet_protocol.limits import MAX_ROSTER_DEVICES
 
@@ -27,7 +27,11 @@ def why_not_all(topology: TopologyName, approved: int) -> list[str]:
     """Why not all of so many approved devices learn such a task, in words."""
     found = []
     if words := too_few(topology, approved):
-        found.append(f"no device trains yet, {words}; see: broker-coordinator devices list")
+        lacking = FEWEST_DEVICES[topology] - approved
+        found.append(
+            f"no device trains yet, {words}: approve {lacking} more (broker-coordinator devices approve NAME KEY), or"
+            " publish the task without [gossip], as a coordinator takes any number"
+        )
     if approved > MAX_ROSTER_DEVICES:
         found.append(
             f"{approved - MAX_ROSTER_DEVICES} of {approved} approved devices have no place in the roster, which has"

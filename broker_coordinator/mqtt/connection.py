@@ -60,9 +60,11 @@ class BrokerConnection:
         *,
         is_durable: bool = True,
         largest_packet_bytes: int | None = None,
+        completes_rules: bool = False,
     ) -> None:
-        """`identifier` is the client's, `filters` what it subscribes to, each with its quality of service. The rest is
-        what `make_client` takes.
+        """`identifier` is the client's, `filters` what it subscribes to, each with its quality of service.
+        `completes_rules`: what its first connection is refused, the owner allows itself next, and the broker ends that
+        connection. The rest is what `make_client` takes.
 
         Raises:
             ConfigurationError: a file for TLS or the password can't be used.
@@ -77,6 +79,8 @@ class BrokerConnection:
         self._client.on_subscribe = self._on_subscribe
         self._outgoing = Outgoing(MAX_IN_FLIGHT, mqtt5=settings.protocol == "5")
         self._unsubscribed = 0
+        self._connections = 0
+        self._completes_rules = completes_rules
         self._broker = BrokerPatience(self.address)
         self._connected_by = 0.0
         self.is_stopping = False
@@ -214,6 +218,7 @@ class BrokerConnection:
         self._outgoing.window = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
         self._broker.connected(getattr(properties, "MaximumPacketSize", None), self._outgoing)
         self._unsubscribed = len(self._filters)
+        self._connections += 1
         for topic_filter, quality in self._filters.items():
             self._client.subscribe(topic_filter, qos=quality)
         self._owner.connected(session_kept=flags.session_present)
@@ -231,7 +236,8 @@ class BrokerConnection:
         self, _client: paho.Client, _: object, _mid: int, reasons: list[ReasonCode], _p: Properties | None
     ) -> None:
         self._unsubscribed -= 1
-        if any(reason.is_failure for reason in reasons):
+        is_told = not self._completes_rules or self._connections > 1
+        if is_told and any(reason.is_failure for reason in reasons):
             remedy = "allow them in the broker's access control list"
             logger.error(log_line("subscription_refused", filters=list(self._filters), remedy=remedy))
         if not self._unsubscribed:

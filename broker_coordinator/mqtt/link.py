@@ -63,7 +63,9 @@ class MqttLink:
         filters = dict.fromkeys(device_filters(fleet, shard), 1) | dict.fromkeys(at_most_once, 0)
         self._coordinator = coordinator
         self._coordinator.check_manifests()
-        self._connection = BrokerConnection(settings, f"coordinator-{fleet}-{shard}", filters, self)
+        self._connection = BrokerConnection(
+            settings, f"coordinator-{fleet}-{shard}", filters, self, completes_rules=manages_accounts
+        )
         self.wakeup = self._connection.wakeup
         """A byte written to it ends the loop's sleep (for `signal.set_wakeup_fd`)."""
         self._certificates = CertificateWatch(settings)

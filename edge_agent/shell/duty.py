@@ -62,6 +62,9 @@ class AmongNeighbours(Protocol):
     def hear(self, topic: str, data: bytes) -> None:
         """Something was published where a neighbour speaks."""
 
+    def look_again(self) -> None:
+        """There is a manifest that may be new, or the coordinator accepts this member."""
+
     async def keep(self) -> None:
         """Hear and speak for as long as a connection lasts."""
 
@@ -73,6 +76,9 @@ class Alone:
         """See `AmongNeighbours`."""
 
     def hear(self, topic: str, data: bytes) -> None:
+        """See `AmongNeighbours`."""
+
+    def look_again(self) -> None:
         """See `AmongNeighbours`."""
 
     async def keep(self) -> None:

@@ -208,6 +208,7 @@ class Membership:
         """Publish the presence, which the coordinator takes from enrolled devices only."""
         self.postbox.send_all()
         self.duty.enrolled()
+        self.neighbours.look_again()
         await self._presence.keep()
 
     async def _publish_up(self, signed: bytes) -> None:
@@ -278,6 +279,7 @@ class Membership:
     def _handle_manifest(self, task: str, manifest: Manifest) -> None:
         if self.versions.receive_manifest(task, manifest):
             self.duty.manifest_changed(task)
+            self.neighbours.look_again()
             self.postbox.manifest_changed(task, manifest)
         known = self.database.known_version(task)
         if known is not None and known == known_from(manifest):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from edge_agent.configuration import AgentConfiguration
+from edge_agent.core.gossip.status import GossipStatus
 from edge_agent.core.lifecycle import State
 from edge_agent.profiles import Limits, misfits, read_profile
 from edge_agent.shell.connection.pinned_authorities import believing, pinned_authorities
@@ -135,8 +136,13 @@ def _neighbours(configuration: AgentConfiguration, _program: str) -> str:
         return "not known, as no agent runs"
     if lacking := [f"{task}: {each.why_not}" for task, each in gossip.items() if each.why_not]:
         raise ProblemError("; ".join(lacking))
-    found = [f"{task}: {len(each.neighbours)} among {each.devices} devices" for task, each in gossip.items()]
-    return "; ".join(found) or "no task here is learned among neighbours"
+    found = [f"{task}: {_words_of_neighbours(each)}" for task, each in gossip.items()]
+    return "; ".join(found) or "no task whose bundle is here is learned among neighbours"
+
+
+def _words_of_neighbours(gossip: GossipStatus) -> str:
+    needs = "needs no coordinator" if gossip.is_complete else "needs the coordinator, for files that are not here yet"
+    return f"neighbours: {len(gossip.neighbours)}, by roster {gossip.number} of {gossip.devices} devices; {needs}"
 
 
 def _coordinator(configuration: AgentConfiguration, _program: str) -> str:

@@ -142,6 +142,7 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"coordinator key: {status.coordinator_key}"
     for task, found in status.tasks.items():
         version = f"version {status.versions[task]}" if task in status.versions else "no version yet"
+        version = "no versions" if task in status.gossip else version
         yield f"{task}: {found.state}; {found.reason}"
         cluster = f", cluster {status.clusters[task]}" if task in status.clusters else ""
         stored, new = status.samples.get(task, 0), status.new_samples.get(task, 0)
@@ -184,21 +185,28 @@ def _lines_of_told(status: Status, task: str) -> Iterator[str]:
 def _lines_of_neighbours(gossip: GossipStatus) -> Iterator[str]:
     if gossip.why_not:
         yield f"  among neighbours: trains nothing, as {gossip.why_not}"
+    elif not gossip.is_complete:
+        yield "  among neighbours: not all files of the bundle are here yet; keep the coordinator running"
     refused = ", ".join(f"{count} {reason}" for reason, count in gossip.refused.items())
     yield (
-        f"  among {gossip.devices} devices: {gossip.rounds} rounds, {gossip.changes} changes told"
+        f"  among {gossip.devices} devices: {_counted(gossip.rounds, 'round')},"
+        f" {_counted(gossip.changes, 'change')} told"
         f"{f'; refused from neighbours: {refused}' if refused else ''}"
     )
     for name, known in gossip.neighbours.items():
         yield f"    {name}: {_words_of_neighbour(known)}"
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def _words_of_neighbour(known: NeighbourStatus) -> str:
     seconds, rounds = known.seconds_ago, known.rounds_ago
     heard = "nothing heard since the start" if seconds is None else f"last heard {seconds:.0f} s ago"
     if rounds is None or known.distance is None:
-        return f"{heard}, and no copy of its model yet"
-    return f"{heard}, its copy is {rounds} rounds old, its model {known.distance:.3g} from this one"
+        return f"{heard}, and no copy of its model yet" if seconds is None else f"{heard}, is mixed in the next round"
+    return f"{heard}, its copy is {_counted(rounds, 'round')} old, its model {known.distance:.3g} from this one"
 
 
 def _line_of_series(name: str, series: SeriesStatus) -> str:

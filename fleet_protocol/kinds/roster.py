@@ -37,5 +37,11 @@ class Roster(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     seed: Count
     members: Annotated[tuple[Member, ...], msgspec.Meta(max_length=MAX_ROSTER_DEVICES)]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where two members have one name, or one key: a device has one place."""
+        for what in ("name", "public_key"):
+            if len({getattr(each, what) for each in self.members}) < len(self.members):
+                raise ValueError(f"two members have the same {what}")
+
 
 ROSTER = PayloadKind(45, Roster, Leaf.ROSTER, max_bytes=MAX_ROSTER_BYTES)

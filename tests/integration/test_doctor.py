@@ -124,12 +124,12 @@ def test_device_that_lacks_nothing_is_well(tmp_path, port):
 @pytest.mark.parametrize(
     ("gossip", "is_well", "words"),
     [
-        ({}, True, "no task here is learned among neighbours"),
+        ({}, True, "no task whose bundle is here is learned among neighbours"),
         ({"digits": GossipStatus(3, 8, 5, 4, {}, {}, "not in the roster")}, False, "digits: not in the roster"),
         (
             {"digits": GossipStatus(3, 8, 5, 4, {"barn": NeighbourStatus(None, None, None)}, {})},
             True,
-            "digits: 1 among 8",
+            "digits: neighbours: 1, by roster 3 of 8",
         ),
     ],
 )

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edge_agent.core.gossip.talk import WHOLE_COPIES
 from edge_agent.shell.gossiping.gossip import FLOOD, MESSAGES_AT_ONCE
+from edge_agent.shell.gossiping.task_gossip import OTHER_GENERATION
 from fleet_protocol import topics
 from fleet_protocol.errors import Reason
 from fleet_protocol.gossip_plan import GossipPlan
@@ -80,8 +82,9 @@ async def test_the_last_change_is_told_again_with_the_next_connection(devices, b
         broker.kill()
         await attic.until(lambda: not attic.link.connected, "the broker is gone")
         await attic.round()
-        broker.start()
-        await met(stack, barn)
+    broker.start()
+    async with AsyncExitStack() as stack:
+        await met(stack, barn, attic)
         await barn.until(lambda: barn.known("attic") == 1, "what was told while there was no broker")
 
 
@@ -145,6 +148,26 @@ async def test_a_newer_roster_changes_neighbours_an_older_one_nothing_and_who_is
         assert attic.looked == [TASK], "there is a manifest to look at"
 
 
+async def test_a_roster_that_comes_before_the_bundle_is_kept_and_another_generation_is_told_again(devices) -> None:
+    attic, barn = devices["attic"], devices["barn"]
+    async with AsyncExitStack() as stack:
+        await met(stack, attic, barn)
+        await attic.round()
+        await barn.until(lambda: barn.known("attic") == 1, "the first change")
+        newer = msgspec.structs.replace(roster_of(signing()), generation=2)
+        state = attic.state
+        await attic.follow(newer)
+        await barn.until(lambda: barn.refused == {OTHER_GENERATION: 1}, "it is behind, and attic is no liar")
+        assert attic.state == state, "the bundle is the same"
+        await barn.follow(newer)
+        await attic.round()
+        await barn.until(lambda: barn.known("attic") == 2, "both follow it")
+        barn.gossip._tasks.clear()
+        barn.gossip.take_roster(TASK, msgspec.structs.replace(newer, number=7))
+        barn.gossip._follow_tasks()
+        assert barn.gossip.status[TASK].number == 7
+
+
 def told(number: int = 1, life: int = 9, packed: bytes = b"\xff") -> tuple[PayloadKind, bytes]:
     return TOLD, encoded(Told(life, number, packed))
 
@@ -160,7 +183,7 @@ HOSTILE: dict[str, tuple[str, Callable[[SigningDevice, str], bytes]]] = {
         lambda sender, _there: sender.identity.sign_to_neighbours(topic("den"), *told(), TASK, GENERATION),
     ),
     "of another generation": (
-        Reason.MALFORMED,
+        OTHER_GENERATION,
         lambda sender, there: sender.identity.sign_to_neighbours(there, *told(), TASK, 2),
     ),
     "of another task": (

@@ -50,7 +50,7 @@ def test_a_roster_of_one_is_told_with_a_way_out(place, capsys) -> None:
     shown = json.loads(capsys.readouterr().out)
     assert shown["gossip"] == "random, mean, seed 3: devices learn from each other, and no versions are made"
     assert (shown["roster_devices"], "quarantine" in shown) == (1, False)
-    words = "no device trains yet, topology 'random' of 1 devices: it takes 5 or more; add devices"
+    words = "no device trains yet, topology 'random' of 1 device: it takes 5 or more; add devices: approve 4 more"
     assert any(words in each for each in shown["advice"])
     assert place.run("tasks", "diagnose", TASK, "--json") == 0
     assert any(words in each for each in json.loads(capsys.readouterr().out)["advice"])

@@ -252,7 +252,7 @@ def test_a_damaged_row_gives_everybody_a_place_anew_under_a_later_number(gossipi
 def test_too_few_devices_and_too_many_are_told_in_words(gossiping, caplog, monkeypatch) -> None:
     gossiping.enrol(*DEVICES[:1])
     gossiping.rosters()
-    assert "topology 'ring' of 1 devices: it takes 3 or more; add devices" in caplog.text
+    assert "topology 'ring' of 1 device: it takes 3 or more; add devices: approve 2 more" in caplog.text
     caplog.clear()
     monkeypatch.setattr("broker_coordinator.distribution.places.MAX_ROSTER_DEVICES", 4)
     gossiping.enrol(*DEVICES)

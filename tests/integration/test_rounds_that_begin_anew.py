@@ -139,3 +139,16 @@ async def test_round_does_not_begin_anew_from_another_bundle_to_which_nobody_has
         await rounds.run(TASK.task, Versions.version)
     assert failed.value.mended, "the next round asks whether the owner agrees, and begins at once"
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [TrainingFailure("training diverged", diverged=True, drift=b"more"), Withheld("worse", "", 1, 1.0, drift=b"more")],
+    ids=["diverged", "worse"],
+)
+async def test_what_a_round_that_sends_nothing_leaves_against_drift_is_kept(training, verdict) -> None:
+    rounds, _, _ = training(verdict)
+    with contextlib.suppress(RoundFailedError):
+        await rounds.run(TASK.task, Versions.version)
+    version = Versions.version
+    assert rounds._database.drift_memory(TASK.task, version.bundle, version.generation) == b"more"

@@ -146,7 +146,7 @@ def test_a_checkpoint_of_another_form_or_of_something_else_is_refused_in_words(t
         resume(path, {"--seed": "2"}, run)
     with pytest.raises(ConfigurationError, match="with --plain -, and now it is True"):
         resume(path, {"--seed": "1", "--plain": "True"}, run)
-    path.write_bytes(FIRST_LINE.replace(b"form 2", b"form 9") + path.read_bytes()[len(FIRST_LINE) :])
+    path.write_bytes(FIRST_LINE.replace(b"form 3", b"form 9") + path.read_bytes()[len(FIRST_LINE) :])
     with pytest.raises(ConfigurationError, match="of another form: go on with the release that wrote it"):
         resume(path, {"--seed": "1"}, run)
     path.write_bytes(b"")

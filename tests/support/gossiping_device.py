@@ -14,6 +14,7 @@ from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.connection.link import Link
 from edge_agent.shell.gossiping.gossip import Gossip
 from edge_agent.shell.storage.device_database import DeviceDatabase
+from edge_agent.shell.versions.version_follower import ReadyVersion
 from edge_agent.training.gossip import gossip_round
 from edge_agent.worker.contract import GossipRound, TrainingJob, TrainingResult, Withheld
 from fleet_host.broker_settings import BrokerSettings
@@ -53,6 +54,13 @@ class GossipingDevice:
         """In the place of a `VersionFollower`."""
         assert task == TASK
         return self.task
+
+    async def fetch_description(self, task: str) -> None:
+        """It is here."""
+
+    async def ready_version(self, task: str) -> ReadyVersion:
+        """All files are here."""
+        return ReadyVersion(0, BUNDLE_HASH, self.task, {}, self._folder / "weights")
 
     @asynccontextmanager
     async def on(self) -> AsyncIterator["GossipingDevice"]:
@@ -116,7 +124,7 @@ class GossipingDevice:
             packed = encode_update(step, self.task.shapes, WHOLE_UPDATES, self._random).packed
             return TrainingResult(packed, b"", samples=8, steps=1, trained_through=8, loss=0.5, epochs=1.0)
 
-        gossip, kept = self.gossip.job(TASK), self.database.own_model(TASK, BUNDLE_HASH)
+        gossip, kept = self.gossip.job(TASK, BUNDLE_HASH), self.database.own_model(TASK, BUNDLE_HASH)
         life = 1 + int(self._random.integers(2**32))
         job = TrainingJob(self.task, "onnx-step", {}, "", "", b"", [], 0, life, 1, 0, 0, 0, own=kept, gossip=gossip)
         ended = gossip_round(job, gossip, self._begun, train)

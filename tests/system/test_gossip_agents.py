@@ -69,6 +69,11 @@ class GossipingFleet:
             assert agent.ask({"task": "digits", "inputs": inputs, "label": label}) == {"ok": True}
         self._fed[agent.name] += SAMPLES
 
+    def needs_nobody(self, agent: AgentProcess) -> bool:
+        """Whether it has all that it needs."""
+        found = agent.status()["gossip"].get("digits", {})
+        return found.get("is_complete", False) and found["devices"] == len(NAMES)
+
     def rounds(self, agent: AgentProcess) -> int:
         return int(agent.status().get("gossip", {}).get("digits", {}).get("rounds", 0))
 
@@ -126,8 +131,10 @@ def fleet(tmp_path: Path, broker: Broker) -> Iterator[GossipingFleet]:
 
 
 def test_devices_learn_from_each_other_with_no_coordinator_through_kills(fleet: GossipingFleet) -> None:
-    fleet.round()
+    for agent in fleet.agents:
+        until(lambda agent=agent: fleet.needs_nobody(agent), f"{agent.name} has bundle and roster, before any round")
     fleet.coordinator.kill()
+    fleet.round()
     fleet.round()
     fleet.round(killed=fleet.agents[:2])
     fleet.broker.kill()

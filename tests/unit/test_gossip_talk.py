@@ -55,15 +55,19 @@ def test_former_lives_take_bounded_memory():
 def test_what_waits_of_one_neighbour_is_no_more_than_a_whole_copy():
     heard = waiting(a=Reached(LIFE, 0), b=Reached())
     assert [heard.hear("a", told(number)) for number in range(1, 11)] == [Heard.TAKEN] * 10
-    assert heard.hear("a", told(11)) is Heard.LACKING
-    assert heard.bytes == 0, "what does not follow any more is no use"
-    assert heard.hear("a", told(12)) is Heard.LACKING
-    assert heard.hear("a", whole(12)) is Heard.TAKEN
+    assert [heard.hear("a", told(number)) for number in (11, 12)] == [Heard.DROPPED] * 2
+    assert heard.bytes == MOST_BYTES, "what came first waits on"
     assert heard.hear("b", told(1)) is Heard.TAKEN
     with pytest.raises(ProtocolError) as refused:
         heard.hear("b", told(2, size=MOST_BYTES + 1))
     assert refused.value.reason is Reason.TOO_LARGE
-    assert [name for name, _ in heard.take_out()] == ["a", "b"]
+    assert len(heard.take_out()) == 11
+    assert heard.round_ended({"a": Reached(LIFE, 10), "b": Reached(LIFE, 1)}) == ["a"]
+    assert heard.bytes == 0
+    assert heard.hear("a", whole(12)) is Heard.TAKEN
+    assert heard.hear("a", told(13)) is Heard.DROPPED, "a whole copy takes all the room"
+    assert heard.hear("a", whole(14)) is Heard.TAKEN, "and another one takes its place"
+    assert heard.bytes == MOST_BYTES
 
 
 def test_a_whole_copy_takes_the_place_of_changes_that_wait():
@@ -71,7 +75,7 @@ def test_a_whole_copy_takes_the_place_of_changes_that_wait():
     heard.hear("a", told(5))
     assert heard.hear("a", whole(8)) is Heard.TAKEN
     assert heard.hear("a", told(9, size=0)) is Heard.TAKEN
-    assert [each.number for _, each in heard.take_out()] == [8, 9]
+    assert [each.number for _, each in heard.take_out()] == [8, 9], "what has room beside it"
 
 
 def test_what_came_in_a_round_waits_for_the_next_one():
@@ -79,22 +83,44 @@ def test_what_came_in_a_round_waits_for_the_next_one():
     heard.hear("a", told(5))
     assert len(heard.take_out()) == 1
     heard.hear("a", told(6))
-    assert heard.follow({"a": Reached(LIFE, 5)}) == []
+    assert heard.round_ended({"a": Reached(LIFE, 5)}) == []
     assert [each.number for _, each in heard.take_out()] == [6]
 
 
-def test_a_change_that_the_worker_refused_is_asked_for_with_what_followed_it():
+def test_what_a_round_was_given_that_was_killed_is_given_to_the_next_one():
     heard = waiting(a=Reached(LIFE, 4))
     heard.hear("a", told(5))
+    assert heard.take_out() == heard.take_out()
+
+
+def test_what_the_worker_could_not_take_is_gone_and_the_whole_copy_is_asked_for():
+    heard = waiting(a=Reached(LIFE, 4), b=Reached(LIFE, 1))
+    heard.hear("a", told(5))
     heard.hear("a", told(6))
+    heard.hear("b", told(2))
+    heard.take_out()
     heard.hear("a", told(7))
-    assert heard.follow({"a": Reached(LIFE, 5)}) == []
-    heard = waiting(a=Reached(LIFE, 4))
-    for number in (5, 6, 7):
-        heard.hear("a", told(number))
-    heard._told["a"].pop(0)  # as if 5 had never come
-    assert heard.follow({"a": Reached(LIFE, 4)}) == ["a"]
+    assert heard.round_ended({"a": Reached(LIFE, 4), "b": Reached(LIFE, 2)}) == ["a"]
     assert heard.take_out() == []
+    assert heard.hear("a", whole(7)) is Heard.TAKEN
+
+
+def test_a_whole_copy_that_has_come_meanwhile_is_not_asked_for():
+    heard = waiting(a=Reached(LIFE, 4))
+    heard.hear("a", told(5))
+    heard.take_out()
+    heard.hear("a", whole(7))
+    assert heard.round_ended({"a": Reached(LIFE, 4)}) == []
+    assert [each.number for _, each in heard.take_out()] == [7]
+
+
+def test_a_device_that_makes_no_rounds_asks_ever_less():
+    device, asked = talk(), 0
+    for hour in range(24 * 7):
+        for second in (0, 600, 1200):
+            device.hear("a", told(3 * hour + 5), 3600 * hour + second)
+            asked += len(device.to_say(3600 * hour + second).requests)
+    assert 3 < asked < 20
 
 
 def test_who_lacks_a_change_asks_once_in_a_while_and_says_what_it_has():

@@ -64,7 +64,7 @@ def test_random_neighbours_are_four_and_follow_from_the_seed():
 @pytest.mark.parametrize(
     ("name", "devices", "words"),
     [
-        ("ring", 1, "'ring' of 1 devices: it takes 3 or more; add devices"),
+        ("ring", 1, "'ring' of 1 device: it takes 3 or more; add devices"),
         ("ring", 2, "it takes 3 or more"),
         ("grid", 3, "'grid' of 3 devices: it takes 4 or more; add devices, or take 'ring'"),
         ("random", 4, "it takes 5 or more"),

@@ -227,9 +227,41 @@ def test_it_stops_holding_and_goes_on_by_itself() -> None:
 TEMPERS = QuarantinePlan(action="temper")
 
 
-@pytest.mark.parametrize("times", [-0.5, -3.0, 9.0])
+def aside(rows: np.ndarray, cosine: float, norm: float) -> np.ndarray:
+    """An update of this norm and this cosine with the mean direction of `rows`."""
+    along = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).sum(axis=0)
+    along /= np.linalg.norm(along)
+    across = np.random.default_rng(5).normal(0, 1, SIZE)
+    across -= across @ along * along
+    return norm * (cosine * along + math.sqrt(1 - cosine**2) * across / np.linalg.norm(across))
+
+
+@pytest.mark.parametrize(("cosine", "deviations"), [(0.5, 3.6), (0.0, 40.0), (-0.01, 3.6)])
+def test_what_is_merely_long_is_brought_down_to_what_is_not_suspicious(cosine: float, deviations: float) -> None:
+    rows = np.random.default_rng(8).normal(0, 1, (9, SIZE))  # nothing in common, so cosines deviate widely
+    norms = np.linalg.norm(rows, axis=1)
+    deviation = max(TO_DEVIATION * np.median(np.abs(norms - np.median(norms))), LEAST_OF_NORM * np.median(norms))
+    row = aside(rows, cosine + 1e-6, np.median(norms) + deviations * deviation)
+    quarantine = known(rows)
+    quarantine.verdicts.note("other", 100, suspicious=True)
+    (found,) = quarantine.suspicions([judged("new-pi", row)], SIZE, TEMPERS).values()
+    longest = np.median(norms) + PLAN.threshold * deviation
+    assert found.counts == pytest.approx(longest / np.linalg.norm(row))
+
+
+def test_what_is_far_longer_and_points_away_a_little_shares_one_voice() -> None:
+    rows = rows_of(1, 9, density=1.0)
+    norms = np.linalg.norm(rows, axis=1)
+    quarantine = known(rows)
+    quarantine.verdicts.note("other", 100, suspicious=True)
+    row = aside(rows, -0.001, 20 * np.median(norms))
+    (found,) = quarantine.suspicions([judged("new-pi", row)], SIZE, TEMPERS).values()
+    assert found.counts == pytest.approx(np.median(norms) / np.linalg.norm(row) / 2)
+
+
+@pytest.mark.parametrize("times", [-0.5, -3.0])
 @pytest.mark.parametrize("before", [0, 1, 3])
-def test_what_is_tempered_counts_together_as_one_device_of_the_usual_length(before: int, times: float) -> None:
+def test_what_points_away_counts_together_as_one_device_of_the_usual_length(before: int, times: float) -> None:
     rows = rows_of(1, 9)
     quarantine = known(rows)
     for number in range(before):

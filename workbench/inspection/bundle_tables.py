@@ -58,7 +58,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
     aggregation = inspection.aggregation
     updates = aggregation.buffer_size or f"a tenth as many as devices take part, at least {SMALLEST_BUFFER},"
     rule = f" by {aggregation.rule.rule}" if aggregation.rule else ""
-    facts.add_row("version", f"{aggregation.strategy}{rule}, {updates} updates each")
+    if inspection.gossip is None:
+        facts.add_row("version", f"{aggregation.strategy}{rule}, {updates} updates each")
     verdict = "every operator" if inspection.runs_on_oldest else "[red]not every operator[/]"
     facts.add_row("runs", f"{verdict} on onnxruntime {inspection.oldest_onnxruntime}, the oldest that is supported")
     if inspection.split is not None:
@@ -73,7 +74,8 @@ def print_inspection(inspection: Inspection, console: Console) -> None:
 def _update(inspection: Inspection) -> str:
     update = inspection.update
     if inspection.privacy is None or (masks := inspection.privacy.masks) is None:
-        return f"{update.selection} {update.keep_fraction:.3g}, {update.quantisation}, {update.feedback}"
+        feedback = f", {update.feedback}" if inspection.gossip is None else ""
+        return f"{update.selection} {update.keep_fraction:.3g}, {update.quantisation}{feedback}"
     entries = masks.entries(inspection.trainable_parameters)
     which = masks.position_rule(inspection.trainable_parameters)
     return f"{entries} entries behind masks, {which}, {masks.bits} bits, clip {masks.clip:g}"

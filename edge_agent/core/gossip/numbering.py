@@ -18,6 +18,8 @@ class Heard(Enum):
     """It is in the copy already: nothing is mixed twice."""
     LACKING = auto()
     """One before it is lacking: the whole copy is to be asked for."""
+    DROPPED = auto()
+    """There is no room for it until the next round: the whole copy is to be asked for then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ class NeighbourStatus(msgspec.Struct, frozen=True):
 class GossipStatus(msgspec.Struct, frozen=True):
     """Of `devices` in the roster with that `number`; 0 where none has come. `changes` counts what this device has told
     in its present life. `refused` counts since the start what came and was not taken, by reason. `why_not` says why it
-    trains nothing now; empty where it does.
+    trains nothing now; empty where it does. `is_complete`: all files of the bundle are here, and with the roster no
+    coordinator is needed.
     """
 
     number: int
@@ -28,3 +29,4 @@ class GossipStatus(msgspec.Struct, frozen=True):
     neighbours: dict[str, NeighbourStatus]
     refused: dict[str, int]
     why_not: str = ""
+    is_complete: bool = False

@@ -14,7 +14,9 @@ from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.kinds import CopyRequest, Told
 
 ASK_SECONDS: Final = 60.0
-"""A neighbour is asked for its whole copy once in this time at most."""
+"""A neighbour is asked for its whole copy once in this time at most, and once in twice as much each time that it was
+asked without a round between: a device that makes none asks ever less."""
+LONGEST_ASK_SECONDS: Final = 86_400.0
 COLLECT_SECONDS: Final = 1.0
 """So long a request waits for others: one answer is heard by all neighbours."""
 WHOLE_COPIES: Final = TokenBucket(interval_seconds=900.0, burst=4)
@@ -69,7 +71,8 @@ class Talk:
         self._device = device
         self._waiting = Waiting(most_bytes)
         self._neighbours: list[str] = []
-        self._asked: dict[str, float] = {}
+        self._asked_at: dict[str, float] = {}
+        self._ask_seconds: dict[str, float] = {}
         self._asks: set[str] = set()
         self._tells = False
         self._answers_at: float | None = None
@@ -86,7 +89,7 @@ class Talk:
         """A roster has given it these neighbours. What is known of those that stay is kept."""
         self._neighbours = neighbours
         self._asks &= set(neighbours)
-        for times in (self._asked, self._heard_at):
+        for times in (self._asked_at, self._ask_seconds, self._heard_at):
             for name in times.keys() - set(neighbours):
                 del times[name]
         self._follow()
@@ -106,7 +109,8 @@ class Talk:
             self.was_put_back = False
         self.own = own
         self._tells = self._tells or told
-        for name in self._follow():
+        self._ask_seconds.clear()
+        for name in self._waiting.round_ended(own.neighbours):
             self._ask(name, now)
 
     def take_out(self) -> list[tuple[str, Told]]:
@@ -165,14 +169,17 @@ class Talk:
         """When a neighbour's last change came; None: none since the start."""
         return self._heard_at.get(name)
 
-    def _follow(self) -> list[str]:
+    def _follow(self) -> None:
         known = self.own.neighbours
-        return self._waiting.follow({name: known.get(name, Reached()) for name in self._neighbours})
+        self._waiting.follow({name: known.get(name, Reached()) for name in self._neighbours})
 
     def _ask(self, name: str, now: float) -> None:
-        if now - self._asked.get(name, -ASK_SECONDS) >= ASK_SECONDS:
-            self._asked[name] = now
-            self._asks.add(name)
+        seconds = self._ask_seconds.get(name, ASK_SECONDS)
+        if name in self._asked_at and now - self._asked_at[name] < seconds:
+            return
+        self._ask_seconds[name] = min(2 * seconds, LONGEST_ASK_SECONDS) if name in self._asked_at else ASK_SECONDS
+        self._asked_at[name] = now
+        self._asks.add(name)
 
     def _request(self, name: str) -> CopyRequest:
         reached = self._waiting.reached(name)

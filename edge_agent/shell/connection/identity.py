@@ -77,6 +77,11 @@ class Identity:
         return topics.state(self._fleet, shard, self.device)
 
     @property
+    def encrypts(self) -> bool:
+        """Whether what leaves the outbox is encrypted, as the device's owner demands."""
+        return self._encrypts
+
+    @property
     def public_key(self) -> bytes:
         """32 bytes."""
         return bytes(self._key.verify_key)

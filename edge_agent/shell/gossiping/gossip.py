@@ -6,9 +6,12 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 
+from edge_agent.core.gossip.place_in_roster import is_newer
 from edge_agent.core.gossip.status import GossipStatus
+from edge_agent.core.version_choice import VersionUnavailableError
 from edge_agent.shell.connection.identity import Identity
 from edge_agent.shell.connection.link import Link, LinkLeftError
+from edge_agent.shell.gossiping.preparing import Preparing
 from edge_agent.shell.gossiping.task_gossip import TaskGossip
 from edge_agent.shell.storage.device_database import DeviceDatabase
 from edge_agent.shell.versions.version_follower import ReadyVersion, VersionFollower
@@ -60,7 +63,12 @@ class Gossip:
         self._news = asyncio.Event()
         self._flood = RateLimit(MESSAGE_SECONDS, MOST_SPEAKERS, burst=MESSAGES_AT_ONCE)
         self._said = RateLimit(SAY_AGAIN_SECONDS, MOST_SPEAKERS)
+        self._preparing = Preparing(tasks, database, versions, found=self._news.set)
         self._follow_tasks()
+
+    def look_again(self) -> None:
+        """There is a manifest that may be new, or the device was let in: what it needs is fetched."""
+        self._preparing.look_again()
 
     def why_not(self, version: ReadyVersion) -> str | None:
         """Why nothing is trained from a version of a task with `[gossip]` now, in words; None where it is."""
@@ -76,9 +84,16 @@ class Gossip:
         self._follow_tasks()
         return task in self._tasks and self._tasks[task].why_not is None
 
-    def job(self, task: str) -> GossipJob:
-        """What the next round is told of neighbours."""
-        return self._tasks[task].job()
+    def job(self, task: str, bundle: str) -> GossipJob:
+        """What the next round of a bundle is told of neighbours.
+
+        Raises:
+            VersionUnavailableError: the task has another one by now.
+        """
+        gossip = self._tasks.get(task)
+        if gossip is None or gossip.bundle != bundle or gossip.why_not is not None:
+            raise VersionUnavailableError(ANOTHER_BUNDLE)
+        return gossip.job()
 
     def commit(self, task: str, bundle: str, ended: GossipRound) -> bool:
         """Store what a round of a bundle has left, and tell neighbours; False where the task has another one by now, to
@@ -110,6 +125,8 @@ class Gossip:
     def take_roster(self, task: str, roster: Roster) -> None:
         """A verified roster has come."""
         if (gossip := self._tasks.get(task)) is None:
+            if is_newer(self._database.rosters.read(task), roster):
+                self._database.rosters.write(task, roster)  # for when the bundle is here
             return
         known = gossip.roster
         if not gossip.follow(roster):
@@ -166,8 +183,14 @@ class Gossip:
         self._follow_tasks()
         for gossip in self._tasks.values():
             gossip.talk.connected()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._preparing.keep())
+            group.create_task(self._speak())
+
+    async def _speak(self) -> None:
         while True:
             self._news.clear()
+            self._follow_tasks()
             await self._subscribe()
             for gossip in list(self._tasks.values()):
                 await self._publish(gossip)
@@ -178,7 +201,11 @@ class Gossip:
     @property
     def status(self) -> dict[str, GossipStatus]:
         """By task, as people and programs on the device see it."""
-        return {task: gossip.status(self._now()) for task, gossip in self._tasks.items()}
+        complete = self._preparing.is_complete
+        return {
+            task: gossip.status(self._now(), is_complete=complete(task, gossip.bundle))
+            for task, gossip in self._tasks.items()
+        }
 
     def _follow_tasks(self) -> None:
         """Which tasks are learned among neighbours, as far as their bundles are here."""
@@ -188,9 +215,11 @@ class Gossip:
                 continue
             before = self._tasks.get(task)
             if known.removed or description.gossip is None:
-                self._tasks.pop(task, None)
+                if self._tasks.pop(task, None) is not None:
+                    self._news.set()
             elif before is None or before.bundle != known.bundle:
                 self._tasks[task] = TaskGossip(description, known.bundle, self._identity, self._database)
+                self._news.set()
 
     async def _subscribe(self) -> None:
         if self._link.read_messages_of(max((each.most_message_bytes for each in self._tasks.values()), default=0)):

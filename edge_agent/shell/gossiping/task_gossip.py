@@ -25,6 +25,12 @@ from fleet_protocol.kinds import (
 from fleet_protocol.limits import KIB
 from fleet_protocol.task_description import TaskDescription
 
+NOT_ENCRYPTED = (
+    "agent.toml has encrypt_updates = true, and the broker and all devices can read what neighbours are told; turn it"
+    " off where they may, or leave this task out"
+)
+OTHER_GENERATION = "other_generation"
+"""The word, among reasons, for what is of another generation of the task."""
 ENVELOPE_BYTES = KIB
 """Around a payload, at most."""
 
@@ -61,6 +67,8 @@ class TaskGossip:
         if not is_newer(self.roster, roster):
             return False
         self._database.rosters.write(self.task, roster)
+        if self.roster is not None and roster.generation > self.roster.generation:
+            self.talk.connected()  # those that were behind, or ahead, have not taken what was told last
         self.roster = roster
         self._meet()
         return True
@@ -76,12 +84,11 @@ class TaskGossip:
         envelope = read_envelope(data, self.most_message_bytes)
         envelope.verify(self._keys[neighbour], topic)
         header = envelope.header
-        if header.task != self.task or header.generation != self.roster.generation:
-            raise ProtocolError(
-                Reason.MALFORMED,
-                f"it is of {header.task!r}, generation {header.generation}, and the roster is of {self.task!r},"
-                f" generation {self.roster.generation}",
-            )
+        if header.task != self.task:
+            raise ProtocolError(Reason.MALFORMED, f"it is of task {header.task!r}, on a topic of {self.task!r}")
+        if header.generation != self.roster.generation:
+            self.refused[OTHER_GENERATION] += 1  # one of both has not heard of the newest roster yet
+            return False
         if header.kind is COPY_REQUEST:
             return self.talk.asked(decode_payload(envelope.payload, CopyRequest), now)
         if header.kind is not TOLD:
@@ -128,7 +135,7 @@ class TaskGossip:
         self.refused.update(each.reason for each in ended.refused)
         self.talk.round_ended(OwnStanding.of(read_state(ended.own, self._parameters)), told=ended.told, now=now)
 
-    def status(self, now: float) -> GossipStatus:
+    def status(self, now: float, *, is_complete: bool) -> GossipStatus:
         """As people and programs on the device see it."""
         roster, talk, own = self.roster, self.talk, self.talk.own
         return GossipStatus(
@@ -139,6 +146,7 @@ class TaskGossip:
             {name: self._status_of(name, now) for name in talk.neighbours},
             dict(sorted(self.refused.items())),
             self.why_not or "",
+            is_complete,
         )
 
     def _status_of(self, name: str, now: float) -> NeighbourStatus:
@@ -157,6 +165,8 @@ class TaskGossip:
         """Whoever is a neighbour by the roster, where this device has a part."""
         roster, device = self.roster, self._identity.device
         self.why_not = why_no_part(roster, device, self._identity.public_key, self.bundle)
+        if self._identity.encrypts:
+            self.why_not = NOT_ENCRYPTED
         each = neighbours_in(roster, device).each if roster and self.why_not is None else []
         members = {member.name: member.public_key for member in roster.members} if roster else {}
         self._keys = {name: VerifyKey(members[name]) for name in each}

@@ -296,7 +296,7 @@ class RoundTraining:
             told=told if memory.generation == version.generation else b"",
             cluster=version.cluster,
             own=self._database.own_model(task, version.bundle) if version.description.gossip else version.own,
-            gossip=self._gossip.job(task) if version.description.gossip else None,
+            gossip=self._gossip.job(task, version.bundle) if version.description.gossip else None,
             drift=self._drift(version),
             versions_since=version.number - version.last_number if version.last else 0,
             among=charged.among,

@@ -302,7 +302,8 @@ class Rounds:
         if (why := self._training.why_not_yet(version)) is None:
             return True
         self._decisions.version_unavailable(task, why)
-        if self._not_selected.allows((task, why), self._now()):
+        said = self._refused_tasks if version.description.gossip else self._not_selected
+        if said.allows((task, why), self._now()):
             logger.info(log_line("not_yet", task=task, reason=why))
         return self._retry_in(task)
 

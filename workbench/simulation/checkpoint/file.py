@@ -21,7 +21,7 @@ from workbench.simulation.checkpoint.graph import Line
 from workbench.simulation.checkpoint.state import Heading, take_over, written
 from workbench.simulation.simulation import Simulation
 
-FIRST_LINE: Final = b"edgeflock simulation checkpoint, form 2\n"
+FIRST_LINE: Final = b"edgeflock simulation checkpoint, form 3\n"
 """Another number for another form of what is behind it."""
 NO_CHECKPOINT: Final = (
     StopIteration,

@@ -206,6 +206,7 @@ KEPT: Final[Mapping[str, Fields]] = {
     ),
     "_world.residuals": ("_states",),
     "_world._plain": (
+        "_compared",
         "_files",
         "_kinds",
         "_ledger",

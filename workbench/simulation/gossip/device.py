@@ -190,8 +190,10 @@ class GossipDevice:
         """Say what is due, and again when more is."""
         say = self.talk.to_say(self.now)
         told = self.peer.whole() if say.whole else self.peer.last_told if say.change else None
-        for said in (*say.requests, *([told] if told else [])):
-            self._world.publish(self.number, said)
+        for request in say.requests:
+            self._world.publish(self.number, request)
+        if told is not None:
+            self._world.publish(self.number, told)
         if (due := self.talk.next_due) is not None:
             self._later(due - self.now, self._speak)
 
@@ -224,9 +226,9 @@ class GossipDevice:
     def _end_round(self, job: RoundJob, heard: Sequence[tuple[str, Told]]) -> None:
         """Whatever came of it, the device mixes: so one that diverges leaves where it is."""
         world, task = self._world, self._world.task
-        for name, told in heard:
+        for name, change in heard:
             try:
-                self.peer.hear(name, told)
+                self.peer.hear(name, change)
             except ProtocolError as error:
                 world.ledger.refuse(error.reason.value, error.detail)
         try:

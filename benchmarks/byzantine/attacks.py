@@ -41,6 +41,8 @@ MOST_OF_USUAL_NORM: Final = 4.0
 """What `aggregation/bounds.py` lets a device reach, where a tenth of them are as long."""
 OF_THRESHOLD: Final = 0.95
 """How near hostile devices dare to go to what is suspicious."""
+ACROSS: Final = 1e-3
+"""A cosine that stays positive when it is rounded."""
 FEWEST_KNOWN: Final = 10
 """Honest devices whose updates are known, before which hostile ones that need them flip their own sign."""
 
@@ -97,7 +99,8 @@ def _below(known: Known) -> Vector:
     cosines = np.sum(directions * others, axis=1) / np.linalg.norm(others, axis=1)
     dared = OF_THRESHOLD * USUAL_THRESHOLD
     usual, length = Spread.of(cosines, LEAST_OF_COSINE), Spread.of(norms, LEAST_OF_NORM * float(np.median(norms)))
-    cosine = min(0.0, max(usual.median - dared * usual.deviation, -1.0))
+    allowed = usual.median - dared * usual.deviation
+    cosine = max(allowed, -1.0) if allowed < 0 else ACROSS  # a positive one is never suspicious
     across = -known.own + (known.own @ along) * along
     across /= float(np.linalg.norm(across)) or 1.0
     result: Vector = (length.median + dared * length.deviation) * (cosine * along + math.sqrt(1 - cosine**2) * across)

@@ -78,7 +78,7 @@ def test_who_stays_below_what_is_suspicious_is_just_below_it(times, is_suspiciou
         known.note(Judged(f"pi-{number}", number, Sent(delta.norm(), delta)))
     delta = SparseUpdate(places, row.astype(np.float32))
     hostile, plan = Judged("evil-pi", 100, Sent(delta.norm(), delta)), QuarantinePlan(times * USUAL_THRESHOLD)
-    assert bool(known.suspicions([hostile], 60, plan)) is is_suspicious
+    assert bool(known.suspicions([hostile], row.size, plan)) is is_suspicious
 
 
 def test_fleets_run_under_every_attack_and_what_is_sent_is_admitted(field, capsys) -> None:

@@ -11,6 +11,9 @@ sent last, and r the median of their norms:
     alie                mu - z sigma, z as large as is hidden among the honest (Baruch et al. 2019)
     inner_product       -5 mu, which turns the mean round (Xie et al. 2020)
     collusion           -mu, as long as the norm bound lets a fifth of a fleet be: 4 r
+    below               -own across the mean direction of all, and along it as far back as is not suspicious; so long
+
+`below` knows the rule of `aggregation/quarantine.py` and its usual threshold, and stays at 0.95 of it.
 """
 
 import math
@@ -23,10 +26,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from broker_coordinator.aggregation.quarantine import LEAST_OF_COSINE, LEAST_OF_NORM, Spread
 from bundle_runtime.samples import Samples
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
+from fleet_protocol.quarantine_plan import USUAL_THRESHOLD
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.update_plan import UpdatePlan
 
@@ -34,6 +39,10 @@ DENSE: Final = UpdatePlan(1.0, quantisation="float32", selection="dense")
 SCALE: Final = 10.0
 MOST_OF_USUAL_NORM: Final = 4.0
 """What `aggregation/bounds.py` lets a device reach, where a tenth of them are as long."""
+OF_THRESHOLD: Final = 0.95
+"""How near hostile devices dare to go to what is suspicious."""
+ACROSS: Final = 1e-3
+"""A cosine that stays positive when it is rounded."""
 FEWEST_KNOWN: Final = 10
 """Honest devices whose updates are known, before which hostile ones that need them flip their own sign."""
 
@@ -81,6 +90,23 @@ def _collusion(known: Known) -> Vector:
     return result
 
 
+def _below(known: Known) -> Vector:
+    norms = np.linalg.norm(known.honest, axis=1)
+    directions = known.honest[norms > 0] / norms[norms > 0, None]
+    total = directions.sum(axis=0)
+    along = total / np.linalg.norm(total)
+    others = total - directions
+    cosines = np.sum(directions * others, axis=1) / np.linalg.norm(others, axis=1)
+    dared = OF_THRESHOLD * USUAL_THRESHOLD
+    usual, length = Spread.of(cosines, LEAST_OF_COSINE), Spread.of(norms, LEAST_OF_NORM * float(np.median(norms)))
+    allowed = usual.median - dared * usual.deviation
+    cosine = max(allowed, -1.0) if allowed < 0 else ACROSS  # a positive one is never suspicious
+    across = -known.own + (known.own @ along) * along
+    across /= float(np.linalg.norm(across)) or 1.0
+    result: Vector = (length.median + dared * length.deviation) * (cosine * along + math.sqrt(1 - cosine**2) * across)
+    return result
+
+
 OF_OWN: Final[Mapping[str, Attack]] = {
     "sign_flip": lambda known: -known.own,
     "scaled_sign_flip": lambda known: -SCALE * known.own,
@@ -90,6 +116,7 @@ OF_HONEST: Final[Mapping[str, Attack]] = {
     "alie": _alie,
     "inner_product": lambda known: -5.0 * known.honest.mean(axis=0),
     "collusion": _collusion,
+    "below": _below,
 }
 OF_LABELS: Final = ("label_flip", "flip_and_claim")
 NOBODY: Final = "none"

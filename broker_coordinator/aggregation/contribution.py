@@ -39,7 +39,8 @@ class BufferedUpdate(msgspec.Struct, frozen=True, gc=False):
     """A journalled update on its way into a version. `delta` is what the device made of version `base_version`;
     `staleness` is how many versions there were between that and the one that the update is added to; `statistics` are
     the changes of the running statistics, which are in no delta. `held` are the samples of each block, where it does
-    not hold all of the model; the update of a `helper` stands for the rounds of many devices.
+    not hold all of the model; the update of a `helper` stands for the rounds of many devices. `tempered` is how often
+    it counts where it was found suspicious, which is in `delta` already, and not in `statistics`.
     """
 
     device: str
@@ -51,6 +52,7 @@ class BufferedUpdate(msgspec.Struct, frozen=True, gc=False):
     statistics: FloatVector = NO_STATISTICS
     held: BlockWeights | None = None
     helper: bool = False
+    tempered: float = 1.0
 
     def weight(self, plan: AggregationPlan) -> Weight:
         """How much it counts among others."""

@@ -11,12 +11,13 @@
 update of device j that a version holds; that of d_j itself is with the sum of the others, without its own. z is the
 robust z-score of Iglewicz & Hoaglin 1993, who also say the usual threshold; 1.4826 makes the median distance of
 Gaussians their deviation. A device is never compared with itself, and counts once however much it sends. Updates of
-norm 0 have no direction and no scale: they say nothing of what is usual, and no more do those that were tempered.
+norm 0 have no direction and no scale: they say nothing of what is usual, and no more do those that were tempered. They
+take no place among those that are remembered either: so devices that send nothing else push none out that judges.
 
-S is how many devices were suspicious lately, by the last update of each (`verdicts`): those that point away count
-together as much as one device of the usual length. So one alone that sees what nobody else sees is heard, and many
-that act together are no more than one. Where more than half of the devices are suspicious, all count until that is over
-(docs/decisions/quarantine.md).
+S is of how many devices something was suspicious lately, whatever they sent since (`verdicts`): those that point away
+count together as much as one device of the usual length. So one alone that sees what nobody else sees is heard, and
+many that act together are no more than one. Where more than half of the devices are suspicious, by the last update of
+each, all count until that is over (docs/decisions/quarantine.md).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,23 +51,23 @@ TOGETHER: Final = 1.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sent:
-    """An update: its norm as it came, and its delta as it counts. One that was tempered is not usual: others are not
-    compared with it.
-    """
+    """An update: its norm as it came, and its delta as it counts."""
 
     norm: float
     delta: SparseUpdate
-    is_usual: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """An update that is judged, at its place in the journal; `suspicion` says what is known against it already."""
+    """An update that is judged, at its place in the journal; `suspicion` says what is known against it already, and
+    `is_tempered` that it counts less by that: others are not compared with it.
+    """
 
     device: str
     position: int
     sent: Sent
     suspicion: str = ""
+    is_tempered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,8 @@ class Suspicion:
 
 @dataclass(slots=True)
 class Quarantine:
-    """`last` are the last updates of devices that versions hold, who sent last is last; `verdicts` are on updates that
-    versions hold, and on those that are suspicious, whatever becomes of them.
+    """`last` are the last updates of devices that versions hold and others are compared with, who sent last is last;
+    `verdicts` are on updates that versions hold, and on those that are suspicious, whatever becomes of them.
     """
 
     last: dict[str, Sent] = field(default_factory=dict)
@@ -120,13 +121,15 @@ class Quarantine:
 
     def note(self, update: Judged) -> None:
         """A version holds an update."""
+        self.verdicts.note(update.device, update.position, suspicious=bool(update.suspicion))
+        if update.is_tempered or not update.sent.norm:
+            return
         self.last.pop(update.device, None)
         self.last[update.device] = update.sent
         if len(self.last) > DEVICES_REMEMBERED:
             del self.last[next(iter(self.last))]
         if DEVICES_REMEMBERED * update.sent.delta.indices.size > VALUES_REMEMBERED:
             self.last = within_memory(self.last)
-        self.verdicts.note(update.device, update.position, suspicious=bool(update.suspicion))
 
     def suspicions(self, updates: Sequence[Judged], size: int, plan: QuarantinePlan) -> Mapping[int, Suspicion]:
         """By their place, those that are suspicious and were not known to be. `size` is the length of the weights."""
@@ -148,7 +151,7 @@ def _counts(against: "Against", sent: Sent, verdicts: Verdicts, plan: Quarantine
     if plan.action == "hold":
         return 0.0
     norm = sent.delta.norm()
-    share = TOGETHER / verdicts.suspicious if against.points_away else 1.0
+    share = TOGETHER / verdicts.suspected if against.points_away else 1.0
     return min(1.0, share) * min(1.0, against.longest / norm if norm else 1.0)
 
 
@@ -221,13 +224,12 @@ class Peers:
 
     @classmethod
     def of(cls, last: Mapping[str, Sent], size: int) -> Self:
-        """Those of some devices, without updates that move nothing or are not usual."""
-        usual = {device: sent for device, sent in last.items() if sent.norm > 0 and sent.is_usual}
-        directions = [_direction(each.delta) for each in usual.values()]
+        """Those of some devices."""
+        directions = [_direction(each.delta) for each in last.values()]
         total = np.zeros(size)
         for each in directions:
             total[each.indices] += each.values  # indices are distinct
-        return cls(list(usual), np.array([each.norm for each in usual.values()]), directions, total)
+        return cls(list(last), np.array([each.norm for each in last.values()]), directions, total)
 
     def beside(self, device: str) -> Beside:
         """What an update of a device is compared with."""

@@ -1,6 +1,6 @@
 """Running statistics of batch normalisation in a version: a moving mean over devices, whatever is done with weights.
 
-    statistics = statistics + rate * weighted mean over the buffer of bounded(change)
+    statistics = statistics + rate * weighted mean over the buffer of tempered * bounded(change)
 
 A change says how far a device's own statistics are from the version's, so neither the server's learning rate nor its
 momentum nor what absent devices sent last has a meaning here. Pure.
@@ -45,7 +45,7 @@ def with_statistics(
     weight: Weight = 0.0
     places = np.arange(state.weights.size - count, state.weights.size)
     for update in updates:
-        total += at(update.weight(plan), places) * np.clip(update.statistics, -most, most)
+        total += at(update.weight(plan), places) * update.tempered * np.clip(update.statistics, -most, most)
         weight = weight + update.weight(plan)
     return WithStatistics(step, Contribution(total, weight))
 

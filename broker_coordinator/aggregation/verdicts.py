@@ -3,7 +3,8 @@
 Lately is since the first update of the `VERSIONS_LOOKED_AT`-th last version. Versions are the clock, as what is held
 makes none: however often hostile devices send, honest ones are still among those that count. Of these devices at most
 half may be suspicious: where more are, what is usual has changed, or the honest are the few. A device has one verdict,
-however often it sends: so one alone is never more than half of those that judge it.
+however often it sends: so one alone is never more than half of those that judge it. And whoever was suspicious once
+stays among the suspected as long: nobody gets rid of that by what is sent behind it.
 """
 
 from collections import deque
@@ -17,11 +18,18 @@ MOST_JUDGED: Final = 4096
 """Devices, those of which something came last, of which at most half may be suspicious."""
 
 
+NEVER: Final = -1
+"""Before any position."""
+
+
 class Verdict(NamedTuple):
-    """On the update of a device at this position of the journal."""
+    """On the last update of a device, at this position of the journal; `suspected_at` is that of the last one that was
+    suspicious.
+    """
 
     position: int
     suspicious: bool
+    suspected_at: int = NEVER
 
 
 @dataclass(slots=True)
@@ -49,6 +57,12 @@ class Verdicts:
         return sum(each.suspicious for each in self.of_devices.values())
 
     @property
+    def suspected(self) -> int:
+        """Of how many devices something was, whatever they sent since."""
+        oldest = self._oldest
+        return sum(each.suspected_at >= oldest for each in self.of_devices.values())
+
+    @property
     def are_overrun(self) -> bool:
         """Whether more than half of the devices are suspicious."""
         return 2 * self.suspicious > len(self.of_devices)
@@ -59,12 +73,16 @@ class Verdicts:
 
     def note(self, device: str, position: int, *, suspicious: bool) -> None:
         """An update of a device is judged, or is known to have been."""
-        before = self.of_devices.get(device)
-        if position < self._oldest or (before is not None and before.position > position):
+        if position < self._oldest:
+            return
+        before = self.of_devices.get(device, Verdict(NEVER, suspicious=False))
+        suspected_at = max(before.suspected_at, position if suspicious else NEVER)
+        if before.position > position:
+            self.of_devices[device] = before._replace(suspected_at=suspected_at)
             return
         self.of_devices.pop(device, None)
         newest = next(reversed(self.of_devices.values()), None)
-        self.of_devices[device] = Verdict(position, suspicious)
+        self.of_devices[device] = Verdict(position, suspicious, suspected_at)
         if newest is not None and newest.position > position:
             self.of_devices = dict(sorted(self.of_devices.items(), key=lambda each: each[1].position))
         if len(self.of_devices) > MOST_JUDGED:

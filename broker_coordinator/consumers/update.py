@@ -190,6 +190,7 @@ def _buffered(offered: Offered[Update], facts: UpdateFacts, delta: SparseUpdate)
         _statistics(update, task) if task.statistics else NO_STATISTICS,
         _samples_of_blocks(update, facts, task) if update.held or task.clusters else None,
         facts.helper,
+        facts.tempered,
     )
 
 

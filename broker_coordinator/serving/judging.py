@@ -42,18 +42,20 @@ def suspected(update: WaitingPayload, found: Suspicion) -> WaitingPayload:
     if found.is_held or found.counts == 1.0:
         return changed
     facts = msgspec.structs.replace(update.facts, tempered=found.counts)
-    item = msgspec.structs.replace(update.item, delta=scaled(update.item.delta, found.counts))
+    delta = scaled(update.item.delta, found.counts)
+    item = msgspec.structs.replace(update.item, delta=delta, tempered=found.counts)
     return msgspec.structs.replace(changed, facts=facts, item=item)
 
 
 def as_judged(update: WaitingPayload) -> Judged:
     """One that waits."""
-    return Judged(update.device, update.position, sent_of(update.facts, update.item), update.suspicion)
+    sent = sent_of(update.facts, update.item)
+    return Judged(update.device, update.position, sent, update.suspicion, is_tempered=update.facts.tempered != 1.0)
 
 
 def sent_of(facts: UpdateFacts, item: BufferedUpdate) -> Sent:
     """An update as others are compared with it."""
-    return Sent(facts.norm, item.delta, is_usual=facts.tempered == 1.0)
+    return Sent(facts.norm, item.delta)
 
 
 def out_of_turn(task: ServedTask) -> dict[int, str]:

@@ -8,6 +8,8 @@ from broker_coordinator.aggregation import buffer_size
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE
 from broker_coordinator.aggregation.quarantine import DEVICES_REMEMBERED, Quarantine, within_memory
 from broker_coordinator.aggregation.selection import MOST_KNOWN, Utilities
+from broker_coordinator.aggregation.server_state import ServerState
+from broker_coordinator.aggregation.version import Version
 from broker_coordinator.consumers import version_consumer
 from broker_coordinator.serving.collapses import Collapses
 from broker_coordinator.serving.judging import sent_of
@@ -25,7 +27,7 @@ from broker_coordinator.storage.records import items_together
 from broker_coordinator.storage.stored_tasks import StoredTask
 from broker_coordinator.storage.task_registry import Served
 from bundle_runtime.bundle import Bundle
-from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.keys import KeyRing
 from fleet_protocol.task_description import TaskDescription
 
@@ -59,7 +61,7 @@ class TaskLoader:
                 if (task := self._load_task(stored, bundle)) is not None:
                     found[stored.name] = task
                     self._metrics.show_task(task)
-            except ConfigurationError:
+            except ConfigurationError:  # said by the intake, or where its versions are stopped
                 unserved.add(stored.name)
         for name in unserved:
             self._metrics.show_stopped(name, stopped=True)
@@ -76,7 +78,7 @@ class TaskLoader:
             raise
         except Exception as error:  # an update that it remembers is damaged: its versions go on being served
             self._set_aside.stop((stored.name, consumer.kind.number), error)
-            state = newest.state(bundle.description.version.parameters, {})
+            state = _without_memory(newest, bundle)
         hidden = bundle.description.device_privacy
         size = bundle.description.aggregation.smallest_buffer
         engine = self._journal.engine
@@ -130,3 +132,16 @@ class TaskLoader:
             if not isinstance(item, Exception)
         }
         return Quarantine(within_memory(last), last_verdicts(self._journal.engine, name, lineage.left))
+
+
+def _without_memory(newest: Version, bundle: Bundle) -> ServerState:
+    """A version's own state.
+
+    Raises:
+        ConfigurationError: it has other tensors than its bundle says, as where another edgeflock reads it otherwise.
+    """
+    try:
+        return newest.state(bundle.description.version.parameters, {})
+    except (ProtocolError, ValueError) as error:
+        which = f"task {newest.task}: version {newest.number}"
+        raise ConfigurationError(f"{which} is none of its bundle: {error}") from error

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from benchmarks.byzantine.__main__ import PLANS, measured
-from benchmarks.byzantine.attacks import ATTACKS, DENSE, NOBODY, OF_HONEST, OF_LABELS, Adversary
+from benchmarks.byzantine.attacks import ATTACKS, DENSE, NOBODY, OF_HONEST, OF_LABELS, Adversary, Known
 from benchmarks.byzantine.fleets import Scenario, prepared
+from broker_coordinator.aggregation.quarantine import Judged, Quarantine, Sent
 from edge_agent.worker.contract import TrainingResult
-from fleet_protocol.codec import decode_update, encode_update
+from fleet_protocol.codec import SparseUpdate, decode_update, encode_update
 from fleet_protocol.limits import MAX_SAMPLES_PER_UPDATE
+from fleet_protocol.quarantine_plan import USUAL_THRESHOLD, QuarantinePlan
 
 SMALL = Scenario(devices=12, hostile=2, updates=40, seed=1)
 
@@ -61,6 +63,22 @@ def test_hostile_devices_send_what_the_attack_says(field, attack) -> None:
     else:
         np.testing.assert_array_equal(vector, own)
     assert (sent.samples == MAX_SAMPLES_PER_UPDATE) == (attack == "flip_and_claim")
+
+
+@pytest.mark.parametrize(("times", "is_suspicious"), [(1.0, False), (0.9, True)])
+def test_who_stays_below_what_is_suspicious_is_just_below_it(times, is_suspicious) -> None:
+    generator = np.random.default_rng(3)
+    honest, own = generator.normal(1, 1, (12, 60)), generator.normal(1, 1, 60)
+    row = OF_HONEST["below"](Known(own, honest, 14, 2, generator))
+    assert row @ own < 0
+    places = np.arange(60)
+    known = Quarantine()
+    for number, each in enumerate(honest):
+        delta = SparseUpdate(places, each.astype(np.float32))
+        known.note(Judged(f"pi-{number}", number, Sent(delta.norm(), delta)))
+    delta = SparseUpdate(places, row.astype(np.float32))
+    hostile, plan = Judged("evil-pi", 100, Sent(delta.norm(), delta)), QuarantinePlan(times * USUAL_THRESHOLD)
+    assert bool(known.suspicions([hostile], row.size, plan)) is is_suspicious
 
 
 def test_fleets_run_under_every_attack_and_what_is_sent_is_admitted(field, capsys) -> None:

@@ -14,6 +14,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.held_updates import DROPPED, OUTDATED, drop, held_updates, last_verdicts, release
 from broker_coordinator.storage.schema import payloads
 from fleet_protocol.kinds import Outcome
+from fleet_protocol.quarantine_plan import QuarantinePlan
 from tests.support.bundles import TASK
 from tests.support.device import SigningDevice
 from tests.support.quarantined_fleet import EVIL, HONEST, PLAN, REVERSED, WARM, Fleet
@@ -127,6 +128,33 @@ def test_what_is_held_is_the_same_whenever_it_is_restarted(tmp_path, seed) -> No
         found.append((rows, verdicts, [each.weights_hash for each in fleet.journal.versions(TASK)]))
         assert versions_replayed(fleet.journal, TASK) == fleet.newest()
         assert 0 < len(held_updates(fleet.journal.engine, TASK)) < sum(row[3] is not None for row in rows)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_is_tempered_is_the_same_whenever_it_is_restarted(tmp_path, seed) -> None:
+    """With zeros, devices that send what is usual behind what is not, and more hostile devices than judge."""
+    found = []
+    for restarts in (False, True):
+        draw = random.Random(seed)
+        fleet = Fleet(
+            tmp_path, f"{restarts}", msgspec.structs.replace(PLAN, quarantine=QuarantinePlan(action="temper"))
+        )
+        fleet.restarts = restarts
+        enrol(fleet, NEW)
+        for _ in range(60):
+            fleet.bench.now += TRICKLE_SECONDS
+            device = draw.choice([*HONEST, *NEW[:6]])
+            fleet.turn(device, times=draw.choice([REVERSED, REVERSED, 1.0, 0.0]) if device in NEW else 1.0)
+        counts = [
+            (row.device, row.aggregate, row.suspicion, row.read_facts().tempered) for row in fleet.journal.updates(TASK)
+        ]
+        verdicts = last_verdicts(fleet.journal.engine, TASK, {})
+        found.append((counts, verdicts, [each.weights_hash for each in fleet.journal.versions(TASK)]))
+        assert versions_replayed(fleet.journal, TASK) == fleet.newest()
+        tempered = [each for each in counts if each[3] != 1.0]
+        assert len(tempered) > 8
+        assert {device[:3] for device, *_ in tempered} == {"new"}
     assert found[0] == found[1]
 
 

@@ -1,6 +1,7 @@
 """Which updates are suspicious: the equation, on dense arrays; and that more than half never are held."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -276,13 +277,51 @@ def test_what_is_tempered_judges_nobody_and_what_is_let_through_does() -> None:
     quarantine = known(rows)
     for number in range(9):
         row = sent(-rows[number])
-        quarantine.note(Judged(f"evil-{number}", 100 + number, Sent(row.norm, row.delta, is_usual=False), "unlike"))
+        quarantine.note(Judged(f"evil-{number}", 100 + number, row, "unlike", is_tempered=True))
     assert reason(quarantine, -rows[0])
     assert reason(quarantine, rows[1]) == reason(known(rows), rows[1]) == ""
     for number in range(10):
         quarantine.verdicts.note(f"other-{number}", 200 + number, suspicious=True)
     (found,) = quarantine.suspicions([judged("new-pi", -rows[0], 300)], SIZE, TEMPERS).values()
     assert found.counts == 1, "most are suspicious"
+
+
+@pytest.mark.parametrize("row", [-1.0, 0.0])
+def test_what_judges_nobody_takes_no_place_of_what_does(row: float) -> None:
+    """However many devices send it while those that judge are asleep: what is tempered, and what moves nothing."""
+    rows = rows_of(1, 9)
+    quarantine = known(rows)
+    for number in range(2 * DEVICES_REMEMBERED):
+        quarantine.note(replace(judged(f"evil-{number}", row * rows[0], 100 + number), is_tempered=row != 0))
+    assert list(quarantine.last) == [f"pi-{number}" for number in range(9)]
+    assert reason(quarantine, -rows[0], "evil-0")
+    assert not reason(quarantine, rows[1], "pi-1")
+
+
+@pytest.mark.parametrize("behind", [0.0, 1.0])
+def test_nobody_gets_rid_of_a_suspicion_by_what_is_sent_behind_it(behind: float) -> None:
+    """Ten that act together send zeros, or what the others send, at once behind what is suspicious."""
+    rows = rows_of(1, 9)
+    quarantine = known(rows)
+    counts = []
+    for turn in range(3):
+        for number in range(10):
+            position = 100 * (turn + 1) + 2 * number
+            update = judged(f"evil-{number}", -rows[0], position)
+            (found,) = quarantine.suspicions([update], SIZE, TEMPERS).values()
+            counts.append(found.counts)
+            quarantine.note(replace(update, suspicion=found.reason, is_tempered=found.counts < 1))
+            quarantine.note(judged(f"evil-{number}", behind * rows_of(50 + number, 1)[0], position + 1))
+    assert sum(counts[10:20]) == sum(counts[20:]) <= 1 + 1e-9
+    assert quarantine.verdicts.suspicious == 0, "by what each sent last, nobody is"
+
+
+def test_a_suspicion_is_over_once_no_version_looked_at_is_as_old() -> None:
+    verdicts = Verdicts.of([("evil-pi", 1, True), ("evil-pi", 50, False), ("pi-0", 60, True)])
+    assert (verdicts.suspicious, verdicts.suspected) == (1, 2)
+    for position in range(2, 2 + VERSIONS_LOOKED_AT):
+        verdicts.version_made(position)
+    assert (verdicts.suspicious, verdicts.suspected) == (1, 1)
 
 
 def test_of_large_updates_fewer_devices_are_remembered(monkeypatch) -> None:

@@ -177,6 +177,15 @@ def test_one_device_moves_a_statistic_by_its_share_of_a_bounded_change():
     assert made.weights[TRAINED:] == pytest.approx(9 + LOWEST_RATE * MAX_GROWTH * 10 / 4)
 
 
+def test_what_is_tempered_moves_a_statistic_by_as_little_however_large_it_is():
+    plan = AggregationPlan(4)
+    state = state_of(plan, np.full(STATISTICS, 9.0))
+    honest = [sent(name, np.zeros(STATISTICS)) for name in ("attic", "barn", "cellar")]
+    evil = msgspec.structs.replace(sent("evil", np.full(STATISTICS, 1e24)), tempered=0.125)
+    made = next_of(state, [[*honest, evil]], plan)
+    assert made.weights[TRAINED:] == pytest.approx(9 + 0.125 * LOWEST_RATE * MAX_GROWTH * 10 / 4)
+
+
 @pytest.mark.parametrize("order", [[0, 1], [0]])
 def test_bundle_whose_statistics_do_not_stand_behind_all_weights_is_refused(order):
     entries = [Parameter("mean", [3], False), Parameter("weight", [TRAINED])]

@@ -54,7 +54,9 @@ def test_devices_learn_and_agree(topology, rule):
     assert summary.last.score > 0.7
     assert summary.last.consensus_distance < 0.5 * summary.last.way
     assert summary.refused == {}
-    assert set(summary.bytes_up) == {"change"}
+    assert set(summary.bytes_up) == {"change", "request"}, (
+        "each has asked once as it came, and no whole copy was needed"
+    )
 
 
 def test_the_same_seed_gives_the_same_bytes():

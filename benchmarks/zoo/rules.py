@@ -54,7 +54,7 @@ def merged(settings: Settings, changes: Settings) -> dict[str, Any]:
     }
 
 
-def _forgetful(plan: UpdatePlan, _: bytes, parameters: int, life: int) -> ErrorFeedback:
+def _forgetful(plan: UpdatePlan, _: bytes, parameters: int, life: int, _factor: object) -> ErrorFeedback:
     """A device's error feedback that begins anew in every round."""
     return recall(plan, b"", parameters, life)
 

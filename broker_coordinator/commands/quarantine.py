@@ -65,7 +65,7 @@ def quarantine_shown(journal: JournalReader, task: TaskDescription) -> dict[str,
     if task.aggregation.holds:
         return {"held": len(held_updates(journal.engine, task.task))}
     found: dict[str, object] = {"quarantine": _instead(task)}
-    if task.suspects is None:
+    if task.aggregation.suspects is None:
         return found
     verdicts = _verdicts(journal, task)
     return found | {"suspicious_devices": f"{verdicts.suspicious} of {len(verdicts.of_devices)} that sent lately"}
@@ -73,10 +73,10 @@ def quarantine_shown(journal: JournalReader, task: TaskDescription) -> dict[str,
 
 def _instead(task: TaskDescription) -> str:
     """Of a task that holds nothing: what becomes of suspicious updates, and how to have them held, or why it can't."""
-    if task.suspects is not None:
+    if task.aggregation.suspects is not None:
         return (
             "tempering: updates that are found suspicious count together as much as one device; to have them held"
-            " until you have looked at them, write [aggregation.quarantine] into task.toml"
+            ' until you have looked at them, write action = "hold" into [aggregation.quarantine] of task.toml'
         )
     try:
         check_aggregation(msgspec.structs.replace(task.aggregation, quarantine=QuarantinePlan()), "task.toml")
@@ -91,7 +91,7 @@ def _instead(task: TaskDescription) -> str:
 
 def quarantine_advice(journal: JournalReader, task: TaskDescription) -> list[str]:
     """A sentence where too many are suspicious."""
-    plan = task.suspects
+    plan = task.aggregation.suspects
     if plan is None:
         return []
     verdicts = _verdicts(journal, task)

@@ -17,7 +17,7 @@ from fleet_protocol.errors import ProtocolError
 
 def suspicions(task: ServedTask) -> dict[int, Suspicion]:
     """By position, what of the `buffer` is suspicious and was not known to be. Trusted devices are never."""
-    suspects, rule = task.description.suspects, task.description.aggregation.rule
+    suspects, rule = task.description.aggregation.suspects, task.description.aggregation.rule
     if suspects is None:
         return {}
     _note_known(task)

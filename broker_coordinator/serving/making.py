@@ -79,7 +79,7 @@ def advance(task: ServedTask, made: NextVersion, now: float) -> None:
         task.utilities.version_made(max(0.0, now - task.began), task.buffer_size, in_time=not task.asks_everyone)
     task.began = now
     task.asks_everyone = False
-    if held and task.description.suspects is not None:
+    if held and task.description.aggregation.suspects is not None:
         task.quarantine.verdicts.version_made(min(each.position for each in held))
     for waiting in held:
         task.waiting.popleft()
@@ -94,7 +94,7 @@ def _note_held(task: ServedTask, waiting: WaitingPayload, made: NextVersion) -> 
     task.senders.append(device)
     if (told := told_by(task.description, waiting.facts, waiting.staleness)) is not None:
         task.utilities.note(device, told)
-    if task.description.suspects is not None:
+    if task.description.aggregation.suspects is not None:
         task.quarantine.note(as_judged(waiting))
     if made.noise is not None:
         before = task.participations.get(device, Participation())

@@ -59,7 +59,7 @@ class Quarantines:
     def version_made(self, task: ServedTask) -> None:
         """Drop what is too stale by now, and say whether anything is held from here on."""
         plan = task.description.aggregation
-        if task.description.suspects is None:
+        if task.description.aggregation.suspects is None:
             return
         name = task.description.task
         if plan.holds and (dropped := drop_outdated(self._engine, name, oldest_that_counts(plan, task.newest.number))):

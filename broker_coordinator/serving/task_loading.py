@@ -121,7 +121,7 @@ class TaskLoader:
     def _quarantine(self, description: TaskDescription, newest: int) -> Quarantine:
         """What updates are compared with, where suspicious ones are looked for; without what is dropped or damaged."""
         name = description.task
-        if description.suspects is None:
+        if description.aggregation.suspects is None:
             return Quarantine()
         lineage = self._journal.history(name).lineage(newest)
         positions = last_senders_positions(self._journal.engine, name, lineage, DEVICES_REMEMBERED)

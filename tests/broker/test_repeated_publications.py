@@ -15,8 +15,8 @@ CONNECT, PUBLISH, SUBSCRIBE = 0x10, 0x30, 0x80
 DUPLICATE = 0x08
 
 
-SUBSCRIPTIONS = 3
-"""Of a coordinator: what devices send, their presence, and manifests."""
+SUBSCRIPTIONS = 4
+"""Of a coordinator: what devices send, their presence, manifests, and rosters."""
 
 
 ANNOUNCED = ["edgeflock/v1/testfleet/task/tiny", "edgeflock/v1/testfleet/invite/tiny"]

@@ -19,7 +19,7 @@ from broker_coordinator.storage.cluster_registry import ClusterRegistry
 from broker_coordinator.storage.database import reading, writing
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.pulls import told_directions
-from broker_coordinator.storage.schema import FACTS, findings, payloads, pulls, pulls_read, schema_number
+from broker_coordinator.storage.schema import FACTS, findings, payloads, pulls, pulls_read, rosters, schema_number
 from broker_coordinator.storage.schema_upgrades import create_schema
 from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
@@ -250,7 +250,7 @@ def test_a_database_of_schema_21_keeps_its_kinds_and_places_newcomers_by_them(tm
         document = json.loads(msgspec.json.encode(finding))
         document["kinds"] = {cluster: next(iter(each.values())) for cluster, each in document["kinds"].items()}
         connection.execute(update(findings).values(document=json.dumps(document)))
-        for table in (pulls, pulls_read):
+        for table in (pulls, pulls_read, rosters):
             table.drop(connection)
         connection.execute(update(schema_number).values(number=21))
     with writing(bench.journal.engine) as connection:

@@ -153,7 +153,7 @@ def test_old_versions_and_envelopes_are_forgotten_as_the_rule_says(database, tmp
     assert kept == {10, 11, 12}
     assert len(list(bench.journal.updates(TASK))) == 11 * BUFFER, "the rows stay: no update is taken twice"
     assert versions_replayed(bench.journal, TASK, start=9) == 3
-    with pytest.raises(ConfigurationError, match=r"\[retention\] envelopes"):
+    with pytest.raises(ConfigurationError, match=r"begin with version 9: --from 9; \[retention\]"):
         versions_replayed(bench.journal, TASK, start=5)
     with pytest.raises(ConfigurationError, match="weights are dropped"):
         versions_replayed(bench.journal, TASK, start=6)

@@ -179,9 +179,12 @@ def test_what_cant_be_done_is_said_and_nothing_changes(tmp_path, fleet, capsys, 
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
-        (AggregationPlan(), "tempering: updates that are found suspicious count together as much as one device"),
-        (AggregationPlan(max_staleness=0), "tempering: "),
-        (AggregationPlan(quarantine=QuarantinePlan(action="off")), "write [aggregation.quarantine] into task.toml"),
+        (
+            AggregationPlan(quarantine=QuarantinePlan(action="temper")),
+            "tempering: updates that are found suspicious count together as much as one device",
+        ),
+        (AggregationPlan(max_staleness=0), "can have none: "),
+        (AggregationPlan(), "write [aggregation.quarantine] into task.toml"),
         (AggregationPlan(strategy="fedavg", buffer_size=2, max_staleness=0, round_seconds=9.0), "can have none: "),
     ],
 )

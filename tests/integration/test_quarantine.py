@@ -41,6 +41,7 @@ def run(tmp_path, fleet, capsys) -> Callable:
     return Operator(tmp_path, fleet, capsys).run
 
 
+TEMPERS = QuarantinePlan(action="temper")
 HELD = [(None, "held in quarantine")]
 
 
@@ -264,11 +265,11 @@ def test_restarts_and_replays_give_the_same_versions(tmp_path, strategy) -> None
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"ef21", "posterior", "fedavg"}))
 def test_restarts_and_replays_temper_alike(tmp_path, strategy) -> None:
-    """By default: bit for bit the same, restarted before every update; nothing is held, and none counts twice."""
+    """Bit for bit the same, restarted before every update; nothing is held, and none counts twice."""
     made = []
     for restarts in (False, True):
         size = 1 if strategy == "fedasync" else 2
-        plan = AggregationPlan(buffer_size=size, strategy=strategy, server_learning_rate=0.5)
+        plan = AggregationPlan(buffer_size=size, strategy=strategy, server_learning_rate=0.5, quarantine=TEMPERS)
         fleet = Fleet(tmp_path, f"{restarts}", plan)
         fleet.restarts = restarts
         fleet.turn(EVIL, HONEST[0], EVIL, HONEST[1], times=3 * REVERSED)
@@ -284,7 +285,7 @@ def test_restarts_and_replays_temper_alike(tmp_path, strategy) -> None:
 def test_what_is_tempered_is_told(tmp_path, capsys, caplog) -> None:
     caplog.set_level("INFO")
     metrics = Metrics()
-    fleet = Fleet(tmp_path, plan=AggregationPlan(buffer_size=2), metrics=metrics)
+    fleet = Fleet(tmp_path, plan=AggregationPlan(buffer_size=2, quarantine=TEMPERS), metrics=metrics)
     fleet.turn(EVIL, HONEST[0], times=9 * REVERSED)
     assert fleet.states() == [(WARM + 1, None)]
     shown = Operator(tmp_path, fleet, capsys).run("tasks", "show", TASK)
@@ -297,7 +298,10 @@ def test_what_is_tempered_is_told(tmp_path, capsys, caplog) -> None:
     ("plan", "expected"),
     [
         (PLAN, [HELD[0], (WARM + 1, None), (WARM + 1, None)]),
-        (AggregationPlan(buffer_size=2), [(WARM + 1, None), (WARM + 1, None), (None, None)]),
+        (
+            AggregationPlan(buffer_size=2, quarantine=TEMPERS),
+            [(WARM + 1, None), (WARM + 1, None), (None, None)],
+        ),
     ],
 )
 def test_killed_at_any_statement_each_update_is_judged_once_and_the_versions_are_the_same(

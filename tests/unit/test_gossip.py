@@ -32,12 +32,20 @@ LIFE = 40
 ABSURD = np.full(SIZE, 3e38, np.float32)
 
 
-def peers(task: TaskDescription = TASK, name: str = "ring", devices: int = 8, rule: str = "mean") -> list[Peer]:
-    connected = topology(name, devices, seed=1)
+def peers(
+    task: TaskDescription = TASK, name: str = "ring", devices: int = 8, rule: str = "mean", seed: int = 1
+) -> list[Peer]:
+    connected = topology(name, devices, seed=seed)
     names = tuple(map(str, range(devices)))
     return [
         Peer(task, Neighbours(connected, names, place), BEGUN, rule=rule, life=LIFE + place) for place in range(devices)
     ]
+
+
+NO_FACTIONS = 3
+"""Draws a random graph in which votes come to an end: in others, parts that agree within outvote each other for ever
+(docs/gossip.md).
+"""
 
 
 def whole(number: int, values: np.ndarray, life: int = LIFE) -> Told:
@@ -85,16 +93,14 @@ def test_synchronous_and_whole_it_is_d_psgd():
 )
 @pytest.mark.parametrize("task", [TASK, WHOLE], ids=["compressed", "whole"])
 def test_consensus_is_reached_without_training(task, name, rule):
-    fleet = peers(task, name, rule=rule)
+    fleet = peers(task, name, rule=rule, seed=NO_FACTIONS if rule == "vote" else 1)
     steps = moves(np.random.default_rng(1), 8)
     for peer, step in zip(fleet, steps, strict=True):
         peer.learn(step)
     before, mean = disagreement(fleet), np.mean([peer.model for peer in fleet], axis=0)
     for _ in range(300):
         exchange(fleet)
-    assert disagreement(fleet) < (0.05 if rule == "mean" or name == "grid" else 0.25) * before, (
-        "among an even number of neighbours votes may tie, and then nobody moves"
-    )
+    assert disagreement(fleet) < 0.05 * before
     if rule == "mean":
         assert np.allclose(np.mean([peer.model for peer in fleet], axis=0), mean, atol=1e-4)
 

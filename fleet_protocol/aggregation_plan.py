@@ -103,8 +103,9 @@ class AggregationPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def suspects(self) -> QuarantinePlan | None:
-        """By what suspicious updates are held back or tempered; None where none are."""
-        return None if isinstance(self.quarantine, msgspec.UnsetType) else self.quarantine
+        """By what updates are held back or tempered, where the task says it (`TaskDescription.suspects`)."""
+        named = None if isinstance(self.quarantine, msgspec.UnsetType) else self.quarantine
+        return None if named is None or named.action == "off" else named
 
     @property
     def holds(self) -> bool:

@@ -23,6 +23,7 @@ from fleet_protocol.privacy.mask_plan import MaskPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy
 from fleet_protocol.prompt_plan import PromptPlan
+from fleet_protocol.quarantine_plan import QuarantinePlan, suspected_by
 from fleet_protocol.reading_plan import ReadingPlan
 from fleet_protocol.sample_schema import WHOLE_ROW, FieldName, InputSchema, LabelSchema
 from fleet_protocol.scaling import UNSCALED, Block, Scaling, input_blocks, target_blocks
@@ -236,6 +237,11 @@ class TaskDescription(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
         each is of all that those before it are of.
         """
         return 1 if self.solved_head else self.aggregation.averaged_versions
+
+    @cached_property
+    def suspects(self) -> QuarantinePlan | None:
+        """By what suspicious updates are held or tempered; None where none are."""
+        return suspected_by(self)
 
     @cached_property
     def largest_delta_norm(self) -> float:

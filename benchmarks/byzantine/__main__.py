@@ -2,8 +2,9 @@
 
 Accuracy in per cent of the model to use, for each way to make versions and each attack (`attacks.py`). Digits chose
 what is chosen by it; MNIST and notMNIST show it (`--data mnist --data-dir FOLDER`). `default` names no setting of
-[aggregation], `temper` that suspicious updates count together as one device, `quarantine` that they are held, which
-nobody looks at, `recipe` takes the recipe's own; the others are `aced` with and without a rule, or `fedbuff` with one.
+[aggregation], `mean` only that none is suspicious, `temper` that suspicious updates always count together as one
+device, `quarantine` that they are held, which nobody looks at, `recipe` takes the recipe's own; the others are `aced`
+with and without a rule, or `fedbuff` with one.
 `zeno` and `fltrust` have eight more devices, which are trusted, all with the same hundred samples of all classes that
 none of the others has.
 """
@@ -30,6 +31,7 @@ def _aced(robust: RobustPlan) -> AggregationPlan:
 PLANS: Final[Mapping[str, AggregationPlan | None]] = {
     "default": AggregationPlan(),
     "recipe": None,
+    "mean": AggregationPlan(quarantine=QuarantinePlan(action="off")),
     "temper": AggregationPlan(quarantine=QuarantinePlan(action="temper")),
     "quarantine": AggregationPlan(quarantine=QuarantinePlan()),
     "aced": AggregationPlan(strategy="aced"),

@@ -64,8 +64,15 @@ def quarantine_shown(journal: JournalReader, task: TaskDescription) -> dict[str,
     """How many updates are held, of a task that holds suspicious ones; of others, what becomes of these instead."""
     if task.aggregation.holds:
         return {"held": len(held_updates(journal.engine, task.task))}
+    tempering = journal.overview.tempering(task.task)
+    is_on = tempering is not None and journal.newest_number(task.task) < tempering.until
     found: dict[str, object] = {"quarantine": _instead(task)}
-    if task.aggregation.suspects is None:
+    if tempering is not None:
+        found["harmed"] = (
+            f"at version {tempering.since} devices found the model much worse than it was before; suspicious updates"
+            f" {'are' if is_on else 'were'} tempered up to version {tempering.until}"
+        )
+    if task.suspects is None or not (is_on or task.suspects.action == "temper"):
         return found
     verdicts = _verdicts(journal, task)
     return found | {"suspicious_devices": f"{verdicts.suspicious} of {len(verdicts.of_devices)} that sent lately"}
@@ -73,10 +80,11 @@ def quarantine_shown(journal: JournalReader, task: TaskDescription) -> dict[str,
 
 def _instead(task: TaskDescription) -> str:
     """Of a task that holds nothing: what becomes of suspicious updates, and how to have them held, or why it can't."""
-    if task.aggregation.suspects is not None:
+    if task.suspects is not None:
+        when = "" if task.suspects.action == "temper" else ", once devices find the model much worse than it was"
         return (
-            "tempering: updates that are found suspicious count together as much as one device; to have them held"
-            ' until you have looked at them, write action = "hold" into [aggregation.quarantine] of task.toml'
+            f"tempering: updates that are found suspicious count together as much as one device{when}; to have them"
+            ' held until you have looked at them, write action = "hold" into [aggregation.quarantine] of task.toml'
         )
     try:
         check_aggregation(msgspec.structs.replace(task.aggregation, quarantine=QuarantinePlan()), "task.toml")
@@ -91,7 +99,7 @@ def _instead(task: TaskDescription) -> str:
 
 def quarantine_advice(journal: JournalReader, task: TaskDescription) -> list[str]:
     """A sentence where too many are suspicious."""
-    plan = task.aggregation.suspects
+    plan = task.suspects
     if plan is None:
         return []
     verdicts = _verdicts(journal, task)

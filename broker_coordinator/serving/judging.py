@@ -1,30 +1,49 @@
 """What of a task's buffer must not count in the next version, or not yet. Pure."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from broker_coordinator.admission.participation import Participation, require_turn
 from broker_coordinator.aggregation.bounds import scaled
 from broker_coordinator.aggregation.contribution import BufferedUpdate
+from broker_coordinator.aggregation.harm import Declared
 from broker_coordinator.aggregation.quarantine import Judged, Sent, Suspicion
 from broker_coordinator.consumers.update import UpdateFacts
 from broker_coordinator.serving.served_task import ServedTask
 from broker_coordinator.serving.waiting import WaitingPayload
 from fleet_protocol.errors import ProtocolError
+from fleet_protocol.quarantine_plan import QuarantinePlan
 
 
 def suspicions(task: ServedTask) -> dict[int, Suspicion]:
     """By position, what of the `buffer` is suspicious and was not known to be. Trusted devices are never."""
-    suspects, rule = task.description.aggregation.suspects, task.description.aggregation.rule
-    if suspects is None:
+    suspects, rule = task.description.suspects, task.description.aggregation.rule
+    if suspects is None or not is_judging(task, suspects):
         return {}
     _note_known(task)
     trusted = rule.trusted_devices if rule else ()
     buffer = [as_judged(each) for each in task.buffer() if each.device not in trusted]
     found = task.quarantine.suspicions(buffer, task.state.weights.size, suspects)
     return {buffer[place].position: each for place, each in found.items()}
+
+
+def is_judging(task: ServedTask, plan: QuarantinePlan) -> bool:
+    """Whether updates of the next version are judged."""
+    tempering = task.newest.tempering
+    return plan.action != "temper_on_harm" or (tempering is not None and task.newest.number < tempering.until)
+
+
+def declared(task: ServedTask, updates: Iterable[WaitingPayload]) -> list[Declared]:
+    """What they tell of harm, where that is looked for; nothing of those without a loss."""
+    if task.description.suspects is None or task.description.suspects.action != "temper_on_harm":
+        return []
+    return [
+        Declared(each.device, each.facts.loss, each.item.base_version)
+        for each in updates
+        if each.facts.loss is not None
+    ]
 
 
 def hold(task: ServedTask, found: Mapping[int, Suspicion]) -> None:

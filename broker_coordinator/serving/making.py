@@ -15,7 +15,7 @@ from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.serving.due import is_due
-from broker_coordinator.serving.judging import as_judged
+from broker_coordinator.serving.judging import as_judged, declared
 from broker_coordinator.serving.served_task import ServedTask, told_by
 from broker_coordinator.serving.waiting import WaitingPayload
 
@@ -54,11 +54,15 @@ def next_version(task: ServedTask, now: float) -> NextVersion | None:
     with np.errstate(all="ignore"):  # `check` says what matters of it
         items, noise = _items(task, buffer)
         state = task.consumer.next_state(task.state, items, task.description)
+    number = task.newest.number + 1
+    tempering = task.harm.tempering_after(number, declared(task, buffer), task.newest.tempering)
+    since, until = tempering or (None, None)
+    version = replace(task.check(state), tempers_since=since, tempers_until=until)
     return NextVersion(
-        replace(task.check(state), buffer_size=_size_by(task, participants)),
+        replace(version, buffer_size=_size_by(task, participants)),
         state,
         participants,
-        task.watch.after(task.newest.number + 1, losses),
+        task.watch.after(number, losses),
         update_count=len(buffer),
         last_position=buffer[-1].position,
         median_staleness=median(waiting.staleness for waiting in buffer),
@@ -71,6 +75,7 @@ def advance(task: ServedTask, made: NextVersion, now: float) -> None:
     """Take over a version that is committed."""
     held = task.oldest(made.update_count)
     task.newest = made.version
+    task.harm.note(made.version.number, declared(task, held))
     task.state = made.state
     task.participants = made.participants
     task.watch = made.watch
@@ -79,7 +84,7 @@ def advance(task: ServedTask, made: NextVersion, now: float) -> None:
         task.utilities.version_made(max(0.0, now - task.began), task.buffer_size, in_time=not task.asks_everyone)
     task.began = now
     task.asks_everyone = False
-    if held and task.description.aggregation.suspects is not None:
+    if held and task.description.suspects is not None:
         task.quarantine.verdicts.version_made(min(each.position for each in held))
     for waiting in held:
         task.waiting.popleft()
@@ -94,7 +99,7 @@ def _note_held(task: ServedTask, waiting: WaitingPayload, made: NextVersion) -> 
     task.senders.append(device)
     if (told := told_by(task.description, waiting.facts, waiting.staleness)) is not None:
         task.utilities.note(device, told)
-    if task.description.aggregation.suspects is not None:
+    if task.description.suspects is not None:
         task.quarantine.note(as_judged(waiting))
     if made.noise is not None:
         before = task.participations.get(device, Participation())

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from broker_coordinator.aggregation.harm import Tempering
 from broker_coordinator.aggregation.quarantine import Suspicion
 from broker_coordinator.aggregation.staleness import oldest_that_counts
 from broker_coordinator.serving import judging
@@ -59,16 +60,31 @@ class Quarantines:
     def version_made(self, task: ServedTask) -> None:
         """Drop what is too stale by now, and say whether anything is held from here on."""
         plan = task.description.aggregation
-        if task.description.aggregation.suspects is None:
+        if task.description.suspects is None:
             return
         name = task.description.task
         if plan.holds and (dropped := drop_outdated(self._engine, name, oldest_that_counts(plan, task.newest.number))):
             logger.warning(
                 log_line("held_updates_dropped", task=name, updates=dropped, max_staleness=plan.max_staleness)
             )
+        tempering = task.newest.tempering
+        if tempering is not None and tempering.since == task.newest.number:
+            self._say_harmed(name, tempering)
         if task.quarantine.is_overrun != (name in self._overrun):
             self._overrun ^= {name}
             self._say(task, is_overrun=task.quarantine.is_overrun)
+
+    def _say_harmed(self, name: str, tempering: Tempering) -> None:
+        logger.warning(
+            log_line(
+                "devices_harmed",
+                task=name,
+                version=tempering.since,
+                until=tempering.until,
+                remedy="suspicious updates are tempered until then; look at the devices that update_tempered names, or"
+                f" at what changed for all: broker-coordinator tasks show {name}",
+            )
+        )
 
     def _say(self, task: ServedTask, *, is_overrun: bool) -> None:
         name = task.description.task

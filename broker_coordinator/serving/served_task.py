@@ -15,6 +15,7 @@ from broker_coordinator.admission.participation import Participations, why_spent
 from broker_coordinator.aggregation.buffer_size import UPDATES_LOOKED_AT, Participants, full_at
 from broker_coordinator.aggregation.collapse import Watch
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE, NoiseSeries, no_seed
+from broker_coordinator.aggregation.harm import Harm
 from broker_coordinator.aggregation.quarantine import Quarantine, Sent
 from broker_coordinator.aggregation.selection import Told, Utilities
 from broker_coordinator.aggregation.selection_pace import SelectionPace
@@ -44,8 +45,8 @@ class ServedTask:
 
     Of a task whose versions hide each device, `noise` is that of its sums so far, `participations` say in which of
     them devices' updates count, and `draw_seed` gives the secret seed of the next one's. Of one that selects devices,
-    `utilities` are what is known of them. Of one that holds suspicious updates back, `quarantine` is what they are
-    compared with.
+    `utilities` are what is known of them. Of one in which updates may be suspicious, `quarantine` is what they are
+    compared with; where they are tempered once devices are harmed, `harm` is what shows it.
     """
 
     bundle: Bundle
@@ -70,6 +71,7 @@ class ServedTask:
     draw_seed: Callable[[], bytes] = no_seed
     utilities: Utilities = field(default_factory=Utilities)
     quarantine: Quarantine = field(default_factory=Quarantine)
+    harm: Harm = field(default_factory=Harm)
     _selected: tuple[int, Selection | None] = (-1, None)
 
     @property

@@ -6,6 +6,7 @@ import msgspec
 
 from broker_coordinator.aggregation import buffer_size
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE
+from broker_coordinator.aggregation.harm import Harm
 from broker_coordinator.aggregation.quarantine import DEVICES_REMEMBERED, Quarantine, within_memory
 from broker_coordinator.aggregation.selection import MOST_KNOWN, Utilities
 from broker_coordinator.aggregation.server_state import ServerState
@@ -21,6 +22,7 @@ from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.held_updates import last_senders_positions, last_verdicts
 from broker_coordinator.storage.journal import Journal
+from broker_coordinator.storage.losses import known_harm
 from broker_coordinator.storage.noise_seeds import new_seed, read_participations, read_series
 from broker_coordinator.storage.recent_updates import newest_of_devices
 from broker_coordinator.storage.records import items_together
@@ -103,6 +105,7 @@ class TaskLoader:
             participations=read_participations(engine, stored.name, size, waiting=False) if hidden else {},
             utilities=self._utilities(bundle.description),
             quarantine=self._quarantine(bundle.description, newest.number),
+            harm=self._harm(bundle.description),
         )
 
     def _utilities(self, description: TaskDescription) -> Utilities:
@@ -118,10 +121,17 @@ class TaskLoader:
                 found.note(device, told, updates)
         return found
 
+    def _harm(self, description: TaskDescription) -> Harm:
+        """What devices have declared, where that decides whether suspicious updates are tempered."""
+        suspects = description.suspects
+        if suspects is None or suspects.action != "temper_on_harm":
+            return Harm()
+        return known_harm(self._journal.engine, description.task)
+
     def _quarantine(self, description: TaskDescription, newest: int) -> Quarantine:
         """What updates are compared with, where suspicious ones are looked for; without what is dropped or damaged."""
         name = description.task
-        if description.aggregation.suspects is None:
+        if description.suspects is None:
             return Quarantine()
         lineage = self._journal.history(name).lineage(newest)
         positions = last_senders_positions(self._journal.engine, name, lineage, DEVICES_REMEMBERED)

@@ -4,15 +4,13 @@ They stand among the others, in the same generation: updates made from earlier v
 back before one, and a replay takes its weights as they are stored (docs/decisions/given-versions.md).
 """
 
-from dataclasses import replace
-
 from sqlalchemy import Engine, select
 
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import writing
-from broker_coordinator.storage.journal import TasksChangedError, insert_version
-from broker_coordinator.storage.schema import tasks, versions
+from broker_coordinator.storage.journal import TasksChangedError, following, insert_version
+from broker_coordinator.storage.schema import tasks
 from broker_coordinator.storage.task_conditions import newest_number_in
 from fleet_protocol.errors import ConfigurationError
 
@@ -34,7 +32,5 @@ def give_version(engine: Engine, version: Version, bundle: str) -> None:
             )
         if newest_number_in(connection, version.task) != version.number - 1:
             raise TasksChangedError
-        last = select(versions.c.buffer_size).where(versions.c.task == version.task)
-        buffer_size = connection.scalar(last.where(versions.c.number == version.number - 1))
-        insert_version(connection, replace(version, buffer_size=buffer_size))
+        insert_version(connection, following(connection, version))
         count_up(connection, TASKS)

@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from itertools import count
 from typing import Any, Final, Self
 
 import msgspec
-from sqlalchemy import Connection, Dialect, and_, insert, update
+from sqlalchemy import Connection, Dialect, and_, insert, select, update
 
 from broker_coordinator.admission.decisions import Accepted, Decision, Enrolled, Refused
 from broker_coordinator.admission.fleet_view import Device
@@ -236,6 +236,13 @@ class Journal(JournalReader):
         with writing(self.engine) as connection:
             forget_weights(connection, task, allowed, after)
             forget_envelopes(connection, task, history, allowed, after)
+
+
+def following(connection: Connection, version: Version) -> Version:
+    """A version that no buffer made: what says how the next one is made is as behind the one before it."""
+    kept = select(versions.c.buffer_size, versions.c.tempers_since, versions.c.tempers_until)
+    before = (versions.c.task == version.task, versions.c.number == version.number - 1)
+    return replace(version, **connection.execute(kept.where(*before)).one()._mapping)
 
 
 def insert_version(connection: Connection, version: Version) -> None:

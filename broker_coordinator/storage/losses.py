@@ -1,11 +1,15 @@
 """Reads losses: what devices have declared of theirs in training, and those of evaluated versions."""
 
-from sqlalchemy import Engine, Text, cast, func, select
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+from sqlalchemy import Engine, Row, Select, func, select
+
+from broker_coordinator.aggregation.harm import FIRST_VERSIONS, MOST_FIRST, UPDATES_LOOKED_AT, Declared, Harm
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.records import declared_loss
-from broker_coordinator.storage.schema import evaluations, payloads, versions
-from broker_coordinator.storage.task_conditions import first_version, updates_of
+from broker_coordinator.storage.schema import FACTS, evaluations, payloads, versions
+from broker_coordinator.storage.task_conditions import first_version, held_from_first, updates_of
 
 
 def declared_losses(engine: Engine, task: str, first: int, last: int) -> dict[int, list[float]]:
@@ -15,14 +19,54 @@ def declared_losses(engine: Engine, task: str, first: int, last: int) -> dict[in
     Raises:
         JournalUnavailableError: the database failed.
     """
-    held = select(payloads.c.kind, payloads.c.aggregate, cast(payloads.c.facts, Text).label("facts"))
-    held = held.where(*updates_of(task), payloads.c.aggregate.between(first, last))
+    held = _held(task).where(payloads.c.aggregate.between(first, last))
     found: dict[int, list[float]] = {}
     with reading(engine) as connection:
-        for row in connection.execute(held.order_by(payloads.c.aggregate, payloads.c.position)):
-            if (loss := declared_loss(row.kind, row.facts)) is not None:
-                found.setdefault(row.aggregate, []).append(loss)
+        rows = connection.execute(held.order_by(payloads.c.aggregate, payloads.c.position))
+        for version, declared in _told(rows):
+            found.setdefault(version, []).append(declared.loss)
     return found
+
+
+def known_harm(engine: Engine, task: str) -> Harm:
+    """What the devices of a task's bundle have declared, as if all of its versions had been noted.
+
+    Raises:
+        JournalUnavailableError: the database failed.
+    """
+    of_bundle = _held(task).where(held_from_first(task))
+    order = (payloads.c.aggregate, payloads.c.position)
+    # What the oldest of those looked at had gained is known from as many before them.
+    most = 2 * UPDATES_LOOKED_AT
+    with reading(engine) as connection:
+        own = connection.scalar(select(first_version(task))) or 0
+        rows = list(
+            reversed(connection.execute(of_bundle.order_by(*(each.desc() for each in order)).limit(most)).all())
+        )
+        harm = Harm(own)
+        if len(rows) == most:
+            early = of_bundle.where(payloads.c.base_version == own, payloads.c.aggregate <= own + FIRST_VERSIONS)
+            began = connection.execute(early.order_by(*order).limit(MOST_FIRST))
+            harm.first, harm.first_are_known = [declared.loss for _, declared in _told(began)], True
+    versions_of: dict[int, list[Declared]] = {}
+    for version, declared in _told(rows):
+        versions_of.setdefault(version, []).append(declared)
+    for version, of_version in versions_of.items():
+        harm.note(version, of_version)
+    return harm
+
+
+def _held(task: str) -> Select[Any]:
+    """What versions of a task hold."""
+    columns = (payloads.c.kind, payloads.c.aggregate, payloads.c.device, payloads.c.base_version, FACTS)
+    return select(*columns).where(*updates_of(task))
+
+
+def _told(rows: Iterable[Row[Any]]) -> Iterator[tuple[int, Declared]]:
+    """By version, what updates declare; without those that declare nothing."""
+    for row in rows:
+        if (loss := declared_loss(row.kind, row.facts)) is not None:
+            yield row.aggregate, Declared(row.device, loss, row.base_version)
 
 
 def evaluated_losses(engine: Engine, task: str) -> dict[int, float]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, func, select
 
+from broker_coordinator.aggregation.harm import Tempering
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.records import (
@@ -69,6 +70,13 @@ class Overview:
         with reading(self._engine) as connection:
             found: float | None = connection.scalar(query)
             return found
+
+    def tempering(self, task: str) -> Tempering | None:
+        """The last one, as the newest version has it; None where devices were never harmed."""
+        newest = select(versions.c.tempers_since, versions.c.tempers_until).where(versions.c.task == task)
+        with reading(self._engine) as connection:
+            row = connection.execute(newest.order_by(versions.c.number.desc()).limit(1)).first()
+        return None if row is None or row.tempers_since is None else Tempering(*row)
 
     def evaluations(self, task: str) -> dict[int, Evaluation]:
         """What is known of versions on held-out samples, by version."""

@@ -21,7 +21,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-SCHEMA = 23
+SCHEMA = 24
 """Counts up whenever a table changes; `storage.schema_upgrades` has the way from the one before."""
 
 metadata = MetaData()
@@ -194,6 +194,8 @@ versions = Table(
         "given", Text, comment="what its weights are, where no payloads made them (storage.given_versions); else null"
     ),
     Column("clip", Double, comment="of updates in the next version, where it follows their norms; else null"),
+    Column("tempers_since", BigInteger, comment="the version behind which devices were harmed last; else null"),
+    Column("tempers_until", BigInteger, comment="the last one in which suspicious updates are tempered for it"),
 )
 
 evaluations = Table(

@@ -165,6 +165,11 @@ def _from_22(connection: Connection) -> None:
     connection.execute(CreateTable(rosters))
 
 
+def _from_23(connection: Connection) -> None:
+    for column in (versions.c.tempers_since, versions.c.tempers_until):
+        _add_column(connection, column)
+
+
 def _add_column(connection: Connection, column: Column[Any]) -> None:
     definition = CreateColumn(column).compile(dialect=connection.dialect)
     connection.exec_driver_sql(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}")
@@ -185,5 +190,6 @@ _UPGRADES: Mapping[int, Callable[[Connection], None]] = {
     20: _from_20,
     21: _from_21,
     22: _from_22,
+    23: _from_23,
 }
 """By the schema that is there, what makes it the next one."""

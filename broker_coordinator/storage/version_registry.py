@@ -1,7 +1,5 @@
 """The versions of the tasks in the database: what an operator does to them."""
 
-from dataclasses import replace
-
 from sqlalchemy import Engine, func, insert, select, update
 
 from broker_coordinator.aggregation.lineage import Departure
@@ -9,7 +7,7 @@ from broker_coordinator.aggregation.version import Version
 from broker_coordinator.storage.change_counters import TASKS, count_up
 from broker_coordinator.storage.database import writing
 from broker_coordinator.storage.departures import insert_departure
-from broker_coordinator.storage.journal import TasksChangedError, insert_version
+from broker_coordinator.storage.journal import TasksChangedError, following, insert_version
 from broker_coordinator.storage.records import Evaluation
 from broker_coordinator.storage.schema import WAITING, evaluations, versions
 from broker_coordinator.storage.stored_tasks import change_task, served_task
@@ -76,6 +74,8 @@ class VersionRegistry:
                 buffer_size=last.buffer_size,
                 step=last.step if step is None else step,
                 clip=last.clip,
+                tempers_since=last.tempers_since,
+                tempers_until=last.tempers_until,
             )
             insert_version(connection, restored)
             count_up(connection, TASKS)
@@ -90,9 +90,7 @@ class VersionRegistry:
         with writing(self._engine) as connection:
             if newest_number_in(connection, version.task) != departure.version:
                 raise TasksChangedError
-            last = select(versions.c.buffer_size).where(versions.c.task == version.task)
-            buffer_size = connection.scalar(last.where(versions.c.number == version.number - 1))
-            insert_version(connection, replace(version, buffer_size=buffer_size))
+            insert_version(connection, following(connection, version))
             insert_departure(connection, version.task, departure)
             count_up(connection, TASKS)
 

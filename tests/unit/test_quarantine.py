@@ -24,6 +24,7 @@ from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.codec import SparseUpdate
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.quarantine_plan import QuarantinePlan
+from fleet_protocol.robust_plan import RobustPlan
 from tests.support.bundles import write_bundle
 
 SIZE = 40
@@ -332,9 +333,31 @@ def test_of_large_updates_fewer_devices_are_remembered(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
+    ("plan", "action"),
+    [
+        (AggregationPlan(), "temper"),
+        (AggregationPlan(strategy="ca2fl", max_staleness=0), "temper"),
+        (AggregationPlan(quarantine=QuarantinePlan()), "hold"),
+        (AggregationPlan(quarantine=QuarantinePlan(action="off")), None),
+        (AggregationPlan(strategy="aced", robust=RobustPlan("median")), None),
+        (AggregationPlan(strategy="fedavg", buffer_size=4, max_staleness=0, round_seconds=9.0), None),
+    ],
+)
+def test_a_task_that_does_not_say_it_tempers_where_it_can(tmp_path, plan, action) -> None:
+    suspects = parse_description(write_bundle(tmp_path / "bundle", aggregation=plan).files["task.json"]).suspects
+    assert (suspects and suspects.action) == action
+
+
+def test_a_task_whose_single_updates_are_not_seen_tempers_nothing(tmp_path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", aggregation=AggregationPlan(), clusters=ClusterPlan())
+    assert bundle.description.suspects is None
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         ({"max_staleness": 0}, "max_staleness = 0 none may count"),
+        ({"quarantine": QuarantinePlan(2.0, action="off")}, "has a threshold, and with action"),
         ({"strategy": "ef21"}, "'ef21' device and coordinator keep the same estimate"),
         ({"strategy": "fedavg", "buffer_size": 4, "max_staleness": 0, "round_seconds": 9.0}, "max_staleness = 0"),
     ],
@@ -352,7 +375,6 @@ def test_tasks_of_which_no_whole_update_is_seen_are_refused(tmp_path) -> None:
 def test_a_task_without_it_is_the_same_bytes_as_before(tmp_path) -> None:
     bundle = write_bundle(tmp_path / "bundle", aggregation=AggregationPlan())
     assert b"quarantine" not in bundle.files["task.json"]
-    assert bundle.description.aggregation.suspects is None
     held = write_bundle(tmp_path / "held", aggregation=AggregationPlan(quarantine=PLAN))
     assert parse_description(held.files["task.json"]).aggregation.suspects == PLAN
     assert math.isclose(PLAN.threshold, 3.5)

@@ -14,6 +14,7 @@ from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.aggregation.clusters import NO_PULL, Pull, ToldApart, clusters_by_direction, heard_from
 from broker_coordinator.aggregation.collapse import smaller
+from broker_coordinator.aggregation.harm import Harm
 from broker_coordinator.aggregation.quarantine import Sent
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.server_state import ServerState
@@ -219,6 +220,7 @@ class SimulatedCoordinator:
             bundle.grid(),
             generation=generation,
             first_version=version,
+            harm=Harm(version),
             approved=lambda: self._view.numbers[DeviceState.APPROVED],
             draw_seed=self._draw_seed,
         )
@@ -260,7 +262,13 @@ class SimulatedCoordinator:
         newest = served.newest.number
         state = replace(old, version=newest + 1, remembered=remembered, step=step, clip=served.state.clip)
         restored = version_of(task, state, served.grid)
-        again = replace(restored, restored=good, buffer_size=served.newest.buffer_size)
+        again = replace(
+            restored,
+            restored=good,
+            buffer_size=served.newest.buffer_size,
+            tempers_since=served.newest.tempers_since,
+            tempers_until=served.newest.tempers_until,
+        )
         served.go_back(again, state, self._compared[good])
         self._recent.drop_after(good)
         self._recent.add(state.version, restored.weights)

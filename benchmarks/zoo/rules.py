@@ -88,7 +88,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "norm-of-others": Rule(replaced={f"{module}.NORM_FACTOR": NO_BOUND for module in BOUNDING}),
     "samples-of-others": Rule(replaced={f"{module}.SAMPLES_FACTOR": NO_BOUND for module in BOUNDING}),
     "guard": Rule(replaced={"broker_coordinator.aggregation.collapse.LOSS_GROWN": math.inf}),
-    "temper-on-harm": Rule({"aggregation": {"quarantine": {"action": "off"}}}),
+    "temper-on-harm": Rule(replaced={"broker_coordinator.aggregation.harm.LOST": math.inf}),
     "error-feedback": Rule(replaced={"edge_agent.training.compression.recall": _forgetful}),
     "sparse-updates": Rule({"update": {"keep_fraction": 1.0, "quantisation": "float32", "selection": "dense"}}),
     "lossy-versions": Rule({"downlink": {"differences": "off"}}),

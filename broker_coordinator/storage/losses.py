@@ -1,11 +1,13 @@
 """Reads losses: what devices have declared of theirs in training, and those of evaluated versions."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Engine, Row, Select, func, select
 
-from broker_coordinator.aggregation.harm import FIRST_VERSIONS, MOST_FIRST, UPDATES_LOOKED_AT, Declared, Harm
+from broker_coordinator.aggregation.harm import FIRST_VERSIONS, UPDATES_LOOKED_AT, Declared, Harm
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.records import declared_loss
 from broker_coordinator.storage.schema import FACTS, evaluations, payloads, versions
@@ -38,21 +40,21 @@ def known_harm(engine: Engine, task: str) -> Harm:
     order = (payloads.c.aggregate, payloads.c.position)
     # What the oldest of those looked at had gained is known from as many before them.
     most = 2 * UPDATES_LOOKED_AT
+    newest = of_bundle.order_by(*(each.desc() for each in order)).limit(most)
     with reading(engine) as connection:
         own = connection.scalar(select(first_version(task))) or 0
-        rows = list(
-            reversed(connection.execute(of_bundle.order_by(*(each.desc() for each in order)).limit(most)).all())
-        )
+        rows = list(reversed(connection.execute(newest).all()))
         harm = Harm(own)
         if len(rows) == most:
-            early = of_bundle.where(payloads.c.base_version == own, payloads.c.aggregate <= own + FIRST_VERSIONS)
-            began = connection.execute(early.order_by(*order).limit(MOST_FIRST))
-            harm.first, harm.first_are_known = [declared.loss for _, declared in _told(began)], True
-    versions_of: dict[int, list[Declared]] = {}
-    for version, declared in _told(rows):
-        versions_of.setdefault(version, []).append(declared)
-    for version, of_version in versions_of.items():
-        harm.note(version, of_version)
+            early = of_bundle.where(payloads.c.aggregate <= own + FIRST_VERSIONS).order_by(*order)
+            began = _noted(Harm(own), connection.execute(early.limit(UPDATES_LOOKED_AT)))
+            harm.first, harm.first_are_known = began.first, True
+    return _noted(harm, rows)
+
+
+def _noted(harm: Harm, rows: Iterable[Row[Any]]) -> Harm:
+    for version, told in groupby(_told(rows), key=itemgetter(0)):
+        harm.note(version, [declared for _, declared in told])
     return harm
 
 

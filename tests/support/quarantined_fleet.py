@@ -51,17 +51,17 @@ class Fleet:
     def newest(self) -> int:
         return self.journal.newest_number(TASK)
 
-    def message(self, device: SigningDevice, times: float = 1.0) -> bytes:
+    def message(self, device: SigningDevice, times: float = 1.0, loss: float = 0.5) -> bytes:
         self._sent[device.name] += 1
         sequence = self._sent[device.name]
         seed = 100 * sequence + (HONEST.index(device) if device in HONEST else 99)
-        return device.update(sequence, base_version=self.newest(), packed=packed(times, seed))
+        return device.update(sequence, base_version=self.newest(), loss=loss, packed=packed(times, seed))
 
-    def turn(self, *devices: SigningDevice, times: float = 1.0) -> None:
+    def turn(self, *devices: SigningDevice, times: float = 1.0, loss: float = 0.5) -> None:
         for device in devices:
             if self.restarts:
                 self.bench.restart()
-            self.bench.handle(device, self.message(device, times))
+            self.bench.handle(device, self.message(device, times, loss))
             self.bench.make_versions()
 
     def evil_turn(self) -> None:

@@ -335,8 +335,8 @@ def test_of_large_updates_fewer_devices_are_remembered(monkeypatch) -> None:
 @pytest.mark.parametrize(
     ("plan", "action"),
     [
-        (AggregationPlan(), "temper"),
-        (AggregationPlan(strategy="ca2fl", max_staleness=0), "temper"),
+        (AggregationPlan(), "temper_on_harm"),
+        (AggregationPlan(strategy="ca2fl", max_staleness=0), "temper_on_harm"),
         (AggregationPlan(quarantine=QuarantinePlan()), "hold"),
         (AggregationPlan(quarantine=QuarantinePlan(action="off")), None),
         (AggregationPlan(strategy="aced", robust=RobustPlan("median")), None),

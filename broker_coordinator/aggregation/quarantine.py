@@ -17,7 +17,8 @@ take no place among those that are remembered either: so devices that send nothi
 S is of how many devices something was suspicious lately, whatever they sent since (`verdicts`): those that point away
 count together as much as one device of the usual length. So one alone that sees what nobody else sees is heard, and
 many that act together are no more than one. Where more than half of the devices are suspicious, by the last update of
-each, all count until that is over (docs/decisions/quarantine.md).
+each, all count until that is over (docs/decisions/quarantine.md). Behind a return to an older version, nothing that was
+sent before is compared with: all devices begin with one version there, and what they send has other lengths and ways.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -118,6 +119,10 @@ class Quarantine:
     def is_overrun(self) -> bool:
         """Whether so many devices are suspicious that all count."""
         return self.verdicts.are_overrun
+
+    def begin_anew(self) -> None:
+        """An older version was restored: updates are compared with those of versions behind it."""
+        self.last = {}
 
     def note(self, update: Judged) -> None:
         """A version holds an update."""

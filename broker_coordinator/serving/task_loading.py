@@ -124,7 +124,7 @@ class TaskLoader:
         if description.aggregation.suspects is None:
             return Quarantine()
         lineage = self._journal.history(name).lineage(newest)
-        positions = last_senders_positions(self._journal.engine, name, lineage, DEVICES_REMEMBERED)
+        positions = last_senders_positions(self._journal.engine, name, lineage.since_return, DEVICES_REMEMBERED)
         rows = list(self._journal.at_positions(positions))
         last = {
             row.device: sent_of(row.read_facts(), item)

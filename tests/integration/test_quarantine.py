@@ -15,6 +15,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.held_updates import DROPPED, OUTDATED, held_updates, release
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from edge_agent.core.shard_choice import Place
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.kinds import Outcome
@@ -138,6 +139,24 @@ def test_a_quarantine_that_would_hold_most_holds_nothing_and_goes_on_by_itself(f
     assert not any("suspicious" in words for words in run("tasks", "show", TASK)["advice"])
     fleet.turn(EVIL, HONEST[0], times=1.0)
     assert fleet.states()[-1:] == HELD
+    assert versions_replayed(fleet.journal, TASK) == fleet.newest()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_behind_a_return_to_an_older_version_devices_are_judged_by_what_others_send_since(tmp_path, restarts):
+    """As at the beginning: by nobody, while versions since hold updates of fewer than five others."""
+    fleet = Fleet(tmp_path, f"{restarts}")
+    fleet.restarts = restarts
+    fleet.evil_turn()
+    VersionRegistry(fleet.journal.engine).roll_back(TASK, WARM)
+    fleet.bench.make_versions()
+    fleet.turn(EVIL, times=REVERSED)
+    fleet.turn(*HONEST[:3])
+    assert fleet.states()[1:] == [(WARM + 3, None)]
+    fleet.turn(*HONEST[3:], HONEST[0])
+    fleet.turn(EVIL, times=REVERSED)
+    fleet.turn(*HONEST[:2])
+    assert fleet.states()[2:] == HELD
     assert versions_replayed(fleet.journal, TASK) == fleet.newest()
 
 

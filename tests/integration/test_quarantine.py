@@ -307,8 +307,17 @@ def test_what_is_tempered_is_told(tmp_path, capsys, caplog) -> None:
     fleet = Fleet(tmp_path, plan=AggregationPlan(buffer_size=2, quarantine=TEMPERS), metrics=metrics)
     fleet.turn(EVIL, HONEST[0], times=9 * REVERSED)
     assert fleet.states() == [(WARM + 1, None)]
-    shown = Operator(tmp_path, fleet, capsys).run("tasks", "show", TASK)
-    assert shown["suspicious_devices"] == "2 of 9 that sent lately"
+    operator = Operator(tmp_path, fleet, capsys)
+    assert operator.run("tasks", "show", TASK)["suspicious_devices"] == "2 of 9 that sent lately"
+    listed = operator.run("tasks", "quarantine", TASK)
+    facts = {row.device: row.read_facts().tempered for row in fleet.journal.payloads() if row.aggregate == WARM + 1}
+    assert [(each["device"], each["sequence"], each["version"], each["counts"]) for each in listed] == [
+        (EVIL.name, 1, WARM + 1, facts[EVIL.name]),
+        ("pi-0", 2, WARM + 1, facts["pi-0"]),
+    ]
+    assert all("its norm is" in each["suspicion"] for each in listed)
+    assert cli.main(["tasks", "--config", str(tmp_path / "coordinator.toml"), "quarantine", TASK]) == 0
+    assert "devices revoke DEVICE --forget" in capsys.readouterr().out
     assert f"event=update_tempered task={TASK} device={EVIL.name} counts=0." in caplog.text
     assert metrics.registry.get_sample_value("edgeflock_updates_tempered_total", {"task": TASK}) == 2
 

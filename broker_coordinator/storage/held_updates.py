@@ -58,9 +58,10 @@ class SuspectedUpdate:
     suspicion: str
 
 
-class _Tempered(msgspec.Struct):
-    """Of the facts of an update, how often it counts."""
+class _JudgedFacts(msgspec.Struct):
+    """Of the facts of an update, its norm as it came, and how often it counts."""
 
+    norm: float
     tempered: float = 1.0
 
 
@@ -171,8 +172,14 @@ def suspected_updates(engine: Engine, task: str, left: Mapping[str, int]) -> lis
 
 
 def _counts(facts: str) -> float | None:
+    found = _judged_facts(facts)
+    return None if found is None else found.tempered
+
+
+def _judged_facts(facts: str) -> _JudgedFacts | None:
+    """None where they are damaged."""
     try:
-        return msgspec.json.decode(facts, type=_Tempered).tempered
+        return msgspec.json.decode(facts, type=_JudgedFacts)
     except msgspec.DecodeError:
         return None
 
@@ -220,6 +227,20 @@ def last_senders_positions(engine: Engine, task: str, lineage: Lineage, count: i
     """
     with reading(engine) as connection:
         return sorted(connection.scalars(last_senders(task, lineage, count)))
+
+
+def last_norms(engine: Engine, task: str, lineage: Lineage, count: int) -> dict[str, float]:
+    """Of the last `count` such devices, the norm of the last such update of each, who sent last is last; without those
+    whose facts are damaged.
+
+    Raises:
+        JournalUnavailableError: the database failed.
+    """
+    these = payloads.c.position.in_(last_senders(task, lineage, count))
+    with reading(engine) as connection:
+        rows = connection.execute(select(payloads.c.device, FACTS).where(these).order_by(payloads.c.position))
+        found = {row.device: _judged_facts(row.facts) for row in rows}
+    return {device: facts.norm for device, facts in found.items() if facts is not None}
 
 
 def _outdated(task: str, oldest: int) -> tuple[ColumnElement[bool], ...]:

@@ -301,6 +301,26 @@ def test_restarts_and_replays_temper_alike(tmp_path, strategy) -> None:
     assert made[0] == made[1]
 
 
+def test_norms_of_more_devices_than_are_remembered_by_their_updates_are_found_again(tmp_path, monkeypatch) -> None:
+    """Three devices send what is tiny, and take all but three of the places; restarted before every update."""
+    for module in ("aggregation.quarantine", "serving.task_loading"):
+        monkeypatch.setattr(f"broker_coordinator.{module}.DEVICES_REMEMBERED", 6)
+    tiny, found = [SigningDevice(f"tiny-{number}") for number in range(3)], []
+    for restarts in (False, True):
+        fleet = Fleet(tmp_path, f"{restarts}")
+        for device in tiny:
+            fleet.bench.handle(device, device.enrolment())
+        fleet.restarts = restarts
+        fleet.turn(*tiny, HONEST[4], times=1e-3)
+        fleet.turn(*HONEST[:4])
+        assert all(state[1] is None for device in HONEST for state in fleet.states(device)), "no honest one is long"
+        fleet.turn(HONEST[5], HONEST[6], times=9.0)
+        rows = [row for row in fleet.journal.payloads() if row.suspicion]
+        assert [row.device for row in rows] == ["pi-5", "pi-6"]
+        found.append(([row.suspicion for row in rows], list(fleet.journal.versions(TASK))))
+    assert found[0] == found[1]
+
+
 def test_what_is_tempered_is_told(tmp_path, capsys, caplog) -> None:
     caplog.set_level("INFO")
     metrics = Metrics()

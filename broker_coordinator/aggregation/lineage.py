@@ -52,6 +52,11 @@ class Lineage:
         """The part of it that is not newer than a version."""
         return Lineage(overlap(self.spans, (0, version)), self.left)
 
+    @property
+    def since_return(self) -> "Lineage":
+        """The part of it behind the newest rollback; all where there was none."""
+        return Lineage(self.spans[:1], self.left)
+
 
 def overlap(spans: Sequence[tuple[int, int]], span: tuple[int, int]) -> list[tuple[int, int]]:
     """The parts of `spans` within another one."""

@@ -18,12 +18,17 @@ S is of how many devices something was suspicious lately, whatever they sent sin
 count together as much as one device of the usual length. So one alone that sees what nobody else sees is heard, and
 many that act together are no more than one. Where more than half of the devices are suspicious, by the last update of
 each, all count until that is over (docs/decisions/quarantine.md).
+
+Norms are compared twice, with those of the devices that sent last and with those of many more, which are a number each;
+the one that lets a longer update pass counts. So devices that send what is tiny while the others sleep make nobody's
+update look long, unless they are more than half of all. Behind a return to an older version, nothing that was
+sent before is compared with: all devices begin with one version there, and what they send has other lengths and ways.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import numpy as np
 
@@ -37,6 +42,8 @@ ALTOGETHER: Final = 1.5
 learned much."""
 DEVICES_REMEMBERED: Final = 32
 """Those of which versions held an update last."""
+NORMS_REMEMBERED: Final = 256
+"""Devices of which the norm is remembered, likewise: as many as the largest buffer that follows the fleet."""
 VALUES_REMEMBERED: Final = 1 << 24
 """Of all these updates together, 128 MiB: of larger ones, fewer devices are remembered."""
 TO_DEVIATION: Final = 1.4826
@@ -47,6 +54,9 @@ LEAST_OF_COSINE: Final = 0.05
 """Smallest deviation of cosines, likewise."""
 TOGETHER: Final = 1.0
 """As so many devices all suspicious ones count together, where they are tempered."""
+
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,10 +118,12 @@ class Suspicion:
 @dataclass(slots=True)
 class Quarantine:
     """`last` are the last updates of devices that versions hold and others are compared with, who sent last is last;
-    `verdicts` are on updates that versions hold, and on those that are suspicious, whatever becomes of them.
+    `norms` are of those of more devices. `verdicts` are on updates that versions hold, and on suspicious ones,
+    whatever becomes of them.
     """
 
     last: dict[str, Sent] = field(default_factory=dict)
+    norms: dict[str, float] = field(default_factory=dict)
     verdicts: Verdicts = field(default_factory=Verdicts)
 
     @property
@@ -119,21 +131,24 @@ class Quarantine:
         """Whether so many devices are suspicious that all count."""
         return self.verdicts.are_overrun
 
+    def begin_anew(self) -> None:
+        """An older version was restored: updates are compared with those of versions behind it."""
+        self.last = {}
+        self.norms = {}
+
     def note(self, update: Judged) -> None:
         """A version holds an update."""
         self.verdicts.note(update.device, update.position, suspicious=bool(update.suspicion))
         if update.is_tempered or not update.sent.norm:
             return
-        self.last.pop(update.device, None)
-        self.last[update.device] = update.sent
-        if len(self.last) > DEVICES_REMEMBERED:
-            del self.last[next(iter(self.last))]
+        _remember(self.last, update.device, update.sent, DEVICES_REMEMBERED)
+        _remember(self.norms, update.device, update.sent.norm, NORMS_REMEMBERED)
         if DEVICES_REMEMBERED * update.sent.delta.indices.size > VALUES_REMEMBERED:
             self.last = within_memory(self.last)
 
     def suspicions(self, updates: Sequence[Judged], size: int, plan: QuarantinePlan) -> Mapping[int, Suspicion]:
         """By their place, those that are suspicious and were not known to be. `size` is the length of the weights."""
-        peers = Peers.of(self.last, size)
+        peers = Peers.of(self.last, self.norms, size)
         verdicts = self.verdicts.copy()
         found = {}
         for place, update in enumerate(updates):
@@ -155,6 +170,14 @@ def _counts(against: "Against", sent: Sent, verdicts: Verdicts, plan: Quarantine
     return min(1.0, share) * min(1.0, against.longest / norm if norm else 1.0)
 
 
+def _remember(known: dict[str, Value], device: str, value: Value, most: int) -> None:
+    """Let a device be the last of those that are known, of which there are so many at most."""
+    known.pop(device, None)
+    known[device] = value
+    if len(known) > most:
+        del known[next(iter(known))]
+
+
 def within_memory(last: Mapping[str, Sent]) -> dict[str, Sent]:
     """The last updates of devices that are remembered, of those of some; who sent last is last."""
     kept, values = dict[str, Sent](), 0
@@ -169,8 +192,9 @@ def within_memory(last: Mapping[str, Sent]) -> dict[str, Sent]:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Some values: their median, and their robust deviation."""
+    """So many values: their median, and their robust deviation."""
 
+    count: int
     median: float
     deviation: float
 
@@ -178,22 +202,31 @@ class Spread:
     def of(cls, values: Vector, least: float) -> Self:
         """That of `values`; its deviation is never less than `least`."""
         median = float(np.median(values))
-        return cls(median, max(TO_DEVIATION * float(np.median(np.abs(values - median))), least))
+        return cls(values.size, median, max(TO_DEVIATION * float(np.median(np.abs(values - median))), least))
 
     def deviations(self, value: float) -> float:
         """z; 0 where nothing deviates from anything, as no scale is known then."""
         return (value - self.median) / self.deviation if self.deviation else 0.0
 
+    def longest(self, threshold: float) -> float:
+        """The largest value of at most so many deviations."""
+        return self.median + threshold * self.deviation
+
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What one device's update is compared with: how many other devices there are, their `norms`, and its `own` place
-    among all that are remembered, None where it has none.
+    """What one device's update is compared with: how many other devices there are, their norms, those of many more
+    (`all_norms`), and its `own` place among the former, None where it has none.
     """
 
     count: int
     norms: Spread
+    all_norms: Spread
     own: int | None
+
+    def norms_at(self, threshold: float) -> Spread:
+        """Those that let a longer update pass."""
+        return max(self.norms, self.all_norms, key=lambda each: each.longest(threshold))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,32 +246,33 @@ class Directions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Peers:
-    """What updates are compared with: names, norms as they came, float64 [N], directions, and their sum."""
+    """What updates are compared with: norms as they came, by device, also those of more devices (`all_norms`);
+    directions in the same order, and their sum.
+    """
 
-    devices: Sequence[str]
-    norms: Vector
+    norms: Mapping[str, float]
+    all_norms: Mapping[str, float]
     directions: Sequence[Change]
     total: Vector
-    known: dict[int | None, Beside] = field(default_factory=dict)
+    known: dict[str | None, Beside] = field(default_factory=dict)
     known_directions: dict[int | None, "Directions"] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, last: Mapping[str, Sent], size: int) -> Self:
+    def of(cls, last: Mapping[str, Sent], all_norms: Mapping[str, float], size: int) -> Self:
         """Those of some devices."""
         directions = [_direction(each.delta) for each in last.values()]
         total = np.zeros(size)
         for each in directions:
             total[each.indices] += each.values  # indices are distinct
-        return cls(list(last), np.array([each.norm for each in last.values()]), directions, total)
+        return cls({device: each.norm for device, each in last.items()}, all_norms, directions, total)
 
     def beside(self, device: str) -> Beside:
         """What an update of a device is compared with."""
-        own = self.devices.index(device) if device in self.devices else None
+        own = device if device in self.all_norms or device in self.norms else None
         if (found := self.known.get(own)) is None:
-            norms = self.norms if own is None else np.delete(self.norms, own)
-            median = float(np.median(norms)) if norms.size else 0.0
-            spread = Spread.of(norms, LEAST_OF_NORM * median) if norms.size else Spread(0.0, 0.0)
-            found = self.known[own] = Beside(norms.size, spread, own)
+            norms, all_norms = _without(self.norms, own), _without(self.all_norms, own)
+            place = list(self.norms).index(device) if device in self.norms else None
+            found = self.known[own] = Beside(norms.size, _spread_of(norms), _spread_of(all_norms), place)
         return found
 
     def against(self, update: Judged, threshold: float) -> "Against | None":
@@ -246,15 +280,16 @@ class Peers:
         beside = self.beside(update.device)
         if beside.count < FEWEST_OTHERS:
             return None
-        norms, longer = beside.norms, beside.norms.deviations(update.sent.norm)
+        norms = beside.norms_at(threshold)
+        longer = norms.deviations(update.sent.norm)
         away = self._away(update, beside)
         if longer > threshold:
             reason = (
                 f"its norm is {update.sent.norm:.3g}, {longer:.1f} deviations above the median {norms.median:.3g} of"
-                f" {beside.count} other devices"
+                f" {norms.count} other devices"
             )
             points_away = away is not None and longer + away.deviations > ALTOGETHER * threshold
-            longest = norms.median if points_away else norms.median + threshold * norms.deviation
+            longest = norms.median if points_away else norms.longest(threshold)
             return Against(reason, longest, points_away)
         if away and away.deviations > threshold:
             reason = (
@@ -287,6 +322,16 @@ class Peers:
         self.total[change.indices] = whole - change.values
         yield self.total
         self.total[change.indices] = whole
+
+
+def _without(norms: Mapping[str, float], own: str | None) -> Vector:
+    """Those of other devices, float64 [N]."""
+    return np.array([norm for device, norm in norms.items() if device != own])
+
+
+def _spread_of(norms: Vector) -> Spread:
+    """Nothing deviates from none."""
+    return Spread.of(norms, LEAST_OF_NORM * float(np.median(norms))) if norms.size else Spread(0, 0.0, 0.0)
 
 
 def _direction(delta: SparseUpdate) -> Change:

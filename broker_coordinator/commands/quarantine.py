@@ -1,14 +1,22 @@
-"""`tasks quarantine`: which updates are held as suspicious, and what becomes of them; and what `tasks show` says."""
+"""`tasks quarantine`: which updates are suspicious, and what becomes of them; and what `tasks show` says."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import msgspec
 
-from broker_coordinator.aggregation.verdicts import Verdicts
+from broker_coordinator.aggregation.verdicts import VERSIONS_LOOKED_AT, Verdicts
 from broker_coordinator.commands.output import write_rows
-from broker_coordinator.storage.held_updates import HeldUpdate, drop, held_updates, last_verdicts, release
+from broker_coordinator.storage.held_updates import (
+    HeldUpdate,
+    drop,
+    held_updates,
+    last_verdicts,
+    release,
+    suspected_updates,
+)
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.journal_reader import JournalReader
 from broker_coordinator.storage.task_registry import TaskRegistry
@@ -20,6 +28,13 @@ from fleet_protocol.robust_plan import check_single_updates
 from fleet_protocol.task_description import TaskDescription
 
 LISTED = ("device", "sequence", "staleness", "outcome", "suspicion")
+LISTED_WHERE_TEMPERED = ("device", "sequence", "version", "counts", "suspicion")
+
+
+TEMPERING = "tempering: updates that are found suspicious count together as much as one device"
+TO_HOLD = (
+    'to have them held until you have looked at them, write action = "hold" into [aggregation.quarantine] of task.toml'
+)
 
 
 def add_quarantine_options(verb: argparse.ArgumentParser) -> None:
@@ -35,13 +50,17 @@ def add_quarantine_options(verb: argparse.ArgumentParser) -> None:
 
 
 def quarantine(journal: Journal, options: argparse.Namespace) -> None:
-    """Release or drop what is held of some devices, or list what is held of all.
+    """Release or drop what is held of some devices, or list what is held of all, or was tempered lately.
 
     Raises:
         ConfigurationError: there is no such task, or nothing is held of one of the devices.
     """
-    found = _concerned(journal, options)
     task = TaskRegistry(journal.engine).description(options.task)
+    plan = task.suspects
+    if plan is not None and not task.aggregation.holds and not (options.release or options.drop):
+        _list_tempered(journal, task, plan.threshold, as_json=options.json)
+        return
+    found = _concerned(journal, options)
     off = "" if task.aggregation.holds else f", whose quarantine is {_instead(task)}"
     write_rows(
         [asdict(each) for each in found],
@@ -49,6 +68,22 @@ def quarantine(journal: Journal, options: argparse.Namespace) -> None:
         as_json=options.json,
         when_empty=f"nothing is held in quarantine in task {options.task}{off}",
     )
+
+
+def _list_tempered(journal: JournalReader, task: TaskDescription, threshold: float, *, as_json: bool) -> None:
+    """What counted less, or was let through as most devices are suspicious; the newest last."""
+    found = suspected_updates(journal.engine, task.task, _left(journal, task))
+    none = (
+        f"no update of task {task.task} was found suspicious since the first update of the {VERSIONS_LOOKED_AT}th last"
+        f" version; quarantine is {_instead(task)}"
+    )
+    write_rows([asdict(each) for each in found], LISTED_WHERE_TEMPERED, as_json=as_json, when_empty=none)
+    if found and not as_json:
+        sys.stdout.write(
+            f"{TEMPERING}; {TO_HOLD}; a device that is listed again and again: look at its samples, sensor and clock;"
+            " if it is hostile or broken: broker-coordinator devices revoke DEVICE --forget; if it sees what no other sees,"
+            f" raise aggregation.quarantine.threshold above {threshold:g}\n"
+        )
 
 
 def _concerned(journal: Journal, options: argparse.Namespace) -> Sequence[HeldUpdate]:
@@ -82,10 +117,7 @@ def _instead(task: TaskDescription) -> str:
     """Of a task that holds nothing: what becomes of suspicious updates, and how to have them held, or why it can't."""
     if task.suspects is not None:
         when = "" if task.suspects.action == "temper" else ", once devices find the model much worse than it was"
-        return (
-            f"tempering: updates that are found suspicious count together as much as one device{when}; to have them"
-            ' held until you have looked at them, write action = "hold" into [aggregation.quarantine] of task.toml'
-        )
+        return f"{TEMPERING}{when}; {TO_HOLD}"
     try:
         check_aggregation(msgspec.structs.replace(task.aggregation, quarantine=QuarantinePlan()), "task.toml")
         check_single_updates(task, "aggregation.quarantine", "task.toml")
@@ -114,5 +146,9 @@ def quarantine_advice(journal: JournalReader, task: TaskDescription) -> list[str
 
 
 def _verdicts(journal: JournalReader, task: TaskDescription) -> Verdicts:
-    lineage = journal.history(task.task).lineage(journal.newest_number(task.task))
-    return last_verdicts(journal.engine, task.task, lineage.left)
+    return last_verdicts(journal.engine, task.task, _left(journal, task))
+
+
+def _left(journal: JournalReader, task: TaskDescription) -> Mapping[str, int]:
+    """Devices whose updates of before count no more (`Lineage`)."""
+    return journal.history(task.task).lineage(journal.newest_number(task.task)).left

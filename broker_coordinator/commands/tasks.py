@@ -68,7 +68,7 @@ def add_parser(nouns: Verbs, *parents: argparse.ArgumentParser) -> None:
     verb_of_task(
         "diagnose", "Say how unlike devices are, by their updates and by what queries have found, and what to set."
     )
-    held = verb_of_task("quarantine", "List the updates that are held as suspicious; release or drop those of devices.")
+    held = verb_of_task("quarantine", "List updates that are held, or were tempered lately; release or drop held ones.")
     add_quarantine_options(held)
     verb_of_task("invite", "Ask devices for a round now: those whose trigger has invitation = true.")
     verb_of_task("pause", "Take no updates of a task for now; devices keep theirs.")

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -16,7 +16,7 @@ from broker_coordinator.aggregation.buffer_size import UPDATES_LOOKED_AT, Partic
 from broker_coordinator.aggregation.collapse import Watch
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE, NoiseSeries, no_seed
 from broker_coordinator.aggregation.harm import Harm
-from broker_coordinator.aggregation.quarantine import Quarantine, Sent
+from broker_coordinator.aggregation.quarantine import Quarantine
 from broker_coordinator.aggregation.selection import Told, Utilities
 from broker_coordinator.aggregation.selection_pace import SelectionPace
 from broker_coordinator.aggregation.server_state import ServerState
@@ -178,14 +178,12 @@ class ServedTask:
         """Let these wait no longer."""
         self.waiting = deque(each for each in self.waiting if each.position not in positions)
 
-    def go_back(self, version: Version, state: ServerState, compared: Mapping[str, Sent]) -> None:
-        """Take over a version that restores an older one, behind which updates were `compared` with these: what a
-        coordinator has that reads the task again.
-        """
+    def go_back(self, version: Version, state: ServerState) -> None:
+        """Take over a version that restores an older one: what a coordinator has that reads the task again."""
         self.newest = version
         self.state = state
         self.watch = self.watch.anew()
-        self.quarantine.last = dict(compared)
+        self.quarantine.begin_anew()
         self.utilities.pace = SelectionPace()
 
     def go_on_from(self, before: "ServedTask") -> None:

@@ -7,7 +7,7 @@ import msgspec
 from broker_coordinator.aggregation import buffer_size
 from broker_coordinator.aggregation.device_privacy.version_noise import NO_NOISE
 from broker_coordinator.aggregation.harm import Harm
-from broker_coordinator.aggregation.quarantine import DEVICES_REMEMBERED, Quarantine, within_memory
+from broker_coordinator.aggregation.quarantine import DEVICES_REMEMBERED, NORMS_REMEMBERED, Quarantine, within_memory
 from broker_coordinator.aggregation.selection import MOST_KNOWN, Utilities
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.version import Version
@@ -20,7 +20,7 @@ from broker_coordinator.serving.served_task import ServedTask, told_by
 from broker_coordinator.serving.set_aside import SetAside
 from broker_coordinator.storage.database import JournalUnavailableError
 from broker_coordinator.storage.device_registry import DeviceRegistry
-from broker_coordinator.storage.held_updates import last_senders_positions, last_verdicts
+from broker_coordinator.storage.held_updates import last_norms, last_senders_positions, last_verdicts
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.losses import known_harm
 from broker_coordinator.storage.noise_seeds import new_seed, read_participations, read_series
@@ -134,14 +134,15 @@ class TaskLoader:
         if description.suspects is None:
             return Quarantine()
         lineage = self._journal.history(name).lineage(newest)
-        positions = last_senders_positions(self._journal.engine, name, lineage, DEVICES_REMEMBERED)
+        positions = last_senders_positions(self._journal.engine, name, lineage.since_return, DEVICES_REMEMBERED)
         rows = list(self._journal.at_positions(positions))
         last = {
             row.device: sent_of(row.read_facts(), item)
             for row, item in items_together(rows, description, self._keys)
             if not isinstance(item, Exception)
         }
-        return Quarantine(within_memory(last), last_verdicts(self._journal.engine, name, lineage.left))
+        norms = last_norms(self._journal.engine, name, lineage.since_return, NORMS_REMEMBERED)
+        return Quarantine(within_memory(last), norms, last_verdicts(self._journal.engine, name, lineage.left))
 
 
 def _without_memory(newest: Version, bundle: Bundle) -> ServerState:

@@ -5,10 +5,11 @@ that is released gets the next position of the journal, as if it had come now: s
 journal order, and whoever makes them finds it behind all that they have read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, or_, select, update
 
 from broker_coordinator.aggregation.lineage import Lineage
@@ -16,7 +17,7 @@ from broker_coordinator.aggregation.quarantine import Suspicion
 from broker_coordinator.aggregation.staleness import oldest_that_counts, staleness_at
 from broker_coordinator.aggregation.verdicts import VERSIONS_LOOKED_AT, Verdicts
 from broker_coordinator.storage.database import reading, writing
-from broker_coordinator.storage.schema import HELD, HELD_IN_QUARANTINE, WAITING, payloads
+from broker_coordinator.storage.schema import FACTS, HELD, HELD_IN_QUARANTINE, WAITING, payloads
 from broker_coordinator.storage.standing import last_position_in
 from broker_coordinator.storage.stored_tasks import served_task
 from broker_coordinator.storage.task_conditions import (
@@ -42,6 +43,26 @@ class HeldUpdate:
     staleness: int
     outcome: str
     suspicion: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectedUpdate:
+    """One that was found suspicious and waits, or counts in a `version`; how often it `counts`, None where its facts
+    are damaged.
+    """
+
+    device: str
+    sequence: int
+    version: int | None
+    counts: float | None
+    suspicion: str
+
+
+class _JudgedFacts(msgspec.Struct):
+    """Of the facts of an update, its norm as it came, and how often it counts."""
+
+    norm: float
+    tempered: float = 1.0
 
 
 def hold(engine: Engine, suspicions: Mapping[int, Suspicion], facts: Mapping[int, object]) -> None:
@@ -128,14 +149,51 @@ def last_verdicts(engine: Engine, task: str, left: Mapping[str, int]) -> Verdict
     Raises:
         JournalUnavailableError: the database failed.
     """
+    with reading(engine) as connection:
+        first = _first_positions(connection, task)
+        rows = connection.execute(_judged_since(task, _oldest_of(first), left))
+        return Verdicts.of(((row.device, row.position, row.suspicion is not None) for row in rows), reversed(first))
+
+
+def suspected_updates(engine: Engine, task: str, left: Mapping[str, int]) -> list[SuspectedUpdate]:
+    """What versions hold, or may yet hold, although it was found suspicious: as far back as `last_verdicts` looks.
+
+    Raises:
+        JournalUnavailableError: the database failed.
+    """
+    may_count = payloads.c.suspicion.is_not(None), payloads.c.set_aside.is_(None)
+    with reading(engine) as connection:
+        since = _judged_since(task, _oldest_of(_first_positions(connection, task)), left)
+        more = since.add_columns(payloads.c.sequence, payloads.c.aggregate, FACTS).where(*may_count)
+        return [
+            SuspectedUpdate(row.device, row.sequence, row.aggregate, _counts(row.facts), row.suspicion)
+            for row in connection.execute(more)
+        ]
+
+
+def _counts(facts: str) -> float | None:
+    found = _judged_facts(facts)
+    return None if found is None else found.tempered
+
+
+def _judged_facts(facts: str) -> _JudgedFacts | None:
+    """None where they are damaged."""
+    try:
+        return msgspec.json.decode(facts, type=_JudgedFacts)
+    except msgspec.DecodeError:
+        return None
+
+
+def _first_positions(connection: Connection, task: str) -> Sequence[int]:
+    """Of the first update of each of the versions that are looked at, the newest first."""
     version = payloads.c.aggregate
     in_versions = (*updates_of(task), trained_from_first(task), version.is_not(None))
     firsts = select(func.min(payloads.c.position)).where(*in_versions).group_by(version)
-    with reading(engine) as connection:
-        first = connection.scalars(firsts.order_by(version.desc()).limit(VERSIONS_LOOKED_AT)).all()
-        oldest = first[-1] if len(first) == VERSIONS_LOOKED_AT else 0
-        rows = connection.execute(_judged_since(task, oldest, left))
-        return Verdicts.of(((row.device, row.position, row.suspicion is not None) for row in rows), reversed(first))
+    return connection.scalars(firsts.order_by(version.desc()).limit(VERSIONS_LOOKED_AT)).all()
+
+
+def _oldest_of(first_positions: Sequence[int]) -> int:
+    return first_positions[-1] if len(first_positions) == VERSIONS_LOOKED_AT else 0
 
 
 def _judged_since(task: str, position: int, left: Mapping[str, int]) -> Select[Any]:
@@ -169,6 +227,20 @@ def last_senders_positions(engine: Engine, task: str, lineage: Lineage, count: i
     """
     with reading(engine) as connection:
         return sorted(connection.scalars(last_senders(task, lineage, count)))
+
+
+def last_norms(engine: Engine, task: str, lineage: Lineage, count: int) -> dict[str, float]:
+    """Of the last `count` such devices, the norm of the last such update of each, who sent last is last; without those
+    whose facts are damaged.
+
+    Raises:
+        JournalUnavailableError: the database failed.
+    """
+    these = payloads.c.position.in_(last_senders(task, lineage, count))
+    with reading(engine) as connection:
+        rows = connection.execute(select(payloads.c.device, FACTS).where(these).order_by(payloads.c.position))
+        found = {row.device: _judged_facts(row.facts) for row in rows}
+    return {device: facts.norm for device, facts in found.items() if facts is not None}
 
 
 def _outdated(task: str, oldest: int) -> tuple[ColumnElement[bool], ...]:

@@ -62,6 +62,6 @@ def _that_stay(
         lineages = [history.lineage(version).through(through) for version in (newest, through)]
         stay += [payloads.c.position.not_in(newest_positions(task, each)) for each in lineages]
     if allowed.last_senders_stay:
-        last = last_senders(task, history.lineage(newest), allowed.last_senders_stay)
+        last = last_senders(task, history.lineage(newest).since_return, allowed.last_senders_stay)
         stay.append(payloads.c.position.not_in(last))
     return stay

@@ -15,6 +15,7 @@ from broker_coordinator.storage.device_registry import DeviceRegistry
 from broker_coordinator.storage.held_updates import DROPPED, OUTDATED, held_updates, release
 from broker_coordinator.storage.journal import Journal
 from broker_coordinator.storage.task_registry import TaskRegistry
+from broker_coordinator.storage.version_registry import VersionRegistry
 from edge_agent.core.shard_choice import Place
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.kinds import Outcome
@@ -138,6 +139,24 @@ def test_a_quarantine_that_would_hold_most_holds_nothing_and_goes_on_by_itself(f
     assert not any("suspicious" in words for words in run("tasks", "show", TASK)["advice"])
     fleet.turn(EVIL, HONEST[0], times=1.0)
     assert fleet.states()[-1:] == HELD
+    assert versions_replayed(fleet.journal, TASK) == fleet.newest()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_behind_a_return_to_an_older_version_devices_are_judged_by_what_others_send_since(tmp_path, restarts):
+    """As at the beginning: by nobody, while versions since hold updates of fewer than five others."""
+    fleet = Fleet(tmp_path, f"{restarts}")
+    fleet.restarts = restarts
+    fleet.evil_turn()
+    VersionRegistry(fleet.journal.engine).roll_back(TASK, WARM)
+    fleet.bench.make_versions()
+    fleet.turn(EVIL, times=REVERSED)
+    fleet.turn(*HONEST[:3])
+    assert fleet.states()[1:] == [(WARM + 3, None)]
+    fleet.turn(*HONEST[3:], HONEST[0])
+    fleet.turn(EVIL, times=REVERSED)
+    fleet.turn(*HONEST[:2])
+    assert fleet.states()[2:] == HELD
     assert versions_replayed(fleet.journal, TASK) == fleet.newest()
 
 
@@ -283,14 +302,43 @@ def test_restarts_and_replays_temper_alike(tmp_path, strategy) -> None:
     assert made[0] == made[1]
 
 
+def test_norms_of_more_devices_than_are_remembered_by_their_updates_are_found_again(tmp_path, monkeypatch) -> None:
+    """Three devices send what is tiny, and take all but three of the places; restarted before every update."""
+    for module in ("aggregation.quarantine", "serving.task_loading"):
+        monkeypatch.setattr(f"broker_coordinator.{module}.DEVICES_REMEMBERED", 6)
+    tiny, found = [SigningDevice(f"tiny-{number}") for number in range(3)], []
+    for restarts in (False, True):
+        fleet = Fleet(tmp_path, f"{restarts}")
+        for device in tiny:
+            fleet.bench.handle(device, device.enrolment())
+        fleet.restarts = restarts
+        fleet.turn(*tiny, HONEST[4], times=1e-3)
+        fleet.turn(*HONEST[:4])
+        assert all(state[1] is None for device in HONEST for state in fleet.states(device)), "no honest one is long"
+        fleet.turn(HONEST[5], HONEST[6], times=9.0)
+        rows = [row for row in fleet.journal.payloads() if row.suspicion]
+        assert [row.device for row in rows] == ["pi-5", "pi-6"]
+        found.append(([row.suspicion for row in rows], list(fleet.journal.versions(TASK))))
+    assert found[0] == found[1]
+
+
 def test_what_is_tempered_is_told(tmp_path, capsys, caplog) -> None:
     caplog.set_level("INFO")
     metrics = Metrics()
     fleet = Fleet(tmp_path, plan=AggregationPlan(buffer_size=2, quarantine=TEMPERS), metrics=metrics)
     fleet.turn(EVIL, HONEST[0], times=9 * REVERSED)
     assert fleet.states() == [(WARM + 1, None)]
-    shown = Operator(tmp_path, fleet, capsys).run("tasks", "show", TASK)
-    assert shown["suspicious_devices"] == "2 of 9 that sent lately"
+    operator = Operator(tmp_path, fleet, capsys)
+    assert operator.run("tasks", "show", TASK)["suspicious_devices"] == "2 of 9 that sent lately"
+    listed = operator.run("tasks", "quarantine", TASK)
+    facts = {row.device: row.read_facts().tempered for row in fleet.journal.payloads() if row.aggregate == WARM + 1}
+    assert [(each["device"], each["sequence"], each["version"], each["counts"]) for each in listed] == [
+        (EVIL.name, 1, WARM + 1, facts[EVIL.name]),
+        ("pi-0", 2, WARM + 1, facts["pi-0"]),
+    ]
+    assert all("its norm is" in each["suspicion"] for each in listed)
+    assert cli.main(["tasks", "--config", str(tmp_path / "coordinator.toml"), "quarantine", TASK]) == 0
+    assert "devices revoke DEVICE --forget" in capsys.readouterr().out
     assert f"event=update_tempered task={TASK} device={EVIL.name} counts=0." in caplog.text
     assert metrics.registry.get_sample_value("edgeflock_updates_tempered_total", {"task": TASK}) == 2
 

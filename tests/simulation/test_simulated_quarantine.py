@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 
 from broker_coordinator.aggregation.version import Version
 from broker_coordinator.serving.served_task import ServedTask
@@ -14,7 +15,7 @@ from fleet_protocol.quarantine_plan import QuarantinePlan
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.update_plan import UpdatePlan
 from tests.support.simulated_fleet import HOUR, bundle, fleet, workload
-from workbench.simulation import coordinator, event_queue
+from workbench.simulation import event_queue
 from workbench.simulation.checkpoint.file import resume, write_checkpoint
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.verdict import remarks
@@ -59,26 +60,25 @@ def test_what_is_suspicious_is_held_and_a_checkpoint_goes_on(tmp_path, monkeypat
     assert simulation(None).run().summary.held == 0
 
 
-def test_a_return_to_an_older_version_compares_with_what_devices_had_sent_by_then(monkeypatch) -> None:
-    """As a coordinator does, which reads it from the journal."""
-    rounds, behind, returned = count(), {}, []
+@pytest.mark.parametrize("seed", [3, 5])
+def test_honest_updates_behind_a_return_to_an_older_version_are_not_held(seed: int, monkeypatch) -> None:
+    """All begin with one version then, so they are unlike what was sent before it; and once five were taken, judged."""
+    rounds, known = count(), []
 
     def collapses(_device: int, _task: TaskDescription, result: TrainingResult) -> TrainingResult:
-        return msgspec.structs.replace(result, loss=0.1 if next(rounds) < 40 else 9.0)
-
-    def advance_and_note(task: ServedTask, *made: Any) -> None:
-        advance(task, *made)
-        behind[task.newest.number] = dict(task.quarantine.last)
+        return msgspec.structs.replace(result, loss=9.0 if 100 <= next(rounds) < 160 else 0.1)
 
     def go_back_and_note(task: ServedTask, version: Version, *more: Any) -> None:
         go_back(task, version, *more)
-        returned.append((version, dict(task.quarantine.last)))
+        known.append((task, len(task.quarantine.last)))
 
-    advance, go_back = coordinator.advance, ServedTask.go_back
-    monkeypatch.setattr(coordinator, "advance", advance_and_note)
+    go_back = ServedTask.go_back
     monkeypatch.setattr(ServedTask, "go_back", go_back_and_note)
-    options = Options(seed=3, seconds=100 * HOUR, updates=80, plain=True)
-    quiet = bundle(buffer_size=1, quarantine=QuarantinePlan(threshold=100.0))
-    assert Simulation(fleet(6), quiet, workload(), options, tamper=collapses).run().summary.collapses
-    version, compared = returned[0]
-    assert compared == behind[version.restored] != behind[version.number - 1]
+    options = Options(seed=seed, seconds=100 * HOUR, updates=200, plain=True)
+    fleet_of_nine = Simulation(
+        fleet(9), bundle(buffer_size=3, quarantine=QuarantinePlan()), workload(), options, tamper=collapses
+    )
+    summary = fleet_of_nine.run().summary
+    assert (summary.collapses, summary.held) == (1, 0)
+    ((task, compared),) = known
+    assert (compared, len(task.quarantine.last)) == (0, 9)

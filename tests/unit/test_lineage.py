@@ -22,6 +22,7 @@ from broker_coordinator.aggregation.lineage import Departure, History, leaves_ou
 )
 def test_version_goes_back_over_rollbacks(rollbacks, version, spans) -> None:
     assert History(rollbacks).spans(version) == spans
+    assert History(rollbacks).lineage(version).since_return.spans == spans[:1]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,32 @@ def test_a_device_is_not_compared_with_itself() -> None:
     assert not reason(known(rows), rows[0], "pi-0", QuarantinePlan(max(-of_cosine, of_norm) + 1e-6))
 
 
+@pytest.mark.parametrize("tiny", [1e-6, 0.05])
+def test_devices_that_send_what_is_tiny_while_others_sleep_make_nobody_look_long(tiny: float) -> None:
+    """Twenty-eight of the thirty-two that are remembered; whatever is long for the others is suspicious still."""
+    rows = rows_of(1, 61, density=1.0)
+    quarantine = known(rows[:60])
+    for number in range(28):
+        quarantine.note(judged(f"evil-{number}", tiny * rows_of(100 + number, 1, density=1.0)[0], 100 + number))
+    assert sum(device.startswith("evil") for device in quarantine.last) == 28
+    assert reason(quarantine, rows[60], "pi-0") == reason(quarantine, rows[60]) == ""
+    assert "of 88 other devices" in reason(quarantine, 9 * rows[60])
+    assert "of 87 other devices" in reason(quarantine, 9 * rows[60], "pi-0")
+    (found,) = quarantine.suspicions([judged("new-pi", 9 * rows[60])], SIZE, TEMPERS).values()
+    norms = np.array(list(quarantine.norms.values()))
+    spread = max(TO_DEVIATION * np.median(np.abs(norms - np.median(norms))), LEAST_OF_NORM * np.median(norms))
+    longest = np.median(norms) + PLAN.threshold * spread
+    assert found.counts == pytest.approx(longest / np.linalg.norm(9 * rows[60]))
+
+
+def test_norms_are_those_of_the_last_devices_however_many_are_remembered_by_their_updates(monkeypatch) -> None:
+    monkeypatch.setattr("broker_coordinator.aggregation.quarantine.NORMS_REMEMBERED", 40)
+    quarantine = known(rows_of(1, 50))
+    assert list(quarantine.norms) == [f"pi-{number}" for number in range(10, 50)]
+    quarantine.begin_anew()
+    assert not quarantine.norms | quarantine.last
+
+
 def test_one_device_counts_once_and_the_last_devices_count() -> None:
     quarantine = known(rows_of(1, DEVICES_REMEMBERED))
     for _ in range(9):
@@ -125,7 +151,8 @@ def test_updates_that_are_all_zero_or_absurd_are_judged() -> None:
     assert not reason(known(rows), zeros)
     assert not reason(known(np.zeros((9, SIZE))), rows[0]), "no scale is known"
     assert "e+2" in reason(known(rows), 1e28 * rows[0])
-    huge = Quarantine({f"pi-{n}": Sent(1e48, sent(row).delta) for n, row in enumerate(rows)})
+    sent_huge = {f"pi-{n}": Sent(1e48, sent(row).delta) for n, row in enumerate(rows)}
+    huge = Quarantine(sent_huge, dict.fromkeys(sent_huge, 1e48))
     assert not reason(huge, rows[0])
 
 

@@ -15,7 +15,6 @@ from broker_coordinator.aggregation.averaging import RecentVersions
 from broker_coordinator.aggregation.clusters import NO_PULL, Pull, ToldApart, clusters_by_direction, heard_from
 from broker_coordinator.aggregation.collapse import smaller
 from broker_coordinator.aggregation.harm import Harm
-from broker_coordinator.aggregation.quarantine import Sent
 from broker_coordinator.aggregation.retention import Retention
 from broker_coordinator.aggregation.server_state import ServerState
 from broker_coordinator.aggregation.strategies import Recall
@@ -230,8 +229,6 @@ class SimulatedCoordinator:
         self._looked = None
         self._files = OrderedDict([(version, own.weights)])
         self._states: dict[int, ServerState] = {}
-        self._compared: dict[int, dict[str, Sent]] = {}
-        """By version, what the quarantine compared with behind it."""
         self._weights = read_weights(own.weights, self._parameters)
         self._recent = RecentVersions(task.averaged_versions)
         self._recent.add(version, own.weights)
@@ -269,7 +266,7 @@ class SimulatedCoordinator:
             tempers_since=served.newest.tempers_since,
             tempers_until=served.newest.tempers_until,
         )
-        served.go_back(again, state, self._compared[good])
+        served.go_back(again, state)
         self._recent.drop_after(good)
         self._recent.add(state.version, restored.weights)
         self._keep(restored)
@@ -315,10 +312,9 @@ class SimulatedCoordinator:
     def _keep(self, version: Version) -> None:
         self._weights = read_weights(version.weights, self._parameters)
         self._states[version.number] = self._served.state
-        self._compared[version.number] = dict(self._served.quarantine.last)
         oldest = self._served.watch.oldest
         for number in [each for each in self._states if oldest is None or each < oldest]:
-            del self._states[number], self._compared[number]
+            del self._states[number]
         self._files[version.number] = version.weights
         if len(self._files) > Retention().versions:
             self._files.popitem(last=False)

@@ -206,7 +206,6 @@ KEPT: Final[Mapping[str, Fields]] = {
     ),
     "_world.residuals": ("_states",),
     "_world._plain": (
-        "_compared",
         "_files",
         "_kinds",
         "_ledger",

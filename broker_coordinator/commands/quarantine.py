@@ -81,8 +81,8 @@ def _list_tempered(journal: JournalReader, task: TaskDescription, threshold: flo
     if found and not as_json:
         sys.stdout.write(
             f"{TEMPERING}; {TO_HOLD}; a device that is listed again and again: look at its samples, sensor and clock;"
-            " if it is hostile or broken: broker-coordinator devices revoke DEVICE --forget; if it sees what no other sees,"
-            f" raise aggregation.quarantine.threshold above {threshold:g}\n"
+            " if it is hostile or broken: broker-coordinator devices revoke DEVICE --forget; if it sees what no other"
+            f" sees, raise aggregation.quarantine.threshold above {threshold:g}\n"
         )
 
 

@@ -96,6 +96,7 @@ def check_posterior(task: "TaskDescription", name: str) -> None:
     _check_likelihood(task, name)
     _check_steps(task, name)
     _check_server(task, name)
+    _check_grid(task, name)
     size, tensors = task.version.size, len(task.version.parameters)
     if size > MAX_PARAMETERS or tensors > MAX_TENSORS:
         raise ConfigurationError(
@@ -184,7 +185,12 @@ def _check_steps(task: "TaskDescription", name: str) -> None:
             f"{name}: [posterior] reads the gradient from one step of plain SGD, and training.optimiser is"
             f' {training.optimiser!r}; write training.optimiser = "sgd"'
         )
-    for setting in ("weight_decay", "gradient_clip", "proximal", "per_sample_gradients"):
+    if training.correction != "off":
+        raise ConfigurationError(
+            f"{name}: training.correction {training.correction!r} corrects the steps of plain SGD, and [posterior]"
+            " takes natural gradient steps, which it would have no effect on; leave it out"
+        )
+    for setting in ("weight_decay", "gradient_clip", "proximal", "adaptive_proximal", "per_sample_gradients"):
         if getattr(training, setting):
             raise ConfigurationError(
                 f"{name}: training.{setting} would be taken for a part of the gradient that [posterior] reads from one"
@@ -199,4 +205,17 @@ def _check_server(task: "TaskDescription", name: str) -> None:
         raise ConfigurationError(
             f"{name}: a version of a task with [posterior] is the product of its factors, and no optimiser goes another"
             " way there; leave aggregation.server_optimiser, server_momentum and server_learning_rate out"
+        )
+
+
+def _check_grid(task: "TaskDescription", name: str) -> None:
+    """Raise `ConfigurationError` where published precisions would be rounded away: those of a tensor begin alike, so a
+    step of the grid (`codec.Grid`) that is larger than their magnitude makes them all 0, or twice as large.
+    """
+    plan = task.downlink
+    if plan.differences == "lossy" and plan.precision_bits < 0:
+        raise ConfigurationError(
+            f"{name}: with downlink.precision_bits {plan.precision_bits} the grid is coarser than the precisions of"
+            " [posterior], which would be published as 0, or as twice what they are; write 0 or more, or"
+            ' downlink.differences = "exact"'
         )

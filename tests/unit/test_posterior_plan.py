@@ -8,6 +8,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.cluster_plan import ClusterPlan
 from fleet_protocol.codec import (
+    Grid,
     gaussian_places,
     prior_of,
     read_distribution,
@@ -15,6 +16,7 @@ from fleet_protocol.codec import (
     with_copies,
     write_weights,
 )
+from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.parameter import Parameter
 from fleet_protocol.personal_plan import PersonalPlan
@@ -111,6 +113,9 @@ REFUSED = [
     ({"training": training(optimiser="momentum")}, 'training.optimiser = "sgd"'),
     ({"training": training(weight_decay=0.1)}, "training.weight_decay would be taken for a part of the gradient"),
     ({"training": training(gradient_clip=1.0)}, "training.gradient_clip would be taken for a part of the gradient"),
+    ({"training": training(adaptive_proximal=True)}, "training.adaptive_proximal would be taken for a part"),
+    ({"training": training(correction="scaffold")}, "'scaffold' corrects the steps of plain SGD"),
+    ({"downlink": DownlinkPlan("lossy", -1)}, "downlink.precision_bits -1 the grid is coarser than the precisions"),
     ({"posterior": PosteriorPlan(parameters=("mouth",))}, "no parameter is called like 'mouth'"),
     ({"posterior": PosteriorPlan(parameters=("*", "*"))}, "a pattern stands there twice"),
     ({"update": updates(selection="top_k")}, 'write update.selection = "top_k_per_tensor"'),
@@ -131,6 +136,16 @@ REFUSED = [
 
 def test_of_all_weights_the_largest_changes_may_be_sent() -> None:
     assert parsed(posterior=EVERY, update=updates(selection="top_k")).update.selection == "top_k"
+
+
+@pytest.mark.parametrize("downlink", [DownlinkPlan("lossy", 0), DownlinkPlan("exact", -4)])
+def test_published_precisions_stay_near_the_priors_on_the_coarsest_grid_that_is_taken(downlink) -> None:
+    task = parsed(downlink=downlink)
+    first = with_copies(np.full(task.parameter_count, 0.05, np.float32), task)
+    rounded = Grid.below(first, task.version.shapes, 0).rounded(first, task.version.shapes)
+    np.testing.assert_allclose(rounded[task.parameter_count :], first[task.parameter_count :], rtol=0.5)
+    coarser = Grid.below(first, task.version.shapes, -2).rounded(first, task.version.shapes)
+    assert not coarser[task.parameter_count :].all()
 
 
 @pytest.mark.parametrize(("changed", "words"), REFUSED, ids=[words for _, words in REFUSED])

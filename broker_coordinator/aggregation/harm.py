@@ -26,7 +26,7 @@ MOST_SHARES: Final = 32
 FEWEST_SHARES: Final = 20
 """Of r: fewer say nothing."""
 OF_ONE: Final = 4
-LOST: Final = 0.125
+LOST: Final = 0.0625
 LEAST_GAIN: Final = 0.1
 """Of the first loss: a device that has gained less is measured by this."""
 VERSIONS_LOOKED_AT: Final = 256

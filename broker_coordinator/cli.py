@@ -65,7 +65,7 @@ def parser(verb: str | None = None) -> argparse.ArgumentParser:
     program = program_parser(PROGRAM, "Coordinates a fleet of devices over an MQTT broker.", CONFIGURATION)
     commands = program.add_subparsers(dest="command", required=True, metavar="COMMAND")
     with_configuration = configuration_option()
-    asked = [verb] if verb in VERBS else VERBS
+    asked = VERBS if verb is None or verb not in VERBS else [verb]
     for name in dict.fromkeys(VERBS[each][0] for each in asked):
         _module(name).add_parser(commands, with_configuration)
     return program

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from edge_agent.configuration import CONFIGURATION, PROGRAM, load_configuration
 from edge_agent.member_cli import add_join, add_run, add_setup, identity_of, run_in_foreground, until_signalled
-from edge_agent.shell.agent import Agent
-from edge_agent.verbs.samples_verb import add_samples_verb
+from edge_agent.verbs.samples_options import add_samples_verb
 from fleet_host.command_line import (
     DISTRIBUTION,
     Verbs,
@@ -37,6 +36,8 @@ async def run_agent(path: Path) -> None:
     Raises:
         ConfigurationError: alone or in a group; what to change.
     """
+    from edge_agent.shell.agent import Agent  # noqa: PLC0415 - no other verb needs it
+
     configuration = load_configuration(path)
     agent = Agent(configuration, identity_of(configuration, PROGRAM), version(DISTRIBUTION))
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, agent.train_now)

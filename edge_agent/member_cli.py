@@ -7,14 +7,16 @@ import faulthandler
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.configuration import AgentConfiguration
-from edge_agent.shell.connection.identity import Identity
 from edge_agent.worker.installed import check_installed
 from fleet_host.command_line import Verbs, add_broker_options, add_verb, whole_number
 from fleet_host.key_files import read_key_file
 from fleet_protocol.limits import MAX_WAIT_SECONDS
+
+if TYPE_CHECKING:
+    from edge_agent.shell.connection.identity import Identity
 
 STANDARD_ERROR = 2
 JOIN_SECONDS = 60
@@ -60,12 +62,14 @@ def add_setup(verbs: Verbs, machine: str, *parents: argparse.ArgumentParser) -> 
     return setup
 
 
-def identity_of(configuration: AgentConfiguration, program: str) -> Identity:
+def identity_of(configuration: AgentConfiguration, program: str) -> "Identity":
     """Who this machine is in its fleet.
 
     Raises:
         ConfigurationError: its key can't be read, or what it computes with is not installed.
     """
+    from edge_agent.shell.connection.identity import Identity  # noqa: PLC0415 - `run` alone has one
+
     check_installed(configuration.worker.engine)
     return Identity(
         configuration.fleet,

@@ -33,7 +33,7 @@ from fleet_protocol.errors import ConfigurationError
 TIME = "%Y-%m-%d %H:%M"
 
 
-def add_parsers(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
+def add_parser(verbs: Verbs, *parents: argparse.ArgumentParser) -> None:
     """Both verbs."""
     backup = add_verb(
         verbs, "backup", "Write database, key, configuration and authority into one file, while it runs.", *parents

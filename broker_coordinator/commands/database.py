@@ -8,7 +8,7 @@ from broker_coordinator.storage.database import read_database
 from fleet_host.command_line import Verbs
 
 
-def add_parser(nouns: Verbs) -> None:
+def add_parser(nouns: Verbs, *_parents: argparse.ArgumentParser) -> None:
     """The noun and its verb."""
     verb = add_noun(nouns, "database", "Copy a coordinator's database into another one.")
     copy = verb("copy", "Copy everything, from SQLite to PostgreSQL, say; no coordinator may run on either.")

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from fleet_host.services import Service, installer_of
+from fleet_host.command_line import Verbs
+from fleet_host.services import Service, add_service_verbs, installer_of
 
 SERVICE = Service(
     program="broker-coordinator",
@@ -19,6 +20,11 @@ SERVICE = Service(
         Path("/etc/edgeflock-authority"),
     ),
 )
+
+
+def add_parser(verbs: Verbs, *_parents: argparse.ArgumentParser) -> None:
+    """Both verbs."""
+    add_service_verbs(verbs)
 
 
 def install_service(options: argparse.Namespace) -> None:

@@ -17,7 +17,6 @@ from fleet_host.command_line import (
 from fleet_host.log_lines import configure_logging
 from fleet_host.services import add_service_verbs
 from session_relay.helper.configuration import CONFIGURATION, PROGRAM, load_helper_configuration
-from session_relay.helper.program import Helper
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -36,6 +35,8 @@ async def run_helper(path: Path) -> None:
     configuration = load_helper_configuration(path)
     identity, software = identity_of(configuration, PROGRAM), version(DISTRIBUTION)
     if configuration.masks is None:
+        from session_relay.helper.program import Helper  # noqa: PLC0415 - `run` alone needs it
+
         await until_signalled(Helper(configuration, identity, software).run())
     else:
         from session_relay.helper.mask_program import MaskHelperProgram  # noqa: PLC0415 - others do without its numpy

@@ -1,4 +1,4 @@
-"""One thread of torch for each test process, and a look at which refusals each test runs into."""
+"""One thread and one seed of torch for each test, and a look at which refusals each test runs into."""
 
 import inspect
 from collections.abc import Iterator
@@ -13,6 +13,12 @@ from workbench.export.layers.layer_context import UnexportableError
 
 # Models of a few weights gain nothing from a second thread: waiting for one another takes most of their time.
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test draws does not depend on which tests its process has run before, nor do its fixtures."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

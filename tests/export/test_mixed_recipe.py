@@ -25,6 +25,7 @@ from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.task_description import TaskDescription
 from tests.export.test_several_heads import HEADS, INPUTS, MIXED
 from tests.support.recipes import write_recipe
+from tests.support.waiting import DEADLINE_SECONDS
 from tests.support.worker import make_job
 from workbench.export.bundle_writer import export_bundle
 from workbench.inspection.bundle_inspection import inspect_bundle
@@ -32,7 +33,6 @@ from workbench.simulation.show import Request, prepare
 from workbench.simulation.simulation import Options
 
 ROWS = 240
-DEADLINE_SECONDS = 20
 WIDE_INPUTS = INPUTS.replace("minimum = -1.0", "minimum = -9.0").replace("maximum = 1.0", "maximum = 9.0")
 SCALED = '[scaling]\ninputs = "off"\ntargets = "ranges"\ntarget_ranges = [[-9.0, 9.0], [-9.0, 9.0]]\n'
 

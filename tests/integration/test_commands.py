@@ -1,7 +1,6 @@
 """`broker-coordinator devices` and `tasks`: what they answer, for people and as JSON."""
 
 import json
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from broker_coordinator.configuration import load_configuration
 from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.errors import ConfigurationError
 from tests.support.bench import Bench
+from tests.support.broker import free_port
 from tests.support.bundles import TASK, write_bundle
 from tests.support.device import SigningDevice
 from tests.support.replay import versions_replayed
@@ -159,9 +159,7 @@ def test_database_of_another_kind_is_refused(tmp_path, database, complaint) -> N
 
 
 def test_invitation_that_no_broker_takes_is_refused_with_what_to_compare(operator, tmp_path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     text = operator.configuration.read_text().replace('host = "localhost"', f'host = "127.0.0.1"\nport = {port}')
     operator.configuration.write_text(text)
     assert cli.main(["keygen", str(tmp_path / "key")]) == 0

@@ -1,5 +1,6 @@
 """A process shut in as the training worker is opens its libraries and its own files, and nothing else."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from edge_agent.worker.settings import WorkerSettings
 from edge_agent.worker.supervisor import train_in_child
 from fleet_protocol.bundle_files import TRAIN_FILE, blob_hash
 from tests.support.graphs import reader_of
+from tests.support.waiting import DEADLINE_SECONDS
 from tests.support.worker import make_job, store_samples
 from workbench.recipe_folder import find_recipe
 
@@ -154,18 +156,22 @@ async def test_hostile_bundle_learns_nothing_and_the_round_says_why(location: st
 
 
 async def test_worker_trains_shut_in_and_holds_no_sample_store_open(children, job) -> None:
-    seen: list[tuple[str, set[str]]] = []
+    seen: asyncio.Future[tuple[str, set[str]]] = asyncio.get_running_loop().create_future()
 
     def look(news: object) -> None:
-        if isinstance(news, Progress) and news.phase == "training" and not seen:
+        if isinstance(news, Progress) and news.phase == "training" and not seen.done():
             _, worker = children.all()
             status = Path(f"/proc/{worker.pid}/status").read_text()
-            seen.append((status, {Path(file.path).name for file in worker.open_files()}))
+            seen.set_result((status, {Path(file.path).name for file in worker.open_files()}))
 
     plan = msgspec.structs.replace(job.description.training, steps=200_000, epochs_per_round=0)
     long = msgspec.structs.replace(job, description=msgspec.structs.replace(job.description, training=plan))
-    await train_in_child(long, msgspec.structs.replace(SETTINGS, time_limit_seconds=3.0), look)
-    ((status, files),) = seen
+    running = asyncio.ensure_future(train_in_child(long, SETTINGS, look))
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        status, files = await seen
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
     assert "NoNewPrivs:\t1" in status
     assert "Seccomp:\t2" in status
     assert not files & {"samples.db", "device.key"}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from broker_coordinator.cli import VERBS
+
 FORBIDDEN = {
     "numpy",
     "onnxruntime",
@@ -43,6 +45,41 @@ def test_agent_without_training_loads_no_heavy_module(module):
     loaded = loaded_by(module)
     assert module in loaded
     assert loaded & FORBIDDEN == set()
+
+
+OPTIONAL = {"psycopg", "starlette", "uvicorn", "onnxruntime", "onnx", "torch", "sklearn", "scipy", "tenseal", "rich"}
+DATABASE = {"sqlalchemy", "numpy", "broker_coordinator.storage.database", "broker_coordinator.configuration"}
+SERVING = {"prometheus_client", "broker_coordinator.serving.coordinator"}
+RUNNING = {"aiomqtt", "paho", "psutil", "edge_agent.shell.agent", "edge_agent.shell.storage.device_database"}
+
+
+@pytest.mark.parametrize(
+    ("parser", "left_out"),
+    [
+        ("broker_coordinator.cli", OPTIONAL | DATABASE | SERVING),
+        ("broker_coordinator.cli.parser('keygen')", OPTIONAL | DATABASE | SERVING),
+        ("broker_coordinator.cli.parser('install-service')", OPTIONAL | DATABASE | SERVING),
+        ("broker_coordinator.cli.parser('database')", OPTIONAL | SERVING),
+        ("broker_coordinator.cli.parser('devices')", OPTIONAL | SERVING),
+        ("broker_coordinator.cli.parser('run')", OPTIONAL),
+        ("edge_agent.cli.parser()", FORBIDDEN | OPTIONAL | RUNNING),
+        ("session_relay.helper.cli.parser()", FORBIDDEN | OPTIONAL | RUNNING),
+    ],
+)
+def test_a_verb_starts_without_what_other_verbs_need(parser, left_out):
+    module = parser.partition(".parser")[0]
+    loaded = loaded_by(f"{module}; {parser}")
+    assert module in loaded
+    assert loaded & left_out == set()
+
+
+def test_the_coordinator_that_runs_loads_no_other_verb():
+    loaded = loaded_by("broker_coordinator.cli; broker_coordinator.cli.parser('run')")
+    assert "broker_coordinator.commands.run" in loaded
+    others = {f"broker_coordinator.commands.{module}" for module, _ in VERBS.values()} - {
+        "broker_coordinator.commands.run"
+    }
+    assert loaded & others == set()
 
 
 def test_training_worker_loads_no_network():

@@ -28,6 +28,7 @@ from fleet_protocol.bundle import parse_description
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.sample_schema import InputSchema, LabelSchema
 from fleet_protocol.task_description import TaskDescription
+from tests.support.waiting import DEADLINE_SECONDS
 
 DIGITS = parse_description((Path(__file__).parents[2] / "models/digits/bundle/task.json").read_bytes())
 SMALL: TaskDescription = msgspec.structs.replace(DIGITS, input=InputSchema([2], -1.0, 1.0), label=LabelSchema(3))
@@ -54,9 +55,6 @@ STATUS = Status(
 
 async def no_prediction(task: str, _reading: bytes, _own: OwnSeries | None) -> Predicted:
     raise CannotPredictError(f"no manifest of {task} has come yet")
-
-
-DEADLINE_SECONDS = 20
 
 
 class Gate:

@@ -1,5 +1,9 @@
 """A whole coordinator without its network: messages in, what it says out."""
 
+import sqlite3
+
+from sqlalchemy import Engine, event
+
 from broker_coordinator.admission.decisions import Message
 from broker_coordinator.admission.settings import AdmissionSettings
 from broker_coordinator.distribution.signed_messages import MessageSigner, Publication
@@ -17,6 +21,22 @@ from tests.support.fleet import FLEET, SHARD
 
 KEY = SigningKey.generate()
 OPEN = AdmissionSettings(FLEET, SHARD, open_enrolment=True, maximum_devices=100)
+
+
+def wait_for_no_disk(engine: Engine) -> None:
+    """What is committed to SQLite survives the process, as with `kill -9`, and not the machine: of the PostgreSQL that
+    tests have the same is true. What survives a power cut is seen by tests/support/power_cuts.py.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+
+    def prepare(connection: sqlite3.Connection, _entry: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(engine, "connect", prepare)
+    connection = engine.raw_connection()
+    connection.cursor().execute("PRAGMA synchronous = OFF")
+    connection.close()
 
 
 class Bench:
@@ -40,6 +60,7 @@ class Bench:
 
     def _start(self) -> None:
         self.journal = Journal.open(self.database)
+        wait_for_no_disk(self.journal.engine)
         signer = MessageSigner(KEY, FLEET, SHARD)
         self.coordinator = Coordinator(
             self.journal, [self._bundle] if self._bundle else [], signer, self._settings, **self._options

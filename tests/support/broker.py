@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import socket
+from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Protocol
 
@@ -18,11 +20,22 @@ SERVER_PORTS = range(20_000, 32_000)
 """Below those from which Linux takes ports for outgoing connections: a stopped server's port stays free."""
 
 
+def ports_of(worker: str, workers: int) -> Iterator[int]:
+    """What one of so many test processes may take, `gw2` or, where it is alone, none: each once, and no other has them.
+    A server that is stopped, or has not been started yet, finds its port as it left it.
+    """
+    own = SERVER_PORTS[int(worker.removeprefix("gw") or 0) :: workers]
+    return cycle(random.SystemRandom().sample(own, len(own)))
+
+
+_PORTS = ports_of(os.environ.get("PYTEST_XDIST_WORKER", ""), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
+    """A loopback port that was free a moment ago, and that no other test beside this one is given."""
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):
-            port = random.choice(SERVER_PORTS)
+            port = next(_PORTS)
             probe.bind(("127.0.0.1", port))
             return port
 

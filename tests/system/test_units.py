@@ -17,6 +17,7 @@ import pytest
 from broker_coordinator.commands.broker_setup import BrokerPlan
 from broker_coordinator.distribution.dynamic_security import COMMANDS, BrokerAccount, change_accounts, list_accounts
 from fleet_protocol.limits import MAX_NAME_CHARACTERS, MAX_UPDATE_BYTES
+from tests.support.broker import free_port
 from tests.support.waiting import DEADLINE_SECONDS
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
@@ -147,12 +148,6 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made = run(script, *arguments)
         assert made.returncode == 0, made.stderr
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -12,8 +12,7 @@ from edge_agent.mqtt.bounded_socket import BoundedSocket
 from edge_agent.mqtt.broker_client import BrokerClient
 from fleet_host.broker_settings import BrokerSettings
 from fleet_host.mqtt_packets import PacketGate
-
-DEADLINE_SECONDS = 20
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 def client() -> BrokerClient:

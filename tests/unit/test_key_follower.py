@@ -13,9 +13,9 @@ from edge_agent.shell.connection.key_follower import KeyFollower
 from edge_agent.shell.connection.pinned_keys import PinnedKeys
 from fleet_host.new_files import replace_file
 from fleet_protocol.keys import SigningKey, VerifyKey, write_verify_key
+from tests.support.waiting import DEADLINE_SECONDS
 
 THIRD, SECOND, FIRST, STRANGER = (SigningKey(bytes([number]) * 32) for number in range(4, 0, -1))
-DEADLINE_SECONDS = 30.0
 
 
 class Broker:

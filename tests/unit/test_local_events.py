@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from edge_agent.configuration import TaskSettings
 from edge_agent.core.triggers import Condition, TriggerSettings
 from edge_agent.shell.host.local_events import LONGEST_SLEEP_SECONDS, LocalEvents, has_come, seconds_until
+from tests.support.waiting import DEADLINE_SECONDS
 
 NIGHTLY = "30 2 * * *"
 MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1))
-DEADLINE_SECONDS = 20
 
 
 @given(MOMENTS, MOMENTS)

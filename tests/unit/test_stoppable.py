@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from edge_agent.shell.learning.stoppable import StoppedError, run_unless
+from tests.support.waiting import DEADLINE_SECONDS
 
 OFTEN = 0.001
-DEADLINE_SECONDS = 20
 
 
 class Work:

@@ -1,8 +1,9 @@
 """What sleeping devices remember, in arrays: some two hundred bytes each."""
 
 from array import array
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from edge_agent.core.selection import RoundFigures
 from edge_agent.core.turns import Turns
@@ -15,8 +16,7 @@ _VERSIONS: Final = ("known", "fetched", "held")
 _NO_THRESHOLD: Final = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(msgspec.Struct, frozen=True):
     """What a sleeping device has besides its memory: whether it `is_on`, and will be switched off by a crash; which
     start of its process this is; and on its connection the last manifest's selection threshold, if any, and whether it
     `has_heard` one.

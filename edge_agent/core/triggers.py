@@ -131,7 +131,7 @@ class Trigger:
     @property
     def fired_by(self) -> str:
         """The conditions that are met, in words."""
-        return ", ".join(filter(self._is_met, ALL_CONDITIONS))
+        return ", ".join(condition for condition in ALL_CONDITIONS if self._is_met(condition))
 
     @property
     def waits_for(self) -> str:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from functools import cache
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -94,6 +94,9 @@ def conditions(settings: TriggerSettings) -> tuple[Condition, ...]:
     return tuple(condition for condition, given in is_set.items() if given)
 
 
+ALL_CONDITIONS: Final = tuple(Condition)
+
+
 class Trigger:
     """The trigger of one task. An event that was noted stays until a round that began after it has ended."""
 
@@ -128,7 +131,7 @@ class Trigger:
     @property
     def fired_by(self) -> str:
         """The conditions that are met, in words."""
-        return ", ".join(condition for condition in Condition if self._is_met(condition))
+        return ", ".join(condition for condition in ALL_CONDITIONS if self._is_met(condition))
 
     @property
     def waits_for(self) -> str:

@@ -35,7 +35,6 @@ from workbench.simulation.conditions import FleetMember
 from workbench.simulation.on_ray.cluster import LOCAL, ray_cluster
 from workbench.simulation.on_ray.spreading import what_is_sent
 from workbench.simulation.round_job import RoundJob, carried_out
-from workbench.simulation.rounds import begun_round
 from workbench.simulation.simulation import Options, Simulation
 from workbench.simulation.workload import trained_workload
 
@@ -129,8 +128,7 @@ def spread(run: Simulation, *, acting: type[ActingSamples] | None = None, folder
 
 def job_of(run: Simulation, device: int) -> RoundJob:
     """The first round of a device."""
-    agent, world = run.agents[device], run.world
-    return begun_round(world, device, agent.member, agent._memory, world.newest, newest_sample=60, last_weights=None)
+    return run.agents[device]._rounds._job(run.world.newest, newest_sample=60, last_weights=None)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -11,7 +11,7 @@ from fleet_protocol.bundle_files import SAMPLE_GRADIENTS_FILE, TRAIN_FILE
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
 from fleet_protocol.privacy.sample_privacy import SamplePrivacy, with_noise
 from tests.support.simulated_fleet import HOUR, bundle, fleet, workload
-from workbench.simulation.privacy_budget import as_chosen, charged
+from workbench.simulation.device.privacy_budget import as_chosen, charged
 from workbench.simulation.simulation import Options, Simulation
 
 STEPS = 60

@@ -14,13 +14,13 @@ from edge_agent.core.version_choice import KnownVersion
 from fleet_protocol.errors import Reason
 from fleet_protocol.selection_plan import SelectionPlan
 from tests.support.simulated_fleet import HOUR, bundle, fleet, workload
-from workbench.simulation.agent import SimulatedAgent
 from workbench.simulation.conditions import FleetMember
+from workbench.simulation.device.agent import SimulatedAgent
 from workbench.simulation.device_memory import DeviceMemory
 from workbench.simulation.event_queue import BUCKET_SECONDS, Alarm, EventQueue
 from workbench.simulation.outcomes import OUTCOMES_KEPT, Outcomes
 from workbench.simulation.simulation import Options, Result, Simulation
-from workbench.simulation.sleepers import Sleepers
+from workbench.simulation.sleepers import Process, Sleepers
 
 LIVES = {
     "steady": (fleet(8), {}),
@@ -129,12 +129,12 @@ def test_a_row_holds_all_that_a_memory_has_but_what_waits():
         figures=RoundFigures(40, 1.5, 12.0, 4, 0.5),
     )
     sleepers = Sleepers(3)
-    sleepers.store(1, memory, selection_threshold=7, has_heard=True)
-    assert sleepers.memory(1) == memory
-    assert (sleepers.selection_threshold(1), sleepers.has_heard(1)) == (7, True)
+    process = Process(is_on=True, will_crash=True, boot=5, selection_threshold=7, has_heard=True)
+    sleepers.store(1, memory, process)
+    assert (sleepers.memory(1), sleepers.process(1)) == (memory, process)
+    new = Process(is_on=False, will_crash=False, boot=0, selection_threshold=None, has_heard=False)
     for other in (0, 2):
-        assert sleepers.memory(other) == DeviceMemory()
-        assert (sleepers.selection_threshold(other), sleepers.has_heard(other)) == (None, False)
+        assert (sleepers.memory(other), sleepers.process(other)) == (DeviceMemory(), new)
 
 
 def test_every_field_of_a_memory_has_a_place_in_the_row_or_keeps_its_device_awake():
@@ -146,7 +146,7 @@ def test_every_field_of_a_memory_has_a_place_in_the_row_or_keeps_its_device_awak
 
 def test_a_sleeping_device_is_small():
     sleepers = Sleepers(1000)
-    columns = [sleepers.boots, sleepers.counted_at, sleepers.awaited, sleepers._thresholds, *sleepers._turns]
+    columns = [sleepers._boots, sleepers._thresholds, *sleepers._turns]
     columns += [column for _, column in (*sleepers._integers, *sleepers._floats, *sleepers._versions)]
     assert sum(map(sys.getsizeof, columns)) < 200 * 1000
 

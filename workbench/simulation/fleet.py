@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import overload
 
-from workbench.simulation.agent import SimulatedAgent, WakePolicy
 from workbench.simulation.conditions import FleetMember
+from workbench.simulation.device.agent import SimulatedAgent, WakePolicy
 from workbench.simulation.event_queue import Alarm
 from workbench.simulation.messages import DeviceEnd
 from workbench.simulation.sleepers import Sleepers
@@ -33,6 +33,7 @@ class SimulatedFleet(Sequence[SimulatedAgent]):
         self._awake: dict[int, SimulatedAgent] = {}
         self._rows = rows
         world.queue.ring = self._ring
+        world.deliver = self._deliver
         if not rows:
             self._awake = {number: self._build(number) for number in range(len(members))}
 
@@ -63,19 +64,19 @@ class SimulatedFleet(Sequence[SimulatedAgent]):
 
     def power_on(self, number: int) -> None:
         """Start a device for the first time."""
-        agent = self._wake(number)
-        agent.power_on()
-        agent.rest()
+        self._ring(Alarm.POWER, number)
 
     def _ring(self, alarm: Alarm, number: int) -> None:
         agent = self._wake(number)
         if alarm is Alarm.SAMPLES:
             self._wake_policy.arrive(agent)
-        elif self._sleepers.is_on[number]:
-            agent.power_off(crashed=bool(self._sleepers.crashes[number]))
         else:
-            agent.power_on()
+            agent.switch()
         agent.rest()
+
+    def _deliver(self, number: int, receipt: bytes) -> None:
+        if (agent := self._awake.get(number)) is not None:  # else it has all receipts that it waits for
+            agent.receive(receipt)
 
     def _wake(self, number: int) -> SimulatedAgent:
         agent = self._awake.get(number)

@@ -1,4 +1,4 @@
-"""A round of a simulated device: what it begins with, as data alone, and what that gives. Pure."""
+"""A round of a simulated device: what it begins with, as data alone, what that gives, and how long it takes. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,8 +8,10 @@ import msgspec
 import numpy as np
 
 from bundle_runtime.gaussian_integers import Draw
+from edge_agent.core.sample_budget import steps_of_round
 from edge_agent.training.compression import Encode
 from edge_agent.training.copies import chosen_cluster
+from edge_agent.training.measured_step import OPERATIONS_PER_WEIGHT_AND_SAMPLE
 from edge_agent.training.own_limits import take_part
 from edge_agent.training.private.randomness import OF_THE_SYSTEM
 from edge_agent.training.round import Earlier, Mask
@@ -18,6 +20,7 @@ from edge_agent.worker.contract import Returned, TrainingResult, Withheld
 from fleet_protocol.codec import ClusterView, encode_update
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.task_description import TaskDescription
+from workbench.simulation.conditions import Conditions
 from workbench.simulation.device_memory import stored_rows, unseen_rows
 from workbench.simulation.local_training import LocalTraining
 
@@ -55,6 +58,14 @@ class RoundJob:
     drift: bytes
     versions_since: int
     cluster: int
+
+
+def round_seconds(task: TaskDescription, conditions: Conditions, samples: int) -> float:
+    """How long a round on so many samples takes."""
+    plan = task.training
+    steps = steps_of_round(plan, samples)
+    work = OPERATIONS_PER_WEIGHT_AND_SAMPLE * task.parameter_count * plan.batch_size * steps
+    return conditions.start_seconds + work / (1e6 * conditions.training_mflops)
 
 
 def carried_out(

@@ -15,8 +15,8 @@ from fleet_protocol.codec import encode_update
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import ConfigurationError
 from workbench.report.privacy_told import Told, told_so_far
-from workbench.simulation.agent import SimulatedAgent, WakePolicy
 from workbench.simulation.conditions import FleetMember
+from workbench.simulation.device.agent import SimulatedAgent, WakePolicy
 from workbench.simulation.fleet import SimulatedFleet
 from workbench.simulation.ledger import Point, Summary
 from workbench.simulation.masks.helper import mask_helpers
@@ -116,7 +116,7 @@ class Simulation:
             tamper=tamper,
         )
         self._world = _world(bundle, messages, surroundings)
-        wake_policy: WakePolicy = WakeOnSamples(generator)
+        wake_policy: WakePolicy = WakeOnSamples(generator, self._world.queue, len(fleet))
         if options.concurrent is not None:
             kind = WakeInRounds if options.synchronous else WakeConcurrently
             wake_policy = self._concurrent = kind(options.concurrent, generator)

@@ -3,6 +3,8 @@
 from array import array
 from typing import Final
 
+import msgspec
+
 from edge_agent.core.selection import RoundFigures
 from edge_agent.core.turns import Turns
 from edge_agent.core.version_choice import KnownVersion
@@ -14,22 +16,30 @@ _VERSIONS: Final = ("known", "fetched", "held")
 _NO_THRESHOLD: Final = -1
 
 
-class Sleepers:
-    """A row for each of so many `devices`: its memory, and what its process knows besides. What waits in an outbox has
-    no place here: such a device is awake.
+class Process(msgspec.Struct, frozen=True):
+    """What a sleeping device has besides its memory: whether it `is_on`, and will be switched off by a crash; which
+    start of its process this is; and on its connection the last manifest's selection threshold, if any, and whether it
+    `has_heard` one.
+    """
 
-    `boots` counts the starts of its process, `counted_at` is when its samples were counted last, and `awaited` how many
-    of them it waits for, 0 for none. `is_on` and `crashes`, whether it will be switched off by a crash, are 0 or 1.
+    is_on: bool
+    will_crash: bool
+    boot: int
+    selection_threshold: int | None
+    has_heard: bool
+
+
+class Sleepers:
+    """A row for each of so many `devices`: its memory, and its process. What waits in an outbox has no place here: such
+    a device is awake.
     """
 
     def __init__(self, devices: int) -> None:
         new = DeviceMemory()
         nothing = bytes(8 * devices)
-        self.boots = array("q", nothing)
-        self.counted_at = array("d", nothing)
-        self.awaited = array("q", nothing)
-        self.is_on = bytearray(devices)
-        self.crashes = bytearray(devices)
+        self._boots = array("q", nothing)
+        self._is_on = bytearray(devices)
+        self._will_crash = bytearray(devices)
         self._is_enrolled = bytearray(devices)
         self._has_heard = bytearray(devices)
         self._thresholds = array("q", [_NO_THRESHOLD]) * devices
@@ -50,20 +60,26 @@ class Sleepers:
             **{name: column[device] for name, column in columns},
         )
 
-    def selection_threshold(self, device: int) -> int | None:
-        """That of the last manifest which its process has read."""
+    def process(self, device: int) -> Process:
+        """What its process is."""
         threshold = self._thresholds[device]
-        return None if threshold == _NO_THRESHOLD else threshold
+        return Process(
+            is_on=bool(self._is_on[device]),
+            will_crash=bool(self._will_crash[device]),
+            boot=self._boots[device],
+            selection_threshold=None if threshold == _NO_THRESHOLD else threshold,
+            has_heard=bool(self._has_heard[device]),
+        )
 
-    def has_heard(self, device: int) -> bool:
-        """Whether it has read a manifest on its connection."""
-        return bool(self._has_heard[device])
-
-    def store(self, device: int, memory: DeviceMemory, *, selection_threshold: int | None, has_heard: bool) -> None:
+    def store(self, device: int, memory: DeviceMemory, process: Process) -> None:
         """It falls asleep with nothing in its outbox."""
+        threshold = process.selection_threshold
+        self._is_on[device] = process.is_on
+        self._will_crash[device] = process.will_crash
+        self._boots[device] = process.boot
+        self._thresholds[device] = _NO_THRESHOLD if threshold is None else threshold
+        self._has_heard[device] = process.has_heard
         self._is_enrolled[device] = memory.enrolled
-        self._has_heard[device] = has_heard
-        self._thresholds[device] = _NO_THRESHOLD if selection_threshold is None else selection_threshold
         for name, integers in self._integers:
             integers[device] = getattr(memory, name)
         for name, floats in self._floats:

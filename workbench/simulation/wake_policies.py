@@ -1,18 +1,20 @@
 """Why simulated agents wake: samples arrive, or the experiment keeps a number of them training."""
 
+from array import array
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from workbench.simulation.agent import SimulatedAgent
-from workbench.simulation.conditions import HOUR_SECONDS, FleetMember
+from workbench.simulation.conditions import HOUR_SECONDS
+from workbench.simulation.device.agent import SimulatedAgent
+from workbench.simulation.event_queue import Alarm, EventQueue
 
 
 class TakesSamples(Protocol):
     """What samples wake: a `SimulatedAgent`, whose methods these are, or a device without a coordinator."""
 
-    samples_counted_at: float
+    number: int
 
     @property
     def available(self) -> bool: ...
@@ -21,14 +23,7 @@ class TakesSamples(Protocol):
     def missing_samples(self) -> int: ...
 
     @property
-    def member(self) -> FleetMember: ...
-
-    @property
-    def now(self) -> float: ...
-
-    def wait_for_samples(self, count: int, seconds: float) -> None: ...
-
-    def stop_waiting(self) -> int: ...
+    def samples_per_hour(self) -> float: ...
 
     def take_samples(self, count: int) -> None: ...
 
@@ -36,14 +31,23 @@ class TakesSamples(Protocol):
 
 
 class WakeOnSamples:
-    """As shipped: a device trains when enough new samples have arrived.
+    """As shipped: each of so many `devices` trains when enough new samples have arrived.
 
     Samples come at random times, at the device's rate. Only the moment at which a trigger fires is planned; how many
     have come at any other is drawn when it matters.
     """
 
-    def __init__(self, generator: np.random.Generator) -> None:
+    def __init__(self, generator: np.random.Generator, queue: EventQueue, devices: int) -> None:
         self._generator = generator
+        self._queue = queue
+        self._counted_at = array("d", bytes(8 * devices))
+        """When a device's samples were counted last."""
+        self._awaited = array("q", bytes(8 * devices))
+        """How many it waits for, 0 for none."""
+
+    def started(self, agent: TakesSamples) -> None:
+        """See `WakePolicy`. While it was off, none came."""
+        self._counted_at[agent.number] = self._queue.now
 
     def idle(self, agent: TakesSamples) -> None:
         """See `WakePolicy`. Samples that no round has seen fire at once, others as they come."""
@@ -54,16 +58,18 @@ class WakeOnSamples:
         if not missing:
             agent.trigger()
             return
-        hours = self._generator.gamma(missing) / agent.member.conditions.samples_per_hour
-        agent.wait_for_samples(missing, hours * HOUR_SECONDS)
+        hours = self._generator.gamma(missing) / agent.samples_per_hour
+        self._awaited[agent.number] = missing
+        self._queue.set_alarm(Alarm.SAMPLES, agent.number, hours * HOUR_SECONDS)
 
     def count(self, agent: TakesSamples) -> None:
         """See `WakePolicy`. The last of the samples that a device waits for has not arrived."""
-        hours = (agent.now - agent.samples_counted_at) / HOUR_SECONDS
-        arrived = int(self._generator.poisson(hours * agent.member.conditions.samples_per_hour))
-        if waited_for := agent.stop_waiting():
+        now = self._queue.now
+        hours = (now - self._counted_at[agent.number]) / HOUR_SECONDS
+        arrived = int(self._generator.poisson(hours * agent.samples_per_hour))
+        if waited_for := self._stop_waiting(agent.number):
             arrived = min(arrived, waited_for - 1)
-        agent.samples_counted_at = agent.now
+        self._counted_at[agent.number] = now
         agent.take_samples(arrived)
 
     def settled(self, agent: TakesSamples) -> None:
@@ -71,9 +77,16 @@ class WakeOnSamples:
 
     def arrive(self, agent: TakesSamples) -> None:
         """See `WakePolicy`."""
-        agent.samples_counted_at = agent.now
-        agent.take_samples(agent.stop_waiting())
+        self._counted_at[agent.number] = self._queue.now
+        agent.take_samples(self._stop_waiting(agent.number))
         agent.trigger()
+
+    def _stop_waiting(self, device: int) -> int:
+        """Returns for how many it did."""
+        count, self._awaited[device] = self._awaited[device], 0
+        if count:
+            self._queue.stop_alarm(Alarm.SAMPLES, device)
+        return count
 
 
 class WakeConcurrently:
@@ -95,6 +108,9 @@ class WakeConcurrently:
         for agent in agents:
             agent.take_all_samples()
         self._fill()
+
+    def started(self, agent: SimulatedAgent) -> None:
+        """See `WakePolicy`: samples wake no device."""
 
     def idle(self, agent: SimulatedAgent) -> None:
         """See `WakePolicy`."""
@@ -130,8 +146,7 @@ class WakeConcurrently:
         return self._count - len(self._training)
 
     def _is_ready(self, agent: SimulatedAgent) -> bool:
-        may_train = agent.available and agent.holds_enough and not (agent.is_spent or agent.waits_its_turn)
-        return may_train and agent.number not in self._training
+        return agent.may_be_drawn and agent.number not in self._training
 
 
 class WakeInRounds(WakeConcurrently):

@@ -138,6 +138,8 @@ class SimulatedWorld:
         self.encode = surroundings.encode
         self.life = surroundings.life
         self.tamper = surroundings.tamper
+        self.deliver: Callable[[int, bytes], None] = _no_device
+        """Called with the number of a device, and a receipt that comes to it."""
         self.listening: dict[int, Callable[[int], None]] = {}
         self.trainer: Trainer | None = None
         self.jobs: dict[int, RoundJob] = {}
@@ -180,11 +182,11 @@ class SimulatedWorld:
             )
         return self._newest
 
-    def send(self, kind: str, parcel: Parcel, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
-        """Carry a message up, and its receipt down to `receive`. It arrives whatever becomes of the device."""
+    def send(self, kind: str, parcel: Parcel, device: int, conditions: Conditions) -> None:
+        """Carry a device's message up, and its receipt down. It arrives whatever becomes of the device."""
         size = parcel_bytes(parcel)
         self.ledger.up[kind] += size
-        self.queue.after(conditions.upload_seconds(size), partial(self._arrive, parcel, conditions, receive))
+        self.queue.after(conditions.upload_seconds(size), partial(self._arrive, parcel, device, conditions))
 
     def begin_round(self, job: RoundJob) -> None:
         """A device trains."""
@@ -219,15 +221,21 @@ class SimulatedWorld:
         self.ledger.down["first weights" if is_first else "weights"] += fetched
         return size + fetched
 
-    def _arrive(self, parcel: Parcel, conditions: Conditions, receive: Callable[[bytes], None]) -> None:
+    def _arrive(self, parcel: Parcel, device: int, conditions: Conditions) -> None:
         before = self.ledger.updates
         receipt = self._plain.handle(parcel, self.queue.now)
         if receipt is not None:
-            self.ledger.down["receipt"] += len(receipt.data)
-            self.queue.after(conditions.download_seconds(len(receipt.data)), partial(receive, receipt.data))
+            self._answer(device, conditions, receipt.data)
         if self.ledger.updates > before:
             self._accepted()
         self._keep_scale_deadline()
+
+    def _answer(self, device: int, conditions: Conditions, receipt: bytes) -> None:
+        self.ledger.down["receipt"] += len(receipt)
+        self.queue.after(conditions.download_seconds(len(receipt)), partial(self._deliver, device, receipt))
+
+    def _deliver(self, device: int, receipt: bytes) -> None:
+        self.deliver(device, receipt)
 
     def _keep_scale_deadline(self) -> None:
         deadline = self._plain.scale_deadline()
@@ -270,3 +278,7 @@ class SimulatedWorld:
         self.ledger.down["manifest"] += len(self.listening) * self._manifest_bytes
         for hear_of_version in list(self.listening.values()):
             hear_of_version(self._manifest_bytes)
+
+
+def _no_device(device: int, _receipt: bytes) -> None:
+    raise LookupError(f"a receipt for device {device} in a world without devices")

@@ -61,22 +61,25 @@ from fleet_protocol.cohort import RoundDraws
 from fleet_protocol.envelope import Envelope, Header
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import KINDS, Manifest, PresenceState, Selection
-from workbench.simulation.agent import TRIGGER, SimulatedAgent
 from workbench.simulation.checkpoint.graph import Fields, Named, Spelling, Vocabulary
 from workbench.simulation.conditions import Conditions, FleetMember
 from workbench.simulation.coordinator import SimulatedCoordinator
+from workbench.simulation.device.agent import TRIGGER, SimulatedAgent
+from workbench.simulation.device.manifest_listener import SimulatedListener
+from workbench.simulation.device.permits import RoundPermits
+from workbench.simulation.device.postbox import SimulatedPostbox
+from workbench.simulation.device.power import Power
+from workbench.simulation.device.rounds import SimulatedRounds
+from workbench.simulation.device.version_follower import SimulatedVersionFollower
 from workbench.simulation.device_memory import DeviceMemory
 from workbench.simulation.fleet import SimulatedFleet
 from workbench.simulation.ledger import Count, Ledger, Point
-from workbench.simulation.manifest_listener import SimulatedListener
 from workbench.simulation.messages import PlainEnd, SignedEnd, device_number
 from workbench.simulation.outcomes import Outcomes
 from workbench.simulation.own_payloads import OwnPayload
-from workbench.simulation.postbox import SimulatedPostbox
 from workbench.simulation.round_job import RoundJob
 from workbench.simulation.simulation import Simulation
-from workbench.simulation.version_follower import SimulatedVersionFollower
-from workbench.simulation.wake_policies import WakeConcurrently, WakeInRounds
+from workbench.simulation.wake_policies import WakeConcurrently, WakeInRounds, WakeOnSamples
 from workbench.simulation.world import PublishedVersion, SimulatedWorld
 
 CLASSES: Final = (
@@ -122,6 +125,7 @@ CLASSES: Final = (
     Peers,
     PlainEnd,
     Point,
+    Power,
     PresenceState,
     Publication,
     PublishedVersion,
@@ -138,6 +142,7 @@ CLASSES: Final = (
     RoundDraws,
     RoundFigures,
     RoundJob,
+    RoundPermits,
     Seen,
     Selection,
     SelectionPace,
@@ -146,6 +151,7 @@ CLASSES: Final = (
     SimulatedAgent,
     SimulatedListener,
     SimulatedPostbox,
+    SimulatedRounds,
     SimulatedVersionFollower,
     SparseUpdate,
     StartingPoint,
@@ -181,8 +187,8 @@ ACTIONS: Final = frozenset(
         (SimulatedPostbox, "_act"),
         (SimulatedPostbox, "_deliver_as_planned"),
         (SimulatedPostbox, "_enrol"),
-        (SimulatedPostbox, "receive"),
         (SimulatedWorld, "_arrive"),
+        (SimulatedWorld, "_deliver"),
         (SimulatedWorld, "_round_over"),
         (PlainEnd, "sign_row"),
         (SignedEnd, "sign_row"),
@@ -259,19 +265,17 @@ KEPT: Final[Mapping[str, Fields]] = {
     ),
     "_fleet": ("_awake",),
     "_fleet._sleepers": (
+        "_boots",
         "_figures",
         "_floats",
         "_has_heard",
         "_integers",
         "_is_enrolled",
+        "_is_on",
         "_thresholds",
         "_turns",
         "_versions",
-        "awaited",
-        "boots",
-        "counted_at",
-        "crashes",
-        "is_on",
+        "_will_crash",
     ),
 }
 """By where they are found in a simulation, the objects that a prepared one has too, and what a run changes in them."""
@@ -279,6 +283,7 @@ KEPT: Final[Mapping[str, Fields]] = {
 OF_WAKE_POLICIES: Final[Mapping[type, Fields]] = {
     WakeConcurrently: ("_agents", "_training"),
     WakeInRounds: ("_agents", "_begun", "_training"),
+    WakeOnSamples: ("_awaited", "_counted_at"),
 }
 
 THE_SAME: Final = ("_bundle.description", "_world.task", "_world.generator")

@@ -19,13 +19,13 @@ from fleet_protocol.codec import encode_update
 from fleet_protocol.errors import ProtocolError
 from fleet_protocol.kinds import CopyRequest, Told
 from fleet_protocol.task_description import TaskDescription
-from workbench.simulation.agent import TRIGGER
 from workbench.simulation.conditions import FleetMember
+from workbench.simulation.device.agent import TRIGGER
+from workbench.simulation.device.power import Power
 from workbench.simulation.device_memory import stored_count
-from workbench.simulation.event_queue import Alarm, EventQueue
+from workbench.simulation.event_queue import EventQueue
 from workbench.simulation.ledger import Ledger
-from workbench.simulation.round_job import RoundJob, carried_out
-from workbench.simulation.rounds import round_seconds
+from workbench.simulation.round_job import RoundJob, carried_out, round_seconds
 from workbench.simulation.wake_policies import WakeOnSamples
 from workbench.simulation.workload import Workload
 
@@ -56,20 +56,16 @@ class GossipDevice:
     """Device `number`, which trains when samples have come, as others do. A crash loses the running round alone."""
 
     __slots__ = (
-        "_awaited",
-        "_crashes",
         "_decisions",
         "_epochs",
         "_newest_sample",
-        "_power_cycle",
+        "_power",
         "_rounds",
         "_trained_through",
         "_world",
-        "is_on",
         "member",
         "number",
         "peer",
-        "samples_counted_at",
         "talk",
     )
 
@@ -78,16 +74,12 @@ class GossipDevice:
         self.member = member
         self.peer = peer
         self.talk = self._new_talk()
-        self.is_on = False
-        self.samples_counted_at = 0.0
         self._world = world
-        self._awaited = 0
-        self._crashes = False
+        self._power = Power(number, member.conditions, world.queue, world.generator)
         self._epochs = 0.0
         self._newest_sample = 0
         self._trained_through = 0
         self._rounds = 0
-        self._power_cycle = 0
         self._decisions = self._new_decisions()
 
     @property
@@ -101,21 +93,14 @@ class GossipDevice:
         return self._decisions.missing_samples(self._world.task.task)
 
     @property
-    def now(self) -> float:
-        """Virtual seconds."""
-        return self._world.queue.now
-
-    def wait_for_samples(self, count: int, seconds: float) -> None:
+    def samples_per_hour(self) -> float:
         """See `TakesSamples`."""
-        self._awaited = count
-        self._world.queue.set_alarm(Alarm.SAMPLES, self.number, seconds)
+        return self.member.conditions.samples_per_hour
 
-    def stop_waiting(self) -> int:
-        """See `TakesSamples`."""
-        awaited, self._awaited = self._awaited, 0
-        if awaited:
-            self._world.queue.stop_alarm(Alarm.SAMPLES, self.number)
-        return awaited
+    @property
+    def is_on(self) -> bool:
+        """Whether it hears what is said."""
+        return self._power.is_on
 
     def take_samples(self, count: int) -> None:
         """See `TakesSamples`."""
@@ -124,7 +109,7 @@ class GossipDevice:
 
     def switch(self) -> None:
         """It is switched on, or off, or its power fails."""
-        if self.is_on:
+        if self._power.is_on:
             self._power_off()
         else:
             self._power_on()
@@ -133,7 +118,7 @@ class GossipDevice:
         """Enough samples have come: train, if guards agree."""
         name = self._world.task.task
         stored = stored_count(self._newest_sample, self._world.workload.count(self.number), self.member.maximum_samples)
-        refused = self._decisions.begin(name, Readings(stored, 0, minute=int(self.now // 60) % MINUTES_OF_A_DAY))
+        refused = self._decisions.begin(name, Readings(stored, 0, minute=int(self._now // 60) % MINUTES_OF_A_DAY))
         if refused:
             self._world.ledger.guard_refusals[refused] += 1
             self._put_off(self.member.guards.recheck_seconds)
@@ -146,38 +131,32 @@ class GossipDevice:
     def hear(self, neighbour: int, said: Told | CopyRequest) -> None:
         """A message has come from a neighbour."""
         if isinstance(said, CopyRequest):
-            self.talk.asked(said, self.now)
+            self.talk.asked(said, self._now)
         else:
             try:
-                self.talk.hear(str(neighbour), said, self.now)
+                self.talk.hear(str(neighbour), said, self._now)
             except ProtocolError as error:
                 self._world.ledger.refuse(error.reason.value, error.detail)
         self._speak()
 
+    @property
+    def _now(self) -> float:
+        return self._world.queue.now
+
     def _power_on(self) -> None:
-        queue, conditions = self._world.queue, self.member.conditions
-        if (wait := conditions.seconds_until_open(queue.now)) > 0:
-            queue.set_alarm(Alarm.POWER, self.number, wait)
+        if not self._power.switch_on():
             return
-        self.is_on = True
         self._decisions = self._new_decisions()
-        self.samples_counted_at = queue.now
-        seconds, self._crashes = conditions.seconds_on(queue.now, self._world.generator)
-        if seconds < float("inf"):
-            queue.set_alarm(Alarm.POWER, self.number, seconds)
         self.talk = self._new_talk()
         self.talk.connected()
+        self._world.wake.started(self)
         self._speak()
         self._world.wake.idle(self)
 
     def _power_off(self) -> None:
         self._world.wake.count(self)
-        self._power_cycle += 1
-        self.is_on = False
         self._world.ledger.rounds_lost += self._decisions.state in IN_A_ROUND
-        self._world.ledger.crashes += self._crashes
-        wait = self.member.conditions.restart_seconds if self._crashes else 0.0
-        self._world.queue.set_alarm(Alarm.POWER, self.number, wait)
+        self._world.ledger.crashes += self._power.switch_off()
 
     def _new_talk(self) -> Talk:
         """What waited in the memory of the last one is lost."""
@@ -188,14 +167,14 @@ class GossipDevice:
 
     def _speak(self) -> None:
         """Say what is due, and again when more is."""
-        say = self.talk.to_say(self.now)
+        say = self.talk.to_say(self._now)
         told = self.peer.whole() if say.whole else self.peer.last_told if say.change else None
         for request in say.requests:
             self._world.publish(self.number, request)
         if told is not None:
             self._world.publish(self.number, told)
         if (due := self.talk.next_due) is not None:
-            self._later(due - self.now, self._speak)
+            self._later(due - self._now, self._speak)
 
     def _new_decisions(self) -> RoundDecisions:
         trigger = Trigger(TRIGGER, self._newest_sample - self._trained_through)
@@ -237,7 +216,7 @@ class GossipDevice:
             world.ledger.rounds_diverged = world.ledger.rounds_diverged.again(str(error))
             end_round(self.peer, None, task)
             self._go_on(told=False)
-            self._put_off(self._decisions.failed(task.task, None, self.now, str(error)))
+            self._put_off(self._decisions.failed(task.task, None, self._now, str(error)))
             return
         if isinstance(result, Withheld):
             world.ledger.rounds_withheld[result.why] += 1
@@ -253,7 +232,7 @@ class GossipDevice:
         world.wake.idle(self)
 
     def _go_on(self, *, told: bool) -> None:
-        self.talk.round_ended(self.peer.standing, told=told, now=self.now)
+        self.talk.round_ended(self.peer.standing, told=told, now=self._now)
         self._speak()
 
     def _put_off(self, seconds: float) -> None:
@@ -265,8 +244,8 @@ class GossipDevice:
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """Plan an action that is dropped if the device is switched off before."""
-        self._world.queue.after(seconds, partial(self._act, action, self._power_cycle))
+        self._world.queue.after(seconds, partial(self._act, action, self._power.plan()))
 
     def _act(self, action: Callable[[], None], power_cycle: int) -> None:
-        if self._power_cycle == power_cycle:
+        if self._power.is_due(power_cycle):
             action()

@@ -99,7 +99,7 @@ class GossipSimulation:
         self.queue = EventQueue(len(fleet))
         self.queue.ring = self._ring
         self.generator = np.random.default_rng((options.seed, EVENT_STREAM))
-        self.wake = WakeOnSamples(self.generator)
+        self.wake = WakeOnSamples(self.generator, self.queue, len(fleet))
         self.devices = [
             GossipDevice(number, member, self._peer(number, connected, plan.rule), self)
             for number, member in enumerate(fleet)

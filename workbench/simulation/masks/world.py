@@ -1,7 +1,7 @@
 """Where updates are summed behind masks: messages of helpers travel too, and receipts come when a cohort is settled."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from broker_coordinator.admission.decisions import Message
@@ -18,8 +18,6 @@ from workbench.simulation.masks.coordinator import MaskedCoordinator
 from workbench.simulation.masks.helper import SimulatedMaskHelper
 from workbench.simulation.messages import Parcel
 from workbench.simulation.world import SimulatedWorld, Surroundings
-
-Receive = Callable[[bytes], None]
 
 HELPER_SECONDS = 0.1
 """That a message takes to a mask helper, and from it: gateways, which are always on and connected."""
@@ -39,7 +37,7 @@ class MaskedWorld(SimulatedWorld):
         helpers: Sequence[SimulatedMaskHelper],
     ) -> None:
         self._helpers = {each.asked_on: each for each in helpers}
-        self._devices: dict[str, tuple[Conditions, Receive]] = {}
+        self._devices: dict[str, tuple[int, Conditions]] = {}
         self._staleness: dict[bytes, int | None] = {}
         """Of each update by its digest; None once its cohort is settled."""
         self._due = math.inf
@@ -54,10 +52,10 @@ class MaskedWorld(SimulatedWorld):
         for helper in self._helpers.values():
             self._from_helper(helper.enrolment(self.task.task))
 
-    def _arrive(self, parcel: Parcel, conditions: Conditions, receive: Receive) -> None:
+    def _arrive(self, parcel: Parcel, device: int, conditions: Conditions) -> None:
         assert isinstance(parcel, Message)  # noqa: S101 - `Simulation` signs where a task has masks
         message = parcel
-        self._devices[answered_on(message.topic)] = conditions, receive
+        self._devices[answered_on(message.topic)] = device, conditions
         header = read_envelope(message.data, MAX_UPDATE_BYTES).header
         if header.kind.decrypted is MASKED_UPDATE:
             self._staleness.setdefault(digest(message.data), self.coordinator.version - header.base_version)
@@ -98,9 +96,7 @@ class MaskedWorld(SimulatedWorld):
             self.ledger.down["mask helpers"] += len(data)
             self.queue.after(HELPER_SECONDS, partial(self._asked, helper, data))
         elif topic in self._devices:
-            conditions, receive = self._devices[topic]
-            self.ledger.down["receipt"] += len(data)
-            self.queue.after(conditions.download_seconds(len(data)), partial(receive, data))
+            self._answer(*self._devices[topic], data)
             self._note(decode_payload(read_envelope(data, MAX_CONTROL_BYTES).payload, Receipt))
 
     def _asked(self, helper: SimulatedMaskHelper, data: bytes) -> None:

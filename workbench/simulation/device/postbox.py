@@ -1,8 +1,8 @@
 """A simulated device's connection: it enrols, sends what waits and receives receipts, as the shipped cores decide."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from edge_agent.core.delivery import Delivery, Remedy
 from edge_agent.core.enrolment import Answer, EnrolmentAttempts, must_enrol_again
@@ -15,20 +15,16 @@ from workbench.simulation.messages import DeviceEnd, Parcel
 from workbench.simulation.world import SimulatedWorld
 
 
-class PostboxOwner(Protocol):
-    """Whom a postbox tells what has come."""
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A payload that waited, and its receipt."""
 
-    def answered(self, row: OutboxRow, receipt: Receipt) -> None:
-        """A payload that waited has its receipt."""
-        ...
-
-    def rest(self) -> None:
-        """Something has come, and was acted on."""
-        ...
+    row: OutboxRow
+    receipt: Receipt
 
 
 class SimulatedPostbox:
-    """The sending side of one device."""
+    """The connection of device `number`."""
 
     __slots__ = (
         "_attempts",
@@ -37,7 +33,7 @@ class SimulatedPostbox:
         "_delivery",
         "_end",
         "_memory",
-        "_owner",
+        "_number",
         "_planned",
         "_world",
         "connected",
@@ -46,17 +42,17 @@ class SimulatedPostbox:
     def __init__(
         self,
         world: SimulatedWorld,
+        number: int,
         end: DeviceEnd,
         memory: DeviceMemory,
         conditions: Conditions,
-        owner: PostboxOwner,
     ) -> None:
         self.connected = False
         self._world = world
+        self._number = number
         self._end = end
         self._memory = memory
         self._conditions = conditions
-        self._owner: PostboxOwner | None = owner
         self._connection = 0
         self._planned: float | None = None
         self.restart()
@@ -85,23 +81,14 @@ class SimulatedPostbox:
             self.connected = False
             self._connection += 1
 
-    def let_go(self) -> None:
-        """Its device is a row from now on: the agent, which leads here, is no longer led to, and is freed at once."""
-        self.connected = False
-        self._owner = None
-
     def notify(self) -> None:
         """The outbox has changed."""
         self._delivery.schedule.changed(self._world.queue.now)
         self._deliver()
 
-    def receive(self, data: bytes) -> None:
-        """Act on a message on the device's own topic; a device that is off receives none."""
-        if self.connected and self._owner is not None:
-            self._act_on(self._end.receipt(data), self._owner)
-            self._owner.rest()
-
-    def _act_on(self, receipt: Receipt, owner: PostboxOwner) -> None:
+    def receive(self, data: bytes) -> Answered | None:
+        """Act on a message on the device's own topic; returns what it answers, if that waited."""
+        receipt = self._end.receipt(data)
         if must_enrol_again(receipt):
             self._memory.enrolled = False
         if received := self._delivery.receive(receipt):
@@ -109,9 +96,10 @@ class SimulatedPostbox:
             if meant is Remedy.AWAIT:
                 self._delivery.schedule.awaits(row.sequence, self._world.queue.now)
             self.notify()
-            owner.answered(row, receipt)
-        elif self._attempts.receive(receipt) is Answer.ACCEPTED:
+            return Answered(row, receipt)
+        if self._attempts.receive(receipt) is Answer.ACCEPTED:
             self._memory.enrolled = True
+        return None
 
     def _enrol(self) -> None:
         if self._memory.enrolled:
@@ -141,7 +129,7 @@ class SimulatedPostbox:
             self._deliver()
 
     def _send(self, kind: str, parcel: Parcel) -> None:
-        self._world.send(kind, parcel, self._conditions, self.receive)
+        self._world.send(kind, parcel, self._number, self._conditions)
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         """Plan an action that is dropped if this connection ends before."""

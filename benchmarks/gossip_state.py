@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO, cast
 
 import msgspec
 
@@ -53,10 +53,9 @@ def task_of(parameters: int) -> TaskDescription:
     return msgspec.structs.replace(digits, parameters=[Parameter("weight", [parameters])], gossip=GossipPlan("random"))
 
 
-def job_of(task: TaskDescription, gossip: TaskGossip, database: DeviceDatabase) -> TrainingJob:
+def job_of(task: TaskDescription, gossip: TaskGossip) -> TrainingJob:
     """The round's, as the agent makes it."""
-    kept = database.own_model(task.task, BUNDLE)
-    return TrainingJob(task, "onnx-step", {}, "", "", b"", [], 0, 7, 1, 0, 0, 0, own=kept, gossip=gossip.job())
+    return TrainingJob(task, "onnx-step", {}, "", "", b"", [], 0, 7, 1, 0, 0, 0, gossip=gossip.job())
 
 
 def measure(parameters: int, child: "subprocess.Popen[bytes]", folder: Path) -> list[dict[str, int]]:
@@ -72,9 +71,9 @@ def measure(parameters: int, child: "subprocess.Popen[bytes]", folder: Path) -> 
     found, before = [], status("VmRSS")
     for told in TOLD:
         Path("/proc/self/clear_refs").write_text("5")
-        child.stdin.write(framed(write_job(job_of(task, gossip, database))))
+        child.stdin.write(framed(write_job(job_of(task, gossip))))
         child.stdin.flush()
-        ended = read_message(read_frame(child.stdout))
+        ended = read_message(read_frame(cast(BinaryIO, child.stdout)))
         assert isinstance(ended, GossipRound)
         bytes_before = written()
         gossip.commit(ended, 0.0)
@@ -96,7 +95,7 @@ def measure(parameters: int, child: "subprocess.Popen[bytes]", folder: Path) -> 
     return found
 
 
-def work(given: IO[bytes], out: IO[bytes]) -> None:
+def work(given: BinaryIO, out: BinaryIO) -> None:
     """The training worker, and the neighbours: their messages are put into the job here."""
     import numpy as np  # noqa: PLC0415 - the agent has none
 

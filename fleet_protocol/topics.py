@@ -150,16 +150,30 @@ def device_filters(fleet: str, shard: str) -> tuple[str, str]:
     return f"{ROOT}/{fleet}/{shard}/+/up", f"{ROOT}/{fleet}/{shard}/+/state"
 
 
+def kind_of(topic: str) -> str:
+    """What a topic that is no device's is of, by the level behind the fleet: `blob`, `roster` and so on, whatever
+    fleet, tasks and devices are called. A device's has its shard there.
+    """
+    parts = topic.split("/")
+    return parts[3] if topic.startswith(ROOT + "/") and len(parts) > 3 else ""
+
+
+def leaf_of(topic: str) -> str:
+    """The leaf of a device's topic; empty for any other, such as the manifest of a task that is called like a leaf."""
+    parts = topic.split("/")
+    is_device = topic.startswith(ROOT + "/") and len(parts) == 6 and parts[5] in _DEVICE_LEAVES
+    return parts[5] if is_device else ""
+
+
 def device_of(topic: str) -> tuple[str, str]:
     """Split a device's topic into the device's name and the leaf (`up`, `down`, `state`, `session` or `relayed`).
 
     Raises:
         ProtocolError: `MALFORMED`, where the topic is no device's.
     """
-    parts = topic.split("/")
-    if len(parts) != 6 or parts[5] not in _DEVICE_LEAVES or not topic.startswith(ROOT + "/"):
+    if not (leaf := leaf_of(topic)):
         raise ProtocolError(Reason.MALFORMED, f"topic {topic[:200]!r} is not a device's topic")
-    return check_name("device", parts[4]), parts[5]
+    return check_name("device", topic.split("/")[4]), leaf
 
 
 def shard_in(topic: str) -> str:

@@ -67,6 +67,7 @@ from broker_coordinator.storage.task_registry import TaskRegistry
 from bundle_runtime.bundle import Bundle
 from fleet_host.log_lines import log_line
 from fleet_host.rate_limit import RateLimit
+from fleet_protocol import topics
 from fleet_protocol.errors import ConfigurationError, Reason
 from fleet_protocol.kinds import Leaf, PresenceState
 from fleet_protocol.task_description import TaskDescription
@@ -80,7 +81,6 @@ MAX_WAITING_RECEIPTS = 10_000
 DEVICES_REMEMBERED_AT_START = 500
 """Of each task and kind: from their last payloads, consumers remember again what they did before a restart."""
 
-STATE = f"/{Leaf.STATE.value}"
 
 ENROLMENTS_SECONDS = 5.0
 """Between two looks at who has enrolled in other shards: each reads all devices. Who comes from there is looked up."""
@@ -452,7 +452,7 @@ class Intake:
 
 def _takes_back(message: Message) -> bool:
     """Whether a device that has moved takes its presence back: what is retained under its former shard."""
-    return not message.data and not message.unread and message.topic.endswith(STATE)
+    return not message.data and not message.unread and topics.leaf_of(message.topic) == Leaf.STATE.value
 
 
 def _asks(decision: Asked) -> bool:

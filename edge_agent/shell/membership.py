@@ -67,8 +67,6 @@ from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
 
-RELAYED = f"/{Leaf.RELAYED.value}"
-
 
 class Membership:
     """One member of one fleet. `duty` and `sessions` are to be set before its link runs. `asked` hears what is asked
@@ -263,7 +261,8 @@ class Membership:
         return [self.identity.down_topic, *invitations, *self._also_hears()]
 
     def _handle(self, topic: str, data: bytes) -> None:
-        if topic.endswith(RELAYED):  # also under a shard that was left: a session goes on where it began
+        if topics.leaf_of(topic) == Leaf.RELAYED.value:
+            # also under a shard that was left: a session goes on where it began
             self.sessions.relayed(data)
         elif topics.is_gossip(topic):
             self.neighbours.hear(topic, data)

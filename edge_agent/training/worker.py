@@ -158,7 +158,7 @@ def run_round(
         prompting=job.prompting,
         told=job.told,
         mask=mask,
-        own=b"" if job.gossip else job.own,
+        own=job.own,
         drift=job.drift,
         versions_since=job.versions_since,
     )

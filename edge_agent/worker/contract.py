@@ -131,7 +131,8 @@ class MaskedResult(msgspec.Struct, frozen=True):
 class GossipJob(msgspec.Struct, frozen=True):
     """Among whom a device learns without a coordinator: it is `device`, one of `names`, which are in the order of their
     places. `heard` is what neighbours have told since the last round, by name, in the order in which it came. `anew`:
-    the device's state was put back, and its neighbours know later changes of that life.
+    the device's state was put back, and its neighbours know later changes of that life. `kept` are the parts of its
+    state (`edge_agent.core.gossip.state`), none at first.
     """
 
     device: str
@@ -141,6 +142,7 @@ class GossipJob(msgspec.Struct, frozen=True):
     rule: MixingRule
     heard: list[tuple[str, Told]]
     anew: bool = False
+    kept: dict[str, bytes] = {}
 
     @property
     def neighbours(self) -> Neighbours:
@@ -198,8 +200,7 @@ class TrainingJob(msgspec.Struct, frozen=True):
     cohort: JoinedCohort | None = None
     """Of a task with masks: the cohort that the round is for."""
     own: bytes = b""
-    """Of a task with `[personal]`: what the device keeps of the model to itself, empty at first. Of one with `[gossip]`
-    the state of `edge_agent.core.gossip`, likewise."""
+    """Of a task with `[personal]`: what the device keeps of the model to itself, empty at first."""
     gossip: GossipJob | None = None
     """Of a task that devices learn without a coordinator: among whom."""
     drift: bytes = b""
@@ -340,14 +341,14 @@ class RefusedChange(msgspec.Struct, frozen=True, array_like=True):
 
 
 class GossipRound(msgspec.Struct, frozen=True, tag="gossip_round"):
-    """A round of a task with `[gossip]`, whatever came of its training: `own` is the device's state from now on, which
-    has what is to be told, if something is `told`.
+    """A round of a task with `[gossip]`, whatever came of its training: the parts of the device's state that it has
+    `changed`, which have what is to be told, if something is `told`.
 
     `withheld` says why nothing was trained, or not kept, and `diverged` what a training did that did, from which the
     same samples would diverge again; both empty otherwise. `trained_through` and `epochs` as in `TrainingResult`.
     """
 
-    own: bytes
+    changed: dict[str, bytes]
     trained_through: int
     epochs: float
     told: bool

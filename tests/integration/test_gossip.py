@@ -1,7 +1,9 @@
 """Devices among neighbours over a real broker: what is told, asked for and answered, and what hostile ones can do."""
 
 import asyncio
+import resource
 import shutil
+import sqlite3
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -61,7 +63,7 @@ async def test_changes_are_told_heard_and_mixed_and_a_whole_copy_is_asked_for_on
         await attic.round()
         await barn.until(lambda: barn.known("attic") == 1, "the first change has come")
         assert (await barn.round()).refused == []
-        assert barn.state.copies["attic"].number == 1
+        assert barn.state.copies["attic"].head.number == 1
         await attic.until(lambda: attic.known("barn") == 1, "barn's too")
     async with AsyncExitStack() as stack:
         await met(stack, attic)
@@ -72,7 +74,7 @@ async def test_changes_are_told_heard_and_mixed_and_a_whole_copy_is_asked_for_on
         await attic.round()
         await barn.until(lambda: barn.known("attic") == 4, "the whole copy that it has asked for")
         await barn.round()
-        assert barn.state.copies["attic"].number == 4
+        assert barn.state.copies["attic"].head.number == 4
         assert barn.refused == attic.refused == {}
 
 
@@ -102,7 +104,7 @@ async def test_a_state_that_was_put_back_begins_another_life_once_neighbours_say
             await attic.round()
             await barn.until(lambda number=number: barn.known("attic") == number, "they are in step")
         await barn.round()
-        life = attic.state.life
+        life = attic.state.head.life
     shutil.rmtree(tmp_path / "attic")
     shutil.copytree(tmp_path / "backup", tmp_path / "attic")
     async with AsyncExitStack() as stack:
@@ -110,12 +112,12 @@ async def test_a_state_that_was_put_back_begins_another_life_once_neighbours_say
         talk = attic.gossip._tasks[TASK].talk
         await attic.until(lambda: talk.was_put_back, "barn has told it, as attic has said its last change again")
         await attic.round(scale=0.0)
-        assert attic.state.life != life
+        assert attic.state.head.life != life
         assert attic.state.last_told is not None
         assert attic.state.last_told.whole
         await barn.until(lambda: barn.known("attic") == 1, "of the new life")
         await barn.round()
-        assert barn.state.copies["attic"].life == attic.state.life
+        assert barn.state.copies["attic"].head.life == attic.state.head.life
         await attic.round()
         await barn.until(lambda: barn.known("attic") == 2, "and goes on from there")
 
@@ -302,3 +304,39 @@ async def test_a_task_that_is_removed_is_left_and_nothing_is_said_of_it(devices)
         attic.gossip.look_again()
         await attic.until(lambda: not attic.gossip._subscribed, "it hears neither neighbours nor rosters of it")
         assert attic.gossip.status == {}
+
+
+async def test_a_round_that_a_full_card_does_not_take_is_done_again_with_what_was_heard(devices) -> None:
+    attic, barn = devices["attic"], devices["barn"]
+    async with AsyncExitStack() as stack:
+        await met(stack, attic, barn)
+        await barn.round()
+        before = barn.state
+        await attic.round()
+        await barn.until(lambda: barn.known("attic") == 1, "the change has come")
+        unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, unlimited[1]))
+        try:
+            with pytest.raises(sqlite3.OperationalError):
+                await barn.round()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        assert barn.state == before
+        await barn.round()
+        assert barn.state.head.rounds == before.head.rounds + 1
+        assert barn.state.copies["attic"].head.number == 1
+
+
+async def test_neighbours_hear_each_other_whatever_their_clocks_show(devices, monkeypatch) -> None:
+    attic, barn = devices["attic"], devices["barn"]
+    async with AsyncExitStack() as stack:
+        await met(stack, attic, barn)
+        for number, now in enumerate((0.0, 4e9, -86_400.0), start=1):
+            monkeypatch.setattr("time.time", lambda now=now: now)
+            await attic.round()
+            await barn.until(lambda number=number: barn.known("attic") == number, "the change has come")
+            assert (await barn.round()).refused == []
+            assert barn.state.copies["attic"].head.number == number
+            (known,) = (each for name, each in barn.gossip.status[TASK].neighbours.items() if name == "attic")
+            assert known.seconds_ago is not None
+            assert 0 <= known.seconds_ago < 600

@@ -124,9 +124,9 @@ class GossipingDevice:
             packed = encode_update(step, self.task.shapes, WHOLE_UPDATES, self._random).packed
             return TrainingResult(packed, b"", samples=8, steps=1, trained_through=8, loss=0.5, epochs=1.0)
 
-        gossip, kept = self.gossip.job(TASK, BUNDLE_HASH), self.database.own_model(TASK, BUNDLE_HASH)
+        gossip = self.gossip.job(TASK, BUNDLE_HASH)
         life = 1 + int(self._random.integers(2**32))
-        job = TrainingJob(self.task, "onnx-step", {}, "", "", b"", [], 0, life, 1, 0, 0, 0, own=kept, gossip=gossip)
+        job = TrainingJob(self.task, "onnx-step", {}, "", "", b"", [], 0, life, 1, 0, 0, 0, gossip=gossip)
         ended = gossip_round(job, gossip, self._begun, train)
         assert self.gossip.commit(TASK, BUNDLE_HASH, ended)
         return ended
@@ -140,7 +140,7 @@ class GossipingDevice:
     @property
     def state(self) -> PeerState:
         """As it is stored."""
-        state = read_state(self.database.own_model(TASK, BUNDLE_HASH), self.task.parameter_count)
+        state = read_state(self.database.gossip_states.read(TASK, BUNDLE_HASH), self.task.parameter_count)
         assert state is not None
         return state
 

@@ -95,7 +95,7 @@ class GossipingFleet:
             database = DeviceDatabase(agent.folder / "state" / "agent.db")
             known = database.known_version("digits")
             assert known is not None
-            kept = database.own_model("digits", known.bundle)
+            kept = database.gossip_states.read("digits", known.bundle)
             database.close()
             state = read_state(kept, self.bundle.description.parameter_count)
             assert state is not None
@@ -147,7 +147,9 @@ def test_devices_learn_from_each_other_with_no_coordinator_through_kills(fleet: 
     for agent in fleet.agents:
         agent.stop()
     states = fleet.states()
-    assert {state.rounds for state in states.values()} == {ROUNDS}, "those that were killed lost no round, nor made two"
+    assert {state.head.rounds for state in states.values()} == {ROUNDS}, (
+        "those that were killed lost no round, nor made two"
+    )
     models = {name: np.frombuffer(state.model, np.float32) for name, state in states.items()}
     for name, model in models.items():
         assert fleet.accuracy(model) > fleet.most_alone(name) + MARGIN, name

@@ -6,8 +6,19 @@ import pytest
 
 from edge_agent.core.gossip.neighbours import Neighbours
 from edge_agent.core.gossip.numbering import Heard
-from edge_agent.core.gossip.state import LAYOUT, PeerState, most_state_bytes, read_state, write_state
+from edge_agent.core.gossip.state import (
+    HEAD,
+    LAYOUT,
+    MODEL,
+    WHOLE,
+    PeerState,
+    change_part,
+    most_state_bytes,
+    read_state,
+    values_part,
+)
 from edge_agent.training.gossip import Peer, gossip_round
+from edge_agent.training.gossip.public_copy import MOST_CHANGES, NeighbourCopy
 from edge_agent.training.round import DivergedError
 from edge_agent.worker.contract import (
     GossipJob,
@@ -18,7 +29,7 @@ from edge_agent.worker.contract import (
     longest_message,
     write_frame,
 )
-from fleet_protocol.codec import encode_update
+from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.codec.sparse import FloatVector
 from fleet_protocol.errors import Reason
 from fleet_protocol.kinds import Told
@@ -56,7 +67,7 @@ class Device:
 
     def __init__(self, name: str, names: list[str] = NAMES, task: TaskDescription = TASK) -> None:
         self.name, self.names, self.task = name, names, task
-        self.kept = b""
+        self.kept: dict[str, bytes] = {}
         self.lives = 10 * NAMES.index(name)
 
     def round(
@@ -69,16 +80,14 @@ class Device:
             return made
 
         self.lives += 1
-        gossip = GossipJob(self.name, self.names, "ring", 0, "mean", list(heard), anew=anew)
-        job = TrainingJob(
-            self.task, "onnx-step", {}, "", "", b"", [], 0, self.lives, 1, 0, 0, 0, 5, 1.5, own=self.kept, gossip=gossip
-        )
+        gossip = GossipJob(self.name, self.names, "ring", 0, "mean", list(heard), anew=anew, kept=self.kept)
+        job = TrainingJob(self.task, "onnx-step", {}, "", "", b"", [], 0, self.lives, 1, 0, 0, 0, 5, 1.5, gossip=gossip)
         ended = gossip_round(job, gossip, BEGUN, train)
         assert len(write_frame(ended)) <= longest_message(self.task, gossip)
         return ended
 
     def keep(self, ended: GossipRound) -> Told:
-        self.kept = ended.own
+        self.kept = {name: part for name, part in (self.kept | ended.changed).items() if part}
         assert self.state.last_told is not None
         return self.state.last_told
 
@@ -110,14 +119,23 @@ def test_a_round_whose_result_nobody_kept_is_done_again_alike():
     assert device.round(learned(second), ("attic", told)) == lost
 
 
-@pytest.mark.parametrize("damage", [lambda kept: kept[:-1], lambda kept: b"\xc1" + kept[1:], lambda _kept: b""])
-def test_a_state_that_can_not_be_read_begins_another_life_from_the_first_weights(damage):
+@pytest.mark.parametrize(
+    ("part", "damage"),
+    [
+        (HEAD, lambda kept: kept[:-1]),
+        (HEAD, lambda kept: b"\xc1" + kept[1:]),
+        (MODEL, lambda kept: kept[:-1]),
+        (WHOLE, lambda kept: kept[:-1]),
+        *((part, lambda _kept: b"") for part in (HEAD, MODEL, WHOLE)),
+    ],
+)
+def test_a_state_that_can_not_be_read_begins_another_life_from_the_first_weights(part, damage):
     device = Device("barn")
     device.keep(device.round(learned(steps(1)[0])))
     before = device.state
-    device.kept = damage(device.kept)
+    device.kept = {name: data for name, data in (device.kept | {part: damage(device.kept[part])}).items() if data}
     told = device.keep(device.round(NOTHING_LEARNED))
-    assert told.life != before.life
+    assert told.life != before.head.life
     assert told.number == 1
     assert np.array_equal(device.trained_from, BEGUN)
 
@@ -136,8 +154,11 @@ def test_a_state_that_makes_no_sense_begins_another_life(changed):
     device = Device("barn")
     device.keep(device.round(learned(steps(1)[0])))
     before = device.state
-    device.kept = write_state(msgspec.structs.replace(before, **changed))
-    assert device.keep(device.round(NOTHING_LEARNED)).life != before.life
+    of_head = {"layout", "life"}
+    head = msgspec.structs.replace(before.head, **{name: changed[name] for name in changed.keys() & of_head})
+    others = {name: changed[name] for name in changed.keys() - of_head}
+    device.kept = msgspec.structs.replace(before, head=head, **others).parts
+    assert device.keep(device.round(NOTHING_LEARNED)).life != before.head.life
 
 
 def test_another_roster_keeps_the_copies_of_those_who_stay_neighbours():
@@ -156,7 +177,7 @@ def test_another_roster_keeps_the_copies_of_those_who_stay_neighbours():
 def test_whose_state_was_put_back_goes_on_with_its_model_in_another_life_that_neighbours_take():
     device, hearer = Device("barn"), Device("attic")
     rounds = steps(4)
-    old = b""
+    old: dict[str, bytes] = {}
     for number, step in enumerate(rounds):
         hearer.keep(hearer.round(NOTHING_LEARNED, ("barn", device.keep(device.round(learned(step))))))
         old = device.kept if number == 1 else old
@@ -164,16 +185,16 @@ def test_whose_state_was_put_back_goes_on_with_its_model_in_another_life_that_ne
     repeated = device.round(learned(rounds[2]))
     told = Device.keep(device, repeated)
     hearer.keep(hearer.round(NOTHING_LEARNED, ("barn", told)))
-    assert hearer.state.copies["barn"].number == 4, "a number that it has, so it is not taken"
+    assert hearer.state.copies["barn"].head.number == 4, "a number that it has, so it is not taken"
     told = device.keep(device.round(NOTHING_LEARNED, anew=True))
     assert told.whole
     assert told.number == 1
     hearer.keep(hearer.round(NOTHING_LEARNED, ("barn", told)))
-    assert np.array_equal(np.frombuffer(hearer.state.copies["barn"].values, np.float32), device.trained_from)
+    assert np.array_equal(np.frombuffer(hearer.kept[values_part("barn")], np.float32), device.trained_from)
     told = device.keep(device.round(learned(rounds[3])))
     assert not told.whole
     hearer.keep(hearer.round(NOTHING_LEARNED, ("barn", told)))
-    assert hearer.state.copies["barn"].number == 2
+    assert hearer.state.copies["barn"].head.number == 2
 
 
 def test_a_whole_copy_from_the_state_is_what_neighbours_hold():
@@ -184,7 +205,7 @@ def test_a_whole_copy_from_the_state_is_what_neighbours_hold():
     assert "barn" not in hearer.state.copies, "changes before it are lacking"
     hearer.keep(hearer.round(NOTHING_LEARNED, ("barn", device.state.whole_copy)))
     hearer.keep(hearer.round(NOTHING_LEARNED, ("barn", device.keep(device.round(learned(steps(1)[0]))))))
-    assert hearer.state.copies["barn"].number == 4
+    assert hearer.state.copies["barn"].head.number == 4
 
 
 def test_a_round_that_diverges_mixes_and_tells_nothing_and_its_samples_are_as_new():
@@ -197,9 +218,9 @@ def test_a_round_that_diverges_mixes_and_tells_nothing_and_its_samples_are_as_ne
     assert not ended.told
     assert (ended.trained_through, ended.epochs) == (5, 1.5)
     device.keep(ended)
-    assert device.state.number == before.number
+    assert device.state.head.number == before.head.number
     assert device.state.model != before.model
-    assert device.state.copies["attic"].distance > 0
+    assert device.state.copies["attic"].head.distance > 0
 
 
 def test_a_round_that_is_withheld_mixes_and_says_why():
@@ -225,7 +246,7 @@ def test_a_model_that_has_moved_too_little_is_not_told():
     before = device.state
     ended = device.round(learned(np.zeros(SIZE, np.float32)))
     device.keep(ended)
-    assert ended.told is (device.state.number > before.number)
+    assert ended.told is (device.state.head.number > before.head.number)
 
 
 def test_the_largest_state_is_within_what_is_read_of_a_worker():
@@ -239,4 +260,44 @@ def test_the_largest_state_is_within_what_is_read_of_a_worker():
             peer.hear(name, Told(2**62 + life, 2**62, packed(values), whole=True))
     peer.learn(noise.standard_normal(SIZE).astype(np.float32))
     peer.tell()
-    assert len(write_state(peer.state)) <= most_state_bytes(SIZE, len(neighbours.each))
+    assert sum(map(len, peer.state.parts.values())) <= most_state_bytes(SIZE, len(neighbours.each))
+
+
+def test_a_neighbour_of_which_a_part_is_lost_is_asked_for_again_and_nobody_else():
+    device, attic, cellar = Device("barn"), Device("attic"), Device("cellar")
+    for step in steps(3):
+        heard = [(each.name, each.keep(each.round(learned(step)))) for each in (attic, cellar)]
+        device.keep(device.round(learned(step), *heard))
+    assert device.state.copies["attic"].head.changes == 2, "behind the first, which begins its life"
+    before = device.state
+    del device.kept[change_part("attic", 2)]
+    device.keep(device.round(NOTHING_LEARNED))
+    assert device.state.head.life == before.head.life
+    assert device.state.copies.keys() == {"cellar"}
+    assert not any("attic" in part for part in device.kept), "what is left of it is of no use"
+
+
+def test_a_round_writes_of_a_neighbour_what_it_has_told():
+    device, other = Device("barn"), Device("attic")
+    device.keep(device.round(learned(steps(1)[0]), ("attic", other.keep(other.round(learned(steps(1)[0]))))))
+    told = other.keep(other.round(learned(steps(1)[0])))
+    ended = device.round(NOTHING_LEARNED, ("attic", told))
+    assert ended.changed[change_part("attic", 2)] == told.packed
+    assert values_part("attic") not in ended.changed
+    device.keep(ended)
+    assert not any("attic" in part for part in device.round(NOTHING_LEARNED).changed), "nothing where it is silent"
+
+
+def test_changes_behind_values_are_bounded_and_the_copy_stays_what_the_neighbour_holds():
+    device, other = Device("barn"), Device("attic")
+    most = 0
+    for step in steps(MOST_CHANGES + 8):
+        device.keep(device.round(NOTHING_LEARNED, ("attic", other.keep(other.round(learned(step))))))
+        copy = device.state.copies["attic"]
+        most = max(most, len(copy.changes))
+        assert 2 * sum(map(len, copy.changes)) <= len(copy.values)
+        held = NeighbourCopy.of(copy, TASK).values
+        own = np.zeros(SIZE, np.float32)
+        decode_update(other.state.whole, TASK.shapes).add_to(own)
+        assert np.array_equal(held, own)
+    assert 1 < most <= MOST_CHANGES

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from edge_agent.core.gossip.numbering import Heard, Reached
-from edge_agent.core.gossip.state import PeerState
+from edge_agent.core.gossip.state import PeerHead
 from edge_agent.core.gossip.waiting import Waiting
 from fleet_host.rate_limit import TokenBucket
 from fleet_protocol.kinds import CopyRequest, Told
@@ -38,7 +38,7 @@ class OwnStanding:
     distances: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
-    def of(state: PeerState | None) -> "OwnStanding":
+    def of(state: PeerHead | None) -> "OwnStanding":
         """That of a state; where there is none, the device has told nothing and knows nobody."""
         if state is None:
             return OwnStanding()

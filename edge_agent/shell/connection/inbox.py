@@ -3,6 +3,7 @@
 import logging
 import sqlite3
 from collections.abc import Callable
+from typing import Final
 
 from edge_agent.shell.connection.identity import Identity, NotReadableError
 from fleet_host.log_lines import log_line
@@ -31,6 +32,14 @@ from fleet_protocol.limits import (
 from fleet_protocol.topics import PackedWeights
 
 logger = logging.getLogger(__name__)
+
+_LIMITS: Final = {
+    "blob": MAX_SIGNED_CHUNK_BYTES,
+    "weights": MAX_SIGNED_CHUNK_BYTES,
+    "query": MAX_QUERIES_BYTES,
+    "roster": MAX_ROSTER_BYTES,
+}
+"""Bytes of a message of these kinds; of others, `MAX_CONTROL_BYTES`."""
 
 
 class Inbox:
@@ -115,10 +124,4 @@ class Inbox:
         """Bytes of a message there."""
         if topic == self._identity.down_topic:
             return self._largest
-        limits = {
-            "/blob/": MAX_SIGNED_CHUNK_BYTES,
-            "/weights/": MAX_SIGNED_CHUNK_BYTES,
-            "/query/": MAX_QUERIES_BYTES,
-            "/roster/": MAX_ROSTER_BYTES,
-        }
-        return next((limit for level, limit in limits.items() if level in topic), MAX_CONTROL_BYTES)
+        return _LIMITS.get(topics.kind_of(topic), MAX_CONTROL_BYTES)

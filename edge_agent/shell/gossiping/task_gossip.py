@@ -3,7 +3,7 @@
 from collections import Counter
 
 from edge_agent.core.gossip.place_in_roster import is_newer, neighbours_in, why_no_part
-from edge_agent.core.gossip.state import PeerState, most_told_bytes, read_state
+from edge_agent.core.gossip.state import CHANGE, WHOLE, last_told, most_told_bytes, whole_copy
 from edge_agent.core.gossip.status import GossipStatus, NeighbourStatus
 from edge_agent.core.gossip.talk import OwnStanding, Talk
 from edge_agent.shell.connection.identity import Identity
@@ -47,10 +47,11 @@ class TaskGossip:
         self._parameters = description.parameter_count
         self._identity = identity
         self._database = database
+        self._states = database.gossip_states
         self._keys: dict[str, VerifyKey] = {}
         self.talk = Talk(identity.device, most_told_bytes(self._parameters))
         self.roster = database.rosters.read(self.task)
-        self.talk.stand(OwnStanding.of(self._state()))
+        self.talk.stand(OwnStanding.of(self._states.head(self.task, bundle)))
         self._meet()
 
     @property
@@ -104,9 +105,8 @@ class TaskGossip:
         """
         say = self.talk.to_say(now)
         messages = [self._signed(topic, COPY_REQUEST, encode_payload(request)) for request in say.requests]
-        if (say.change or say.whole) and (state := self._state()) is not None:
-            told = state.whole_copy if say.whole else state.last_told
-            messages += [self._signed(topic, TOLD, encode_payload(told))] if told else []
+        if (say.change or say.whole) and (told := self._told(whole=say.whole)) is not None:
+            messages.append(self._signed(topic, TOLD, encode_payload(told)))
         return messages
 
     def job(self) -> GossipJob:
@@ -123,6 +123,7 @@ class TaskGossip:
             rule=roster.rule,
             heard=self.talk.take_out(),
             anew=self.talk.was_put_back,
+            kept=self._states.read(self.task, self.bundle),
         )
 
     def commit(self, ended: GossipRound, now: float) -> None:
@@ -131,9 +132,10 @@ class TaskGossip:
         Raises:
             sqlite3.Error, OSError: the disk.
         """
-        self._database.withhold(self.task, self.bundle, ended.trained_through, ended.epochs, KeptOfRound(own=ended.own))
+        kept = KeptOfRound(gossip=ended.changed)
+        self._database.withhold(self.task, self.bundle, ended.trained_through, ended.epochs, kept)
         self.refused.update(each.reason for each in ended.refused)
-        self.talk.round_ended(OwnStanding.of(read_state(ended.own, self._parameters)), told=ended.told, now=now)
+        self.talk.round_ended(OwnStanding.of(self._states.head(self.task, self.bundle)), told=ended.told, now=now)
 
     def status(self, now: float, *, is_complete: bool) -> GossipStatus:
         """As people and programs on the device see it."""
@@ -158,8 +160,14 @@ class TaskGossip:
             own.distances.get(name),
         )
 
-    def _state(self) -> PeerState | None:
-        return read_state(self._database.own_model(self.task, self.bundle), self._parameters)
+    def _told(self, *, whole: bool) -> Told | None:
+        """What this device has told: the last change, or all of them; None where that is lost."""
+        head = self._states.head(self.task, self.bundle)
+        if head is None:
+            return None
+        parts = {} if whole else self._states.read(self.task, self.bundle, CHANGE)
+        parts = parts or self._states.read(self.task, self.bundle, WHOLE)
+        return (whole_copy if whole else last_told)(head, parts) if parts else None
 
     def _meet(self) -> None:
         """Whoever is a neighbour by the roster, where this device has a part."""

@@ -295,7 +295,7 @@ class RoundTraining:
             prompting=self._prompting[task],
             told=told if memory.generation == version.generation else b"",
             cluster=version.cluster,
-            own=self._database.own_model(task, version.bundle) if version.description.gossip else version.own,
+            own=b"" if version.description.gossip else version.own,
             gossip=self._gossip.job(task, version.bundle) if version.description.gossip else None,
             drift=self._drift(version),
             versions_since=version.number - version.last_number if version.last else 0,

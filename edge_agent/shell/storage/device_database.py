@@ -7,8 +7,8 @@ is returned.
 """
 
 import sqlite3
-from collections.abc import Callable
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from edge_agent.core.analytics.policy import QueryUse, Spent
@@ -19,6 +19,7 @@ from edge_agent.core.outbox import OutboxRow, SignRow, SpooledPayload
 from edge_agent.core.selection import RoundFigures
 from edge_agent.core.turns import Turns
 from edge_agent.core.version_choice import KnownVersion
+from edge_agent.shell.storage import gossip_states
 from edge_agent.shell.storage.counters import Counters, transaction
 from edge_agent.shell.storage.damaged_files import WatchedConnection, require_whole, why_unusable
 from edge_agent.shell.storage.device_schema import prepare, require_schema
@@ -95,11 +96,14 @@ class SpooledRound:
 
 @dataclass(frozen=True, slots=True)
 class KeptOfRound:
-    """What a round that sends nothing changes on the device; `own` and `drift` as of `SpooledRound`."""
+    """What a round that sends nothing changes on the device; `own` and `drift` as of `SpooledRound`, `gossip` the parts
+    of its state among neighbours.
+    """
 
     generation: int = 0
     own: bytes | None = None
     drift: bytes | None = None
+    gossip: Mapping[str, bytes] = field(default_factory=dict)
 
 
 NOTHING_KEPT = KeptOfRound()
@@ -141,10 +145,12 @@ class DeviceDatabase:
             keep_few_pages(self._connection)
             self._counters = Counters(self._connection)
             with transaction(self._connection):
-                prepare(self._connection)
+                earlier = prepare(self._connection)
                 require_schema(self._connection)
                 self._seals = RowSeals(self._connection)
                 self._seals.set_damaged_aside()
+                if earlier < gossip_states.FIRST_SCHEMA:
+                    gossip_states.move_earlier(self._connection)
                 self._counters["update_sequence"] = max(self._counters["update_sequence"], self._last_number())
                 self._connection.execute(
                     "INSERT OR IGNORE INTO counters VALUES ('sent_through', ?)", (self._last_number(),)
@@ -156,6 +162,7 @@ class DeviceDatabase:
             raise ConfigurationError(f"database {why_unusable(error, path)}") from error
         self.sample_charges = SampleCharges(self._connection, self._seals, self._counters)
         self.noised_updates = NoisedUpdates(self._connection, self._seals, self._counters)
+        self.gossip_states = gossip_states.GossipStates(self._connection, self._seals)
         self.rosters = Rosters(self._connection, self._seals)
         self.own_shard = OwnShard(self._connection, self._counters)
 
@@ -358,6 +365,7 @@ class DeviceDatabase:
         """
         with transaction(self._connection):
             write_own(self._connection, task, bundle, kept.own)
+            gossip_states.write_parts(self._connection, task, bundle, kept.gossip)
             write_drift(self._connection, task, bundle, kept.generation, kept.drift)
             self._forget_left_behind(task)
             write_use(self._connection, task, SampleUse(bundle, trained_through, epochs, withheld=1))

@@ -6,6 +6,7 @@ from contextlib import closing
 from edge_agent.shell.storage import (
     begun_queries,
     drift_memories,
+    gossip_states,
     kept_updates,
     noised_updates,
     own_models,
@@ -26,7 +27,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.kinds import UPDATE, Update, encode_payload
 from fleet_protocol.limits import MAX_UPDATE_BYTES
 
-SCHEMA_VERSION = 16
+SCHEMA_VERSION = 17
 """In `PRAGMA user_version`. Files of version 1 say 0: that release did not number them."""
 
 TABLES = (
@@ -66,6 +67,7 @@ TABLES = (
     round_figures.TABLE,
     drift_memories.TABLE,
     rosters.TABLE,
+    gossip_states.TABLE,
 )
 
 COLUMNS_OF_VERSION_3 = (
@@ -78,15 +80,16 @@ COLUMNS_OF_VERSION_3 = (
 """Added to the tables above: what is there without them is of generation 0."""
 
 
-def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables, or bring those of an earlier release up to date, inside the transaction that is open.
+def prepare(connection: sqlite3.Connection) -> int:
+    """Make the tables, or bring those of an earlier release up to date, inside the transaction that is open. Returns
+    the schema that was there, 0 for a new file.
 
     Raises:
         ConfigurationError: a later release wrote the file.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == SCHEMA_VERSION:
-        return
+        return SCHEMA_VERSION
     if version > SCHEMA_VERSION:
         raise ConfigurationError(
             f"agent.db has layout {version}, this edgeflock knows {SCHEMA_VERSION}: update edgeflock"
@@ -104,6 +107,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     for table_name, column in COLUMNS_OF_VERSION_3 if version < 3 else ():
         connection.execute(f"ALTER TABLE {table_name} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    return int(version)
 
 
 def require_schema(connection: sqlite3.Connection) -> None:

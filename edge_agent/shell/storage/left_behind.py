@@ -9,7 +9,7 @@ from typing import Final
 
 from edge_agent.core.version_choice import KnownVersion
 
-OF_A_BUNDLE: Final = ("own_models", "round_figures", "drift_memories")
+OF_A_BUNDLE: Final = ("own_models", "gossip_states", "round_figures", "drift_memories")
 OF_A_GENERATION: Final = ("drift_memories",)
 
 

@@ -1,5 +1,5 @@
-"""What this device keeps of a task's model to itself, where the task has `[personal]`, and the state of one with
-`[gossip]`: a table of agent.db.
+"""What this device keeps of a task's model to itself, where the task has `[personal]`: a table of
+agent.db.
 
 It is written in the transaction that ends a round, with the round's update: both are there, or neither.
 """
@@ -13,7 +13,7 @@ TABLE: Final = """CREATE TABLE IF NOT EXISTS own_models (
 
 
 def read_own(connection: sqlite3.Connection, task: str, bundle: str) -> tuple[int, bytes]:
-    """The row's number, 0 where there is none of this bundle, and what is kept: float32 values, or a state."""
+    """The row's number, 0 where there is none of this bundle, and what is kept: float32 values."""
     query = "SELECT rowid, kept FROM own_models WHERE task = ? AND bundle = ?"
     row = connection.execute(query, (task, bundle)).fetchone()
     return row or (0, b"")

@@ -31,8 +31,9 @@ LOST: Final = {
     "turns": "how many updates of this device count in a task that takes few; the coordinator knows it",
     "noised_updates": "what some noised updates have told of this device; the next bundle's is charged with them",
     "own_shard": "which shard this device is in; it begins where agent.toml says, and a manifest leads it on",
-    "own_models": "what this device keeps of the task's model to itself; it begins with the version's again, or among"
-    " neighbours another life",
+    "own_models": "what this device keeps of the task's model to itself; it begins with the version's again",
+    "gossip_states": "a part of what this device knows among neighbours: it asks a neighbour for its copy again, or"
+    " begins another life",
     "drift_memories": "what the device's last round has left against drift; the next one is not corrected",
     "rosters": "which devices learn the task without a coordinator; the retained roster says it again",
     "round_figures": "what the device's last round was like; it is selected as a new one",

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.core.gossip.state import read_state
 from edge_agent.core.round_participation import why_not_asked
 from edge_agent.core.version_choice import (
     KnownVersion,
@@ -246,11 +245,9 @@ class VersionFollower:
     def _own(self, description: TaskDescription, bundle: str) -> bytes:
         if not (description.personal or description.gossip):
             return b""
-        kept = self._database.own_model(description.task, bundle)
         if description.gossip is None:
-            return kept
-        state = read_state(kept, description.parameter_count)
-        return state.model if state else b""
+            return self._database.own_model(description.task, bundle)
+        return self._database.gossip_states.model(description.task, bundle, description.parameter_count)
 
     def _cluster(self, description: TaskDescription) -> int:
         plan = description.clusters

@@ -11,8 +11,8 @@ What compression leaves out stays in x_i - c_i: that is the error feedback, and 
 gamma = 1 make it D-PSGD (Lian et al. 2017). Nobody waits: a round mixes the copies as they are then.
 """
 
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from edge_agent.core.gossip.neighbours import Neighbours
 from edge_agent.core.gossip.numbering import Heard, Reached
-from edge_agent.core.gossip.state import LAYOUT, CopyState, PeerState
+from edge_agent.core.gossip.state import LAYOUT, CopyHead, CopyState, PeerHead, PeerState
 from edge_agent.core.gossip.talk import OwnStanding
 from edge_agent.training.compression import ENCODING_STREAM
 from edge_agent.training.gossip.mixing import MIXING_RULES
+from edge_agent.training.gossip.public_copy import NeighbourCopy, PublicCopy
 from edge_agent.training.sending import running_norm, why_unchanged
 from fleet_protocol.codec import decode_update, encode_update
 from fleet_protocol.codec.sparse import FloatVector
@@ -34,17 +35,6 @@ from fleet_protocol.kinds import Told
 from fleet_protocol.sending_plan import ALWAYS
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.update_plan import WHOLE_UPDATES
-
-
-@dataclass(frozen=True, slots=True)
-class PublicCopy:
-    """What is publicly known of a device's model: `values` f32[P], behind the change that is `reached`. `at_round`: of
-    whoever holds it, when it changed.
-    """
-
-    reached: Reached
-    values: FloatVector
-    at_round: int
 
 
 class Peer:
@@ -67,7 +57,7 @@ class Peer:
         self._own = PublicCopy(Reached(life), model, 0)
         self._change = b""
         self._tells_whole = False
-        self._copies = dict.fromkeys(neighbours.each, PublicCopy(Reached(), model, 0))
+        self._copies = dict.fromkeys(neighbours.each, NeighbourCopy(PublicCopy(Reached(), model, 0), model))
 
     @property
     def neighbours(self) -> list[str]:
@@ -78,18 +68,11 @@ class Peer:
     def state(self) -> PeerState:
         """All that it goes on from in another process."""
         own = self._own.reached
-        return PeerState(
-            LAYOUT,
-            own.life,
-            own.number,
-            self._own.at_round,
-            self.rounds,
-            self.usual_norm,
-            self.model.tobytes(),
-            self.whole().packed,
-            self._change,
-            {name: self._state_of(copy) for name, copy in self._copies.items() if copy.reached.number},
-        )
+        copies = {name: self._state_of(copy) for name, copy in self._copies.items() if copy.reached.number}
+        heads = {name: copy.head for name, copy in copies.items()}
+        at_round, rounds, norm = self._own.at_round, self.rounds, self.usual_norm
+        head = PeerHead(LAYOUT, own.life, own.number, at_round, rounds, norm, heads)
+        return PeerState(head, self.model.tobytes(), self.whole().packed, self._change, copies)
 
     @property
     def standing(self) -> OwnStanding:
@@ -115,12 +98,13 @@ class Peer:
         values = np.zeros_like(self._begun)
         decode_update(state.whole, self._task.shapes).add_to(values)
         self.model = np.frombuffer(state.model, np.float32)
-        self.rounds, self.usual_norm = state.rounds, state.usual_norm
-        self._own = PublicCopy(Reached(state.life, state.number), values, state.told_at)
+        head = state.head
+        self.rounds, self.usual_norm = head.rounds, head.usual_norm
+        self._own = PublicCopy(Reached(head.life, head.number), values, head.told_at)
         self._change = state.change
         for name in self._copies.keys() & state.copies.keys():
-            kept = state.copies[name]
-            self._copies[name] = PublicCopy(kept.reached, np.frombuffer(kept.values, np.float32), kept.at_round)
+            with contextlib.suppress(ProtocolError):  # damaged: it is asked for again
+                self._copies[name] = NeighbourCopy.of(state.copies[name], self._task)
 
     def renew(self, life: int) -> None:
         """Go on with its model in another `life`: what was told in the last one is not known here any more. Its first
@@ -184,13 +168,10 @@ class Peer:
         if heard is not Heard.TAKEN:
             return heard
         update = decode_update(told.packed, self._task.shapes)
-        before = self._begun if copy.reached.begins_anew(told) else copy.values
-        values = np.zeros_like(before) if told.whole else before.copy()
-        with np.errstate(over="ignore"):
-            update.add_to(values)
-        if not np.isfinite(values).all():
+        after = copy.after(told, update, self._begun, self.rounds)
+        if not np.isfinite(after.values).all():
             raise ProtocolError(Reason.NOT_FINITE, f"the model of {name} would no longer be finite")
-        self._copies[name] = PublicCopy(copy.reached.after(told), values, self.rounds)
+        self._copies[name] = after
         return heard
 
     def mix(self) -> None:
@@ -206,7 +187,7 @@ class Peer:
         if weights:
             self.model = (self.model + self._move(weights)).astype(np.float32)
 
-    def _counts(self, copy: PublicCopy) -> bool:
+    def _counts(self, copy: NeighbourCopy) -> bool:
         return copy.reached.number > 0 and self.rounds - copy.at_round <= self._task.aggregation.max_staleness
 
     def _move(self, weights: Mapping[str, float]) -> NDArray[np.float64]:
@@ -216,10 +197,12 @@ class Peer:
         differences = [gamma * (self._copies[name].values - own) for name in weights]
         return self._mix(differences, list(weights.values()), self.usual_norm or self._task.largest_delta_norm)
 
-    def _state_of(self, copy: PublicCopy) -> CopyState:
-        reached, values = copy.reached, copy.values.tobytes()
+    def _state_of(self, copy: NeighbourCopy) -> CopyState:
+        reached = copy.reached
         distance = float(np.linalg.norm(copy.values.astype(np.float64) - self.model))
-        return CopyState(reached.life, reached.number, copy.at_round, reached.former, values, distance)
+        changes = len(copy.changes)
+        head = CopyHead(reached.life, reached.number, copy.at_round, reached.former, changes, distance)
+        return CopyState(head, copy.base.tobytes(), copy.changes)
 
 
 def local_task(task: TaskDescription) -> TaskDescription:

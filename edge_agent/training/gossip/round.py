@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edge_agent.core.gossip.state import read_state, write_state
+from edge_agent.core.gossip.state import changed_parts, read_state
 from edge_agent.training.gossip.peer import Peer, local_task
 from edge_agent.training.round import DivergedError
 from edge_agent.worker.contract import GossipJob, GossipRound, RefusedChange, TrainingJob, TrainingResult, Withheld
@@ -31,7 +31,7 @@ def gossip_round(job: TrainingJob, gossip: GossipJob, begun: FloatVector, train:
         diverged = str(error)
     told = end_round(peer, made, local)
     return GossipRound(
-        own=write_state(peer.state),
+        changed=changed_parts(gossip.kept, peer.state.parts),
         trained_through=made.trained_through if made else job.trained_through,
         epochs=made.epochs if made else job.epochs,
         withheld=made.words if isinstance(made, Withheld) else "",
@@ -63,7 +63,7 @@ def peer_of(job: TrainingJob, gossip: GossipJob, begun: FloatVector) -> Peer:
     """
     task = job.description
     peer = Peer(task, gossip.neighbours, begun, rule=gossip.rule, life=job.life)
-    state = read_state(job.own, task.parameter_count)
+    state = read_state(gossip.kept, task.parameter_count)
     if state is None or not np.isfinite(np.frombuffer(state.model, np.float32)).all():
         return peer
     try:

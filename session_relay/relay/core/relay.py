@@ -11,7 +11,7 @@ from dataclasses import InitVar, dataclass, field
 from fleet_protocol import topics
 from fleet_protocol.errors import ProtocolError, Reason
 from fleet_protocol.keys import SigningKey
-from fleet_protocol.kinds import News, SessionNotice, SessionReason
+from fleet_protocol.kinds import Leaf, News, SessionNotice, SessionReason
 from fleet_protocol.sessions.frames import Frame, is_frame, is_tagged, read_frame, tagged_anew
 from fleet_protocol.sessions.secrecy import Direction, hop_key
 from session_relay.relay.core.carried_session import CarriedSession
@@ -71,7 +71,7 @@ class Relay:
         """
         try:
             name, shard = self._sender(topic)
-            if topic.endswith("/state"):
+            if topics.leaf_of(topic) == Leaf.STATE.value:
                 if data:  # empty where a helper that has moved takes back what was retained
                     self._desk.note_presence(name, shard, data, now)
             elif is_frame(data):

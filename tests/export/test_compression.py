@@ -296,13 +296,26 @@ def fleet_after(bundle: Path, data: Path) -> tuple[float, float, bytes]:
     return summary.first_score, summary.score, write_weights(simulation.world.coordinator.model, parameters)
 
 
-def test_fleet_learns_is_pruned_and_goes_on_and_comes_back_as_the_plain_model(tmp_path: Path, monkeypatch):
+def samples_in(folder: Path) -> Path:
+    """A file of pictures of four classes, by which of their halves are bright."""
     random = np.random.default_rng(5)
     inputs = random.uniform(-1, 1, (400, 2, 4, 4)).astype(np.float32)
     sums = np.stack([inputs[:, :, :2].sum((1, 2, 3)), inputs[:, :, :, :2].sum((1, 2, 3))])
-    labels = (sums > 0).T @ np.array([1, 2])
-    data, trained, merged = tmp_path / "data.npz", tmp_path / "trained.safetensors", tmp_path / "plain.safetensors"
-    np.savez(data, inputs=inputs, labels=labels)
+    np.savez(folder / "data.npz", inputs=inputs, labels=(sums > 0).T @ np.array([1, 2]))
+    return folder / "data.npz"
+
+
+@pytest.mark.long
+def test_fleet_learns_a_gaussian_over_the_last_layer_beside_adapters(tmp_path: Path):
+    export_bundle(written(tmp_path / "recipe", TABLES["adapters"] + "[posterior]\n"), tmp_path / "bundle")
+    bundle, data = str(tmp_path / "bundle"), str(samples_in(tmp_path))
+    request = Request(6, ["pi-4"], None, bundle, data, None, None, None, None, None, as_json=True)
+    summary = prepare(request, Options(seed=1, seconds=400 * 3600, updates=100)).run().summary
+    assert summary.score > 0.6
+
+
+def test_fleet_learns_is_pruned_and_goes_on_and_comes_back_as_the_plain_model(tmp_path: Path, monkeypatch):
+    data, trained, merged = samples_in(tmp_path), tmp_path / "trained.safetensors", tmp_path / "plain.safetensors"
     recipe, whole, smaller = written(tmp_path / "recipe", ""), tmp_path / "whole", tmp_path / "smaller"
     export_bundle(recipe, whole)
     _, learned, weights = fleet_after(whole, data)
@@ -317,7 +330,7 @@ def test_fleet_learns_is_pruned_and_goes_on_and_comes_back_as_the_plain_model(tm
     ending.write_bytes(weights)
     assert run_command(monkeypatch, "merge", smaller, "--weights", ending, "--out", merged) == 0
     again = read_recipe(written(recipe, ""), weights=merged)
-    bundle = load_bundle(smaller)
+    inputs, bundle = np.load(data)["inputs"], load_bundle(smaller)
     expected = BundleRunner(bundle.description, bundle.files).predict(
         read_weights(weights, bundle.description.parameters), inputs[:20]
     )

@@ -5,7 +5,8 @@ what is chosen by it; MNIST and notMNIST show it (`--data mnist --data-dir FOLDE
 [aggregation], `temper` that suspicious updates count together as one device, `quarantine` that they are held, which
 nobody looks at, `recipe` takes the recipe's own; the others are `aced` with and without a rule, or `fedbuff` with one.
 `zeno` and `fltrust` have eight more devices, which are trusted, all with the same hundred samples of all classes that
-none of the others has. `rounds_of_hostile`, in the last line, is which share of all rounds hostile devices do.
+none of the others has. `rounds_of_hostile`, in the last line, is which share of all rounds hostile devices do where
+everybody trains all the time, as fleets of up to twenty do.
 """
 
 import argparse

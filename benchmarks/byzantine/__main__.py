@@ -6,7 +6,8 @@ what is chosen by it; MNIST and notMNIST show it (`--data mnist --data-dir FOLDE
 device, `quarantine` that they are held, which nobody looks at, `recipe` takes the recipe's own; the others are `aced`
 with and without a rule, or `fedbuff` with one.
 `zeno` and `fltrust` have eight more devices, which are trusted, all with the same hundred samples of all classes that
-none of the others has.
+none of the others has. `rounds_of_hostile`, in the last line, is which share of all rounds hostile devices do where
+everybody trains all the time, as fleets of up to twenty do.
 """
 
 import argparse
@@ -96,8 +97,10 @@ def main() -> None:
     with prepared(given.data, given.data_dir) as field:
         found = measured(field, list(plans), list(attacks), scenario)
         classes = round(field.classes_a_device(scenario), 2)
+        rounds = round(field.rounds_of_hostile(scenario), 3)
     about = {"data": given.data, "devices": scenario.devices, "hostile": scenario.hostile, "updates": scenario.updates}
     about |= {"seed": scenario.seed, "concentration": scenario.concentration, "classes_a_device": classes}
+    about |= {"rounds_of_hostile": rounds}
     print(json.dumps(about | {"accuracy": found}))
 
 

@@ -100,6 +100,12 @@ class Field:
         """How many classes a device has samples of, in the mean."""
         return float(np.mean([np.unique(part.labels).size for part in self._shared_out(scenario)[1]]))
 
+    @staticmethod
+    def rounds_of_hostile(scenario: Scenario) -> float:
+        """The share of all rounds that hostile devices do, where everybody trains all the time: the fast do more."""
+        rounds = [1 / member.conditions.start_seconds for member in unequal_fleet(scenario.seed, scenario.devices)]
+        return sum(rounds[: scenario.hostile]) / sum(rounds)
+
     def _shared_out(self, scenario: Scenario) -> tuple[Samples, Sequence[Samples], Samples]:
         """What trusted devices have, what each of the others has, and what is held out."""
         rows = np.random.default_rng((scenario.seed, 4)).permutation(len(self.samples))

@@ -1,11 +1,14 @@
 """The benchmark of hostile devices: what they send, and that fleets run under every attack."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from benchmarks.byzantine.__main__ import PLANS, measured
 from benchmarks.byzantine.attacks import ATTACKS, DENSE, NOBODY, OF_HONEST, OF_LABELS, Adversary, Known
 from benchmarks.byzantine.fleets import Scenario, prepared
+from benchmarks.mnist_fleet import unequal_fleet
 from broker_coordinator.aggregation.quarantine import Judged, Quarantine, Sent
 from edge_agent.worker.contract import TrainingResult
 from fleet_protocol.codec import SparseUpdate, decode_update, encode_update
@@ -79,6 +82,14 @@ def test_who_stays_below_what_is_suspicious_is_just_below_it(times, is_suspiciou
     delta = SparseUpdate(places, row.astype(np.float32))
     hostile, plan = Judged("evil-pi", 100, Sent(delta.norm(), delta)), QuarantinePlan(times * USUAL_THRESHOLD)
     assert bool(known.suspicions([hostile], row.size, plan)) is is_suspicious
+
+
+def test_hostile_devices_do_as_many_rounds_as_they_are_fast(field) -> None:
+    durations = [member.conditions.start_seconds for member in unequal_fleet(SMALL.seed, SMALL.devices)]
+    rounds = sum(1 / each for each in durations)
+    assert field.rounds_of_hostile(SMALL) == pytest.approx((1 / durations[0] + 1 / durations[1]) / rounds)
+    assert field.rounds_of_hostile(replace(SMALL, hostile=0)) == 0
+    assert field.rounds_of_hostile(replace(SMALL, hostile=SMALL.devices)) == pytest.approx(1)
 
 
 def test_fleets_run_under_every_attack_and_what_is_sent_is_admitted(field, capsys) -> None:

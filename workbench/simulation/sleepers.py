@@ -50,6 +50,10 @@ class Sleepers:
             **{name: column[device] for name, column in columns},
         )
 
+    def in_cluster(self, device: int) -> bool:
+        """Whether it is in one; what else a device has of its own keeps it awake."""
+        return any(column[device] for name, column in self._integers if name == "cluster")
+
     def selection_threshold(self, device: int) -> int | None:
         """That of the last manifest which its process has read."""
         threshold = self._thresholds[device]

@@ -54,6 +54,7 @@ def _check_company(task: "TaskDescription", setting: str, others: Mapping[str, t
     both: Mapping[str, tuple[object, str]] = {
         "[solved_head]": (task.solved_head, "no steps are made"),
         "[prompts]": (task.prompts, "no steps are made"),
+        "[posterior]": (task.posterior, "a device's steps are those of its own posterior, which nothing else steers"),
         "[privacy.samples]": (task.sample_privacy, "what a round learns from the one before it is not counted"),
     }
     for table, (found, why) in {**others, **both}.items():

@@ -3,10 +3,12 @@
     level = the median of the losses of the last versions: WINDOW of them, or as many as hold FEWEST_UPDATES
     collapsed where level > LOSS_GROWN * the lowest level, and level > that of the first versions
 
-The loss of a version is the median of what its devices have declared, each for the version that it began with, before
-it trains: once it has, a device with one class has a small loss whatever the model is worth. Of two in the middle, the
-smaller one counts in both medians. So no single device among three can bring a collapse about. What its devices find so
-much worse than it was, and worse than the first versions, has not met new data: it is lost.
+The loss of a version is the median over its devices of what each has declared, the median of its updates, for the
+version that it began with, before it trains: once it has, a device with one class has a small loss whatever the model
+is worth. A version of fewer than FEWEST_DEVICES counts together with those before it, as one: a device that makes
+versions alone is still one of three. Of two in the middle, the smaller one counts in all medians. So no single device
+can bring a collapse about. What its devices find so much worse than it was, and worse than the first versions, has not
+met new data: it is lost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,12 @@ WINDOW = 4
 
 FEWEST_UPDATES = 16
 """In a level: devices differ, and fewer updates than these say more of whose they are than of the model."""
+
+FEWEST_DEVICES = 3
+"""In what counts as a version: whatever one of three declares, the median lies between what the others do."""
+
+MOST_VERSIONS = FEWEST_UPDATES
+"""In a level: with fewer devices in so many, nothing is said."""
 
 LOSS_GROWN = 3.0
 """On which recorded runs it was chosen, and on which shown, docs/decisions/collapse.md says."""
@@ -46,14 +54,18 @@ class Level:
     since: int
 
 
+DeviceLoss = tuple[str, float]
+"""A device, and the loss that it declares in an update."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A version whose devices declared `loss` in so many `updates`, and the level then; None while there are too
-    few."""
+    """A version, what its updates `declared`, and the level then; None where too few have. What is too old to be in
+    another level is not `declared` any more.
+    """
 
     version: int
-    updates: int
-    loss: float
+    declared: Sequence[DeviceLoss]
     level: Level | None = None
 
 
@@ -73,14 +85,15 @@ class Watch:
     first: Level | None = None
     seen: Sequence[Seen] = ()
 
-    def after(self, version: int, losses: Sequence[float]) -> "Watch":
-        """Once one more version is made, whose devices have declared these; the same where they tell no loss."""
-        if not losses:
+    def after(self, version: int, declared: Sequence[DeviceLoss]) -> "Watch":
+        """Once one more version is made, whose updates have declared these; the same where they tell no loss."""
+        if not declared:
             return self
-        newest = Seen(version, len(losses), median_low(losses))
-        level = _level([*self.seen, newest])
-        recent = (each for each in self.seen if each.version > version - VERSIONS_LOOKED_AT)
-        return Watch(self.first or level, (*recent, replace(newest, level=level)))
+        level = _level([*self.seen, Seen(version, declared)])
+        recent = [each for each in self.seen if each.version > version - VERSIONS_LOOKED_AT]
+        told = len(recent) + 1 - MOST_VERSIONS
+        recent = [replace(each, declared=()) if place < told else each for place, each in enumerate(recent)]
+        return Watch(self.first or level, (*recent, Seen(version, declared, level)))
 
     @property
     def oldest(self) -> int | None:
@@ -100,9 +113,9 @@ class Watch:
 
         Devices find a version wanting when they train from it. So where a level was good, its first version was.
         """
-        levels = [each.level for each in self.seen if each.level is not None]
-        if self.first is None or not levels:
+        if self.first is None or not self.seen or self.seen[-1].level is None:
             return None
+        levels = [each.level for each in self.seen if each.level is not None]
         loss, lowest = levels[-1].loss, min(level.loss for level in levels)
         if lowest < 0 or loss <= max(LOSS_GROWN * max(lowest, NEGLIGIBLE_LOSS), self.first.loss):
             return None
@@ -112,10 +125,17 @@ class Watch:
 
 def _level(seen: Sequence[Seen]) -> Level | None:
     updates = 0
-    for versions, each in enumerate(reversed(seen), 1):
-        updates += each.updates
-        if versions >= WINDOW and updates >= FEWEST_UPDATES:
-            return Level(median_low(of.loss for of in seen[-versions:]), each.version)
+    losses: list[float] = []
+    together: dict[str, list[float]] = {}
+    for versions, each in enumerate(reversed(seen[-MOST_VERSIONS:]), 1):
+        updates += len(each.declared)
+        for device, loss in each.declared:
+            together.setdefault(device, []).append(loss)
+        if len(together) >= FEWEST_DEVICES:
+            losses.append(median_low(map(median_low, together.values())))
+            together = {}
+        if versions >= WINDOW and updates >= FEWEST_UPDATES and losses:
+            return Level(median_low(losses), each.version)
     return None
 
 
@@ -126,7 +146,7 @@ def evaluated_collapse(losses: Mapping[int, float]) -> Collapse | None:
     evaluated = sorted(losses)
     watch = Watch()
     for place, version in enumerate(evaluated):
-        watch = watch.after(place, [losses[version]] * FEWEST_UPDATES)
+        watch = watch.after(place, [(str(each), losses[version]) for each in range(FEWEST_UPDATES)])
     found = watch.collapse()
     return found and replace(found, good=evaluated[found.good])
 

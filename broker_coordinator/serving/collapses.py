@@ -43,13 +43,15 @@ class Collapses:
         """
         history = self._journal.history(task)
         begun = self._continued(Watch(), task, history.first + 1, history.first + FEWEST_UPDATES)
+        if begun.first is None:  # of too few devices
+            begun = self._continued(Watch(), task, history.first + 1, history.first + VERSIONS_LOOKED_AT)
         since, _ = history.spans(newest)[0]
         oldest = newest - VERSIONS_LOOKED_AT - FEWEST_UPDATES  # a level looks so far back
         return self._continued(Watch(begun.first), task, max(since, oldest), newest)
 
     def _continued(self, watch: Watch, task: str, first: int, last: int) -> Watch:
-        for number, losses in declared_losses(self._journal.engine, task, first, last).items():
-            watch = watch.after(number, losses)
+        for number, declared in declared_losses(self._journal.engine, task, first, last).items():
+            watch = watch.after(number, declared)
         return watch
 
     def meet(self, task: ServedTask) -> bool:

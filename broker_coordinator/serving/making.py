@@ -9,7 +9,7 @@ import numpy as np
 
 from broker_coordinator.admission.participation import Participation
 from broker_coordinator.aggregation.buffer_size import VERSIONS_LOOKED_AT, Participants
-from broker_coordinator.aggregation.collapse import Watch
+from broker_coordinator.aggregation.collapse import DeviceLoss, Watch
 from broker_coordinator.aggregation.device_privacy.version_noise import NoiseSeries
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.aggregation.server_state import ServerState
@@ -49,8 +49,7 @@ def next_version(task: ServedTask, now: float) -> NextVersion | None:
         return None
     buffer = task.buffer()
     participants = _participants_after(task, buffer)
-    told = [loss(waiting.facts) for waiting in buffer] if (loss := task.consumer.loss) else []
-    losses = [loss for loss in told if loss is not None]
+    losses = _losses(task, buffer)
     with np.errstate(all="ignore"):  # `check` says what matters of it
         items, noise = _items(task, buffer)
         state = task.consumer.next_state(task.state, items, task.description)
@@ -66,7 +65,7 @@ def next_version(task: ServedTask, now: float) -> NextVersion | None:
         update_count=len(buffer),
         last_position=buffer[-1].position,
         median_staleness=median(waiting.staleness for waiting in buffer),
-        mean_loss=mean_of(losses) if losses else None,
+        mean_loss=mean_of([loss for _, loss in losses]) if losses else None,
         noise=noise,
     )
 
@@ -104,6 +103,14 @@ def _note_held(task: ServedTask, waiting: WaitingPayload, made: NextVersion) -> 
     if made.noise is not None:
         before = task.participations.get(device, Participation())
         task.participations[device] = before.again(made.noise.made)
+
+
+def _losses(task: ServedTask, buffer: Iterable[WaitingPayload]) -> list[DeviceLoss]:
+    """The losses that the devices of updates tell, where their kind tells one."""
+    if (loss_of := task.consumer.loss) is None:
+        return []
+    told = [(waiting.device, loss_of(waiting.facts)) for waiting in buffer]
+    return [(device, loss) for device, loss in told if loss is not None]
 
 
 def _items(task: ServedTask, buffer: Sequence[WaitingPayload]) -> tuple[list[Any], NoiseSeries | None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, Select, func, select
 
+from broker_coordinator.aggregation.collapse import DeviceLoss
 from broker_coordinator.aggregation.harm import FIRST_VERSIONS, UPDATES_LOOKED_AT, Declared, Harm
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.records import declared_loss
@@ -14,19 +15,19 @@ from broker_coordinator.storage.schema import FACTS, evaluations, payloads, vers
 from broker_coordinator.storage.task_conditions import first_version, held_from_first, updates_of
 
 
-def declared_losses(engine: Engine, task: str, first: int, last: int) -> dict[int, list[float]]:
-    """Those of the updates in the versions `first` to `last`, by version, the oldest first; without versions that have
-    none.
+def declared_losses(engine: Engine, task: str, first: int, last: int) -> dict[int, list[DeviceLoss]]:
+    """Those of the updates in the versions `first` to `last`, with who declared them, by version, the oldest first;
+    without versions that have none.
 
     Raises:
         JournalUnavailableError: the database failed.
     """
     held = _held(task).where(payloads.c.aggregate.between(first, last))
-    found: dict[int, list[float]] = {}
+    found: dict[int, list[DeviceLoss]] = {}
     with reading(engine) as connection:
         rows = connection.execute(held.order_by(payloads.c.aggregate, payloads.c.position))
         for version, declared in _told(rows):
-            found.setdefault(version, []).append(declared.loss)
+            found.setdefault(version, []).append((declared.device, declared.loss))
     return found
 
 

@@ -46,6 +46,18 @@ class Fleet:
             self.bench.make_versions()
             self.bench.make_versions()  # what is restored is read, as it is a moment later
 
+    def flood(self, loss: float, versions: int) -> None:
+        """One device makes versions of updates of its own alone."""
+        evil = self._devices[-1]
+        for _ in range(versions):
+            for _ in range(4):
+                self._sent += 1
+                packed = packed_delta(self._sent)
+                message = evil.update(self._sent, base_version=self.newest, loss=loss, packed=packed)
+                self.bench.handle(evil, message)
+            self.bench.make_versions()
+            self.bench.make_versions()
+
     @property
     def newest(self) -> int:
         return self.bench.journal.newest_number(TASK)
@@ -148,3 +160,14 @@ def test_collapse_on_held_out_samples_counts_whatever_devices_declare(fleet) -> 
 def test_one_device_that_declares_any_loss_brings_nothing_about(fleet) -> None:
     fleet.learn(*LEARNING, *LEARNING, cry_wolf=True)
     assert fleet.bench.journal.history(TASK).rollbacks == {}
+
+
+def test_one_device_that_makes_versions_alone_brings_nothing_about(fleet) -> None:
+    fleet.learn(*LEARNING)
+    fleet.flood(1e12, versions=6)
+    assert fleet.newest == len(LEARNING) + 6
+    fleet.bench.restart()
+    fleet.flood(1e12, versions=2)
+    fleet.learn(0.4)
+    assert fleet.bench.journal.history(TASK).rollbacks == {}
+    assert fleet.step_of(fleet.newest) == 1.0

@@ -75,6 +75,16 @@ def test_what_is_known_of_clusters_goes_on_from_a_checkpoint(found_by, tmp_path,
     assert [agent.cluster for agent in resumed.agents] == [agent.cluster for agent in whole.agents]
 
 
+@pytest.mark.parametrize("found_by", ["directions", "devices"])
+def test_score_is_of_devices_in_clusters_whether_they_sleep_or_not(found_by):
+    made = simulation(found_by, concurrent=None, updates=60)
+    summary = made.run().summary
+    score = trained_workload(FOLDER, BUNDLE.description, [], renamed(0, 100)).score
+    assert len(made.agents.awake) < len([agent for agent in made.agents if agent.cluster])
+    scores = [score(made.model_of(agent)) for agent in made.agents if agent.cluster]
+    assert summary.score == pytest.approx(np.mean(scores))
+
+
 def test_how_many_devices_are_in_which_cluster_is_shown(capsys):
 
     summary = simulation("devices", updates=20).run().summary

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from fleet_protocol.codec import read_weights
+from fleet_protocol.posterior_plan import PosteriorPlan
 from workbench.inspection.trial_round import why_unsteady
 
 BUNDLE = load_bundle(Path(__file__).parents[2] / "models/digits/bundle")
@@ -30,9 +32,11 @@ class Overshooting:
     ("first", "last", "unsteady"),
     [(2.3, 0.5, False), (2.3, 2.5, False), (1e-6, 1.9e-6, False), (2.3, 4.7, True), (1e-6, 1e-3, True)],
 )
-def test_loss_that_more_than_doubles_is_unsteady(first, last, unsteady):
+@pytest.mark.parametrize("posterior", [None, PosteriorPlan()])
+def test_loss_that_more_than_doubles_is_unsteady(first, last, unsteady, posterior):
+    task = msgspec.structs.replace(BUNDLE.description, posterior=posterior)
     weights = read_weights(BUNDLE.weights, BUNDLE.description.parameters)
-    words = why_unsteady(Overshooting(first, last), weights, SAMPLES, BUNDLE.description)
+    words = why_unsteady(Overshooting(first, last), weights, SAMPLES, task)
     assert (words is not None) == unsteady
     if words is not None:
         assert words.startswith(

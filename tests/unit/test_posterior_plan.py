@@ -153,3 +153,10 @@ def test_what_does_not_go_with_it_is_refused_with_words(changed, words) -> None:
     with pytest.raises(ConfigurationError) as refused:
         parsed(**changed)
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("setting", [{"correction": "scaffold"}, {"adaptive_proximal": True}])
+def test_what_is_done_against_drift_is_refused(setting) -> None:
+    (name,) = setting
+    with pytest.raises(ConfigurationError, match=rf"\[posterior\] does not go with training\.{name}.*leave one"):
+        parsed(training=training(**setting))

@@ -14,7 +14,7 @@ from bundle_runtime.runner import BundleRunner, bundle_paths
 from bundle_runtime.samples import Samples
 from edge_agent.training.engine import TrainingEngine
 from edge_agent.training.onnx_step import OnnxStepEngine
-from edge_agent.training.round import DivergedError, Earlier, train_round
+from edge_agent.training.round import DivergedError, Earlier, learn, train_round
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.bundle_files import DESCRIPTION_FILE, WEIGHTS_FILE
 from fleet_protocol.codec import read_weights
@@ -57,10 +57,15 @@ def why_unsteady(engine: TrainingEngine, weights: FloatVector, samples: Samples,
         EngineError, GraphError: bundle and samples contradict each other.
     """
     losses: list[FloatVector] = []
+
+    def note(_: int, seen: FloatVector) -> None:
+        losses.append(seen)
+
     try:
-        train_round(
-            engine, weights, samples, task, Earlier(b"", (), 0, 1), on_progress=lambda _, seen: losses.append(seen)
-        )
+        if task.posterior is not None:  # what is sent is a factor, which takes versions with precisions: f32[P + H]
+            learn(engine, weights, samples, task, 0, on_progress=note)
+        else:
+            train_round(engine, weights, samples, task, Earlier(b"", (), 0, 1), on_progress=note)
     except DivergedError as error:
         return str(error)
     growth = _growth(losses[-1], task.training.learning_rate)

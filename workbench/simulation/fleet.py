@@ -1,6 +1,6 @@
 """A simulated fleet: devices that do something are agents, the others sleep as rows of arrays."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import overload
 
 from workbench.simulation.conditions import FleetMember
@@ -55,6 +55,14 @@ class SimulatedFleet(Sequence[SimulatedAgent]):
     def awake(self) -> Sequence[SimulatedAgent]:
         """Those that are more than a row."""
         return list(self._awake.values())
+
+    def with_other_models(self) -> Iterator[SimulatedAgent]:
+        """Those that answer with another model than the shared one, by their number, whether awake or asleep."""
+        for number in range(len(self)):
+            if number in self._awake or self._sleepers.in_cluster(number):
+                agent = self[number]
+                if agent.keeps_something or agent.cluster:
+                    yield agent
 
     @property
     def short_of_samples(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 import numpy as np
 
@@ -204,7 +205,7 @@ class Simulation:
         model = world.coordinator.model
         if not self._has_several_models:
             return world.workload.score(model)
-        devices = [agent for agent in self._fleet.awake if agent.keeps_something or agent.cluster][:DEVICES_SCORED]
+        devices = islice(self._fleet.with_other_models(), DEVICES_SCORED)
         models = [self.model_of(agent) for agent in devices]
         return float(np.mean([world.workload.score(each) for each in models or [model]]))
 

@@ -60,6 +60,10 @@ class Sleepers:
             **{name: column[device] for name, column in columns},
         )
 
+    def in_cluster(self, device: int) -> bool:
+        """Whether it is in one; what else a device has of its own keeps it awake."""
+        return any(column[device] for name, column in self._integers if name == "cluster")
+
     def process(self, device: int) -> Process:
         """What its process is."""
         threshold = self._thresholds[device]

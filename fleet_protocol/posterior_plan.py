@@ -185,12 +185,7 @@ def _check_steps(task: "TaskDescription", name: str) -> None:
             f"{name}: [posterior] reads the gradient from one step of plain SGD, and training.optimiser is"
             f' {training.optimiser!r}; write training.optimiser = "sgd"'
         )
-    if training.correction != "off":
-        raise ConfigurationError(
-            f"{name}: training.correction {training.correction!r} corrects the steps of plain SGD, and [posterior]"
-            " takes natural gradient steps, which it would have no effect on; leave it out"
-        )
-    for setting in ("weight_decay", "gradient_clip", "proximal", "adaptive_proximal", "per_sample_gradients"):
+    for setting in ("weight_decay", "gradient_clip", "proximal", "per_sample_gradients"):
         if getattr(training, setting):
             raise ConfigurationError(
                 f"{name}: training.{setting} would be taken for a part of the gradient that [posterior] reads from one"

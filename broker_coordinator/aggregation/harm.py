@@ -2,7 +2,7 @@
 
     r(u) = (l - b) / max(f - b, f / 10)     of an update u whose device is known to have sent others
     r(u) = 1 where l > n, else 0            of any other
-    harmed where the median of the last r of devices is above LOST
+    harmed where more than half of the last r of devices are above LOST
 
 l is the loss that a device declares with an update: that of the version with which it began, on its own samples. b is
 the smallest that it has declared of late, f the first of those, or n where that is more; n is the loss that three
@@ -12,14 +12,17 @@ what others don't are suspicious too (`quarantine`), and cost the others little;
 was trained from the task's own weights tells nothing, and nothing is told where n is not above 0, as such losses have
 no scale. Of one device no more than OF_ONE of these r count, however often it sends.
 
-Once devices are harmed, what is suspicious is tempered in the next SPAN versions, and counts as any other behind them.
-Where they are harmed again within as many more, it is tempered for twice as long. docs/decisions/temper-on-harm.md
+Once devices are harmed, what is suspicious is tempered in the next TRIAL versions. Behind them r tells whether that has
+helped: is it above LOST for more than MOST_HARMED of them still, it was not what harms, or those who are tempered are
+many and harmed by it. Then all count for REST times as long, whatever r is. Else it is tempered in SPAN versions more,
+and counts as any other behind them. Where devices are harmed again within as many, it is tempered for twice as long.
+docs/decisions/temper-on-harm.md
 """
 
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from statistics import median_low, quantiles
+from statistics import quantiles
 from typing import Final, NamedTuple
 
 MOST_SHARES: Final = 32
@@ -38,8 +41,14 @@ FIRST_VERSIONS: Final = 16
 FEWEST_FIRST: Final = 5
 MOST_FIRST: Final = 64
 """Updates that came first; more than the fewest where they began with the task's own weights."""
+FEWEST_OF_FIRST: Final = 16
+"""Of them, that devices which are new are compared with."""
+TRIAL: Final = 20
 SPAN: Final = 80
-LONGEST_SPAN: Final = 1280
+LONGEST: Final = 1280
+"""Versions."""
+MOST_HARMED: Final = 1 / 3
+REST: Final = 4
 
 
 class Declared(NamedTuple):
@@ -58,16 +67,30 @@ class Share(NamedTuple):
 
 
 class Tempering(NamedTuple):
-    """What is suspicious is tempered in the versions behind `since`, up to `until`."""
+    """What is suspicious is tempered in the versions behind `since`, up to `until`. Behind that, all count whatever
+    devices declare up to `rests_until`; None as long as it isn't over.
+    """
 
     since: int
     until: int
+    rests_until: int | None = None
+
+    def is_on(self, newest: int) -> bool:
+        """Whether suspicious updates are tempered in the version behind the `newest`."""
+        return newest < self.until
 
     def again(self, version: int) -> "Tempering":
         """From a version on, behind which devices are harmed once more."""
         lasted = self.until - self.since
-        is_recent = version <= self.until + lasted
-        return Tempering(version, version + (min(2 * lasted, LONGEST_SPAN) if is_recent else SPAN))
+        is_recent = lasted > TRIAL and version <= self.until + lasted
+        return Tempering(version, version + (min(2 * lasted, LONGEST) if is_recent else TRIAL))
+
+    def ended(self, *, helped: bool) -> "Tempering":
+        """As it goes on once its last version is made."""
+        lasted = self.until - self.since
+        if not helped:
+            return self._replace(rests_until=self.until + REST * lasted)
+        return self._replace(until=self.until + SPAN) if lasted == TRIAL else self._replace(rests_until=self.until)
 
 
 @dataclass(slots=True)
@@ -89,12 +112,15 @@ class Harm:
 
     def tempering_after(self, version: int, declared: Iterable[Declared], before: Tempering | None) -> Tempering | None:
         """Once a version is made of updates that declare these, where `before` was until then."""
-        if before is not None and version < before.until:
+        if before is not None and version < (before.rests_until or before.until):
             return before
         shares = _last([*self.shares, *self._shares(declared)])
-        if len(shares) < FEWEST_SHARES or median_low(each.lost for each in shares) <= LOST:
+        harmed = sum(each.lost > LOST for each in shares)
+        if before is not None and before.rests_until is None:
+            return before.ended(helped=harmed <= MOST_HARMED * len(shares))
+        if len(shares) < FEWEST_SHARES or 2 * harmed <= len(shares):
             return before
-        return Tempering(version, version + SPAN) if before is None else before.again(version)
+        return Tempering(version, version + TRIAL) if before is None else before.again(version)
 
     def note(self, version: int, declared: Iterable[Declared]) -> None:
         """A version is made of updates that declare these."""
@@ -135,8 +161,12 @@ class Harm:
         usual = quantiles(self.first, n=4, method="inclusive")[-1]
         if usual <= 0:
             return []
-        counted = (each for each in declared if each.base_version != self.first_version)
-        return [Share(each.device, self._lost(each, usual)) for each in counted]
+        compares_new = len(self.first) >= FEWEST_OF_FIRST
+        return [
+            Share(each.device, self._lost(each, usual))
+            for each in declared
+            if each.base_version != self.first_version and (compares_new or each.device in self.of_devices)
+        ]
 
     def _lost(self, declared: Declared, usual: float) -> float:
         of_device = self.of_devices.get(declared.device)

@@ -23,7 +23,8 @@ class Version:
     `unrounded` are the weights that the next version is made from, float32; empty where they are `weights` themselves.
     `restored` is the version that a rollback took all of it from. The next version takes `buffer_size` updates, or as
     many as the task says where that is None; `step` and `clip` as in `ServerState`. `given` says what the weights are,
-    where no payloads made them. `tempers_since` and `tempers_until` are of the last `Tempering`.
+    where no payloads made them. `tempers_since`, `tempers_until` and `tempers_not_until` are the last
+    `Tempering`.
     """
 
     task: str
@@ -39,13 +40,14 @@ class Version:
     clip: float | None = None
     tempers_since: int | None = None
     tempers_until: int | None = None
+    tempers_not_until: int | None = None
 
     @property
     def tempering(self) -> Tempering | None:
         """The last one; None before devices were harmed."""
         if self.tempers_since is None or self.tempers_until is None:
             return None
-        return Tempering(self.tempers_since, self.tempers_until)
+        return Tempering(self.tempers_since, self.tempers_until, self.tempers_not_until)
 
     def state(self, parameters: Sequence[Parameter], remembered: Remembered) -> ServerState:
         """The version as the next one is made from it; `remembered` as in `ServerState`."""

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import msgspec
 
+from broker_coordinator.aggregation.harm import Tempering
 from broker_coordinator.aggregation.verdicts import VERSIONS_LOOKED_AT, Verdicts
 from broker_coordinator.commands.output import write_rows
 from broker_coordinator.storage.held_updates import (
@@ -100,17 +101,24 @@ def quarantine_shown(journal: JournalReader, task: TaskDescription) -> dict[str,
     if task.aggregation.holds:
         return {"held": len(held_updates(journal.engine, task.task))}
     tempering = journal.overview.tempering(task.task)
-    is_on = tempering is not None and journal.newest_number(task.task) < tempering.until
+    is_on = tempering is not None and tempering.is_on(journal.newest_number(task.task))
     found: dict[str, object] = {"quarantine": _instead(task)}
     if tempering is not None:
-        found["harmed"] = (
-            f"at version {tempering.since} devices found the model much worse than it was before; suspicious updates"
-            f" {'are' if is_on else 'were'} tempered up to version {tempering.until}"
-        )
+        found["harmed"] = _harmed(tempering, is_on=is_on)
     if task.suspects is None or not (is_on or task.suspects.action == "temper"):
         return found
     verdicts = _verdicts(journal, task)
     return found | {"suspicious_devices": f"{verdicts.suspicious} of {len(verdicts.of_devices)} that sent lately"}
+
+
+def _harmed(tempering: Tempering, *, is_on: bool) -> str:
+    words = (
+        f"at version {tempering.since} devices found the model much worse than it was before; suspicious updates"
+        f" {'are' if is_on else 'were'} tempered up to version {tempering.until}"
+    )
+    if tempering.rests_until is None or tempering.rests_until == tempering.until:
+        return words
+    return f"{words}, which did not help: all count up to version {tempering.rests_until}"
 
 
 def _instead(task: TaskDescription) -> str:

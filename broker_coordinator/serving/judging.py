@@ -32,7 +32,7 @@ def suspicions(task: ServedTask) -> dict[int, Suspicion]:
 def is_judging(task: ServedTask, plan: QuarantinePlan) -> bool:
     """Whether updates of the next version are judged."""
     tempering = task.newest.tempering
-    return plan.action != "temper_on_harm" or (tempering is not None and task.newest.number < tempering.until)
+    return plan.action != "temper_on_harm" or (tempering is not None and tempering.is_on(task.newest.number))
 
 
 def declared(task: ServedTask, updates: Iterable[WaitingPayload]) -> list[Declared]:

@@ -55,8 +55,8 @@ def next_version(task: ServedTask, now: float) -> NextVersion | None:
         state = task.consumer.next_state(task.state, items, task.description)
     number = task.newest.number + 1
     tempering = task.harm.tempering_after(number, declared(task, buffer), task.newest.tempering)
-    since, until = tempering or (None, None)
-    version = replace(task.check(state), tempers_since=since, tempers_until=until)
+    since, until, not_until = tempering or (None, None, None)
+    version = replace(task.check(state), tempers_since=since, tempers_until=until, tempers_not_until=not_until)
     return NextVersion(
         replace(version, buffer_size=_size_by(task, participants)),
         state,

@@ -240,7 +240,8 @@ class Journal(JournalReader):
 
 def following(connection: Connection, version: Version) -> Version:
     """A version that no buffer made: what says how the next one is made is as behind the one before it."""
-    kept = select(versions.c.buffer_size, versions.c.tempers_since, versions.c.tempers_until)
+    of_tempering = (versions.c.tempers_since, versions.c.tempers_until, versions.c.tempers_not_until)
+    kept = select(versions.c.buffer_size, *of_tempering)
     before = (versions.c.task == version.task, versions.c.number == version.number - 1)
     return replace(version, **connection.execute(kept.where(*before)).one()._mapping)
 

@@ -85,7 +85,9 @@ class Overview:
 
     def tempering(self, task: str) -> Tempering | None:
         """The last one, as the newest version has it; None where devices were never harmed."""
-        newest = select(versions.c.tempers_since, versions.c.tempers_until).where(versions.c.task == task)
+        newest = select(versions.c.tempers_since, versions.c.tempers_until, versions.c.tempers_not_until).where(
+            versions.c.task == task
+        )
         with reading(self._engine) as connection:
             row = connection.execute(newest.order_by(versions.c.number.desc()).limit(1)).first()
         return None if row is None or row.tempers_since is None else Tempering(*row)

@@ -196,6 +196,7 @@ versions = Table(
     Column("clip", Double, comment="of updates in the next version, where it follows their norms; else null"),
     Column("tempers_since", BigInteger, comment="the version behind which devices were harmed last; else null"),
     Column("tempers_until", BigInteger, comment="the last one in which suspicious updates are tempered for it"),
+    Column("tempers_not_until", BigInteger, comment="all count until this one, whatever devices declare"),
 )
 
 evaluations = Table(

@@ -166,7 +166,7 @@ def _from_22(connection: Connection) -> None:
 
 
 def _from_23(connection: Connection) -> None:
-    for column in (versions.c.tempers_since, versions.c.tempers_until):
+    for column in (versions.c.tempers_since, versions.c.tempers_until, versions.c.tempers_not_until):
         _add_column(connection, column)
 
 

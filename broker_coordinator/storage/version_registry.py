@@ -76,6 +76,7 @@ class VersionRegistry:
                 clip=last.clip,
                 tempers_since=last.tempers_since,
                 tempers_until=last.tempers_until,
+                tempers_not_until=last.tempers_not_until,
             )
             insert_version(connection, restored)
             count_up(connection, TASKS)

@@ -9,18 +9,22 @@ from hypothesis import strategies as st
 
 from broker_coordinator.aggregation.harm import (
     FEWEST_FIRST,
+    FEWEST_OF_FIRST,
     FEWEST_SHARES,
     LEAST_GAIN,
-    LONGEST_SPAN,
+    LONGEST,
     LOST,
     MOST_SHARES,
     OF_A_DEVICE,
     OF_ONE,
+    REST,
     SPAN,
+    TRIAL,
     UPDATES_LOOKED_AT,
     VERSIONS_LOOKED_AT,
     Declared,
     Harm,
+    Share,
     Tempering,
 )
 
@@ -63,6 +67,8 @@ def shares_by_numpy(declared: Sequence[Declared], first_version: int) -> np.ndar
         if each.base_version == first_version:
             continue
         own = np.array([other.loss for other in declared[:place] if other.device == each.device])
+        if not own.size and len(began) < FEWEST_OF_FIRST:
+            continue
         devices.append(each.device)
         if not own.size:
             found.append(float(each.loss > usual))
@@ -99,15 +105,15 @@ def test_what_comes_with_the_next_version_counts() -> None:
     harm = fleet([*FALLING, *[FALLING[5]] * 3])
     assert not is_harmed(harm)
     devices = range(DEVICES)
-    assert harm.tempering_after(99, of_version(devices, [FALLING[0]] * DEVICES, 99), None) == (99, 99 + SPAN)
+    assert harm.tempering_after(99, of_version(devices, [FALLING[0]] * DEVICES, 99), None) == (99, 99 + TRIAL, None)
 
 
 def test_harmed_before_anything_was_learned() -> None:
     """Most of the fleet is yet to come: compared with those that began with the task's own weights."""
     harm = Harm()
-    harm.note(1, [Declared(f"pi-{each}", 2.0 + each / 10, 0) for each in range(10)])
+    harm.note(1, [Declared(f"pi-{each}", 2.0 + each / 10, 0) for each in range(FEWEST_OF_FIRST)])
     for version in range(2, 2 + MOST_SHARES):
-        harm.note(version, [Declared(f"new-{version}", 3.0, version - 1)])
+        harm.note(version, [Declared(f"new-{version}", 3.2, version - 1)])
     assert is_harmed(harm)
     for version in range(50, 50 + MOST_SHARES):
         harm.note(version, [Declared(f"newer-{version}", 2.5, version - 1)])
@@ -141,8 +147,9 @@ def test_what_began_with_the_own_weights_tells_nothing() -> None:
 
 
 def test_too_few_updates_are_no_reason() -> None:
-    harm = fleet(FALLING[:2])
-    few = [Declared(f"pi-{each}", 99.0, 5) for each in range(FEWEST_SHARES)]
+    harm = Harm()
+    harm.note(1, [Declared(f"pi-{each}", 2.0, 0) for each in range(FEWEST_OF_FIRST)])
+    few = [Declared(f"new-{each}", 99.0, 5) for each in range(FEWEST_SHARES)]
     harm.note(9, few[1:])
     assert not is_harmed(harm)
     harm.note(10, few[:1])
@@ -159,17 +166,49 @@ def test_one_that_floods_is_one() -> None:
     assert is_harmed(harmed)
 
 
-def test_tempering_goes_on_ends_and_lasts_longer_where_it_was_too_short() -> None:
-    harmed = fleet([*FALLING, *[FALLING[0] * 3] * 10])
-    first = harmed.tempering_after(100, [], None)
-    assert first == Tempering(100, 100 + SPAN)
-    assert harmed.tempering_after(99 + SPAN, [], first) == first
-    again = harmed.tempering_after(100 + 2 * SPAN, [], first)
-    assert again == Tempering(100 + 2 * SPAN, 100 + 4 * SPAN)
-    assert harmed.tempering_after(101 + 2 * SPAN, [], first) == Tempering(101 + 2 * SPAN, 101 + 3 * SPAN)
-    longest = Tempering(0, LONGEST_SPAN)
-    assert harmed.tempering_after(LONGEST_SPAN, [], longest) == Tempering(LONGEST_SPAN, 2 * LONGEST_SPAN)
-    assert fleet(FALLING).tempering_after(100 + SPAN, [], first) == first
+HARMED = fleet([*FALLING, *[FALLING[0] * 3] * 10])
+WELL = fleet(FALLING)
+
+
+def test_a_trial_that_helps_is_gone_on_with_and_lasts_longer_the_next_time() -> None:
+    trial = HARMED.tempering_after(100, [], None)
+    assert trial == (100, 100 + TRIAL, None)
+    for harm in (HARMED, WELL):
+        assert harm.tempering_after(99 + TRIAL, [], trial) == trial
+    longer = WELL.tempering_after(100 + TRIAL, [], trial)
+    assert longer == (100, 100 + TRIAL + SPAN, None)
+    assert longer.is_on(99 + TRIAL + SPAN)
+    over = WELL.tempering_after(longer.until, [], longer)
+    assert over == longer._replace(rests_until=longer.until)
+    assert not over.is_on(longer.until)
+    lasted = TRIAL + SPAN
+    soon, late = longer.until + lasted, longer.until + lasted + 1
+    assert HARMED.tempering_after(soon, [], over) == (soon, soon + 2 * lasted, None)
+    assert HARMED.tempering_after(late, [], over) == (late, late + TRIAL, None)
+    assert WELL.tempering_after(soon, [], over) == over
+
+
+def test_a_trial_that_does_not_help_is_the_last_one_for_long() -> None:
+    trial = Tempering(100, 100 + TRIAL)
+    rests = HARMED.tempering_after(trial.until, [], trial)
+    assert rests == (100, 100 + TRIAL, 100 + (1 + REST) * TRIAL)
+    assert HARMED.tempering_after(rests.rests_until - 1, [], rests) == rests
+    again = HARMED.tempering_after(rests.rests_until, [], rests)
+    assert again == (rests.rests_until, rests.rests_until + TRIAL, None)
+
+
+def test_more_than_a_third_that_are_harmed_by_it_are_heard() -> None:
+    """An honest minority that is tempered."""
+    for minority, heard in ((10, False), (11, True)):
+        harm = Harm(shares=[Share(f"pi-{each}", float(each < minority)) for each in range(MOST_SHARES)])
+        found = harm.tempering_after(200, [], Tempering(180, 200))
+        assert found is not None
+        assert (found.until == 200) == heard
+
+
+def test_it_lasts_no_longer_than_the_longest() -> None:
+    longest = Tempering(0, LONGEST, LONGEST)
+    assert HARMED.tempering_after(LONGEST, [], longest) == (LONGEST, 2 * LONGEST, None)
 
 
 def test_what_is_remembered_is_bounded() -> None:

@@ -113,8 +113,6 @@ REFUSED = [
     ({"training": training(optimiser="momentum")}, 'training.optimiser = "sgd"'),
     ({"training": training(weight_decay=0.1)}, "training.weight_decay would be taken for a part of the gradient"),
     ({"training": training(gradient_clip=1.0)}, "training.gradient_clip would be taken for a part of the gradient"),
-    ({"training": training(adaptive_proximal=True)}, "training.adaptive_proximal would be taken for a part"),
-    ({"training": training(correction="scaffold")}, "'scaffold' corrects the steps of plain SGD"),
     ({"downlink": DownlinkPlan("lossy", -1)}, "downlink.precision_bits -1 the grid is coarser than the precisions"),
     ({"posterior": PosteriorPlan(parameters=("mouth",))}, "no parameter is called like 'mouth'"),
     ({"posterior": PosteriorPlan(parameters=("*", "*"))}, "a pattern stands there twice"),

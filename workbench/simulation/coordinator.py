@@ -265,6 +265,7 @@ class SimulatedCoordinator:
             buffer_size=served.newest.buffer_size,
             tempers_since=served.newest.tempers_since,
             tempers_until=served.newest.tempers_until,
+            tempers_not_until=served.newest.tempers_not_until,
         )
         served.go_back(again, state)
         self._recent.drop_after(good)

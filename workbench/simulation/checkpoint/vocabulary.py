@@ -23,6 +23,7 @@ from broker_coordinator.aggregation.clusters import Pull
 from broker_coordinator.aggregation.collapse import Level, Seen, Watch
 from broker_coordinator.aggregation.contribution import BufferedUpdate, Contribution
 from broker_coordinator.aggregation.device_privacy.version_noise import NoiseSeries, VersionNoise
+from broker_coordinator.aggregation.harm import Harm, Share
 from broker_coordinator.aggregation.quarantine import Quarantine, Sent
 from broker_coordinator.aggregation.selection import Told, Utilities
 from broker_coordinator.aggregation.selection_pace import SelectionPace
@@ -105,6 +106,7 @@ CLASSES: Final = (
     FeatureStatisticsFacts,
     FleetMember,
     GrowingWaits,
+    Harm,
     Header,
     Held,
     KnownVersion,
@@ -148,6 +150,7 @@ CLASSES: Final = (
     SelectionPace,
     Sent,
     ServerState,
+    Share,
     SimulatedAgent,
     SimulatedListener,
     SimulatedPostbox,
@@ -231,6 +234,7 @@ KEPT: Final[Mapping[str, Fields]] = {
         "draws",
         "first_version",
         "generation",
+        "harm",
         "newest",
         "noise",
         "participants",

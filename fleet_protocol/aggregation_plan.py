@@ -1,7 +1,7 @@
 """How versions are made from updates: the table `aggregation` of a task, and which settings exclude others."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -9,6 +9,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_AVERAGED_VERSIONS, MAX_ROUND_SECONDS, MAX_SAMPLES_PER_UPDATE, MAX_SETTING
 from fleet_protocol.quarantine_plan import QuarantinePlan, check_quarantine
 from fleet_protocol.robust_plan import RobustPlan, check_robust
+from fleet_protocol.without_effect import UsedBy, check_used
 
 StrategyName = Literal["fedbuff", "base_mean", "fedasync", "fedavg", "ca2fl", "aced", "fadas", "ef21", "posterior"]
 ServerOptimiser = Literal["sgd", "momentum", "grafted", "adagrad", "adam", "yogi", "amsgrad"]
@@ -133,7 +134,7 @@ def largest_delta_norm_of(parameters: int) -> float:
     return max(SMALLEST_LIMIT_OF_NORM, LARGEST_CHANGE * math.sqrt(parameters))
 
 
-USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
+USED_BY: Final[UsedBy] = {
     "cached_staleness": ("strategy", ("aced",)),
     "delay_threshold": ("strategy", ("fadas",)),
     "over_selection": ("strategy", ("fedavg",)),
@@ -151,13 +152,7 @@ USED_BY: dict[str, tuple[str, tuple[str, ...]]] = {
 
 def check_aggregation(plan: AggregationPlan, name: str) -> None:
     """Raise `ConfigurationError` if a setting has no effect, or settings contradict each other; `name` is the file."""
-    defaults = AggregationPlan(buffer_size=plan.buffer_size)
-    for setting, (other, users) in USED_BY.items():
-        if getattr(plan, setting) != getattr(defaults, setting) and getattr(plan, other) not in users:
-            raise ConfigurationError(
-                f"{name}: aggregation.{setting} is {getattr(plan, setting)!r}, but {other} {getattr(plan, other)!r}"
-                f" does not use it; leave it out, or set {other} to {' or '.join(map(repr, users))}"
-            )
+    check_used(plan, USED_BY, "aggregation", name)
     if plan.strategy == "fedasync" and (plan.buffer_size != 1 or plan.server_learning_rate > 1):
         given = "left out" if plan.buffer_size is None else plan.buffer_size
         raise ConfigurationError(

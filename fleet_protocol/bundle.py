@@ -20,6 +20,7 @@ from fleet_protocol.bundle_files import (
 from fleet_protocol.client_drift import check_client_drift
 from fleet_protocol.cluster_plan import check_clusters, check_copies, check_found_by
 from fleet_protocol.configuration import parse_document
+from fleet_protocol.downlink_plan import check_downlink
 from fleet_protocol.drawing_plan import check_drawing
 from fleet_protocol.errors import ConfigurationError, ProtocolError
 from fleet_protocol.gossip_plan import check_gossip_table
@@ -48,6 +49,8 @@ from fleet_protocol.solved_head import FEATURE_STATISTICS_NAME, check_solved_hea
 from fleet_protocol.split_plan import check_averaged, check_split
 from fleet_protocol.task_description import BUNDLE_FORMAT, TaskDescription, split_files
 from fleet_protocol.topics import check_name
+from fleet_protocol.training_plan import check_training
+from fleet_protocol.update_plan import check_update
 
 
 def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescription:
@@ -76,6 +79,9 @@ def parse_description(text: bytes, name: str = DESCRIPTION_FILE) -> TaskDescript
         check_robust_task(description, name)
     if description.aggregation.suspects is not None:
         check_single_updates(description, "aggregation.quarantine", name)
+    check_training(description.training, name)
+    check_update(description.update, name)
+    check_downlink(description.downlink, name)
     check_feedback(description.update.feedback, description.aggregation, name)
     check_sending(description.sending, description.update.feedback, description.training.validation_share, name)
     check_scaling(description.scaling, description.input_blocks, description.target_blocks, name)

@@ -1,8 +1,10 @@
 """How versions travel to devices: the table `[downlink]` of a task."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+
+from fleet_protocol.without_effect import UsedBy, check_used
 
 Differences = Literal["lossy", "exact", "off"]
 
@@ -21,3 +23,12 @@ class DownlinkPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def packs(self, version: int) -> bool:
         """Whether a version travels packed. Unless rounded, version 0 is the bundle's own file, with any header."""
         return self.differences == "lossy" or (self.differences == "exact" and version > 0)
+
+
+USED_BY: Final[UsedBy] = {"precision_bits": ("differences", ("lossy",))}
+"""Settings that mean something only where another one has one of these values."""
+
+
+def check_downlink(plan: DownlinkPlan, name: str) -> None:
+    """Raise `ConfigurationError` if a setting has no effect; `name` is the file."""
+    check_used(plan, USED_BY, "downlink", name)

@@ -8,6 +8,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.downlink_plan import DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_SEQUENCE, MAX_UPDATE_BYTES
+from fleet_protocol.without_effect import UsedBy, check_used
 
 if TYPE_CHECKING:
     from fleet_protocol.task_description import TaskDescription
@@ -38,8 +39,15 @@ class GossipPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """Draws who is whose neighbour, where `topology` is `random`."""
 
 
+USED_BY: Final[UsedBy] = {"seed": ("topology", ("random",))}
+"""Settings that mean something only where another one has one of these values."""
+
+
 def check_plan(plan: GossipPlan, name: str) -> None:
-    """Raise `ConfigurationError` for a vote where devices would never meet; `name` is what the user calls the task."""
+    """Raise `ConfigurationError` for a setting without effect, or a vote where devices would never meet; `name` is what
+    the user calls the task.
+    """
+    check_used(plan, USED_BY, "gossip", name)
     if plan.rule == "vote" and plan.topology == "ring":
         raise ConfigurationError(
             f"{name}: a vote on a ring: two neighbours seldom agree, and devices never meet; take 'random'"

@@ -8,6 +8,7 @@ from fleet_protocol.configuration import Name, Text
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import KIB, MAX_CLASSES_IN_PROMPTS, MAX_SAMPLES_PER_UPDATE, MAX_UPDATE_BYTES
 from fleet_protocol.sample_schema import LabelSchema
+from fleet_protocol.without_effect import UsedBy, check_setting, check_used
 
 Level = Literal["class", "moments", "instance"]
 LEVELS: Final[tuple[Level, ...]] = ("class", "moments", "instance")
@@ -62,11 +63,24 @@ def least_samples(told: int) -> int:
     return 1 << (told - 1) if told else 0
 
 
+USED_BY: Final[UsedBy] = {
+    "components": ("level", ("instance",)),
+    "largest_feature": ("level", ("moments", "instance")),
+}
+"""Settings that mean something only where another one has one of these values."""
+
+SILENT_GENERATORS: Final = ("glyphs", "features", "diffusers")
+"""Those of ours that make no sound; what others do, nobody knows here."""
+
+
 def check_prompts(plan: PromptPlan, label: LabelSchema, features: int, name: str) -> None:
     """Raise `ConfigurationError` where devices can't tell such prompts; `name` is the file.
 
     A sample has so many `features`.
     """
+    check_used(plan, USED_BY, "prompts", name)
+    if plan.generator in SILENT_GENERATORS:
+        check_setting(plan, "sample_rate_hz", ("generator", plan.generator), ("speech",), f"{name}: prompts")
     if not label.is_index or label.classes > MAX_CLASSES_IN_PROMPTS:
         raise ConfigurationError(
             f"{name}: [prompts] tell which of at most {MAX_CLASSES_IN_PROMPTS} classes there are, and label.kind is"

@@ -14,6 +14,7 @@ from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_READING_FIELDS, MAX_WINDOW_VALUES
 from fleet_protocol.sample_schema import FieldName, InputSchema, LabelSchema
 from fleet_protocol.scaling import MOST_DEVIATIONS
+from fleet_protocol.without_effect import UsedBy, check_used
 
 RESERVED: Final = ("time", "id")
 """Members of a reading that are no fields: when it was taken, and what a later label names it by."""
@@ -129,6 +130,13 @@ def _bounds_of(fields: Collection[ReadingField]) -> tuple[float, float]:
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
+USED_BY: Final[UsedBy] = {
+    "within_seconds": ("found", ("by_time", "later")),
+    "wait_seconds": ("found", ("by_id", "by_time")),
+}
+"""Settings of a label that mean something only where another one has one of these values."""
+
+
 def check_readings(plan: ReadingPlan, name: str) -> None:
     """Check that the plan agrees with itself; `name` is the file that it is from.
 
@@ -147,7 +155,10 @@ def check_readings(plan: ReadingPlan, name: str) -> None:
     if not plan.input_fields:
         raise ConfigurationError(f"{name}: readings: no field is left for the model; describe one besides the label's")
     _check_window(plan, name)
+    _check_usual_ranges(plan, name)
     label = plan.label
+    if label is not None:
+        check_used(label, USED_BY, "readings.label", name)
     if label and (label.found == "later") != (label.after_seconds is not None):
         raise ConfigurationError(
             f"{name}: readings.label: after_seconds and found = 'later' belong together; write both, or neither"
@@ -171,6 +182,21 @@ def _check_field(field: ReadingField, field_name: str, where: str) -> None:
 
 def _is_range(given: list[float]) -> bool:
     return len(given) == 2 and math.isfinite(given[1] - given[0]) and given[0] < given[1]
+
+
+def _check_usual_ranges(plan: ReadingPlan, name: str) -> None:
+    """Raise `ConfigurationError` where one scales nothing."""
+    for field in (each for each, described in plan.fields.items() if described.usual_range):
+        where = f"{name}: readings.fields.{field}.usual_range is {plan.fields[field].usual_range}, and"
+        if plan.scaling != "ranges":
+            raise ConfigurationError(
+                f"{where} readings.scaling {plan.scaling!r} does not use it; leave it out, or set scaling to 'ranges'"
+            )
+        if field not in plan.input_fields:
+            raise ConfigurationError(
+                f"{where} no input is made of the field, so nothing is scaled by it; leave it out, or name the field in"
+                " readings.inputs"
+            )
 
 
 def _check_window(plan: ReadingPlan, name: str) -> None:

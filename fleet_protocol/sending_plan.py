@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.without_effect import UsedBy, check_used
 
 SendingRule = Literal["always", "changed", "relevant", "better"]
 
@@ -25,8 +26,21 @@ ALWAYS: Final = SendingPlan()
 """The default, and not written: only this very object is known as that."""
 
 
+USED_BY: Final[UsedBy] = {"threshold": ("rule", ("changed", "relevant", "better"))}
+"""Settings that mean something only where another one has one of these values."""
+
+SENDS_ALL_AT_0: Final = ("changed", "relevant")
+"""Rules that every round agrees with where `threshold` is 0."""
+
+
 def check_sending(plan: SendingPlan, feedback: str, validation_share: float, name: str) -> None:
-    """Raise `ConfigurationError` where a rule can't work beside the task's other settings."""
+    """Raise `ConfigurationError` where a setting has no effect, or a rule can't work beside the task's others."""
+    check_used(plan, USED_BY, "sending", name)
+    if plan.rule in SENDS_ALL_AT_0 and not plan.threshold:
+        raise ConfigurationError(
+            f"{name}: sending.rule is {plan.rule!r}, and with sending.threshold 0 every round is sent all the same;"
+            " write a threshold above 0 and up to 1, such as 0.5, or leave [sending] out"
+        )
     if plan.rule == "changed" and feedback == "ef21":
         raise ConfigurationError(
             f"{name}: sending.rule is 'changed' and update.feedback 'ef21', whose estimate follows what was sent;"

@@ -8,6 +8,7 @@ import msgspec
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import KIB, MAX_UPDATE_BYTES
 from fleet_protocol.sample_schema import LabelSchema
+from fleet_protocol.without_effect import UsedBy, check_used
 
 FEATURE_STATISTICS_NAME = "feature statistics"
 """The kind of payload that the versions of such a task are made from."""
@@ -51,6 +52,15 @@ class SolvedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """After this time a version is made of what has come, although its buffer is not full."""
 
 
+USED_BY: Final[UsedBy] = {
+    "ridge": ("solver", ("ridge", "gaussian")),
+    "shrinkage": ("solver", ("means",)),
+    "draws": ("solver", ("gaussian",)),
+    "seed": ("solver", ("gaussian",)),
+}
+"""Settings that mean something only where another one has one of these values."""
+
+
 def largest_statistics_bytes(head: SolvedHead, classes: int, features: int) -> int:
     """Of a device that has all classes."""
     means = classes * features
@@ -65,6 +75,7 @@ def check_solved_head(
 
     A sample has so many `features`; `parameters` are the shapes of what trains.
     """
+    check_used(head, USED_BY, "solved_head", name)
     if label.kind != "class":
         raise ConfigurationError(
             f"{name}: [solved_head] tells classes apart, and label.kind is {label.kind!r}; leave [solved_head] out"

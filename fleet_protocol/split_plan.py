@@ -11,6 +11,7 @@ from fleet_protocol.aggregation_plan import AggregationPlan
 from fleet_protocol.configuration import Name, PositiveInt
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_BLOCKS, MAX_CUTS, MAX_ROWS_PER_STEP, MAX_SESSION_MESSAGE_BYTES, MIB
+from fleet_protocol.without_effect import UsedBy, check_used
 
 NOT_DIVIDED: Final[Mapping[str, str]] = {
     "fedasync": "it mixes each update in alike, and a helper's stands for the rounds of many devices",
@@ -111,6 +112,10 @@ class Passing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """Weight in a device's loss of the distance correlation between samples and the activations that leave it first."""
 
 
+USED_BY: Final[UsedBy] = {"gradient_keep": ("gradient_selection", ("top_k", "random_top_k"))}
+"""Settings that mean something only where another one has one of these values."""
+
+
 class SplitPlan(Passing, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """`split` of `task.json`. The last block, with the loss and the labels, is always the device's, and so is the
     first, which sees samples.
@@ -164,6 +169,12 @@ def check_split(plan: SplitPlan, blocks_of_parameters: Sequence[int], batch_size
     Raises:
         ConfigurationError: naming what contradicts what, in the file `name`.
     """
+    check_used(plan, USED_BY, "split", name)
+    if plan.gradient_selection != "dense" and plan.gradient_keep == 1:
+        raise ConfigurationError(
+            f"{name}: split.gradient_selection is {plan.gradient_selection!r}, and split.gradient_keep 1 keeps every"
+            " entry; write the share that is to travel as gradient_keep, or leave gradient_selection out"
+        )
     count = len(plan.blocks)
     if not all(0 <= block < count for block in blocks_of_parameters):
         raise ConfigurationError(f"{name}: a parameter's `block` is none of the {count} in `split`; export it again")

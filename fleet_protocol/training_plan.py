@@ -1,12 +1,14 @@
 """How a task's devices train."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from fleet_protocol.bundle_files import TRAIN_FILE, TRAIN_PER_SAMPLE_FILE
 from fleet_protocol.configuration import PositiveInt
+from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.limits import MAX_SETTING
+from fleet_protocol.without_effect import UsedBy, check_used
 
 
 class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -59,3 +61,17 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     def graph_file(self) -> str:
         """The training graph that a device runs."""
         return TRAIN_PER_SAMPLE_FILE if self.per_sample_gradients else TRAIN_FILE
+
+
+USED_BY: Final[UsedBy] = {"momentum": ("optimiser", ("momentum", "nesterov"))}
+"""Settings that mean something only where another one has one of these values."""
+
+
+def check_training(plan: TrainingPlan, name: str) -> None:
+    """Raise `ConfigurationError` if a setting has no effect; `name` is the file."""
+    check_used(plan, USED_BY, "training", name)
+    if plan.per_sample_gradients and not plan.gradient_clip:
+        raise ConfigurationError(
+            f"{name}: training.per_sample_gradients is true, and training.gradient_clip 0, so that no sample's gradient"
+            " is clipped; write a gradient_clip above 0, or leave per_sample_gradients out"
+        )

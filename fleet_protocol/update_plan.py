@@ -4,6 +4,9 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from fleet_protocol.errors import ConfigurationError
+from fleet_protocol.without_effect import UsedBy, check_used
+
 Fraction = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
@@ -36,3 +39,25 @@ class UpdatePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 WHOLE_UPDATES: Final = UpdatePlan(keep_fraction=1.0, quantisation="float32", selection="dense")
 """Nothing is left out, or rounded."""
+
+USED_BY: Final[UsedBy] = {
+    "threshold": ("selection", ("threshold",)),
+    "stochastic_rounding": ("quantisation", ("int8", "int4")),
+    "feedback_momentum": ("feedback", ("momentum",)),
+}
+"""Settings that mean something only where another one has one of these values."""
+
+
+def check_update(plan: UpdatePlan, name: str) -> None:
+    """Raise `ConfigurationError` if a setting has no effect; `name` is the file."""
+    check_used(plan, USED_BY, "update", name)
+    if plan.selection == "dense" and plan.keep_fraction < 1:
+        raise ConfigurationError(
+            f"{name}: update.keep_fraction is {plan.keep_fraction:g}, but selection 'dense' keeps every entry; write"
+            " keep_fraction = 1, or another selection, such as 'top_k'"
+        )
+    if plan.selection == "threshold" and not plan.threshold:
+        raise ConfigurationError(
+            f"{name}: update.selection is 'threshold', and every entry reaches update.threshold 0; write the smallest"
+            " magnitude that is to travel as threshold, or take the selection 'top_k'"
+        )

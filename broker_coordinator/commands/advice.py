@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
-from broker_coordinator.storage.records import VersionSummary
+from broker_coordinator.storage.records import Collapse, VersionSummary
 from broker_coordinator.storage.restores import Restore
 from fleet_protocol.errors import Reason
 
@@ -27,16 +26,21 @@ REMEDY = (
 
 
 def advice(
-    versions: Sequence[VersionSummary], accepted: int, refused: Mapping[Reason, int], restored: Restore | None = None
+    versions: Sequence[VersionSummary],
+    accepted: int,
+    refused: Mapping[Reason, int],
+    restored: Restore | None = None,
+    collapse: Collapse | None = None,
 ) -> list[str]:
     """Sentences; none where all looks well.
 
-    `versions` are the last ones, oldest first; of the last updates, so many were `accepted` and `refused`. `restored`:
-    the last time that an older database took the place of this one.
+    `versions` are the last ones since the task's bundle was published, or went back to an older version, oldest first.
+    Of the last updates, so many were `accepted` and `refused`. `restored`: the last time that an older database took
+    the place of this one. `collapse`: the last one with this bundle.
     """
     return [
         *_of_restore(restored),
-        *_of_collapses(versions),
+        *_of_collapse(collapse),
         *_of_losses(versions),
         *_of_refusals(accepted, refused),
     ]
@@ -52,12 +56,12 @@ def _of_restore(restored: Restore | None) -> list[str]:
     ]
 
 
-def _of_collapses(versions: Sequence[VersionSummary]) -> list[str]:
+def _of_collapse(collapse: Collapse | None) -> list[str]:
+    if collapse is None:
+        return []
     return [
-        f"training collapsed at version {before.number}: version {after.number} goes back to {after.restored}, and the"
-        f" server's learning rate is {after.step:g} of the task's since then; {REMEDY}"
-        for before, after in pairwise(versions)
-        if after.restored is not None and after.step < before.step
+        f"training collapsed at version {collapse.number - 1}: version {collapse.number} goes back to"
+        f" {collapse.restored}, and the server's learning rate is {collapse.step:g} of the task's since then; {REMEDY}"
     ]
 
 

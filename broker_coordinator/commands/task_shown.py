@@ -20,6 +20,9 @@ from fleet_protocol.kinds import KINDS
 OUTCOMES_LOOKED_AT = 100
 """Of the last updates, for `advice`."""
 
+VERSIONS_LOOKED_AT = 20
+"""Of the last versions, for `advice`: those that are listed may be fewer, or more."""
+
 
 def task_row(task: StoredTask, journal: JournalReader) -> dict[str, object]:
     """How a task stands, in one row.
@@ -62,11 +65,14 @@ def task_shown(journal: JournalReader, name: str, last: int) -> dict[str, object
     row |= device_privacy_told(journal, description)
     row |= noise_shares_told(journal.overview, description)
     row |= cohorts_shown(journal.engine, description)
-    summaries = journal.overview.version_summaries(name, last)
+    looked_at = journal.overview.version_summaries(name, max(last, VERSIONS_LOOKED_AT))
+    summaries = looked_at[max(0, len(looked_at) - last) :]
     outcomes = journal.overview.last_outcomes(name, OUTCOMES_LOOKED_AT)
-    went_back = [each.number for each in summaries if each.restored is not None]
-    drawn = variety_shown(journal.engine, description, max([task.first_version, *went_back]))
-    words = [*advice(summaries, *outcomes, last_restore(journal.engine)), *drawn.advice]
+    begun = max([task.first_version, *journal.history(name).rollbacks])
+    drawn = variety_shown(journal.engine, description, begun)
+    since = [each for each in looked_at[-VERSIONS_LOOKED_AT:] if each.number >= begun]
+    restored, collapse = last_restore(journal.engine), journal.overview.last_collapse(name)
+    words = [*advice(since, *outcomes, restored, collapse), *drawn.advice]
     words += [*quarantine_advice(journal, description), *gossip_advice(journal.engine, description)]
     set_aside = [_set_aside(each) for each in journal.overview.payloads_set_aside(name, last)]
     listed = {"last_set_aside": set_aside, "versions": [version_row(each) for each in summaries]}

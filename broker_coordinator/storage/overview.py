@@ -10,6 +10,7 @@ from broker_coordinator.aggregation.harm import Tempering
 from broker_coordinator.aggregation.means import mean_of
 from broker_coordinator.storage.database import reading
 from broker_coordinator.storage.records import (
+    Collapse,
     Evaluation,
     PayloadSetAside,
     VersionSummary,
@@ -26,7 +27,7 @@ from broker_coordinator.storage.schema import (
     versions,
 )
 from broker_coordinator.storage.standing import last_position_in
-from broker_coordinator.storage.task_conditions import set_aside_of, trained_from_first, updates_of
+from broker_coordinator.storage.task_conditions import of_bundle, set_aside_of, trained_from_first, updates_of
 from broker_coordinator.storage.task_history import still_with_forgotten
 from fleet_protocol.errors import Reason
 from fleet_protocol.limits import MAX_SEQUENCE
@@ -63,6 +64,17 @@ class Overview:
         return [
             _summary(row, updates.get(row.number, []), found.get(row.number), still.get(row.number, ())) for row in rows
         ]
+
+    def last_collapse(self, task: str) -> Collapse | None:
+        """The last one of the task's bundle; None where training has not collapsed, or was published anew since."""
+        before = versions.alias()
+        is_next = (before.c.task == versions.c.task) & (before.c.number == versions.c.number - 1)
+        query = select(versions.c.number, versions.c.restored, versions.c.step)
+        query = query.select_from(versions.join(before, is_next)).where(*of_bundle(task))
+        query = query.where(versions.c.restored.is_not(None), versions.c.step < before.c.step)
+        with reading(self._engine) as connection:
+            row = connection.execute(query.order_by(versions.c.number.desc()).limit(1)).first()
+            return Collapse(row.number, row.restored, row.step) if row else None
 
     def newest_clip(self, task: str) -> float | None:
         """That of the newest version, where it follows the norms of updates and one has been made."""

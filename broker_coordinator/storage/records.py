@@ -181,6 +181,17 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Collapse:
+    """Training that collapsed: the version `number` is the older one `restored`, and `step` is the factor on the
+    server's learning rate from there on.
+    """
+
+    number: int
+    restored: int
+    step: float
+
+
+@dataclass(frozen=True, slots=True)
 class VersionSummary:
     """A version without its weights; `step` is the factor on the server's learning rate from there on. `given` says
     what it is, where no updates made it. `updates`, `mean_loss` and `mean_staleness` are of the updates that it holds;

@@ -161,6 +161,11 @@ REFUSED = {
         r"heads\.one: loss 'huber' is for label\.kind regression or reconstruction, this is 'class'; write loss =",
         replace(HEADED, tables=TWO_HEADS.replace("}\n", '}\nloss = "cross_entropy"\n', 1)),
     ),
+    "setting of another loss": Refused(
+        replace(PLAIN, tables=CLASSES + "[loss_settings]\nhuber_delta = 2.0\n"),
+        r"loss_settings\.huber_delta is 2\.0, but loss 'balanced_cross_entropy' does not use it; leave it out, or set",
+        replace(PLAIN, tables=CLASSES + "[loss_settings]\nhuber_delta = 1.0\nlabel_smoothing = 0.1\n"),
+    ),
     "weights of other classes": Refused(
         replace(PLAIN, tables=CLASSES + "[loss_settings]\nclass_weights = [1.0, 2.0]\n"),
         "class_weights has 2 entries; give one for each of 3 classes",

@@ -7,9 +7,10 @@ import pytest
 
 from broker_coordinator.aggregation.collapse import SMALLEST_STEP
 from broker_coordinator.aggregation.retention import Retention
-from broker_coordinator.commands.advice import advice
+from broker_coordinator.commands.task_shown import VERSIONS_LOOKED_AT, task_shown
 from broker_coordinator.serving.metrics import Metrics
 from broker_coordinator.storage.records import Evaluation
+from broker_coordinator.storage.task_registry import TaskRegistry
 from broker_coordinator.storage.version_registry import VersionRegistry
 from fleet_protocol.aggregation_plan import AggregationPlan
 from tests.support.bench import Bench
@@ -85,10 +86,25 @@ def test_last_good_version_is_restored_with_half_the_step_and_said(fleet, caplog
     assert "task=tiny version=11 loss=5 lowest_loss=0.4 restored=7 restored_as=12 step=0.5" in said
     assert fleet.metric("edgeflock_training_collapses_total") == 1.0
     assert fleet.metric("edgeflock_server_step") == 0.5
-    words, *_ = advice(fleet.bench.journal.overview.version_summaries(TASK, 5), 10, {})
-    assert words.startswith(
-        "training collapsed at version 11: version 12 goes back to 7, and the server's learning rate"
-    )
+    for last in (0, 3, 20):
+        words, *_ = task_shown(fleet.bench.journal, TASK, last)["advice"]
+        assert words.startswith(
+            "training collapsed at version 11: version 12 goes back to 7, and the server's learning rate is 0.5 of"
+        ), last
+
+
+def test_collapse_is_shown_for_as_long_as_the_step_is_smaller_and_no_longer(fleet, tmp_path) -> None:
+    fleet.learn(*LEARNING, *LOST, *LEARNING, *LEARNING, *LEARNING)
+    assert fleet.newest > 12 + VERSIONS_LOOKED_AT
+    (words,) = task_shown(fleet.bench.journal, TASK, 3)["advice"]
+    assert "version 12 goes back to 7" in words
+    fleet.learn(*LOST)
+    (words,) = task_shown(fleet.bench.journal, TASK, 20)["advice"]
+    assert "the server's learning rate is 0.25 of the task's" in words
+    plan = AggregationPlan(buffer_size=4, strategy="ca2fl", averaged_versions=10)
+    TaskRegistry(fleet.bench.journal.engine).publish(write_bundle(tmp_path / "corrected", aggregation=plan))
+    assert fleet.step_of(fleet.newest) == 1
+    assert task_shown(fleet.bench.journal, TASK, 50)["advice"] == []
 
 
 @pytest.mark.parametrize("strategy", ["fedbuff", "ca2fl", "aced"])

@@ -163,7 +163,7 @@ def test_owner_may_demand_noise(task):
         ({}, {"dishonest": 0.5}, "on each of 2 devices keeps"),
         ({}, {"at_most": 4}, "promises epsilon 8"),
         ({"training": {"validation_share": 0.2}}, {}, "needs training.validation_share = 0"),
-        ({"sending": SendingPlan(rule="relevant")}, {}, "needs every round sent"),
+        ({"sending": SendingPlan("relevant", 0.5)}, {}, "needs every round sent"),
     ],
 )
 def test_bundle_whose_noise_does_not_keep_its_promise_is_refused(task, fields, noise, words):

@@ -136,7 +136,7 @@ def test_of_all_weights_the_largest_changes_may_be_sent() -> None:
     assert parsed(posterior=EVERY, update=updates(selection="top_k")).update.selection == "top_k"
 
 
-@pytest.mark.parametrize("downlink", [DownlinkPlan("lossy", 0), DownlinkPlan("exact", -4)])
+@pytest.mark.parametrize("downlink", [DownlinkPlan("lossy", 0), DownlinkPlan("exact")])
 def test_published_precisions_stay_near_the_priors_on_the_coarsest_grid_that_is_taken(downlink) -> None:
     task = parsed(downlink=downlink)
     first = with_copies(np.full(task.parameter_count, 0.05, np.float32), task)

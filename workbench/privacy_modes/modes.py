@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from fleet_protocol.aggregation_plan import USED_BY
 from fleet_protocol.privacy.device_privacy import DevicePrivacy, with_device_noise
 from fleet_protocol.privacy.mask_plan import MASKED_UPDATE_NAME, MaskPlan
 from fleet_protocol.privacy.privacy_plan import PrivacyPlan
@@ -13,7 +14,7 @@ from fleet_protocol.privacy.sample_privacy import SamplePrivacy
 from fleet_protocol.sending_plan import ALWAYS
 from fleet_protocol.task_description import TaskDescription
 from fleet_protocol.training_plan import TrainingPlan
-from fleet_protocol.update_plan import UpdatePlan
+from fleet_protocol.without_effect import with_used
 
 Mode = Literal["none", "samples", "devices", "masks"]
 
@@ -87,6 +88,7 @@ def _of_alike_updates(task: TaskDescription, buffer_size: int) -> TaskDescriptio
     """The task whose versions are plain sums of so many updates, none of which weighs more."""
     changed = {"strategy": "fedbuff", "staleness_weighting": "constant", "norm_quantile_factor": 0.0}
     aggregation = msgspec.structs.replace(task.aggregation, buffer_size=buffer_size, norm_quantile=0.5, **changed)
+    aggregation = with_used(aggregation, USED_BY)
     update = (
         task.update if task.update.feedback != "ef21" else msgspec.structs.replace(task.update, feedback="residual")
     )
@@ -104,9 +106,3 @@ def noised_training(training: TrainingPlan) -> TrainingPlan:
         gradient_clip=0.0,
         per_sample_gradients=False,
     )
-
-
-def noised_update(update: UpdatePlan) -> UpdatePlan:
-    """Everything travels as it is: the largest entries of a noised update are mostly noise."""
-    dense = {"selection": "dense", "quantisation": "float32", "feedback": "residual"}
-    return msgspec.structs.replace(update, keep_fraction=1.0, **dense)

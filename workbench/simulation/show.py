@@ -21,10 +21,11 @@ from edge_agent.profiles import read_profile
 from fleet_protocol.aggregation_plan import StrategyName
 from fleet_protocol.bundle import parse_description
 from fleet_protocol.codec import read_weights
-from fleet_protocol.downlink_plan import Differences, DownlinkPlan
+from fleet_protocol.downlink_plan import USED_BY, Differences, DownlinkPlan
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.scaling import UNSCALED
 from fleet_protocol.update_plan import WHOLE_UPDATES
+from fleet_protocol.without_effect import with_used
 from workbench.data.narrow_inputs import narrow_inputs
 from workbench.data.samples import read_samples, share_out
 from workbench.privacy_modes.modes import Mode
@@ -246,11 +247,11 @@ def as_wanted(bundle: Bundle, request: Request, *, plain: bool = False) -> Bundl
         update, downlink = WHOLE_UPDATES, WHOLE_VERSIONS
     else:
         update = msgspec.structs.replace(task.update, keep_fraction=request.keep_fraction or task.update.keep_fraction)
-        downlink = msgspec.structs.replace(
-            task.downlink,
-            differences=request.differences or task.downlink.differences,
-            precision_bits=task.downlink.precision_bits if request.precision_bits is None else request.precision_bits,
-        )
+        downlink = task.downlink
+        if request.differences is not None:
+            downlink = with_used(msgspec.structs.replace(downlink, differences=request.differences), USED_BY)
+        if request.precision_bits is not None:
+            downlink = msgspec.structs.replace(downlink, precision_bits=request.precision_bits)
     scaling = task.scaling if request.data else UNSCALED  # without samples there is nothing to scale
     changed = msgspec.structs.replace(task, aggregation=aggregation, update=update, downlink=downlink, scaling=scaling)
     return Bundle(parse_description(msgspec.json.encode(changed), f"{task.task} as simulated"), bundle.files)

@@ -3,8 +3,9 @@
 A loss returns rows, not a mean: the mask, the mean and per-sample gradients are then the same for every loss.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -92,3 +93,11 @@ LOSSES: dict[NamedLoss, Loss] = {
     "mean_squared_error": Loss(mean_squared_error, ("regression", "reconstruction")),
     "huber": Loss(huber, ("regression", "reconstruction")),
 }
+
+CLASSWISE: Final = ("cross_entropy", "balanced_cross_entropy")
+USED_BY: Final[Mapping[str, tuple[NamedLoss, ...]]] = {
+    "label_smoothing": CLASSWISE,
+    "class_weights": (*CLASSWISE, "binary_cross_entropy"),
+    "huber_delta": ("huber",),
+}
+"""Which losses have a setting of `[loss_settings]`."""

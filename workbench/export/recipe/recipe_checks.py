@@ -7,8 +7,9 @@ from fleet_protocol.aggregation_plan import check_aggregation, check_feedback
 from fleet_protocol.errors import ConfigurationError
 from fleet_protocol.reading_plan import ReadingPlan, check_labelled, check_readings
 from fleet_protocol.sample_schema import check_label, qualified
+from fleet_protocol.without_effect import check_setting
 from workbench.export.recipe.compression.settings import CompressionSettings
-from workbench.export.recipe.losses import LOSSES
+from workbench.export.recipe.losses import LOSSES, USED_BY
 from workbench.export.recipe.task_file import (
     NO_INPUT,
     NO_LABEL,
@@ -121,6 +122,8 @@ def _check_loss(kind: str, classes: int, task: TaskFile, name: str, place: str) 
             f"{place}: loss {loss!r} is for label.kind {' or '.join(LOSSES[loss].label_kinds)}, this is {kind!r}; write"
             f" loss = {fitting}"
         )
+    for setting, users in USED_BY.items():
+        check_setting(head.loss_settings, setting, ("loss", loss), users, f"{place}: loss_settings")
     weights = len(head.loss_settings.class_weights)
     if weights not in (0, classes):
         raise ConfigurationError(

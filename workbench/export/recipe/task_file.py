@@ -57,7 +57,7 @@ class LossSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     """For `cross_entropy` and `balanced_cross_entropy`: share of each label that is spread over all classes."""
     class_weights: list[PositiveFloat] = []
-    """For the cross entropies: a factor for each class; left out, 1."""
+    """For the cross entropies, the binary one too: a factor for each class; left out, 1."""
     huber_delta: PositiveFloat = 1.0
     """For `huber`: where quadratic becomes linear."""
 

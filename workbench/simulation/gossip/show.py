@@ -8,7 +8,7 @@ from rich.console import Console
 
 from bundle_runtime.bundle_folder import load_bundle
 from fleet_protocol.errors import ConfigurationError
-from fleet_protocol.gossip_plan import GossipPlan, TopologyName
+from fleet_protocol.gossip_plan import USED_BY, GossipPlan, TopologyName
 from workbench.recipe_folder import find_bundle
 from workbench.simulation.gossip.simulation import GossipSimulation
 from workbench.simulation.gossip.summary import print_gossip, why_worthless
@@ -29,7 +29,8 @@ def asked_plan(request: Request, options: Options, topology: TopologyName | None
     if plan is None and topology is not None:
         plan = GossipPlan(topology, seed=options.seed)
     if plan is not None:
-        return GossipPlan(topology or plan.topology, "vote" if vote else plan.rule, plan.seed)
+        chosen = topology or plan.topology
+        return GossipPlan(chosen, "vote" if vote else plan.rule, plan.seed if chosen in USED_BY["seed"][1] else 0)
     if vote:
         raise ConfigurationError(
             "--vote: neighbours vote where there is no coordinator; add --topology, or leave it out"

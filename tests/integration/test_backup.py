@@ -38,6 +38,8 @@ from tests.support.device import SigningDevice
 from tests.support.fleet import FLEET
 
 NOW = 1_000_000_000.0
+TEMPERS = ("tempers_since", "tempers_until", "tempers_not_until")
+"""Columns of schema 24."""
 TOKENS = [SigningKey(bytes([number]) * 32) for number in (1, 2)]
 
 
@@ -387,7 +389,7 @@ def test_a_database_of_the_release_before_is_brought_up_to_date(place: Place, be
         connection.exec_driver_sql("ALTER TABLE departures DROP COLUMN since")
         connection.exec_driver_sql("DROP INDEX held_payloads")
         connection.exec_driver_sql("ALTER TABLE payloads DROP COLUMN suspicion")
-        for column in ("given", "clip"):
+        for column in ("given", "clip", *TEMPERS):
             connection.exec_driver_sql(f"ALTER TABLE versions DROP COLUMN {column}")
         for column in ("wanted_version", "solved_first", "solved_last"):
             connection.exec_driver_sql(f"ALTER TABLE tasks DROP COLUMN {column}")
@@ -431,7 +433,8 @@ def test_a_database_with_cohorts_of_before_gets_when_they_were_opened(place: Pla
         connection.exec_driver_sql("DROP TABLE rosters")
         connection.exec_driver_sql("ALTER TABLE cohorts DROP COLUMN opened")
         connection.exec_driver_sql("ALTER TABLE departures DROP COLUMN since")
-        connection.exec_driver_sql("ALTER TABLE versions DROP COLUMN clip")
+        for column in ("clip", *TEMPERS):
+            connection.exec_driver_sql(f"ALTER TABLE versions DROP COLUMN {column}")
         connection.exec_driver_sql("DROP INDEX held_payloads")
         connection.exec_driver_sql("ALTER TABLE payloads DROP COLUMN suspicion")
         connection.execute(update(schema_number).values(number=17))
@@ -440,7 +443,7 @@ def test_a_database_with_cohorts_of_before_gets_when_they_were_opened(place: Pla
         tables = inspect(journal.engine)
         assert {"version_noise", "pulls", "pulls_read", "rosters"} <= set(tables.get_table_names())
         assert "opened" in {column["name"] for column in tables.get_columns("cohorts")}
-        assert "clip" in {column["name"] for column in tables.get_columns("versions")}
+        assert {"clip", *TEMPERS} <= {column["name"] for column in tables.get_columns("versions")}
         assert "since" in {column["name"] for column in tables.get_columns("departures")}
         assert "suspicion" in {column["name"] for column in tables.get_columns("payloads")}
         assert "held_payloads" in {index["name"] for index in tables.get_indexes("payloads")}

@@ -252,6 +252,8 @@ def test_a_database_of_schema_21_keeps_its_kinds_and_places_newcomers_by_them(tm
         connection.execute(update(findings).values(document=json.dumps(document)))
         for table in (pulls, pulls_read, rosters):
             table.drop(connection)
+        for column in ("tempers_since", "tempers_until", "tempers_not_until"):
+            connection.exec_driver_sql(f"ALTER TABLE versions DROP COLUMN {column}")
         connection.execute(update(schema_number).values(number=21))
     with writing(bench.journal.engine) as connection:
         create_schema(connection)

@@ -48,7 +48,7 @@ def test_tempered_while_devices_are_harmed_and_for_a_while_behind(tmp_path, caps
     spans = dict.fromkeys(each.tempering for each in fleet.journal.versions(TASK) if each.tempering)
     for version, counts in counted(fleet):
         assert (counts < 1) == any(since < version <= until for since, until, _ in spans), version
-    (first, until, _), *_, (last, ended, _) = spans
+    (first, until, _), *_, (last, ended, rests) = spans
     assert WARM + 3 * ROUNDS < first < WARM + 6 * ROUNDS  # once half of the devices say so
     assert until == first + TRIAL
     assert ended < fleet.newest()
@@ -56,7 +56,7 @@ def test_tempered_while_devices_are_harmed_and_for_a_while_behind(tmp_path, caps
     shown = Operator(tmp_path, fleet, capsys).run("tasks", "show", TASK)
     assert shown["harmed"] == (
         f"at version {last} devices found the model much worse than it was before; suspicious updates were tempered up"
-        f" to version {ended}"
+        f" to version {ended}, which did not help: all count up to version {rests}"
     )
     assert "suspicious_devices" not in shown
     assert versions_replayed(fleet.journal, TASK) == fleet.newest()

@@ -21,9 +21,9 @@ from bundle_runtime.bundle import Bundle
 from bundle_runtime.bundle_folder import load_bundle
 from bundle_runtime.samples import Samples
 from edge_agent.core.guards import GuardSettings
-from fleet_protocol.gossip_plan import USED_BY, GossipPlan
+from fleet_protocol.gossip_plan import USED_BY, GossipPlan, MixingRule, TopologyName
 from fleet_protocol.update_plan import WHOLE_UPDATES
-from fleet_protocol.without_effect import MixingRule, TopologyName, with_used
+from fleet_protocol.without_effect import with_used
 from workbench.data.samples import FEWEST_SAMPLES, read_samples, share_out
 from workbench.simulation.conditions import Conditions, FleetMember
 from workbench.simulation.gossip.simulation import GossipSimulation

@@ -79,7 +79,7 @@ def test_head_is_pooled_ridge_in_any_order_without_staleness(tmp_path, order):
 
 @pytest.mark.parametrize("solver", ["ridge", "means", "gaussian"])
 def test_forgotten_device_leaves_the_head_that_would_be_had_it_never_sent(tmp_path, capsys, solver):
-    plan = SolvedHead(solver=solver, **({"draws": 5} if solver == "gaussian" else {}))
+    plan = SolvedHead(solver=solver, draws=5) if solver == "gaussian" else SolvedHead(solver=solver)
     bench = bench_of(tmp_path, plan, buffer_size=1)
     for place in range(4):
         send(bench, place, SAMPLES[place], 1, plan)
